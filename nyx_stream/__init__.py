@@ -1,0 +1,1 @@
+"""An asyncio framework for running other people's plugins with exactly the capabilities they were granted."""
