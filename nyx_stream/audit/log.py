@@ -65,6 +65,7 @@ class AuditLog:
         self._on_failure = on_failure
         self._waiting: deque[AuditEvent] = deque()
         self._reported = 0  # of `lost`, how many the file itself tells of
+        self._size = _BATCH
         self._counting = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -171,9 +172,11 @@ class AuditLog:
             self._wake.wait()
 
     def _write_batch(self) -> bool:
-        """Moves one batch from memory to the file; the events leave memory only after the file took them."""
-        # One by one while the file refuses: the last bytes of a disk still take a line or two.
-        count = min(len(self._waiting), _BATCH if self.failure is None else 1)
+        """Moves one batch from memory to the file; returns whether to go on at once.
+
+        The events leave memory only after the file took them.
+        """
+        count = min(len(self._waiting), self._size)
         lost = self.lost
         lines = [to_line(self._waiting[place]) for place in range(count)]
         if lost > self._reported:
@@ -182,11 +185,14 @@ class AuditLog:
             append(self._descriptor, b"".join(lines))
         except OSError as error:
             self._failed(error)
-            return False
+            # The last bytes of a disk still take a line or two: smaller batches are tried at once.
+            self._size = max(1, count // 2)
+            return count > 1
         for _ in range(count):
             self._waiting.popleft()
         self._reported = lost
-        if self.failure is not None:
+        self._size = min(_BATCH, self._size * 2)
+        if self.failure is not None and not self._waiting:
             _log.warning("audit log %s: takes events again", self.path)
             self.failure = None
         return True
