@@ -1,0 +1,1 @@
+"""Opening below a directory that is held open, so that no name can lead out of it."""

@@ -1,0 +1,149 @@
+r"""Path text: what a path says before any file system is asked. Pure; knows no descriptor and no rule.
+
+Three flavours, all usable on every platform:
+
+- `posix`: names are bytes that compare exactly; `//` counts as `/`.
+- `macos`: as `posix`, but one name has many spellings: APFS ignores normalisation form and, by default, case.
+- `windows`: `/` and `\` both separate and case does not count. Win32 gives further texts a meaning of their
+  own (devices, streams, short names, stripped dots); they are refused, since their text does not say what
+  they open. Source: "Naming Files, Paths, and Namespaces", Microsoft.
+
+The order of use is `refuse_reason`, then `is_absolute` (a relative path is joined to its base by the caller),
+then `normalise`, then `fold` on what is compared.
+"""
+
+import re
+import sys
+import unicodedata
+from typing import Literal
+
+Flavour = Literal["posix", "macos", "windows"]
+
+NATIVE: Flavour = "windows" if sys.platform == "win32" else "macos" if sys.platform == "darwin" else "posix"
+"""The flavour of the running platform."""
+
+_DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9¹²³])", re.IGNORECASE)
+# An 8.3 alias, PROGRA~1.TXT: the long name behind it may be any, so its text cannot be decided on.
+_SHORT = re.compile(r"[^.~]{1,6}~[0-9]{1,6}(?:\.[^.]{0,3})?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[\x00-\x1f<>"|?*]')
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_absolute(path: str, flavour: Flavour = NATIVE) -> bool:
+    r"""Whether `path` names one place whatever the working directory: `/a`; `C:\a` but not `C:a` or `\a`."""
+    if flavour != "windows":
+        return path.startswith("/")
+    return _DRIVE.match(path) is not None and path[2:3] in ("\\", "/")
+
+
+def components(path: str, flavour: Flavour = NATIVE) -> tuple[str, ...]:
+    r"""The names between the separators, without empty ones and `.`; `..` stays. `C:\a` is `("C:", "a")`."""
+    if flavour == "windows":
+        path = path.replace("\\", "/")
+    return tuple([name for name in path.split("/") if name and name != "."])
+
+
+def normalise(path: str, flavour: Flavour = NATIVE) -> str:
+    r"""The lexical normal form of an absolute path: one separator, no `.`, no `..`, none at the end.
+
+    `..` at the root stays at the root, as in the kernel. The drive letter becomes upper case. The result
+    compares by text once both sides went through `fold`.
+
+    Raises:
+        ValueError: `path` is not absolute.
+    """
+    if not is_absolute(path, flavour):
+        raise ValueError("a path is normalised once it is absolute")
+    # Nearly every path is normal already; these two searches cost less than taking it apart.
+    if flavour != "windows" and "//" not in path and "/." not in path and (path[-1] != "/" or path == "/"):
+        return path
+    names = components(path, flavour)
+    kept: list[str] = []
+    for name in names[1:] if flavour == "windows" else names:
+        if name != "..":
+            kept.append(name)
+        elif kept:
+            kept.pop()
+    if flavour == "windows":
+        return f"{names[0].upper()}\\" + "\\".join(kept)
+    return "/" + "/".join(kept)
+
+
+def fold(text: str, flavour: Flavour = NATIVE) -> str:
+    """What two spellings of one name have in common: compare `fold(a) == fold(b)`, never show it.
+
+    `windows` maps each character to upper case by itself, as NTFS does with its $UpCase table (`ß` stays).
+    `macos` folds case and normalisation form: on a case-sensitive volume that takes two names for one, which
+    may only matter to a rule's text, because what is opened lies below a directory that is held open.
+    """
+    if flavour == "posix":
+        return text
+    if flavour == "windows":
+        return text.upper() if text.isascii() else "".join(map(_upper, text))
+    return text.lower() if text.isascii() else _caseless(text)
+
+
+def refuse_reason(path: str, flavour: Flavour = NATIVE) -> str | None:
+    """Why this text can never be decided on, or `None`. Takes the text as it came, absolute or relative."""
+    if not path:
+        return "the path is empty"
+    if "\0" in path:
+        return "the path holds a NUL character"
+    if not path.isascii() and not _encodable(path, flavour):
+        return "the path cannot be encoded as a file name"
+    return _windows_reason(path) if flavour == "windows" else None
+
+
+def _windows_reason(path: str) -> str | None:
+    text = path.replace("\\", "/")
+    if text.startswith("//"):
+        return "UNC, device and verbatim paths are not decided by their text"
+    if text.startswith("/"):
+        return "the path is relative to the current drive"
+    if _DRIVE.match(text):
+        if text[2:3] != "/":
+            return "the path is relative to the current directory of a drive"
+        text = text[3:]
+    for name in text.split("/"):
+        if (reason := _windows_name_reason(name)) is not None:
+            return reason
+    return None
+
+
+def _windows_name_reason(name: str) -> str | None:
+    if name in ("", ".", ".."):
+        return None
+    if ":" in name:
+        return "the path names an alternate data stream"
+    if _FORBIDDEN.search(name):
+        return "the path holds a character that no Windows file name may have"
+    if name[-1] in ". ":
+        return "Windows drops a trailing dot or space, so the name is another one"
+    # Win32 looks at what stands before the first dot, without the spaces after it: "nul .txt" is the device.
+    if _DEVICE.fullmatch(name.split(".", 1)[0].rstrip(" ")):
+        return "the path names a device"
+    if _SHORT.fullmatch(name):
+        return "the path holds a short (8.3) name, whose long name its text does not tell"
+    return None
+
+
+def _upper(character: str) -> str:
+    upper = character.upper()
+    # The dotless i and the long s have ASCII capitals in Unicode and none in $UpCase.
+    if len(upper) != 1 or (upper.isascii() and not character.isascii()):
+        return character
+    return upper
+
+
+def _caseless(text: str) -> str:
+    # Canonical caseless matching, Unicode 3.13 D145: decomposed before and after the folding.
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
+
+
+def _encodable(path: str, flavour: Flavour) -> bool:
+    codec, errors = ("utf-16-le", "strict") if flavour == "windows" else ("utf-8", "surrogateescape")
+    try:
+        path.encode(codec, errors)
+    except UnicodeEncodeError:
+        return False
+    return True
