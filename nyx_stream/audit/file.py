@@ -54,9 +54,7 @@ def append(descriptor: int, lines: bytes) -> None:
     if written == len(lines):
         return
     end = os.lseek(descriptor, 0, os.SEEK_CUR)
-    if (
-        end == os.fstat(descriptor).st_size
-    ):  # otherwise another writer's lines follow: they are not ours to cut
+    if end == os.fstat(descriptor).st_size:  # otherwise another writer's lines follow: they are not ours to cut
         os.ftruncate(descriptor, end - written)
     raise OSError(f"short write: {written} of {len(lines)} bytes")
 
@@ -74,9 +72,7 @@ def _alone(descriptor: int) -> bool:
 def _announce(descriptor: int) -> None:
     """Holds a shared lock as long as the descriptor is open, for `_alone` of others."""
     if sys.platform != "win32":
-        with suppress(
-            BlockingIOError
-        ):  # another log is in its repair: it has judged the file before we write
+        with suppress(BlockingIOError):  # another log is in its repair: it has judged the file before we write
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 

@@ -13,18 +13,13 @@ from nyx_stream.audit.event import AuditEvent
 from nyx_stream.text import escape
 
 NAMES = tuple(field.name for field in fields(AuditEvent))
-_encode = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, default=str, separators=(",", ":")
-).encode
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str, separators=(",", ":")).encode
 
 
 def to_line(event: AuditEvent) -> bytes:
     """Returns the line of `event`, with its newline. Never raises for any text in the event."""
     values = (getattr(event, name) for name in NAMES)
-    row = {
-        name: escape(value) if isinstance(value, str) else value
-        for name, value in zip(NAMES, values, strict=True)
-    }
+    row = {name: escape(value) if isinstance(value, str) else value for name, value in zip(NAMES, values, strict=True)}
     row["time"] = round(event.time, 6)
     return f"{_encode(row)}\n".encode()
 

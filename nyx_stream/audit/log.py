@@ -71,9 +71,7 @@ class AuditLog:
         self._closing = threading.Event()
         self._closed = False
         # An empty context: the thread must not count as the plugin that happened to open the log.
-        self._thread = threading.Thread(
-            target=Context().run, args=(self._run,), name="nyx-audit", daemon=True
-        )
+        self._thread = threading.Thread(target=Context().run, args=(self._run,), name="nyx-audit", daemon=True)
 
     @classmethod
     def open(
@@ -157,9 +155,7 @@ class AuditLog:
 
     def _run(self) -> None:
         while True:
-            closing = (
-                self._closing.is_set()
-            )  # read first: what was recorded before `close` is then in the queue
+            closing = self._closing.is_set()  # read first: what was recorded before `close` is then in the queue
             self._wake.clear()
             while self._waiting or self.lost > self._reported:
                 if self._write_batch():

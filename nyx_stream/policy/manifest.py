@@ -11,11 +11,10 @@ from nyx_stream.errors import ManifestError
 from nyx_stream.policy.config_file import ConfigFile, Table
 from nyx_stream.policy.connect_rule import ConnectRule
 from nyx_stream.policy.limits import Limits
-from nyx_stream.policy.path_rule import PathRule, Places
+from nyx_stream.policy.path_rule import PathRule, Places, bind_all
 from nyx_stream.policy.policy_file import LimitsTable, read_paths
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import parse_env
-from nyx_stream.policy.sandbox_policy import bind_all
 
 FILE_NAME = "plugin.toml"
 

@@ -1,6 +1,6 @@
 """Rules for files: a prefix and a mode. `$DATA` and `$PLUGIN` stand for directories that the host names later."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, Self
@@ -61,6 +61,11 @@ class PathRule:
 
     def __str__(self) -> str:
         return self.prefix
+
+
+def bind_all(rules: Iterable[PathRule], places: Places) -> tuple[PathRule, ...]:
+    """Returns the rules with their variables replaced, without those whose variable `places` does not know."""
+    return tuple(bound for rule in rules if (bound := rule.bind(places)) is not None)
 
 
 def _parse_mode(mode: str) -> Mode:

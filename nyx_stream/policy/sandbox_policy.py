@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.connect_rule import ConnectRule
 from nyx_stream.policy.limits import Limits
-from nyx_stream.policy.path_rule import PathRule, Places
+from nyx_stream.policy.path_rule import PathRule, Places, bind_all
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import RuleError, parse_env
 
@@ -109,11 +109,6 @@ class SandboxPolicy:
         from nyx_stream.policy.policy_file import print_policy
 
         return print_policy(self)
-
-
-def bind_all(rules: Iterable[PathRule], places: Places) -> tuple[PathRule, ...]:
-    """Returns the rules with their variables replaced, without those whose variable `places` does not know."""
-    return tuple(bound for rule in rules if (bound := rule.bind(places)) is not None)
 
 
 def _parse(call: str, parse: Callable[[str], _Rule], texts: Iterable[str]) -> tuple[_Rule, ...]:
