@@ -31,11 +31,14 @@ _CHOICES = frozenset(
 
 _UNSET: Any = object()
 
+_REMEMBERED = 256
+_LONGEST_REMEMBERED = 1024
+
 
 class Guarding(_Client):
     """An AsyncClient whose every request passes the gate. Built by the host, held by one plugin."""
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_gate", "_parsed")
 
     dialect: ClassVar[Dialect]
 
@@ -45,12 +48,13 @@ class Guarding(_Client):
             raise TypeError(f"not to be chosen about a guarded client: {', '.join(sorted(refused))}")
         gate = Gate(guard, lease, network or Network()).passage(self.dialect)
         self._gate: Passage = gate
+        self._parsed: dict[str, Any] = {}
         transport = self.dialect.transport(gate.exchange, gate.aclose)
         super().__init__(transport=transport, trust_env=False, **choices)
 
     async def request(self, method: str, url: Any, **options: Any) -> Any:
         """Builds and sends a request, as the library does; a denied one is refused before it is built."""
-        merged = self._merge_url(url)
+        merged = self._parse(url) if type(url) is str and len(url) < _LONGEST_REMEMBERED else self._merge_url(url)
         if type(method) is str:
             self._gate.forbid(method.upper(), merged, lambda: self.dialect.library.Request(method, merged))
         return await super().request(method, merged, **options)
@@ -93,6 +97,18 @@ class Guarding(_Client):
         traceback: TracebackType | None = None,
     ) -> None:
         await self.aclose()
+
+    def _parse(self, text: str) -> Any:
+        # Parsing costs as much as deciding, and most plugins ask for the same few URLs. Those that are relative depend
+        # on `base_url` and are not remembered.
+        known = self._parsed.get(text)
+        if known is None:
+            known = self._merge_url(text)
+            if len(self._parsed) >= _REMEMBERED:
+                self._parsed.clear()
+            if text.startswith(("http://", "https://")):
+                self._parsed[text] = known
+        return known
 
     async def _send_handling_redirects(self, request: Any, follow_redirects: bool, history: list[Any]) -> Any:
         most = min(self.max_redirects, self._gate.most_redirects())
