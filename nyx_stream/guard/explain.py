@@ -7,12 +7,12 @@ write the rule that an operator is asked to copy.
 from collections.abc import Iterable
 from itertools import chain, islice
 
-from nyx_stream.guard.path_table import path_key
 from nyx_stream.guard.request_table import PathRules
 from nyx_stream.guard.ruleset import Rules, Ruleset
 from nyx_stream.guard.url_parts import UrlError, read_url
 from nyx_stream.policy import ConnectRule, PathRule, RequestRule
 from nyx_stream.policy.hosts import HostError, canonical_host
+from nyx_stream.policy.path_rule import path_key
 from nyx_stream.text import escape
 
 Rule = ConnectRule | RequestRule | PathRule

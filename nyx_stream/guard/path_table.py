@@ -3,13 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from nyx_core.beneath.text import Flavour, fold, is_absolute, normalise
+from nyx_core.beneath.text import Flavour, is_absolute, normalise
 from nyx_stream.policy import PathRule
-
-
-def path_key(path: str, flavour: Flavour) -> str:
-    r"""Returns the text by which an absolute, normal path is compared: folded, a root without its separator."""
-    return fold(path.rstrip("\\" if flavour == "windows" else "/"), flavour)
+from nyx_stream.policy.path_rule import path_key
 
 
 class PathTable:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.host_table import HostTable
-from nyx_stream.guard.path_table import PathTable, path_key
+from nyx_stream.guard.path_table import PathTable
 from nyx_stream.guard.request_table import Origin, RequestTable
 from nyx_stream.guard.special_addresses import is_loopback, why_special
 from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
 from nyx_stream.policy import ConnectRule, Mode, PathRule, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.hosts import HostError, address_number, canonical_address, canonical_host, is_address
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.path_rule import bind_all
+from nyx_stream.policy.path_rule import bind_all, path_key
 from nyx_stream.policy.request_rule import NEVER_METHODS
 
 NO_RULE = "no rule allows it"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, Self
 
-from nyx_core.beneath.text import Flavour, components, is_absolute, normalise, refuse_reason
+from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
 from nyx_stream.policy.rule import RuleError, Source
 
 Mode = Literal["r", "rw"]
@@ -66,6 +66,11 @@ class PathRule:
 def bind_all(rules: Iterable[PathRule], places: Places) -> tuple[PathRule, ...]:
     """Returns the rules with their variables replaced, without those whose variable `places` does not know."""
     return tuple(bound for rule in rules if (bound := rule.bind(places)) is not None)
+
+
+def path_key(path: str, flavour: Flavour) -> str:
+    r"""Returns the text by which an absolute, normal path is compared: folded, a root without its separator."""
+    return fold(path.rstrip("\\" if flavour == "windows" else "/"), flavour)
 
 
 def _parse_mode(mode: str) -> Mode:
