@@ -130,15 +130,10 @@ class Connection(httpcore2.AsyncConnectionInterface):
                 )
             elif isinstance(event, h11.InformationalResponse):
                 interim += 1
-                self._judge_interim(event, interim)
+                if interim > _MOST_INTERIM:
+                    raise httpcore2.RemoteProtocolError("too many interim responses")
             else:
                 raise httpcore2.RemoteProtocolError("no response where one was due")
-
-    def _judge_interim(self, event: h11.InformationalResponse, count: int) -> None:
-        if event.status_code == 101:
-            raise Refused(refusal("the server answers 101 Switching Protocols; no rule grants an upgrade"))
-        if count > _MOST_INTERIM:
-            raise httpcore2.RemoteProtocolError("too many interim responses")
 
     async def _read(self, wire: Wire, exchange: Exchange) -> bool:
         data = await wire.read(exchange.wait(exchange.timeouts.read))
@@ -153,6 +148,9 @@ class Connection(httpcore2.AsyncConnectionInterface):
         try:
             return self._protocol.next_event()
         except h11.RemoteProtocolError as error:
+            # No request of ours proposes an upgrade, so h11 knows 101 only as an error, and names it in the text.
+            if "_SWITCH_UPGRADE" in str(error):
+                raise Refused(refusal("the server switches protocols; no rule grants an upgrade")) from error
             raise httpcore2.RemoteProtocolError(str(error)) from error
 
     async def next_chunk(self, exchange: Exchange) -> bytes | None:
