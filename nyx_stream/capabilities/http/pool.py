@@ -19,7 +19,7 @@ class _NoBackend(httpcore2.AsyncNetworkBackend):
 
 
 class Pool(httpcore2.AsyncConnectionPool):
-    """Hands out connections by origin and queues requests beyond `connections`. It has no proxy and no other backend."""
+    """Hands out connections by origin and queues requests beyond `connections`. Has no proxy and no other backend."""
 
     def __init__(self, dialler: Dialler, connections: int) -> None:
         super().__init__(

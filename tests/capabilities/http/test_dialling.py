@@ -12,7 +12,7 @@ from nyx_stream.capabilities.http import Network
 from nyx_stream.capabilities.http.network import PeerMismatch
 from nyx_stream.capabilities.http.race import ATTEMPTS, alternate, first_connected
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply
+from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply, until
 
 
 class _Dials:
@@ -67,8 +67,7 @@ async def test_a_cancelled_race_leaves_no_attempt() -> None:
     """Cancelling the caller cancels every attempt under way."""
     dials = _Dials(a="hang", b="hang")
     task = asyncio.create_task(first_connected(dials, ["a", "b"], 1))
-    while len(dials.tried) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(dials.tried) >= 2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -8,7 +8,7 @@ import pytest
 
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply
+from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply, until
 
 
 async def _slow(head: bytes) -> AsyncIterator[bytes]:
@@ -40,8 +40,7 @@ async def test_a_request_that_waits_for_its_response_ends_at_once(kind: Any, hea
         plugin = loopback(server, kind=kind)
         async with plugin.client(timeout=None) as client:
             task = asyncio.create_task(client.get(server.url))
-            while not server.requests:
-                await asyncio.sleep(0)
+            await until(lambda: server.requests)
             plugin.lease.revoke("over")
             with pytest.raises(Revoked, match="over"):
                 await task
@@ -84,8 +83,7 @@ async def test_a_look_up_under_way_ends_at_once(kind: Any) -> None:
     plugin = Plugin(SandboxPolicy.locked_down().allow_connect_host("api.example.com"), network, kind)
     async with plugin.client(timeout=None) as client:
         task = asyncio.create_task(client.get("http://api.example.com/"))
-        while not network.looked_up:
-            await asyncio.sleep(0)
+        await until(lambda: network.looked_up)
         plugin.lease.revoke("over")
         with pytest.raises(Revoked):
             await task

@@ -9,6 +9,7 @@ import httpcore2
 import pytest
 
 from nyx_stream.capabilities.http.wire import HIGH_WATER, Wire
+from tests.capabilities.http.loopback import until
 
 
 @asynccontextmanager
@@ -22,6 +23,11 @@ async def _pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
     finally:
         theirs.close()
         await wire.aclose()
+
+
+async def _write_on(wire: Wire) -> None:
+    while True:
+        await wire.write(bytes(HIGH_WATER), 1)
 
 
 async def test_bytes_arrive_in_order_and_then_the_end() -> None:
@@ -41,8 +47,7 @@ async def test_a_reader_that_does_not_come_holds_the_peer_back() -> None:
     async with _pair() as (wire, peer):
         loop = asyncio.get_running_loop()
         sending = asyncio.create_task(loop.sock_sendall(peer, bytes(total)))
-        while wire._reading:
-            await asyncio.sleep(0)
+        await until(lambda: not wire._reading)
         assert wire._held < 2 * HIGH_WATER
         assert not sending.done()
         got = 0
@@ -59,8 +64,7 @@ async def test_a_writer_waits_for_a_slow_peer() -> None:
             await wire.write(bytes(8 * HIGH_WATER), 0.02)
         peer.close()
         with pytest.raises(httpcore2.WriteError):
-            while True:
-                await wire.write(bytes(HIGH_WATER), 1)
+            await _write_on(wire)
 
 
 async def test_an_idle_wire_knows_when_it_is_stale() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nyx_stream.errors import NetworkDenied
-from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply
+from tests.capabilities.http.loopback import Server, loopback, reply
 from tests.escape.http.egress import cases, plugin, tls_server
 
 _EVIL = "https://evil.example.net/"
@@ -233,10 +233,13 @@ async def _reaches_no_pool(response: Any) -> None:
 
 async def test_no_attribute_leads_from_a_response_to_the_pool(kind: Any) -> None:
     """Neither the stream nor the extensions lead to a connection: the walk takes every attribute but the dunders."""
-    async with Server(reply(200, b"x" * 300_000)) as server, loopback(server, kind=kind).client() as client:
-        async with client.stream("GET", server.url) as response:
-            await _reaches_no_pool(response)
-            assert set(response.extensions) == {"http_version", "reason_phrase"}
+    async with (
+        Server(reply(200, b"x" * 300_000)) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        await _reaches_no_pool(response)
+        assert set(response.extensions) == {"http_version", "reason_phrase"}
 
 
 async def test_a_request_smuggled_into_a_body_stays_a_body(kind: Any) -> None:
@@ -246,10 +249,12 @@ async def test_a_request_smuggled_into_a_body_stays_a_body(kind: Any) -> None:
         yield b"hello"
         yield b"GET /second HTTP/1.1\r\nHost: x\r\n\r\n"
 
-    async with Server(lambda r: reply(200, r.target.encode())) as server:
-        async with loopback(server, kind=kind).client() as client:
-            with pytest.raises(client.dialect.library.LocalProtocolError):
-                await client.post(f"{server.url}/first", content=pieces(), headers={"Content-Length": "5"})
+    async with (
+        Server(lambda r: reply(200, r.target.encode())) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        with pytest.raises(client.dialect.library.LocalProtocolError):
+            await client.post(f"{server.url}/first", content=pieces(), headers={"Content-Length": "5"})
     assert "/second" not in [request.target for request in server.requests]
 
 
