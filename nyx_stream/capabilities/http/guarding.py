@@ -51,9 +51,19 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
 
     async def request(self, method: str, url: Any, **options: Any) -> Any:
         """Builds and sends a request, as the library does; a denied one is refused before it is built."""
-        merged = self._parse(url) if type(url) is str and len(url) < _LONGEST_REMEMBERED else self._merge_url(url)
-        if type(method) is str:
-            self._gate.forbid(method.upper(), merged, lambda: self.dialect.library.Request(method, merged))
+        if type(method) is not str:
+            return await super().request(method, url, **options)
+        verb = method.upper()
+
+        def refused() -> Any:
+            return self.dialect.library.Request(verb, self._merge_url(url))
+
+        merged = self._parsed.get(url) if type(url) is str else None
+        if merged is None:
+            if type(url) is str:
+                self._gate.forbid_text(verb, url, refused)
+            merged = self._merge(url)
+        self._gate.forbid(verb, merged, refused)
         return await super().request(method, merged, **options)
 
     async def send(
@@ -95,17 +105,15 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
     ) -> None:
         await self.aclose()
 
-    def _parse(self, text: str) -> Any:
+    def _merge(self, url: Any) -> Any:
         # Parsing costs as much as deciding, and most plugins ask for the same few URLs. Those that are relative depend
         # on `base_url` and are not remembered.
-        known = self._parsed.get(text)
-        if known is None:
-            known = self._merge_url(text)
+        merged = self._merge_url(url)
+        if type(url) is str and len(url) < _LONGEST_REMEMBERED and url.startswith(("http://", "https://")):
             if len(self._parsed) >= _REMEMBERED:
                 self._parsed.clear()
-            if text.startswith(("http://", "https://")):
-                self._parsed[text] = known
-        return known
+            self._parsed[url] = merged
+        return merged
 
     async def _send_handling_redirects(self, request: Any, follow_redirects: bool, history: list[Any]) -> Any:
         most = min(self.max_redirects, self._gate.most_redirects())
