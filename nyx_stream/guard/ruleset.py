@@ -5,6 +5,7 @@ plugin asked for it.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
@@ -210,6 +211,8 @@ class Ruleset:
 
 
 def _endpoint(host: object, port: object) -> tuple[str, int]:
+    if type(host) is str and type(port) is int and 0 < port < 65536:
+        return canonical_host(host), port
     if type(port) is not int or not 1 <= port <= 65535:
         raise HostError("", "a port is a number from 1 to 65535")
     return canonical_host(_exact(host, "a host")), port
@@ -226,7 +229,13 @@ def _decision(rule: ConnectRule | RequestRule | PathRule | None, asked: bool) ->
         return Decision(False, None, NO_RULE)
     if not asked:
         return Decision(False, None, NOT_ASKED)
-    return Decision(True, rule.text, "allowed by the rule")
+    return _allowed(rule.text)
+
+
+@lru_cache(4096)
+def _allowed(text: str) -> Decision:
+    # Making the value costs more than finding the rule.
+    return Decision(True, text, "allowed by the rule")
 
 
 def _below(given: str, normal: str, prefix: str, flavour: Flavour) -> str:
