@@ -176,7 +176,7 @@ class Ruleset:
         if (denied := self._denies_host(parts.host, parts.port)) is not None:
             return denied
         origin = (parts.scheme, parts.host, parts.port)
-        deny = self.denied.requests.deny(origin, method, parts.path)
+        deny = self.denied.requests.deny(origin, method, parts.path) if self.policy.denied_request else None
         if deny is not None:
             return Decision(False, deny.text, f"denied by the rule {deny.text}")
         rule = self.allowed.allows_request(origin, method, parts.path)
@@ -184,6 +184,8 @@ class Ruleset:
         return _decision(rule, asked)
 
     def _denies_host(self, host: str, port: int) -> Decision | None:
+        if not self.policy.denied_connect:
+            return None
         if is_address(host):
             rule = self.denied.hosts.match_any_spelling(*address_number(host), port)
         else:
