@@ -11,8 +11,9 @@ import secrets
 import shutil
 import stat
 
+from nyx_core.beneath.judge import Judge
 from nyx_core.beneath.place import Place
-from nyx_core.beneath.root import Judge, Root
+from nyx_core.beneath.root import Root
 
 # Pieces of one write: Linux transfers at most 0x7ffff000 bytes in one call (write(2)).
 _PIECE = 0x7FFFF000

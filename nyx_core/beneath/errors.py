@@ -4,7 +4,7 @@ import errno
 import os
 
 
-class EscapesRoot(OSError):  # noqa: N818 - it says what the path does
+class EscapesRoot(OSError):
     """The path leads out of the root, or through a magic link of procfs. Nothing was changed. `errno` is
     EXDEV.
 
@@ -15,7 +15,7 @@ class EscapesRoot(OSError):  # noqa: N818 - it says what the path does
         super().__init__(errno.EXDEV, "the path leads out of the granted directory", os.fsdecode(path))
 
 
-class NotPlain(OSError):  # noqa: N818 - it says what the path does
+class NotPlain(OSError):
     """The path names a FIFO, a socket or a device. It was not waited for. `errno` is ENXIO."""
 
     def __init__(self, path: str | bytes) -> None:

@@ -9,8 +9,9 @@ import os
 import stat
 
 from nyx_core.beneath.errors import NotPlain
+from nyx_core.beneath.judge import Judge
 from nyx_core.beneath.place import Place
-from nyx_core.beneath.root import Judge, Root
+from nyx_core.beneath.root import Root
 from nyx_core.beneath.walk import O_PATH, Walk
 
 # Never a wait for a FIFO's other end, never a controlling terminal, never inherited by a child.

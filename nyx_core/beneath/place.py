@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from nyx_core.beneath.errors import NotPlain
-from nyx_core.beneath.root import Judge, Root
+from nyx_core.beneath.judge import Judge
+from nyx_core.beneath.root import Root
 from nyx_core.beneath.walk import O_WALK, Walk
 
 

@@ -12,13 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nyx_core.beneath.errors import EscapesRoot
+from nyx_core.beneath.judge import Judge
 from nyx_core.beneath.openat2 import openat2_opener, probe
 from nyx_core.beneath.walk import O_PATH, O_WALK, Opener, walking_opener
-
-Judge = Callable[[str, str], None]
-"""`(below, absolute)`: the canonical place of what was reached, as text below the root (`""` is the root) and
-as the absolute path that the kernel gives it. Raises to refuse. It is called before anything changes: before
-a file is created, cut, renamed or removed, or its descriptor handed out."""
 
 _NO_NAMES = ("", ".", "..")
 _ANOTHER_TRY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)

@@ -28,9 +28,7 @@ def test_inside(root: Root, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["..", "../R/f", "a/../../R/f", "../S", "/f", "/", "b/../..", "./.."])
-@pytest.mark.parametrize(
-    "flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC]
-)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC])
 def test_escapes_by_text(root: Root, place: Path, path: str, flags: int) -> None:
     """A step above the root is an escape, also one that comes back, for every way to open."""
     with pytest.raises(EscapesRoot):
@@ -53,12 +51,8 @@ def test_links_resolve_physically(root: Root, place: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/.", "/f", "/missing/f"])
-@pytest.mark.parametrize(
-    "target", ["../out", "{place}/out", "{place}/R/b", "../R/b", "b/../../out", "../missing"]
-)
-@pytest.mark.parametrize(
-    "flags", [os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_EXCL]
-)
+@pytest.mark.parametrize("target", ["../out", "{place}/out", "{place}/R/b", "../R/b", "b/../../out", "../missing"])
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_EXCL])
 def test_links_that_lead_out(root: Root, place: Path, target: str, tail: str, flags: int) -> None:
     """A link to the outside is an escape with any tail, absolute ones always, and nothing is created."""
     os.symlink(target.format(place=place), place / "R/link")
@@ -93,13 +87,9 @@ def test_a_file_is_no_directory(root: Root, path: str) -> None:
         status(root, path)
 
 
-@pytest.mark.parametrize(
-    "flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC]
-)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC])
 @pytest.mark.parametrize("judge", [None, lambda below, absolute: None])
-def test_only_regular_files(
-    root: Root, place: Path, flags: int, judge: Callable[[str, str], None] | None
-) -> None:
+def test_only_regular_files(root: Root, place: Path, flags: int, judge: Callable[[str, str], None] | None) -> None:
     """FIFO, socket and directory are refused at once; nobody waits for the FIFO's other end."""
     with socket.socket(socket.AF_UNIX) as listener:
         here = os.getcwd()
@@ -139,9 +129,7 @@ def test_no_name_and_nul(root: Root, path: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs procfs")
-@pytest.mark.parametrize(
-    "path", ["self/root/etc", "self/cwd", "self/exe", "self/fd/{fd}", "thread-self/root"]
-)
+@pytest.mark.parametrize("path", ["self/root/etc", "self/cwd", "self/exe", "self/fd/{fd}", "thread-self/root"])
 def test_magic_links(way: Callable[[int], Opener], place: Path, path: str) -> None:
     """A magic link of procfs leads out, whatever its text says; a plain link there does not."""
     held = open_root("/proc", way)
