@@ -1,4 +1,4 @@
-"""The doorway of the OS layer: confine this process, and learn what really holds. Knows nothing of plugins."""
+"""The doorway of the OS layer: confine this process, and learn what really holds. Knows no plugins."""
 
 from nyx_core.sandbox.confinement import (
     Confinement,
@@ -9,6 +9,7 @@ from nyx_core.sandbox.confinement import (
     SandboxPolicy,
     SandboxStatus,
 )
+from nyx_core.sandbox.doorway import apply_policy, confine, probe
 from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, SandboxReport, WitnessResult
 
@@ -26,4 +27,7 @@ __all__ = [
     "SandboxReport",
     "SandboxStatus",
     "WitnessResult",
+    "apply_policy",
+    "confine",
+    "probe",
 ]

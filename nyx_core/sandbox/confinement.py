@@ -1,4 +1,4 @@
-"""What the OS layer is asked to do: frozen values, checked when they are built. Does no I/O and knows no platform."""
+"""What the OS layer is asked to do: frozen values, checked when built. Does no I/O and knows no platform."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ class RunAs:
 class Confinement:
     """Everything that may be asked of the OS layer. With no arguments it grants next to nothing.
 
-    Paths are absolute; each covers itself and what lies below it. `"/"` in one of the three leaves that kind of
-    access as it is.
+    Paths are absolute; each covers itself and what lies below it. `"/"` in one of the three leaves that
+    kind of access as it is.
 
     Attributes:
         limits: resource limits, clamped to the hard limits in force.
@@ -129,13 +129,15 @@ class Confinement:
         native_code: may map new executable memory, and so load extension modules.
         environment: names of the variables that stay; `None` keeps all of them.
         keep_descriptors: descriptors that stay open; `None` keeps all of them.
-        capabilities: may keep the capabilities it has (Linux); otherwise all are dropped for good.
+        ipc: may signal other processes and share memory, semaphores and message queues with them.
+        capabilities: may keep its capabilities (Linux) but for `CAP_SYS_RESOURCE`, which lifts limits;
+            otherwise all are dropped for good.
         run_as: user and group to become; `None` stays as it is.
         umask: file mode creation mask.
         working_directory: directory to change to first; `None` stays.
         new_session: leave the controlling terminal and unblock every signal.
         namespaces: any of `"user"`, `"mount"`, `"pid"`, `"net"` (Linux).
-        cgroup: put the process into a cgroup of its own with the memory and process limits (Linux, cgroup v2).
+        cgroup: put the process into a cgroup of its own, with the memory and process limits (cgroup v2).
         may_degrade: names of layers whose failure is reported instead of raised.
         policy: the policy that this was made from, for the environment and the report.
     """
@@ -148,6 +150,7 @@ class Confinement:
     network: Network = field(default_factory=Network)
     subprocess: bool = False
     native_code: bool = True
+    ipc: bool = False
     environment: tuple[str, ...] | None = ()
     keep_descriptors: tuple[int, ...] | None = (0, 1, 2)
     capabilities: bool = False
@@ -167,6 +170,10 @@ class Confinement:
         unknown = self.namespaces - {"user", "mount", "pid", "net"}
         if unknown:
             raise ValueError(f"unknown namespaces: {', '.join(sorted(unknown))}")
+        if self.run_as is not None and "user" in self.namespaces:
+            raise ValueError(
+                "run_as and a user namespace exclude each other: only the own user is mapped there"
+            )
         if not 0 <= self.umask <= 0o777:
             raise ValueError(f"umask {self.umask:#o}: want 0 to 0o777")
 
@@ -180,8 +187,22 @@ class Confinement:
         """Whether opening files for reading is restricted at all."""
         return "/" not in self.readable
 
+    @property
+    def closed(self) -> frozenset[str]:
+        """Names of the axes that this confinement closes, wholly or in part. A later one may close more."""
+        axes = {
+            "subprocess": not self.subprocess,
+            "network": self.network.sockets == "none",
+            "udp": self.network.sockets != "unrestricted",
+            "writes": self.writes_restricted,
+            "reads": self.reads_restricted,
+            "native_code": not self.native_code,
+            "ipc": not self.ipc,
+        }
+        return frozenset(name for name, closed in axes.items() if closed)
+
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of everything that is asked for: two equal confinements have equal digests."""
+        """SHA-256, in hexadecimal, of everything asked for: equal confinements have equal digests."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=_plain).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class SandboxError(RuntimeError):
     """A required layer could not be applied, a witness got through, or less was asked for than is in force.
 
-    The process may be partly confined when this is raised, never less than before: treat it as unfit and end it.
+    The process may be partly confined when this is raised, never less than before. It is unfit: end it.
 
     Attributes:
         report: what was reached, layer by layer; `None` when nothing was tried.

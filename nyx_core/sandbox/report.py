@@ -37,7 +37,7 @@ class LimitReport:
 
 @dataclass(frozen=True, slots=True)
 class WitnessResult:
-    """One forbidden act that was really tried after locking. `answer` is what the system said, e.g. `EPERM`."""
+    """One forbidden act really tried after locking. `answer` is what the system said, e.g. `EPERM`."""
 
     axis: str
     act: str
@@ -51,7 +51,7 @@ class LayerReport:
 
     Attributes:
         reason: one sentence: what it enforces now, or what is missing.
-        remedy: the sysctl, kernel option or privilege that would provide what is missing; empty if nothing is.
+        remedy: the sysctl, kernel option or privilege that would provide what is missing.
         stand_in: the layer that enforces the same instead, if one does; the confinement then holds.
         facts: further measured values, as name and text.
         limits: the limits this layer set, if it sets any.
@@ -67,7 +67,7 @@ class LayerReport:
 
     @property
     def holds(self) -> bool:
-        """Whether what this layer was asked for is enforced, by itself or by its stand-in, or was not asked for."""
+        """Whether what was asked of this layer is enforced, by itself or its stand-in, or nothing was asked."""
         return self.state in (LayerState.ACTIVE, LayerState.DISABLED) or bool(self.stand_in)
 
 
