@@ -1,9 +1,8 @@
 """The seatbelt profile of a confinement, as text. Pure: applies nothing and asks no file system.
 
-Source: the profiles in /System/Library/Sandbox/Profiles and /usr/share/sandbox of macOS 10.14 to 15; Apple documents
-the language nowhere. Among rules that match, the last one decides. Rules match canonical paths: `/tmp` is
-`/private/tmp`, so whoever calls this resolves links first.
-"""
+Source: the profiles in /System/Library/Sandbox/Profiles and /usr/share/sandbox of macOS 10.14 to 15; Apple
+documents the language nowhere. Among rules that match, the last one decides. Rules match canonical paths:
+`/tmp` is `/private/tmp`, so whoever calls this resolves links first."""
 
 from __future__ import annotations
 
@@ -105,7 +104,7 @@ def _files(wanted: Confinement, python_paths: tuple[str, ...]) -> tuple[str, ...
         names = NAMES if wanted.network.sockets != "none" else ()
         executable = wanted.executable if wanted.subprocess else ()
         readable = (*wanted.readable, *wanted.writable, *executable, *runtime, *names)
-        # Resolving any path looks at the directories above it: names and sizes stay visible, content does not.
+        # Resolving a path looks at the directories above it: names and sizes stay visible, content does not.
         rules += ("(deny file-read*)", "(allow file-read-metadata)", *_allowed("file-read*", readable))
     if wanted.writes_restricted:
         rules += ("(deny file-write*)", *_allowed("file-write*", wanted.writable))

@@ -1,16 +1,14 @@
 """Applies a seatbelt profile to this process. What the profile says is decided in `profile`.
 
-Source: <sandbox.h> and sandbox_init(3); deprecated since macOS 10.8 and used by the system's browsers all the same. A
-profile given as text takes flags 0, which the header does not name. A process enters a sandbox once: a second profile
-is refused with EPERM, so a confinement cannot be tightened later.
-"""
+Source: <sandbox.h> and sandbox_init(3); deprecated since macOS 10.8 and used by the system's browsers all the
+same. A profile given as text takes flags 0, which the header does not name. A process enters a sandbox once:
+a second profile is refused with EPERM, so a confinement cannot be tightened later."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,8 @@ from nyx_core.macos.profile import profile
 from nyx_core.sandbox.report import LayerReport, LayerState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nyx_core.sandbox.confinement import Confinement
 
 PROFILE_TEXT = 0
@@ -49,7 +49,8 @@ class Calls:
         check.restype, check.argtypes = ctypes.c_int, [ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
 
     def enter(self, text: str) -> None:
-        """Enter the sandbox of a profile. Raises `OSError` with errno's meaning and what the compiler said."""
+        """Enter the sandbox of a profile. Raises `OSError` with errno's meaning and what the compiler
+        said."""
         message = ctypes.c_void_p()
         answer = self.library.sandbox_init(os.fsencode(text), PROFILE_TEXT, ctypes.addressof(message))
         number = ctypes.get_errno()
@@ -104,8 +105,11 @@ class Seatbelt:
             return self._unavailable(str(getattr(error, "strerror", None) or error))
         if not inside:
             return self._unavailable("sandbox_init answered 0, but the process is in no sandbox")
-        rules = str(text.count("\n"))
-        return LayerReport(self.name, LayerState.ACTIVE, "in a sandbox", facts=(("rules", rules), ("profile", text)))
+        facts = (("rules", str(text.count("\n"))), ("profile", text))
+        if not wanted.native_code:
+            reason = "in a sandbox, but seatbelt does not mediate executable memory without a file"
+            return LayerReport(self.name, LayerState.DEGRADED, reason, facts=facts)
+        return LayerReport(self.name, LayerState.ACTIVE, "in a sandbox", facts=facts)
 
     def _unavailable(self, reason: str) -> LayerReport:
         remedy = "macOS with sandbox_init, and a process that is in no sandbox yet"

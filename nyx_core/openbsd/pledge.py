@@ -1,23 +1,26 @@
 """Unveils the paths, locks the view, then pledges. What is unveiled and promised is decided in `promises`.
 
-Source: unveil(2) and pledge(2) of OpenBSD 7.7. The first unveil hides the rest of the file system, and nothing gives
-it back. A process that has unveiled and cannot pledge is neither what it was nor confined: it must not start.
-"""
+Source: unveil(2) and pledge(2) of OpenBSD 7.7. The first unveil hides the rest of the file system, and
+nothing gives it back. A process that has unveiled and cannot pledge is neither what it was nor confined: it
+must not start."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+import platform
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nyx_core.openbsd.promises import promises, shortfalls, unveils
 from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.report import LayerReport, LayerState
+from nyx_core.sandbox.report import LayerReport, LayerState, SandboxReport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nyx_core.sandbox.confinement import Confinement
 
 TEXT = ctypes.c_char_p
@@ -32,7 +35,7 @@ UNVEIL_ERRORS = {
     errno.ENOENT: "a directory of the path does not exist",
     errno.E2BIG: "too many paths are unveiled",
     errno.EINVAL: "a permission that this release does not know",
-    errno.ENOSYS: "this kernel has no unveil",
+    errno.ENOSYS: "this kernel has no unveil, or an earlier pledge forbids it",
 }
 
 
@@ -43,7 +46,8 @@ def system_libc() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """pledge(2) and unveil(2) of one C library, bound to their signatures. Raises `OSError` with what errno means."""
+    """pledge(2) and unveil(2) of one C library, bound to their signatures. Raises `OSError` with what errno
+    means."""
 
     libc: Any
 
@@ -80,7 +84,7 @@ class Pledge:
 
     Attributes:
         python_paths: where the interpreter reads its own files.
-        open_libc: opens the library whose calls are made; raises `OSError` or `AttributeError` if it has none.
+        open_libc: opens the library whose calls are made; it may raise `OSError` or lack them.
     """
 
     python_paths: Callable[[], tuple[str, ...]]
@@ -112,22 +116,37 @@ class Pledge:
             calls.pledge(promised)
         except OSError as error:
             if done:
-                raise SandboxError(self._half_way(done, len(view), error), layer=self.name) from error
+                raise self._half_way(wanted, before, f"{done} of {len(view)} paths", error) from error
             return self._unavailable(error)
         return self._applied(wanted, promised, view)
 
-    def _applied(
-        self, wanted: Confinement, promised: str, view: tuple[tuple[str, str], ...]
-    ) -> LayerReport:
-        facts = (("promises", promised), ("unveiled", " ".join(f"{path}:{letters}" for path, letters in view)))
+    def _applied(self, wanted: Confinement, promised: str, view: tuple[tuple[str, str], ...]) -> LayerReport:
+        facts = (
+            ("promises", promised),
+            ("unveiled", " ".join(f"{path}:{letters}" for path, letters in view)),
+        )
         missing = shortfalls(wanted)
         if missing:
             return LayerReport(self.name, LayerState.DEGRADED, "; ".join(missing), facts=facts)
         reason = f"pledged, {len(view)} paths unveiled and locked" if view else "pledged, every path visible"
         return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts)
 
-    def _half_way(self, done: int, total: int, error: OSError) -> str:
-        return f"{self.name}: {done} of {total} paths are unveiled for good, but {error.strerror}: end this process"
+    def _half_way(
+        self, wanted: Confinement, before: tuple[LayerReport, ...], unveiled: str, error: OSError
+    ) -> SandboxError:
+        """No `may_degrade` covers this: the view is closed, so the process is not as it was, and not
+        confined."""
+        reason = f"{unveiled} are unveiled for good, but {error.strerror}"
+        own = LayerReport(self.name, LayerState.UNAVAILABLE, reason, "a new process")
+        system = platform.uname()
+        report = SandboxReport(
+            sys.platform,
+            system.release,
+            system.machine,
+            policy_hash=wanted.digest(),
+            layers=(*before, own),
+        )
+        return SandboxError(f"layer {self.name}: {reason}: end this process", report=report, layer=self.name)
 
     def _unavailable(self, error: OSError | AttributeError) -> LayerReport:
         reason = f"nothing was applied: {getattr(error, 'strerror', None) or error}"

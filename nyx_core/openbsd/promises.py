@@ -1,4 +1,5 @@
-"""What a confinement promises, as the texts of pledge(2) and unveil(2). Pure: makes no call and opens nothing."""
+"""What a confinement promises, as the texts of pledge(2) and unveil(2). Pure: makes no call and opens
+nothing."""
 
 from __future__ import annotations
 
@@ -8,14 +9,15 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 ALWAYS = ("stdio", "rpath", "flock", "sendfd", "recvfd", "error")
-"""What every Python process needs, and `error`: a refused call then answers ENOSYS, where the kernel would kill.
-`sendfd` and `recvfd` pass on descriptors that are open anyway, never directories."""
+"""What every Python process needs, and `error`: a refused call then answers ENOSYS, where the kernel would
+kill. `sendfd` and `recvfd` pass on descriptors that are open anyway, never directories."""
 
 WRITES = ("wpath", "cpath", "fattr")
 NETWORK = ("inet", "dns")
 ANY_SOCKET = ("mcast", "unix")
 CHILDREN = ("proc", "exec")
-"""`proc` permits fork(2), kill(2) and setsid(2): only a confinement that may have subprocesses promises it."""
+"""`proc` permits fork(2), kill(2) and setsid(2): only a confinement that may have subprocesses promises
+it."""
 
 RUNTIME = (
     "/usr/lib",
@@ -36,9 +38,9 @@ NAMES_AND_TRUST = ("/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/prot
 def promises(wanted: Confinement) -> str:
     """The promises of `wanted`, in the order of this file.
 
-    MINIMAL is `stdio rpath flock sendfd recvfd error wpath cpath fattr inet dns mcast unix prot_exec`; STRICT is
-    `stdio rpath flock sendfd recvfd error prot_exec`. None has `unveil`: the view of the file system is closed by then.
-    """
+    MINIMAL is `stdio rpath flock sendfd recvfd error wpath cpath fattr inet dns mcast unix prot_exec`; STRICT
+    is `stdio rpath flock sendfd recvfd error prot_exec`. None has `unveil`: the view of the file system is
+    closed by then."""
     found = [*ALWAYS]
     if wanted.writable:
         found += WRITES
@@ -64,12 +66,15 @@ def shortfalls(wanted: Confinement) -> tuple[str, ...]:
 
 
 def unveils(wanted: Confinement, python_paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Paths and permissions to unveil, ascending; empty where the file system is not restricted at all.
+    """Paths and permissions to unveil, ascending; empty where no path is told from another.
 
-    The kernel takes the permissions of the nearest unveiled directory above a file and of no other, so each path
-    carries those of every path above it too. Each path stands once: a second call could not add to the first.
-    """
-    if not wanted.reads_restricted and not wanted.writes_restricted:
+    Where every path is readable and none writable, the promises alone refuse every write: that keeps a
+    process that pledged before, and so may not unveil any more, able to tighten.
+
+    The kernel takes the permissions of the nearest unveiled directory above a file and of no other, so each
+    path carries those of every path above it too. Each path stands once: a second call could not add to the
+    first."""
+    if not wanted.reads_restricted and (not wanted.writes_restricted or not wanted.writable):
         return ()
     asked: dict[str, set[str]] = {}
     runtime = (*RUNTIME, *python_paths) if wanted.python_runtime else ()

@@ -2,11 +2,11 @@
 
 What the job is told is decided in `job_wish`. Source: learn.microsoft.com, "Job Objects" and "Nested Jobs".
 
-Who owns the handle decides over life and death. Closing the last handle of a kill-on-close job ends every process in
-it. So the job is private and complete before it is assigned, assigning is the last step that may fail, a job that
-did not get the process is closed, and the handle of a job that did get it is never closed: it belongs to the process
-and goes with it. Threads that race each make a job of their own; whoever loses closes one that holds nobody.
-"""
+Who owns the handle decides over life and death. Closing the last handle of a kill-on-close job ends every
+process in it. So the job is private and complete before it is assigned, assigning is the last step that may
+fail, a job that did not get the process is closed, and the handle of a job that did get it is never closed:
+it belongs to the process and goes with it. Threads that race each make a job of their own; whoever loses
+closes one that holds nobody."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 NESTED = "no user interface restrictions: the process is in an outer job, and a nested job may have none"
 
 
-class JobMismatch(OSError):
+class JobMismatchError(OSError):
     """The system took the limits of a job and keeps others."""
 
 
@@ -62,7 +62,9 @@ class JobObject:
         except (OSError, AttributeError) as error:
             return self._unavailable(error)
         facts = (("outer_job", str(outer).lower()),)
-        return LayerReport(self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts)
+        return LayerReport(
+            self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts
+        )
 
     def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
         """Enter a job for `wanted`, or find that this process is in one at least as tight."""
@@ -95,7 +97,7 @@ class JobObject:
     def _active(self, reason: str, kernel: Kernel32, wish: Wish) -> LayerReport:
         current = _current(kernel)
         if not current.as_tight_as(wish.limits):
-            raise JobMismatch(f"the innermost job is in force with {current}, asked for {wish.limits}")
+            raise JobMismatchError(f"the innermost job is in force with {current}, asked for {wish.limits}")
         facts = (
             ("limit_flags", f"{current.flags:#x}"),
             ("active_processes", str(current.active_processes)),
@@ -110,7 +112,8 @@ class JobObject:
 
 
 def _assigned_job(kernel: Kernel32, limits: JobLimits, ui: int) -> int:
-    """Make a job, complete it, put this process into it, and answer its handle, which must stay open for good.
+    """Make a job, complete it, put this process into it, and answer its handle, which must stay open for
+    good.
 
     Raises `OSError`; the process is then in no job of this call, and nothing of it is left open.
     """
@@ -119,29 +122,30 @@ def _assigned_job(kernel: Kernel32, limits: JobLimits, ui: int) -> int:
         _complete(kernel, job, limits, ui)
         kernel.assign(job)
     except OSError as error:
-        # Only a call that failed leads here, never an interrupt that comes after assigning: the job holds nobody.
+        # Only a failed call leads here, never an interrupt after assigning: the job holds nobody.
         try:
             kernel.close(job)
         except Win32Error as left_open:
             raise OSError(f"{error}; and the empty job stays open: {left_open}") from error
         raise
     if not kernel.in_job(job):
-        raise JobMismatch("assigned to a job, but not in it")
+        raise JobMismatchError("assigned to a job, but not in it")
     return job
 
 
 def _complete(kernel: Kernel32, job: int, limits: JobLimits, ui: int) -> None:
-    """Give `job` its limits and restrictions, and read them back: a job may be entered only when it is complete."""
+    """Give `job` its limits and restrictions, and read them back: a job may be entered only when it is
+    complete."""
     kernel.set_information(job, EXTENDED_LIMITS, limits_record(limits, kernel.word))
     found = read_limits(kernel.query_information(job, EXTENDED_LIMITS, limits_size(kernel.word)), kernel.word)
     if not found.as_tight_as(limits):
-        raise JobMismatch(f"the job keeps {found}, asked for {limits}")
+        raise JobMismatchError(f"the job keeps {found}, asked for {limits}")
     if not ui:
         return
     kernel.set_information(job, BASIC_UI_RESTRICTIONS, ui_record(ui))
     kept = read_ui(kernel.query_information(job, BASIC_UI_RESTRICTIONS, len(ui_record(ui))))
     if kept & ui != ui:
-        raise JobMismatch(f"the job keeps user interface restrictions {kept:#x}, asked for {ui:#x}")
+        raise JobMismatchError(f"the job keeps user interface restrictions {kept:#x}, asked for {ui:#x}")
 
 
 def _current(kernel: Kernel32) -> JobLimits:

@@ -1,7 +1,7 @@
 """The one door to kernel32: the calls around Job Objects, each checked. Knows no policy and no confinement.
 
-Source: learn.microsoft.com, jobapi2.h, psapi.h, handleapi.h and processthreadsapi.h. The integer types have fixed
-widths: `ctypes.wintypes.DWORD` is as wide as the C `long`, which is 8 bytes on 64-bit POSIX systems.
+Source: learn.microsoft.com, jobapi2.h, psapi.h, handleapi.h and processthreadsapi.h. The integer types have
+fixed widths: `ctypes.wintypes.DWORD` is as wide as the C `long`, which is 8 bytes on 64-bit POSIX systems.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIGNATURES: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 ACCESS_DENIED = 5
 MEANINGS = {
     1: "ERROR_INVALID_FUNCTION: this system does not know the request",
-    ACCESS_DENIED: "ERROR_ACCESS_DENIED: the process is in a job that does not admit another, or a right is missing",
+    ACCESS_DENIED: "ERROR_ACCESS_DENIED: the process is in a job that admits no other, or a right is missing",
     6: "ERROR_INVALID_HANDLE: not a handle of this process",
     8: "ERROR_NOT_ENOUGH_MEMORY: no memory for the object",
     24: "ERROR_BAD_LENGTH: the structure does not have the size that this system expects",
@@ -83,7 +83,8 @@ class Kernel32:
         return handle
 
     def create_job(self) -> int:
-        """A new job without a name, so that nobody else can open it, and with a handle that no child inherits."""
+        """A new job without a name, so that nobody else can open it, and with a handle that no child
+        inherits."""
         handle: int | None = self.library.CreateJobObjectW(None, None)
         if not handle:
             raise Win32Error("CreateJobObjectW", self.last_error())
