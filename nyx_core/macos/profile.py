@@ -2,7 +2,8 @@
 
 Source: the profiles in /System/Library/Sandbox/Profiles and /usr/share/sandbox of macOS 10.14 to 15; Apple
 documents the language nowhere. Among rules that match, the last one decides. Rules match canonical paths:
-`/tmp` is `/private/tmp`, so whoever calls this resolves links first."""
+`/tmp` is `/private/tmp`, so whoever calls this resolves links first.
+"""
 
 from __future__ import annotations
 

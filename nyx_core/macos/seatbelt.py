@@ -2,7 +2,8 @@
 
 Source: <sandbox.h> and sandbox_init(3); deprecated since macOS 10.8 and used by the system's browsers all the
 same. A profile given as text takes flags 0, which the header does not name. A process enters a sandbox once:
-a second profile is refused with EPERM, so a confinement cannot be tightened later."""
+a second profile is refused with EPERM, so a confinement cannot be tightened later.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Calls:
 
     def enter(self, text: str) -> None:
         """Enter the sandbox of a profile. Raises `OSError` with errno's meaning and what the compiler
-        said."""
+        said.
+        """
         message = ctypes.c_void_p()
         answer = self.library.sandbox_init(os.fsencode(text), PROFILE_TEXT, ctypes.addressof(message))
         number = ctypes.get_errno()

@@ -20,7 +20,8 @@ from nyx_core.posix.witness import witness
 
 def platform() -> Platform:
     """The order: setrlimit(2), setuid(2) and setsid(2) need promises that are not made, so pledge is the
-    last."""
+    last.
+    """
     layers = (
         Process(),
         Descriptors(below_the_hard_limit),

@@ -2,7 +2,8 @@
 
 Source: unveil(2) and pledge(2) of OpenBSD 7.7. The first unveil hides the rest of the file system, and
 nothing gives it back. A process that has unveiled and cannot pledge is neither what it was nor confined: it
-must not start."""
+must not start.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def system_libc() -> Any:
 @dataclass(frozen=True, slots=True)
 class Calls:
     """pledge(2) and unveil(2) of one C library, bound to their signatures. Raises `OSError` with what errno
-    means."""
+    means.
+    """
 
     libc: Any
 
@@ -135,7 +137,8 @@ class Pledge:
         self, wanted: Confinement, before: tuple[LayerReport, ...], unveiled: str, error: OSError
     ) -> SandboxError:
         """No `may_degrade` covers this: the view is closed, so the process is not as it was, and not
-        confined."""
+        confined.
+        """
         reason = f"{unveiled} are unveiled for good, but {error.strerror}"
         own = LayerReport(self.name, LayerState.UNAVAILABLE, reason, "a new process")
         system = platform.uname()

@@ -1,5 +1,6 @@
 """What a confinement promises, as the texts of pledge(2) and unveil(2). Pure: makes no call and opens
-nothing."""
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +11,16 @@ if TYPE_CHECKING:
 
 ALWAYS = ("stdio", "rpath", "flock", "sendfd", "recvfd", "error")
 """What every Python process needs, and `error`: a refused call then answers ENOSYS, where the kernel would
-kill. `sendfd` and `recvfd` pass on descriptors that are open anyway, never directories."""
+kill. `sendfd` and `recvfd` pass on descriptors that are open anyway, never directories.
+"""
 
 WRITES = ("wpath", "cpath", "fattr")
 NETWORK = ("inet", "dns")
 ANY_SOCKET = ("mcast", "unix")
 CHILDREN = ("proc", "exec")
 """`proc` permits fork(2), kill(2) and setsid(2): only a confinement that may have subprocesses promises
-it."""
+it.
+"""
 
 RUNTIME = (
     "/usr/lib",
@@ -40,7 +43,8 @@ def promises(wanted: Confinement) -> str:
 
     MINIMAL is `stdio rpath flock sendfd recvfd error wpath cpath fattr inet dns mcast unix prot_exec`; STRICT
     is `stdio rpath flock sendfd recvfd error prot_exec`. None has `unveil`: the view of the file system is
-    closed by then."""
+    closed by then.
+    """
     found = [*ALWAYS]
     if wanted.writable:
         found += WRITES
@@ -73,7 +77,8 @@ def unveils(wanted: Confinement, python_paths: tuple[str, ...]) -> tuple[tuple[s
 
     The kernel takes the permissions of the nearest unveiled directory above a file and of no other, so each
     path carries those of every path above it too. Each path stands once: a second call could not add to the
-    first."""
+    first.
+    """
     if not wanted.reads_restricted and (not wanted.writes_restricted or not wanted.writable):
         return ()
     asked: dict[str, set[str]] = {}

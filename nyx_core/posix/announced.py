@@ -1,5 +1,6 @@
 """What an earlier confinement said it closed, for systems that cannot be asked. Trusted in one direction
-only."""
+only.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ def announced_posture() -> Posture:
     """The axes of the policy that the environment names.
 
     A forged name can only forbid what would widen. It never counts as proof that anything is in force, so it
-    carries no digest and every layer is applied again."""
+    carries no digest and every layer is applied again.
+    """
     named = os.environ.get("SANDBOX_POLICY")
     if named not in {policy.value for policy in SandboxPolicy}:
         return Posture()

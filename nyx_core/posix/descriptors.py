@@ -1,5 +1,6 @@
 """Closes inherited file descriptors where the OS has no call for it: one by one, as each platform lists
-them."""
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +22,15 @@ MOST = 1 << 20
 
 def listed_in_dev_fd() -> Iterable[int]:
     """Numbers in /dev/fd, which on macOS holds exactly what is open; raises `OSError` where it is not
-    mounted."""
+    mounted.
+    """
     return [int(name) for name in os.listdir("/dev/fd") if name.isdigit()]
 
 
 def below_the_hard_limit() -> Iterable[int]:
     """Every number that a descriptor can have. One that was opened before the limit fell lies above it,
-    unseen."""
+    unseen.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return range(MOST if hard == resource.RLIM_INFINITY else min(hard, MOST))
 

@@ -1,5 +1,6 @@
 """Where the interpreter reads its own files: standard library, installed packages, and Nyx itself. Names
-paths only."""
+paths only.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Tries, after locking, one forbidden act per axis by plain Python, for systems whose lock is one layer.
 
 Each act is harmless should it succeed: it is undone at once. What got through is told; whether that is fatal
-is not decided here."""
+is not decided here.
+"""
 
 from __future__ import annotations
 

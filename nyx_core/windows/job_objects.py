@@ -6,7 +6,8 @@ Who owns the handle decides over life and death. Closing the last handle of a ki
 process in it. So the job is private and complete before it is assigned, assigning is the last step that may
 fail, a job that did not get the process is closed, and the handle of a job that did get it is never closed:
 it belongs to the process and goes with it. Threads that race each make a job of their own; whoever loses
-closes one that holds nobody."""
+closes one that holds nobody.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +136,8 @@ def _assigned_job(kernel: Kernel32, limits: JobLimits, ui: int) -> int:
 
 def _complete(kernel: Kernel32, job: int, limits: JobLimits, ui: int) -> None:
     """Give `job` its limits and restrictions, and read them back: a job may be entered only when it is
-    complete."""
+    complete.
+    """
     kernel.set_information(job, EXTENDED_LIMITS, limits_record(limits, kernel.word))
     found = read_limits(kernel.query_information(job, EXTENDED_LIMITS, limits_size(kernel.word)), kernel.word)
     if not found.as_tight_as(limits):

@@ -2,7 +2,8 @@
 
 Source: winnt.h and learn.microsoft.com, `JOBOBJECT_EXTENDED_LIMIT_INFORMATION` and the structures in it.
 Windows aligns `LARGE_INTEGER` to 8 bytes on 32-bit systems too, so the layouts differ only in the width of
-`SIZE_T` and in padding. `word` is that width in bytes: 4 or 8."""
+`SIZE_T` and in padding. `word` is that width in bytes: 4 or 8.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ EXTENDED_LIMITS = 9
 UI_RESTRICTIONS = 0xFF
 """Handles, reading and writing the clipboard, system parameters, display settings, global atoms, desktops and
 logging off: every restriction of winnt.h that a job can put on the user interface
-(JOB_OBJECT_UILIMIT_ALL)."""
+(JOB_OBJECT_UILIMIT_ALL).
+"""
 
 TICKS = 10_000_000  # PerProcessUserTimeLimit counts 100 ns
 PAGE = 4096  # a job keeps memory limits in pages of 4 KiB on every processor that Windows runs on
@@ -141,7 +143,8 @@ def read_active_processes(record: bytes | bytearray) -> int:
 
 def memory_record(word: int) -> bytearray:
     """An empty `PROCESS_MEMORY_COUNTERS_EX` that carries its own size: 44 bytes where `word` is 4, else
-    80."""
+    80.
+    """
     layout = _MEMORY[word]
     return bytearray(layout.pack(layout.size, *(0,) * 10))
 

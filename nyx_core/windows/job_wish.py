@@ -30,7 +30,8 @@ def wish_for(wanted: Confinement, committed: int) -> Wish:
     """The job for `wanted`, of a process that has `committed` bytes already.
 
     A process above its memory limit gets what it has and the limit on top, as on every platform, so that it
-    lives on."""
+    lives on.
+    """
     asked = wanted.limits
     reports = []
     memory = seconds = None

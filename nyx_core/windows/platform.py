@@ -15,7 +15,8 @@ from nyx_core.windows.witness import witness
 
 def platform() -> Platform:
     """The order: what is missing is told first, so that a confinement that needs it is refused before a job
-    is entered."""
+    is entered.
+    """
     return Platform(
         "windows", (Access(), Process(), Environment(), JobObject()), witness, facts, announced_posture
     )

@@ -24,7 +24,8 @@ class Process:
 
     def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
         """Set them. The C library keeps only whether new files may be written; access lists decide the
-        rest."""
+        rest.
+        """
         os.umask(wanted.umask)
         done = f"umask {wanted.umask:03o}, of which Windows keeps the owner's write bit"
         if wanted.working_directory is not None:

@@ -84,7 +84,8 @@ class Kernel32:
 
     def create_job(self) -> int:
         """A new job without a name, so that nobody else can open it, and with a handle that no child
-        inherits."""
+        inherits.
+        """
         handle: int | None = self.library.CreateJobObjectW(None, None)
         if not handle:
             raise Win32Error("CreateJobObjectW", self.last_error())
