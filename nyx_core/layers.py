@@ -6,8 +6,7 @@ layers in the order in which they must be applied, and the witness that tries th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,7 @@ class Layer(Protocol):
     def probe(self) -> LayerReport:
         """Find out, without changing anything, whether this layer could be applied here."""
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...], /) -> LayerReport:
         """Confine this process, irreversibly, as far as this mechanism goes.
 
         `before` holds the reports of the layers that were applied earlier, in order. A layer that has nothing
@@ -39,8 +38,7 @@ class Layer(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Posture:
+class Posture(NamedTuple):
     """What an earlier confinement of this process closed for good, as the OS itself tells.
 
     `closed` holds names of `Confinement.closed`; `digest` is a prefix of `Confinement.digest()`, empty where
@@ -56,8 +54,7 @@ def unknown_posture() -> Posture | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """One OS: its layers in order, and how it is observed.
 
     Attributes:

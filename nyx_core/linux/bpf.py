@@ -8,7 +8,7 @@ conditional skip over one unconditional jump, which reaches any distance.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOAD = 0x20  # ld [k]: 32 bits of the data at offset k
 AND = 0x54  # and #k
@@ -20,8 +20,7 @@ RETURN = 0x06  # ret #k
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS; the kernel refuses longer programs
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One instruction. `go` names the label that a jump or branch leads to."""
 
     code: int
@@ -29,8 +28,7 @@ class Step:
     go: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """A place in the program."""
 
     name: str

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import (
     PR_CAP_AMBIENT,
@@ -48,8 +47,7 @@ def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
     syscall("capset", _header(), struct.pack("=6I", *low, *high))
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """The layer."""
 
     name: str = "capabilities"
@@ -61,7 +59,7 @@ class Capabilities:
         reason = "can be dropped" if permitted else "there are none to drop"
         return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts)
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Drop all of them, or `CAP_SYS_RESOURCE` alone where the others may stay."""
         kept = ~(1 << CAP_SYS_RESOURCE) if wanted.capabilities else 0
         bounding = _drop_bounding(kept)

@@ -6,8 +6,7 @@ The limits count the whole cgroup's resident memory and tasks, and so hold for c
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -42,8 +41,7 @@ def _read(path: str) -> str:
         return file.read()
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(NamedTuple):
     """The layer. `proc` is where /proc/self is found."""
 
     proc: str = "/proc/self"
@@ -54,7 +52,7 @@ class Cgroup:
         parent, report = self._parent()
         return report or LayerReport(self.name, LayerState.ACTIVE, f"{parent} is delegated")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Make a child cgroup, limit it, and move this process into it."""
         if not wanted.cgroup:
             return LayerReport(self.name, LayerState.DISABLED, "not asked for")

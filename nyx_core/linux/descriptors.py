@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -30,8 +29,7 @@ def _is_open(number: int) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptors:
+class Descriptors(NamedTuple):
     """The layer."""
 
     name: str = "descriptors"
@@ -40,7 +38,7 @@ class Descriptors:
         """Count what is open."""
         return LayerReport(self.name, LayerState.ACTIVE, f"{len(open_descriptors())} open")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Close all but `keep_descriptors`."""
         if wanted.keep_descriptors is None:
             facts = _listed()

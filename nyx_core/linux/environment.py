@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import clear_environment, wipe
 from nyx_core.posix.environment import Environment, environment_for
@@ -25,8 +24,7 @@ def environment_block() -> tuple[int, int]:
     return int(fields[ENV_START - 3]), int(fields[ENV_END - 3])
 
 
-@dataclass(frozen=True, slots=True)
-class WipedEnvironment:
+class WipedEnvironment(NamedTuple):
     """The layer."""
 
     name: str = "environment"
@@ -35,10 +33,10 @@ class WipedEnvironment:
         """Count the variables."""
         return Environment().probe()
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Announce what is closed; where variables go, copy what stays and wipe the block they all came from."""
         if wanted.environment is None:
-            return Environment().apply(wanted, before)
+            return Environment().apply(wanted, _before)
         after = environment_for(wanted, os.environ)
         start, end = environment_block()
         os.environ.clear()

@@ -9,8 +9,7 @@ import errno
 import os
 import stat
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.landlock_rules import FILE_RIGHTS, NEWEST_ABI, Ruleset, ruleset_for, uncovered
 from nyx_core.linux.libc import syscall
@@ -48,8 +47,7 @@ def errata() -> int | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Landlock:
+class Landlock(NamedTuple):
     """The layer. `newest` is the highest ABI to use, for a kernel that is newer or is to look older."""
 
     newest: int = NEWEST_ABI
@@ -63,7 +61,7 @@ class Landlock:
             return self._absent(error)
         return LayerReport(self.name, LayerState.ACTIVE, f"ABI {found}", facts=(("abi", str(found)),))
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Enter a domain for `wanted`."""
         paths = runtime_paths(network=wanted.network.sockets != "none")
         if ruleset_for(wanted, NEWEST_ABI, paths).empty:

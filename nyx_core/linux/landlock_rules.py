@@ -6,8 +6,7 @@ Source: landlock(7) and linux/landlock.h. ABI 1 is Linux 5.13, 2 is 5.19, 3 is 6
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
@@ -52,8 +51,7 @@ _NET_SINCE = 4
 _SCOPE_SINCE = 6
 
 
-@dataclass(frozen=True, slots=True)
-class PathRule:
+class PathRule(NamedTuple):
     """Rights below one path. `required`: whether it is an error that the path does not exist."""
 
     path: str
@@ -61,8 +59,7 @@ class PathRule:
     required: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Ruleset:
+class Ruleset(NamedTuple):
     """Everything that Landlock is asked for, masked for one ABI.
 
     Attributes:

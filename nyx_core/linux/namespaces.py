@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import syscall
 from nyx_core.sandbox.report import LayerReport, LayerState
@@ -28,8 +27,7 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Namespaces:
+class Namespaces(NamedTuple):
     """The layer."""
 
     name: str = "namespaces"
@@ -55,7 +53,7 @@ class Namespaces:
             self.name, LayerState.ACTIVE, "built in", facts=(("max_user_namespaces", str(most)),)
         )
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Unshare what is asked for, map the own user, and cut mount propagation."""
         if not wanted.namespaces:
             return LayerReport(self.name, LayerState.DISABLED, "none asked for")

@@ -5,8 +5,7 @@ Covers the calling thread and what it starts; installing the seccomp filter with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import PR_GET_NO_NEW_PRIVS, PR_SET_NO_NEW_PRIVS, prctl
 from nyx_core.sandbox.report import LayerReport, LayerState
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 
-@dataclass(frozen=True, slots=True)
-class NoNewPrivs:
+class NoNewPrivs(NamedTuple):
     """The layer."""
 
     name: str = "no_new_privs"
@@ -26,7 +24,7 @@ class NoNewPrivs:
         already = prctl(PR_GET_NO_NEW_PRIVS) == 1
         return LayerReport(self.name, LayerState.ACTIVE, "set already" if already else "can be set")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, _wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Set the bit, and read it back."""
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         if prctl(PR_GET_NO_NEW_PRIVS) != 1:

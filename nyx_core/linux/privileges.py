@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 
-@dataclass(frozen=True, slots=True)
-class Privileges:
+class Privileges(NamedTuple):
     """The layer."""
 
     name: str = "privileges"
@@ -26,7 +24,7 @@ class Privileges:
             self.name, LayerState.UNAVAILABLE, f"runs as uid {os.geteuid()}", "root, or CAP_SETUID"
         )
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Drop supplementary groups, then the group, then the user: the other order could not."""
         target = wanted.run_as
         if target is None:

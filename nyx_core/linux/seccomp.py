@@ -8,8 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import address_of, prctl, syscall
 from nyx_core.linux.seccomp_filter import compile_rules
@@ -55,8 +54,7 @@ def install(program: bytes) -> None:
         raise OSError(errno.EBUSY, f"thread {straggler} has a seccomp filter of its own")
 
 
-@dataclass(frozen=True, slots=True)
-class Seccomp:
+class Seccomp(NamedTuple):
     """The layer."""
 
     name: str = "seccomp"
@@ -73,7 +71,7 @@ class Seccomp:
                 return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDY)
         return LayerReport(self.name, LayerState.ACTIVE, "filters with TSYNC", facts=_facts_of_status())
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...], /) -> LayerReport:
         """Install the filter of `wanted`, stricter where Landlock could not be applied."""
         table = native_table()
         if table is None:

@@ -7,8 +7,7 @@ number at offset 0, architecture at 4, six arguments of 64 bits from 16 on, low 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.bpf import Label, Line, answer, assemble, at_least, equal, jump, load, mask
 
@@ -30,8 +29,7 @@ def refuse(number: int) -> int:
 UNKNOWN = refuse(errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(NamedTuple):
     """Whether 32 bits of one argument, masked, are one of `values`.
 
     The kernel takes most integers as 32 bits and ignores the rest, so the low half is what must be compared:
@@ -44,16 +42,14 @@ class Test:
     high: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(NamedTuple):
     """If every test holds, this is the answer."""
 
     tests: tuple[Test, ...]
     answer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """The first arm that holds answers; otherwise `otherwise`."""
 
     otherwise: int

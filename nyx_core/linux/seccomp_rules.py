@@ -7,8 +7,7 @@ does not cover this process: then the rules here stand in, as far as a filter wi
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.seccomp_filter import ALLOW, NO_SUCH_CALL, Arm, Rule, Test, refuse
 from nyx_core.linux.seccomp_mark import mark_arms
@@ -88,8 +87,7 @@ PR_SET_PTRACER = 0x5961_6D61  # Yama: invites a tracer
 PER_QUERY = 0xFFFF_FFFF  # personality(2): only ask
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What the rules depend on beside the confinement.
 
     Attributes:

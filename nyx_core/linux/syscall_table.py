@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SyscallTable:
+class SyscallTable(NamedTuple):
     """Every system call that Nyx knows of one architecture; a number that is missing here is unknown.
 
     `audit_arch` is the value of `seccomp_data.arch` (linux/audit.h); `machine` is that of uname(2).

@@ -10,9 +10,8 @@ import errno
 import os
 import struct
 import sys
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.capabilities import set_capabilities
 from nyx_core.linux.libc import syscall
@@ -34,8 +33,7 @@ LOOPBACK = bytes((127, 0, 0, 1))
 SCRATCH = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 nothing is created there by name
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """One forbidden act. It is tried if any of `layers` is in force."""
 
     axis: str

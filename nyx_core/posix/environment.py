@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -36,8 +35,7 @@ def environment_for(wanted: Confinement, current: Mapping[str, str]) -> dict[str
     return {name: value for name, value in kept.items() if name not in OWN} | announcements(wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """The layer, for a system whose first environment block cannot be wiped."""
 
     name: str = "environment"
@@ -46,7 +44,7 @@ class Environment:
         """Count the variables."""
         return LayerReport(self.name, LayerState.ACTIVE, f"{len(os.environ)} variables set")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Remove what does not stay, then set what is announced."""
         after = environment_for(wanted, os.environ)
         for name in set(os.environ) - set(after):

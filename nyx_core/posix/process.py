@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """The layer."""
 
     name: str = "process"
@@ -23,13 +21,15 @@ class Process:
         """Nothing can be missing."""
         return LayerReport(self.name, LayerState.ACTIVE, "umask, directory and session can be set")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Set them. The umask takes effect at once, for every thread."""
         done = [f"umask {wanted.umask:03o}"]
         os.umask(wanted.umask)
         if wanted.new_session:
             if os.getsid(0) != os.getpid():
                 os.setsid()  # EPERM for the leader of a process group: only a forked process can leave its terminal
+            import signal  # costs several milliseconds, and few ask for this
+
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             done.append("own session, no signal blocked")
         if wanted.working_directory is not None:

@@ -6,8 +6,7 @@ What a process uses already, and whether it is exempt, each platform tells throu
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.confinement import MIB, Limit
 from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport
@@ -22,8 +21,7 @@ HEADROOM = 8 * MIB
 """A process this close below its memory limit could not finish being confined: it counts as above it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What the process uses before it is limited; `None` where the OS does not tell.
 
     Attributes:
@@ -38,8 +36,7 @@ class Usage:
     processes_exempt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """One limit to set: its resource number, what was asked, what to ask the kernel for, and why they differ."""
 
     name: str
@@ -100,8 +97,7 @@ def clamp(goal: Limit, soft: int, hard: int) -> Limit:
     return Limit(min(least, most), most)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The layer. `usage` measures this process."""
 
     usage: Callable[[], Usage]
@@ -112,7 +108,7 @@ class Limits:
         facts = tuple((name, _shown(number)) for name, number in _NUMBERS)
         return LayerReport(self.name, LayerState.ACTIVE, "can be lowered", facts=facts)
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Set every limit asked for; one that cannot be set does not keep the others from being set."""
         try:
             asked = wishes(wanted.limits, self.usage())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 MIB = 1024 * 1024
 PORTS = range(1, 65536)
@@ -25,22 +25,22 @@ class SandboxStatus(Enum):
     UNSUPPORTED = "unsupported"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """A soft and a hard limit in one unit; `soft` never exceeds `hard`."""
 
     soft: int
     hard: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.soft <= self.hard:
-            raise ValueError(f"limit {self.soft}/{self.hard}: want 0 <= soft <= hard")
 
     @classmethod
     def of(cls, value: int) -> Limit:
         """The same value as soft and hard limit."""
         return cls(value, value)
 
+
+GUIDE_MEMORY = Limit(64 * MIB, 128 * MIB)
+GUIDE_OPEN_FILES = Limit(64, 128)
+GUIDE_PROCESSES = Limit(10, 50)
+NO_CORE = Limit(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
@@ -55,12 +55,18 @@ class ResourceLimits:
         core: bytes of a core dump (`RLIMIT_CORE`).
     """
 
-    memory: Limit | None = Limit(64 * MIB, 128 * MIB)
-    open_files: Limit | None = Limit(64, 128)
-    processes: Limit | None = Limit(10, 50)
+    memory: Limit | None = GUIDE_MEMORY
+    open_files: Limit | None = GUIDE_OPEN_FILES
+    processes: Limit | None = GUIDE_PROCESSES
     cpu_seconds: Limit | None = None
     file_size: Limit | None = None
-    core: Limit | None = Limit(0, 0)
+    core: Limit | None = NO_CORE
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            limit = getattr(self, name)
+            if limit is not None and not 0 <= limit.soft <= limit.hard:
+                raise ValueError(f"limit {name} {limit.soft}/{limit.hard}: want 0 <= soft <= hard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +209,10 @@ class Confinement:
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of everything asked for: equal confinements have equal digests."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=_plain).encode()).hexdigest()
+        parts = [f"{name}={_stable(getattr(self, name))}" for name in self.__slots__]
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, Enum):
-        return value.value
-    raise TypeError(f"no plain form of {value!r}")
+def _stable(value: object) -> str:
+    """A text that is the same in every process: sets have no order of their own."""
+    return repr(sorted(value)) if isinstance(value, frozenset) else repr(value)

@@ -11,6 +11,9 @@ from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.policies import confinement_for
 from nyx_core.sandbox.report import SandboxReport
 
+# Loaded with the doorway, so that confining itself imports nothing.
+PLATFORM = current_platform()
+
 
 def apply_policy(policy: SandboxPolicy, *, cooperative_only: bool = False) -> SandboxStatus:
     """Confine this process, for good, to a ready-made policy.
@@ -20,24 +23,21 @@ def apply_policy(policy: SandboxPolicy, *, cooperative_only: bool = False) -> Sa
     force. Asking for the same again is a no-op. With `cooperative_only` it sets the limits, the umask and the
     environment, and refuses nothing.
     """
-    platform = current_platform()
-    if platform is None:
+    if PLATFORM is None:
         return SandboxStatus.UNSUPPORTED
-    enforce(platform, confinement_for(SandboxPolicy(policy)), cooperative_only=cooperative_only)
+    enforce(PLATFORM, confinement_for(SandboxPolicy(policy)), cooperative_only=cooperative_only)
     return SandboxStatus.APPLIED
 
 
 def confine(confinement: Confinement) -> SandboxReport:
     """Confine this process, for good, and tell what really holds. Raises `SandboxError` as `apply_policy` does."""
-    platform = current_platform()
-    if platform is None:
+    if PLATFORM is None:
         raise SandboxError(f"Nyx has no layers for {sys.platform}")
-    return enforce(platform, confinement)
+    return enforce(PLATFORM, confinement)
 
 
 def probe() -> SandboxReport:
     """What this host could enforce. Changes nothing, and works on every platform."""
-    platform = current_platform()
-    if platform is None:
+    if PLATFORM is None:
         return SandboxReport(sys.platform, "", "")
-    return survey(platform)
+    return survey(PLATFORM)

@@ -106,9 +106,10 @@ def _again(platform: Platform, report: SandboxReport) -> SandboxReport:
 
 
 def _host(platform: Platform) -> SandboxReport:
-    import platform as host
-
-    return SandboxReport(sys.platform, host.release(), host.machine(), platform.facts())
+    release, machine = "", ""
+    if sys.platform != "win32":
+        release, machine = os.uname().release, os.uname().machine
+    return SandboxReport(sys.platform, release, machine, platform.facts())
 
 
 def _blank(platform: Platform, wanted: Confinement) -> SandboxReport:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class LayerState(Enum):
@@ -19,8 +19,7 @@ class LayerState(Enum):
     DISABLED = "disabled"
 
 
-@dataclass(frozen=True, slots=True)
-class LimitReport:
+class LimitReport(NamedTuple):
     """One resource limit: what was asked, what is in force, and why they differ.
 
     A value of -1 means that there is no limit. `unit` is `"bytes"`, `"seconds"` or `"count"`.
@@ -35,8 +34,7 @@ class LimitReport:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessResult:
+class WitnessResult(NamedTuple):
     """One forbidden act really tried after locking. `answer` is what the system said, e.g. `EPERM`."""
 
     axis: str
@@ -45,8 +43,7 @@ class WitnessResult:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class LayerReport:
+class LayerReport(NamedTuple):
     """One layer: its state and why.
 
     Attributes:
@@ -109,15 +106,26 @@ class SandboxReport:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values only: `facts` become dictionaries, states become text."""
-        plain = asdict(self)
-        plain["facts"] = dict(self.facts)
-        for layer in plain["layers"]:
-            layer["state"] = layer["state"].value
-            layer["facts"] = dict(layer["facts"])
-        return plain
+        plain: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
+        layers = [
+            layer._asdict()
+            | {"state": layer.state.value, "facts": dict(layer.facts)}
+            | {"limits": [limit._asdict() for limit in layer.limits]}
+            for layer in self.layers
+        ]
+        return plain | {
+            "facts": dict(self.facts),
+            "layers": layers,
+            "limits": [limit._asdict() for limit in self.limits],
+            "descriptors": None if self.descriptors is None else list(self.descriptors),
+            "environment": list(self.environment),
+            "witness": [result._asdict() for result in self.witness],
+        }
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """`to_dict` as JSON text."""
+        import json  # costs more than all of this module, and most callers never ask
+
         return json.dumps(self.to_dict(), indent=indent)
 
     def to_table(self) -> str:

@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
 
-PATHS = st.text(
-    alphabet=st.sampled_from(["a", "B", ".", "/", "\\", "é", "e", "\u0301", ":", "~", "1"]), max_size=24
-)
+PATHS = st.text(alphabet=st.sampled_from(["a", "B", ".", "/", "\\", "é", "e", "\u0301", ":", "~", "1"]), max_size=24)
 FLAVOURS: list[Flavour] = ["posix", "macos", "windows"]
 
 

@@ -1,0 +1,6 @@
+"""The decision point: rules compiled into look-ups. Pure; performs nothing and does no I/O."""
+
+from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.guard import SandboxGuard, path_text
+
+__all__ = ["Decision", "PathVerdict", "RequestVerdict", "SandboxGuard", "path_text"]

@@ -1,0 +1,44 @@
+"""What a guard answers. Values only."""
+
+from dataclasses import dataclass
+
+from nyx_stream.policy import PathRule
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`rule` is the text of the rule that decided, `None` where no rule matched; `reason` says why, in words."""
+
+    allowed: bool
+    rule: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVerdict:
+    """A decision on a request and the canonical parts it was made on: what is sent is built from these alone.
+
+    `host` is canonical (no brackets), `port` from 1 to 65535, `target` the normalised path with its query, as bytes
+    fit for a request line. Where the URL could not be read, the parts are empty.
+    """
+
+    decision: Decision
+    method: str
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    target: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PathVerdict:
+    """A decision on a path by its text.
+
+    `path` is absolute and lexically normal, `prefix` the rule that allows it, and `below` what to open below the
+    prefix: the text as it was given there, so that the kernel resolves it physically.
+    """
+
+    decision: Decision
+    path: str
+    prefix: PathRule | None = None
+    below: str = ""

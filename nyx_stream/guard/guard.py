@@ -1,0 +1,277 @@
+"""The decision point. Decides, audits, explains; performs nothing and does no I/O.
+
+The hot path is one look-up in a set of targets that the rules in force have allowed before. That memory belongs to
+the rules: a change of policy replaces both in one assignment, so no check sees half of a change. Only allowed targets
+are remembered, and a bounded number of them, so a flood of misses neither grows it nor empties it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from nyx_core.beneath.text import NATIVE, Flavour
+from nyx_stream.audit import AuditEvent
+from nyx_stream.audit.event import Layer
+from nyx_stream.errors import FilesystemDenied, NetworkDenied, SandboxDenied
+from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.explain import explain_connect, explain_path, explain_request
+from nyx_stream.guard.ruleset import Ruleset
+from nyx_stream.guard.url_parts import is_url
+from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
+from nyx_stream.policy.manifest import Manifest
+
+REMEMBERED = 4096
+"""Allowed targets that are remembered, of each kind."""
+
+_LONGEST_REMEMBERED = 1024
+_PORTS_REMEMBERED = 16
+_NO_NAMES = ("", ".", "..")
+
+Denied = TypeVar("Denied", bound=SandboxDenied)
+
+
+class _State:
+    """The rules in force and what they have allowed so far; replaced as a whole."""
+
+    __slots__ = ("connects", "folders", "requests", "rules")
+
+    def __init__(self, rules: Ruleset) -> None:
+        self.rules = rules
+        self.connects: dict[str, set[int]] = {}
+        self.requests: dict[tuple[str, object], RequestVerdict] = {}
+        # By mode, the folders, as normal text, in which every name is allowed.
+        self.folders: dict[str, set[str]] = {}
+
+
+class SandboxGuard:
+    """The compiled form of a policy, for one plugin or for none.
+
+    `check_…` returns `None` or raises, and is audited; `decide_…` returns a `Decision`, never raises and is not
+    audited; `judge_…` returns, beside the decision, the canonical parts that a capability acts on.
+
+    Args:
+        policy: what is granted.
+        manifest: what the plugin asks for; where given, nothing else is allowed.
+        plugin: id for errors and audit events; the manifest's by default.
+        places: the directories of `$DATA` and `$PLUGIN`.
+        audit: called with every decision of `check_…` and `record`; must neither block nor raise.
+        flavour: how path text is read; the platform's by default.
+    """
+
+    __slots__ = ("_audit", "_flavour", "_manifest", "_places", "_state", "plugin")
+
+    def __init__(
+        self,
+        policy: SandboxPolicy,
+        *,
+        manifest: Manifest | None = None,
+        plugin: str | None = None,
+        places: Places = NO_PLACES,
+        audit: Callable[[AuditEvent], None] | None = None,
+        flavour: Flavour = NATIVE,
+    ) -> None:
+        self.plugin = plugin if plugin is not None or manifest is None else manifest.id
+        self._manifest = manifest
+        self._places = places
+        self._audit = audit
+        self._flavour = flavour
+        self._state = _State(Ruleset(policy, manifest, places, flavour))
+
+    @property
+    def policy(self) -> SandboxPolicy:
+        """The policy in force."""
+        return self._state.rules.policy
+
+    def update(self, policy: SandboxPolicy) -> None:
+        """Puts another policy in force. The next check sees all of it; a check under way sees none of it."""
+        self._state = _State(Ruleset(policy, self._manifest, self._places, self._flavour))
+
+    def check_connect(self, host: str, port: int) -> None:
+        """Returns if a connection is granted; raises `NetworkDenied` otherwise."""
+        try:
+            if type(host) is str and port in self._state.connects[host]:
+                return
+        except (KeyError, TypeError):
+            pass
+        self._check_connect(host, port)
+
+    def check_request(self, method: str, url: Any) -> None:
+        """Returns if a request is granted; raises `NetworkDenied` otherwise. `url` is a `str` or an `httpx.URL`."""
+        verdict = self.judge_request(method, url)
+        if self._audit is not None:
+            self.record("http", str(method), str(url), verdict.decision)
+        if not verdict.decision.allowed:
+            raise self.request_error(str(method), url, verdict.decision)
+
+    def check_path(self, path: str | os.PathLike[str], mode: str = "r") -> None:
+        """Returns if a path is granted by its text; raises `FilesystemDenied` otherwise. `mode` is `"r"` or `"rw"`.
+
+        What a path leads to, only opening it tells; the files capability decides on that too.
+        """
+        if type(path) is str:
+            cut = path.rfind("/")
+            if (
+                path[:cut] in self._state.folders.get(mode, ())
+                and path[cut + 1 :] not in _NO_NAMES
+                and "\0" not in path
+            ):
+                return
+        self._check_path(path, mode)
+
+    def decide_connect(self, host: str, port: int) -> Decision:
+        """Decides on a bare connection, by name or address."""
+        return self._state.rules.connect(host, port)
+
+    def decide_request(self, method: str, url: Any) -> Decision:
+        """Decides on a request. `url` is a `str` or an `httpx.URL`."""
+        return self.judge_request(method, url).decision
+
+    def decide_path(self, path: str | os.PathLike[str], mode: str = "r") -> Decision:
+        """Decides on a path by its text. `mode` is `"r"` or `"rw"`."""
+        return self.judge_path(path, mode).decision
+
+    def decide_addresses(self, host: str, port: int, addresses: Sequence[str]) -> Decision:
+        """Decides on all answers of one look-up of `host`: every address must pass."""
+        return self._state.rules.addresses(host, port, addresses)
+
+    def judge_request(self, method: str, url: Any) -> RequestVerdict:
+        """Decides on a request and returns the canonical parts that may be sent."""
+        state = self._state
+        key: tuple[str, object] | None = None
+        if type(method) is str:
+            if type(url) is str:
+                key = (method, url)
+            elif is_url(url):
+                # The parsed parts of the URL: a tuple, which hashes faster than the URL. A plugin that plants
+                # another object here finds, at most, a verdict that was allowed, with the parts it was allowed for.
+                key = (method, url._uri_reference)
+        try:
+            known = state.requests.get(key) if key is not None else None
+        except TypeError:
+            key = known = None
+        if known is not None:
+            return known
+        verdict = state.rules.request(method, url)
+        if verdict.decision.allowed and key is not None and len(verdict.target) <= _LONGEST_REMEMBERED:
+            if len(state.requests) >= REMEMBERED:
+                state.requests.clear()
+            state.requests[key] = verdict
+        return verdict
+
+    def judge_origin(self, host: str, port: int) -> Decision:
+        """Decides whether an origin may be dialled at all: for a connection, or for some request."""
+        return self._state.rules.dial(host, port)
+
+    def judge_path(self, path: str | os.PathLike[str], mode: str = "r") -> PathVerdict:
+        """Decides on a path by its text and returns what to open, and below which prefix."""
+        return self._state.rules.path(path_text(path), mode)
+
+    def is_denied_path(self, canonical: str) -> str | None:
+        """Returns the text of a deny rule that covers an absolute, normal path, or `None`."""
+        rule = self._state.rules.denies_path(canonical)
+        return None if rule is None else rule.text
+
+    def denies_below(self, canonical: str) -> str | None:
+        """Returns the text of a deny rule that covers an absolute, normal path or lies below it, or `None`."""
+        rule = self._state.rules.denies_path(canonical, below=True)
+        return None if rule is None else rule.text
+
+    def record(self, capability: str, action: str, target: str, decision: Decision, layer: Layer = "guard") -> None:
+        """Audits one decision."""
+        if self._audit is not None:
+            self._audit(
+                AuditEvent(
+                    time=time.time(),
+                    plugin=self.plugin,
+                    capability=capability,
+                    action=action,
+                    target=target,
+                    allowed=decision.allowed,
+                    rule=decision.rule,
+                    reason=decision.reason,
+                    layer=layer,
+                )
+            )
+
+    def denial(
+        self,
+        kind: type[Denied],
+        capability: str,
+        action: str,
+        target: str,
+        decision: Decision,
+        hint: Callable[[], str] | str = "",
+    ) -> Denied:
+        """Returns the error for a denied operation."""
+        return kind(
+            plugin=self.plugin,
+            capability=capability,
+            action=action,
+            target=target,
+            rule=decision.rule,
+            reason=decision.reason,
+            hint=hint,
+        )
+
+    def request_error(
+        self, method: str, url: Any, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
+    ) -> NetworkDenied:
+        """Returns the error for a denied request; printed, it says what would allow it."""
+        hint = partial(explain_request, self._state.rules, method, url)
+        return self.denial(kind, "http", method, str(url), decision, hint)
+
+    def connect_error(
+        self, host: str, port: int, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
+    ) -> NetworkDenied:
+        """Returns the error for a denied connection; printed, it says what would allow it."""
+        hint = partial(explain_connect, self._state.rules, host, port)
+        return self.denial(kind, "connect", "connect", f"{host}:{port}", decision, hint)
+
+    def path_error(self, verdict: PathVerdict, action: str, target: str, mode: str) -> FilesystemDenied:
+        """Returns the error for a path that its text denies; printed, it says what would allow it."""
+        hint = partial(explain_path, self._state.rules, verdict.path, mode)
+        return self.denial(FilesystemDenied, "files", action, target, verdict.decision, hint)
+
+    def _check_connect(self, host: str, port: int) -> None:
+        state = self._state
+        decision = state.rules.connect(host, port)
+        if self._audit is not None:
+            self.record("connect", "connect", f"{host}:{port}", decision)
+        if not decision.allowed:
+            raise self.connect_error(host, port, decision)
+        # With an audit, every check is to be recorded, and so none may take the short way.
+        if self._audit is None:
+            if len(state.connects) >= REMEMBERED:
+                state.connects.clear()
+            ports = state.connects.setdefault(host, set())
+            if len(ports) < _PORTS_REMEMBERED:
+                ports.add(port)
+
+    def _check_path(self, path: str | os.PathLike[str], mode: str) -> None:
+        state = self._state
+        text = path_text(path)
+        verdict = state.rules.path(text, mode)
+        action = "read" if mode == "r" else "write"
+        self.record("files", action, str(text), verdict.decision)
+        if not verdict.decision.allowed:
+            raise self.path_error(verdict, action, str(text), mode)
+        if self._audit is None and (folder := state.rules.plain_folder(text, mode)) is not None:
+            known = state.folders.setdefault(mode, set())
+            if len(known) >= REMEMBERED:
+                known.clear()
+            known.add(folder)
+
+
+def path_text(path: object) -> str:
+    """Converts a path to text, once: what a path object says a second time is never asked.
+
+    Raises:
+        TypeError: `path` is neither text nor a path object of text.
+    """
+    text = os.fspath(path)  # type: ignore[call-overload]  # raises TypeError for what it does not take
+    if not isinstance(text, str):
+        raise TypeError("a path is text, not bytes")
+    # The characters of a subclass of `str`, without asking its methods.
+    return text if type(text) is str else str.__str__(text)

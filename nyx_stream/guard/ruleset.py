@@ -1,0 +1,260 @@
+"""A policy and a manifest, compiled into one immutable object that decides. Pure; keeps no memory of what it was asked.
+
+A target is allowed when a rule of the policy allows it, no deny rule covers it and, where there is a manifest, the
+plugin asked for it.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
+from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.host_table import HostTable
+from nyx_stream.guard.path_table import PathTable
+from nyx_stream.guard.request_table import Origin, RequestTable
+from nyx_stream.guard.special_addresses import is_loopback, why_special
+from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
+from nyx_stream.policy import ConnectRule, Mode, PathRule, Places, RequestRule, SandboxPolicy
+from nyx_stream.policy.hosts import HostError, address_number, canonical_address, canonical_host, is_address
+from nyx_stream.policy.manifest import Manifest
+from nyx_stream.policy.path_rule import bind_all, path_key
+from nyx_stream.policy.request_rule import NEVER_METHODS
+
+NO_RULE = "no rule allows it"
+NOT_ASKED = "no rule of the plugin's manifest asks for it"
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Rules:
+    """The compiled rules of one side: allowed, denied or asked for."""
+
+    __slots__ = ("hosts", "paths", "requests", "writable")
+
+    def __init__(
+        self,
+        connect: Sequence[ConnectRule],
+        request: Sequence[RequestRule],
+        paths: Sequence[PathRule],
+        flavour: Flavour,
+    ) -> None:
+        self.hosts = HostTable(connect)
+        self.requests = RequestTable(request)
+        self.paths = PathTable(paths, flavour)
+        self.writable = PathTable([rule for rule in paths if rule.mode == "rw"], flavour)
+
+    def allows_dialling(self, host: str, port: int) -> ConnectRule | RequestRule | None:
+        return self.hosts.match(host, port) or self.requests.any_of(host, port)
+
+    def allows_request(self, origin: Origin, method: str, path: str) -> ConnectRule | RequestRule | None:
+        rule = self.requests.allow(origin, method, path)
+        if rule is None and origin[0] in ("http", "https"):
+            return self.hosts.match(origin[1], origin[2])
+        return rule
+
+    def allows_path(self, key: str, mode: Mode) -> PathRule | None:
+        return (self.paths if mode == "r" else self.writable).covering(key)
+
+
+class Ruleset:
+    """Everything that one guard decides on, made whole before it is put in force."""
+
+    __slots__ = ("allowed", "asked", "data", "denied", "flavour", "manifest", "policy")
+
+    def __init__(self, policy: SandboxPolicy, manifest: Manifest | None, places: Places, flavour: Flavour) -> None:
+        self.policy = policy
+        self.manifest = manifest
+        self.flavour = flavour
+        self.data = places.get("$DATA")
+        bound = policy.bind(places)
+        self.allowed = Rules(bound.connect, bound.request, bound.paths, flavour)
+        self.denied = Rules(bound.denied_connect, bound.denied_request, bound.denied_paths, flavour)
+        self.asked: Rules | None = None
+        if manifest is not None:
+            self.asked = Rules(manifest.connect, manifest.request, bind_all(manifest.paths, places), flavour)
+
+    def connect(self, host: object, port: object) -> Decision:
+        """Decides on a bare connection. Request rules do not allow one: over it, anything could be said."""
+        try:
+            name, number = _endpoint(host, port)
+        except HostError as error:
+            return Decision(False, None, error.reason)
+        if (denied := self._denies_host(name, number)) is not None:
+            return denied
+        rule = self.allowed.hosts.match(name, number)
+        asked = self.asked is None or self.asked.hosts.match(name, number) is not None
+        return _decision(rule, asked)
+
+    def dial(self, host: object, port: object) -> Decision:
+        """Decides whether an origin may be dialled at all, for a bare connection or for some request."""
+        try:
+            name, number = _endpoint(host, port)
+        except HostError as error:
+            return Decision(False, None, error.reason)
+        if (denied := self._denies_host(name, number)) is not None:
+            return denied
+        rule = self.allowed.allows_dialling(name, number)
+        asked = self.asked is None or self.asked.allows_dialling(name, number) is not None
+        return _decision(rule, asked)
+
+    def addresses(self, host: object, port: object, addresses: Sequence[object]) -> Decision:
+        """Decides on all answers of one look-up: a single bad one refuses the name."""
+        decision = self.dial(host, port)
+        if not decision.allowed:
+            return decision
+        name, number = _endpoint(host, port)
+        if not addresses:
+            return Decision(False, None, "the name has no address")
+        for text in addresses:
+            try:
+                address = canonical_address(_exact(text, "an address"))
+            except HostError as error:
+                return Decision(False, None, f"the name resolves to no usable address: {error.reason}")
+            if (refused := self._refuses_address(name, number, address)) is not None:
+                return refused
+        return decision
+
+    def request(self, method: object, url: object) -> RequestVerdict:
+        """Decides on a request and returns the canonical parts it was decided on."""
+        try:
+            parts = read_url(url)
+            verb = _exact(method, "a method").upper()
+        except (UrlError, HostError) as error:
+            return RequestVerdict(Decision(False, None, str(error)), "")
+        decision = self._request(verb, parts)
+        return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target)
+
+    def path(self, path: object, mode: object) -> PathVerdict:
+        """Decides on a path by its text."""
+        if type(path) is not str or mode not in ("r", "rw"):
+            return PathVerdict(Decision(False, None, 'a path is a str, and a mode "r" or "rw"'), "")
+        wanted: Mode = "r" if mode == "r" else "rw"
+        reason = refuse_reason(path, self.flavour)
+        if reason is not None:
+            return PathVerdict(Decision(False, None, reason), "")
+        given = path
+        if not is_absolute(path, self.flavour):
+            if self.data is None:
+                return PathVerdict(Decision(False, None, "a relative path is relative to $DATA, and there is none"), "")
+            given = f"{self.data}/{path}"
+        normal = normalise(given, self.flavour)
+        key = path_key(normal, self.flavour)
+        denied = self.denied.paths.covering(key)
+        if denied is not None:
+            return PathVerdict(Decision(False, denied.text, f"denied by the rule {denied.text}"), normal)
+        rule = self.allowed.allows_path(key, wanted)
+        asked = self.asked is None or self.asked.allows_path(key, wanted) is not None
+        decision = _decision(rule, asked)
+        if rule is None or not decision.allowed:
+            return PathVerdict(self._why_not_path(decision, key, wanted), normal)
+        return PathVerdict(decision, normal, rule, _below(given, normal, rule.prefix, self.flavour))
+
+    def denies_path(self, canonical: str, *, below: bool = False) -> PathRule | None:
+        """Returns a deny rule that covers an absolute, normal path; with `below` also one that lies below it."""
+        key = path_key(canonical, self.flavour)
+        rule = self.denied.paths.covering(key)
+        return self.denied.paths.below(key) if rule is None and below else rule
+
+    def plain_folder(self, path: str, mode: str) -> str | None:
+        """Returns the folder of an allowed path if every name in it is allowed too, by any rule that covers it."""
+        cut = path.rfind("/")
+        folder = path[:cut]
+        if self.flavour != "posix" or cut < 1 or normalise(path, self.flavour) != path:
+            return None
+        if self.denied.paths.below(folder) is not None or not path.isascii():
+            return None
+        return folder if self.path(folder, mode).decision.allowed else None
+
+    def _why_not_path(self, decision: Decision, key: str, mode: Mode) -> Decision:
+        readable = self.allowed.paths.covering(key) if mode == "rw" else None
+        if readable is None or decision.reason != NO_RULE:
+            return decision
+        return Decision(False, None, f"{NO_RULE} to write (reading is allowed by {readable.text})")
+
+    def _request(self, method: str, parts: UrlParts) -> Decision:
+        if method in NEVER_METHODS:
+            return Decision(False, None, f"the method {method} is never allowed")
+        if (denied := self._denies_host(parts.host, parts.port)) is not None:
+            return denied
+        origin = (parts.scheme, parts.host, parts.port)
+        deny = self.denied.requests.deny(origin, method, parts.path)
+        if deny is not None:
+            return Decision(False, deny.text, f"denied by the rule {deny.text}")
+        rule = self.allowed.allows_request(origin, method, parts.path)
+        asked = self.asked is None or self.asked.allows_request(origin, method, parts.path) is not None
+        return _decision(rule, asked)
+
+    def _denies_host(self, host: str, port: int) -> Decision | None:
+        if is_address(host):
+            rule = self.denied.hosts.match_any_spelling(*address_number(host), port)
+        else:
+            rule = self.denied.hosts.match(host, port)
+        return None if rule is None else Decision(False, rule.text, f"denied by the rule {rule.text}")
+
+    def _refuses_address(self, host: str, port: int, address: str) -> Decision | None:
+        version, number = address_number(address)
+        rule = self.denied.hosts.match_any_spelling(version, number, port)
+        if rule is not None:
+            return Decision(False, rule.text, f"{address} is denied by the rule {rule.text}")
+        if is_address(host):
+            return None if address == host else Decision(False, None, f"{address} is not the address {host}")
+        why = why_special(version, number)
+        if why is None or self._lists_address(version, number, address, port):
+            return None
+        if host in _LOOPBACK_HOSTS and is_loopback(version, number):
+            return None
+        return Decision(False, None, f"{host} resolves to {address}, which is {why}; no rule lists that address")
+
+    def _lists_address(self, version: int, number: int, address: str, port: int) -> bool:
+        if self.allowed.hosts.match_address(version, number, port) is not None:
+            return True
+        return self.allowed.requests.any_of(address, port) is not None
+
+
+def _endpoint(host: object, port: object) -> tuple[str, int]:
+    if type(host) is str and type(port) is int and 0 < port < 65536:
+        return canonical_host(host), port
+    if type(port) is not int or not 1 <= port <= 65535:
+        raise HostError("", "a port is a number from 1 to 65535")
+    return canonical_host(_exact(host, "a host")), port
+
+
+def _exact(text: object, what: str) -> str:
+    if type(text) is not str:
+        raise HostError("", f"{what} is a str, not {type(text).__name__}")
+    return text
+
+
+def _decision(rule: ConnectRule | RequestRule | PathRule | None, asked: bool) -> Decision:
+    if rule is None:
+        return Decision(False, None, NO_RULE)
+    if not asked:
+        return Decision(False, None, NOT_ASKED)
+    return _allowed(rule.text)
+
+
+@lru_cache(4096)
+def _allowed(text: str) -> Decision:
+    # Making the value costs more than finding the rule.
+    return Decision(True, text, "allowed by the rule")
+
+
+def _below(given: str, normal: str, prefix: str, flavour: Flavour) -> str:
+    """Returns what `given` says after the components of `prefix`; the normal text where it takes another way there."""
+    separator = "\\" if flavour == "windows" else "/"
+    if flavour == "windows":
+        given = given.replace("/", "\\")
+    wanted = list(components(normalise(prefix, flavour), flavour))
+    rest = given
+    while wanted:
+        name, _, rest = rest.partition(separator)
+        if name in ("", "."):
+            if not rest and not name:
+                break
+            continue
+        if fold(name, flavour) != fold(wanted[0], flavour):
+            break
+        wanted.pop(0)
+    if wanted:
+        names = components(normal, flavour)[len(components(normalise(prefix, flavour), flavour)) :]
+        return separator.join(names) or "."
+    return rest.lstrip(separator) or "."

@@ -1,0 +1,105 @@
+"""Reading one TOML file through a pydantic model, with every fault of it in one error. Knows no particular file."""
+
+import os
+import tomllib
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nyx_stream.errors import PolicyError, Problem
+from nyx_stream.policy.limits import Limits
+from nyx_stream.policy.rule import RuleError, Source
+from nyx_stream.policy.toml_source import Key, TomlSource, syntax_problem
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Rule = TypeVar("_Rule")
+
+LARGEST = 64 * 2**20
+"""Bytes of a file that are read; a larger one is refused. A million rules fit."""
+
+
+class Table(BaseModel):
+    """A table of a configuration file: unknown keys are faults, and no value is converted in silence."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ConfigFile(Generic[_Model]):
+    """A file being read: `values` is the validated model, the methods turn its texts into values and note faults.
+
+    Call `finish` at the end; it raises `error` with every fault noted on the way.
+    """
+
+    def __init__(self, path: str, model: type[_Model], error: type[PolicyError] = PolicyError) -> None:
+        self.path = path
+        self._error = error
+        self._problems: list[Problem] = []
+        text = _read(path, error)
+        try:
+            self._source = TomlSource.parse(os.path.basename(path), text)
+        except tomllib.TOMLDecodeError as fault:
+            raise error([syntax_problem(os.path.basename(path), text, fault)]) from None
+        self.values = self._validate(model)
+
+    def rules(self, key: Key, texts: Sequence[str], parse: Callable[[str, Source], _Rule]) -> tuple[_Rule, ...]:
+        """Parses each text of the array at `key`; notes a fault with its line and caret where one does not parse."""
+        rules: list[_Rule] = []
+        for index, text in enumerate(texts):
+            place = (*key, index)
+            try:
+                rules.append(parse(text, Source(self._source.name, self._source.line(place))))
+            except RuleError as fault:
+                self._problems.append(self._source.problem(place, fault.reason, fault.offset))
+        return tuple(rules)
+
+    def limits(self, key: Key, values: BaseModel) -> Limits:
+        """Reads the limits table at `key`; what it does not name keeps its default."""
+        limits = Limits()
+        for name, value in values.model_dump(exclude_unset=True).items():
+            try:
+                limits = limits.with_values(**{name: value})
+            except ValueError as fault:
+                self._problems.append(self._source.problem((*key, name), str(fault)))
+        return limits
+
+    def fault(self, key: Key, message: str) -> None:
+        """Notes a fault at `key`."""
+        self._problems.append(self._source.problem(key, message))
+
+    def finish(self) -> None:
+        """Raises the file's error if any fault was noted."""
+        if self._problems:
+            raise self._error(self._problems)
+
+    def _validate(self, model: type[_Model]) -> _Model:
+        try:
+            return model.model_validate(self._source.values)
+        except ValidationError as error:
+            # The faults in shape leave no model whose rules could be read: they are told alone, but all of them.
+            faults = error.errors(include_url=False, include_context=False, include_input=False)
+            raise self._error(
+                [self._source.problem(_key(fault["loc"]), _message(fault["loc"], fault["msg"])) for fault in faults]
+            ) from None
+
+
+def _read(path: str, error: type[PolicyError]) -> str:
+    # A file that says it is a device or a pipe, or grows while it is read, must not hang or fill the host.
+    with open(path, "rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise error([Problem(f"larger than {LARGEST} bytes", where=os.path.basename(path))])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        line = data.count(b"\n", 0, fault.start) + 1
+        raise error([Problem("not UTF-8", where=os.path.basename(path), line=line)]) from None
+
+
+def _key(location: Sequence[str | int]) -> Key:
+    return tuple(location)
+
+
+def _message(location: Sequence[str | int], message: str) -> str:
+    name = ".".join(str(part) for part in location if isinstance(part, str))
+    return f"{name}: {message[:1].lower()}{message[1:]}"

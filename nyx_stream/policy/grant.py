@@ -1,0 +1,86 @@
+"""What a plugin gets: what it asks for, as far as its policy grants it, less what the policy denies.
+
+The rules that a guard enforces are the two files themselves, both of which must allow a target. This module says the
+same rule by rule, before anything runs, for people to read.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from nyx_stream.policy.coverage import Rule, covers, overlaps
+from nyx_stream.policy.limits import Limits
+from nyx_stream.policy.manifest import Manifest
+from nyx_stream.policy.path_rule import Places
+from nyx_stream.policy.sandbox_policy import SandboxPolicy
+
+Kind = Literal["connect", "request", "read", "write", "env"]
+Status = Literal["granted", "partly", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRow:
+    """One thing asked for. `by` has the policy's rules that grant it or a part, `denied_by` those that take from it."""
+
+    kind: Kind
+    asked: str
+    status: Status
+    by: tuple[Rule, ...] = ()
+    denied_by: tuple[Rule, ...] = ()
+    rule: Rule | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A manifest under a policy, both with the directories of `$DATA` and `$PLUGIN` put in."""
+
+    manifest: Manifest
+    policy: SandboxPolicy
+    places: Places
+
+    @classmethod
+    def of(cls, manifest: Manifest, policy: SandboxPolicy, places: Places) -> Self:
+        """Returns the grant of `policy` to the plugin of `manifest`."""
+        return cls(manifest.bind(places), policy.bind(places), places)
+
+    @property
+    def limits(self) -> Limits:
+        """The policy's limits, or the manifest's where it asks for less."""
+        return self.manifest.bounded(self.policy.limits)
+
+    @property
+    def env(self) -> tuple[str, ...]:
+        """Names of environment variables that are asked for and granted."""
+        return tuple(name for name in dict.fromkeys(self.manifest.env) if name in self.policy.env)
+
+    def rows(self) -> tuple[GrantRow, ...]:
+        """Returns a row for each thing asked for, in the order of the manifest."""
+        asked, policy = self.manifest, self.policy
+        denied_request: tuple[Rule, ...] = (*policy.denied_connect, *policy.denied_request)
+        return (
+            *(self._row("connect", rule, policy.connect, policy.denied_connect) for rule in asked.connect),
+            *(self._row("request", rule, (*policy.request, *policy.connect), denied_request) for rule in asked.request),
+            *(
+                self._row("read" if rule.mode == "r" else "write", rule, policy.paths, policy.denied_paths)
+                for rule in asked.paths
+            ),
+            *(
+                GrantRow("env", name, "granted" if name in policy.env else "refused", why=asked.why.get("env"))
+                for name in asked.env
+            ),
+        )
+
+    def not_granted(self) -> tuple[GrantRow, ...]:
+        """Returns the rows of what was asked for and is not granted, or not all of it."""
+        return tuple(row for row in self.rows() if row.status != "granted")
+
+    def _row(self, kind: Kind, asked: Rule, given: Iterable[Rule], denies: Iterable[Rule]) -> GrantRow:
+        by = tuple(rule for rule in given if overlaps(rule, asked))
+        denied_by = tuple(rule for rule in denies if overlaps(rule, asked))
+        status: Status = "partly"
+        if not by or any(covers(rule, asked) for rule in denied_by):
+            status = "refused"
+        elif not denied_by and any(covers(rule, asked) for rule in by):
+            status = "granted"
+        return GrantRow(kind, asked.text, status, by, denied_by, asked, self.manifest.why.get(kind))

@@ -1,0 +1,124 @@
+"""What an operator grants: a frozen value, built by calls that return a new one, or read from a file."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar
+
+from nyx_stream.errors import PolicyError, Problem
+from nyx_stream.policy.connect_rule import ConnectRule
+from nyx_stream.policy.limits import Limits
+from nyx_stream.policy.path_rule import PathRule, Places, bind_all
+from nyx_stream.policy.request_rule import RequestRule
+from nyx_stream.policy.rule import RuleError, parse_env
+
+_Rule = TypeVar("_Rule")
+
+
+@dataclass(frozen=True)
+class SandboxPolicy:
+    """Rules and limits. Empty grants nothing; a deny rule beats every allow rule; there is no bypass.
+
+    Every `allow_…` and `deny_…` takes one or more rules, every one is parsed, and all faults are reported together in
+    one `PolicyError`.
+    """
+
+    connect: tuple[ConnectRule, ...] = ()
+    denied_connect: tuple[ConnectRule, ...] = ()
+    request: tuple[RequestRule, ...] = ()
+    denied_request: tuple[RequestRule, ...] = ()
+    paths: tuple[PathRule, ...] = ()
+    denied_paths: tuple[PathRule, ...] = ()
+    env: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def locked_down(cls) -> Self:
+        """Returns the policy that grants nothing."""
+        return cls()
+
+    def allow_connect_host(self, *rules: str) -> Self:
+        """Adds connect rules: `"api.example.com"`, `"*.example.com:443"`, `"10.0.0.0/8"`, `"[::1]:8080"`."""
+        return replace(self, connect=self.connect + _parse("allow_connect_host", ConnectRule.parse, rules))
+
+    def deny_connect_host(self, *rules: str) -> Self:
+        """Adds connect rules that forbid, for connections and requests alike."""
+        return replace(self, denied_connect=self.denied_connect + _parse("deny_connect_host", ConnectRule.parse, rules))
+
+    def allow_request(self, *rules: str) -> Self:
+        """Adds request rules: `"GET,HEAD https://api.met.no/v1/**"`, `"https://example.com"`."""
+        return replace(self, request=self.request + _parse("allow_request", RequestRule.parse, rules))
+
+    def deny_request(self, *rules: str) -> Self:
+        """Adds request rules that forbid. Without methods a rule forbids every method."""
+        return replace(self, denied_request=self.denied_request + _parse("deny_request", RequestRule.parse, rules))
+
+    def allow_path_prefix(self, *prefixes: str | os.PathLike[str], mode: str = "rw") -> Self:
+        """Adds path prefixes with one mode, `"r"` or `"rw"`: absolute, or below `$DATA`, `$PLUGIN` or `./`."""
+        rules = _parse(
+            "allow_path_prefix", lambda text: PathRule.parse(text, mode), [os.fspath(prefix) for prefix in prefixes]
+        )
+        # Readable before writable, as in a file: then a policy equals the one that its file is read as.
+        return replace(self, paths=tuple(sorted(self.paths + rules, key=lambda rule: rule.mode)))
+
+    def deny_path_prefix(self, *prefixes: str | os.PathLike[str]) -> Self:
+        """Adds path prefixes that forbid every operation on them and below them."""
+        rules = _parse(
+            "deny_path_prefix", lambda text: PathRule.parse(text, "rw"), [os.fspath(prefix) for prefix in prefixes]
+        )
+        return replace(self, denied_paths=self.denied_paths + rules)
+
+    def allow_env(self, *names: str) -> Self:
+        """Adds names of environment variables that the plugin may read."""
+        return replace(self, env=self.env + _parse("allow_env", parse_env, names))
+
+    def with_limits(self, **limits: object) -> Self:
+        """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
+
+        Raises:
+            PolicyError: a value does not parse, or there is no such limit.
+        """
+        try:
+            return replace(self, limits=self.limits.with_values(**limits))
+        except (TypeError, ValueError) as error:
+            raise PolicyError([Problem(str(error), where="with_limits")]) from None
+
+    def bind(self, places: Places) -> Self:
+        """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped."""
+        return replace(
+            self,
+            paths=bind_all(self.paths, places),
+            denied_paths=bind_all(self.denied_paths, places),
+        )
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a policy file.
+
+        Raises:
+            PolicyError: with every fault of the file, each with its line and a caret.
+            OSError: the file cannot be read.
+        """
+        # Imported here, for pydantic is only needed where a file is read.
+        from nyx_stream.policy.policy_file import read_policy
+
+        return cls(**read_policy(os.fspath(path)))
+
+    def to_toml(self) -> str:
+        """Returns the text of a policy file that `from_toml` reads back as an equal policy."""
+        from nyx_stream.policy.policy_file import print_policy
+
+        return print_policy(self)
+
+
+def _parse(call: str, parse: Callable[[str], _Rule], texts: Iterable[str]) -> tuple[_Rule, ...]:
+    rules: list[_Rule] = []
+    problems: list[Problem] = []
+    for text in texts:
+        try:
+            rules.append(parse(text))
+        except RuleError as error:
+            problems.append(Problem(error.reason, where=call, excerpt=error.text, offset=error.offset))
+    if problems:
+        raise PolicyError(problems)
+    return tuple(rules)

@@ -1,0 +1,181 @@
+"""Where a value stands in a TOML text, which `tomllib` does not tell. Pure text; for error messages only.
+
+Reads the layouts that people write: tables, dotted keys, inline tables, arrays over many lines. A place that is not
+found costs an error message its line, never its truth: values always come from `tomllib`.
+"""
+
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from nyx_stream.errors import Problem
+
+Key = tuple[str | int, ...]
+
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\r]+|\#[^\n]*)
+      | (?P<newline>\n)
+      | (?P<string>\"\"\"(?:\\.|[^\\])*?\"\"\"|'''.*?'''|"(?:\\.|[^"\\\n])*"|'[^'\n]*')
+      | (?P<mark>[\[\]{}=,.])
+      | (?P<bare>[^\s\[\]{}=,."'\#]+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_PLACE = re.compile(
+    r"^(?P<message>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line from 1, a column from 0."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class TomlSource:
+    """A parsed TOML file and the places of its keys and array items."""
+
+    name: str
+    text: str
+    values: Mapping[str, object]
+    places: Mapping[Key, Place] = field(repr=False)
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> "TomlSource":
+        """Parses `text`. Raises `tomllib.TOMLDecodeError`; `syntax_problem` makes a problem of it."""
+        return cls(name, text, tomllib.loads(text), dict(_Scanner(text).places()))
+
+    def line(self, key: Key) -> int | None:
+        """Returns the line of the longest known beginning of `key`."""
+        place = self._place(key)
+        return place.line if place else None
+
+    def problem(self, key: Key, message: str, offset: int | None = None) -> Problem:
+        """Returns a problem at `key`; `offset` is the place inside a string value, from 0."""
+        place = self._place(key)
+        if place is None:
+            return Problem(message, where=self.name)
+        exact = key in self.places and offset is not None
+        column = place.column + (1 + (offset or 0) if exact else 0)
+        return Problem(message, self.name, place.line, self.text.split("\n")[place.line - 1].rstrip(), column)
+
+    def _place(self, key: Key) -> Place | None:
+        return next((self.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.places), None)
+
+
+def syntax_problem(name: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:
+    """Returns the problem for a text that is no TOML."""
+    match = _PLACE.match(str(error))
+    if match is None:
+        return Problem(f"not TOML: {error}", where=name)
+    lines = text.split("\n")
+    line = int(match["line"] or len(lines))
+    column = int(match["column"] or len(lines[-1]) + 1)
+    return Problem(f"not TOML: {match['message']}", name, line, lines[line - 1].rstrip(), column - 1)
+
+
+class _Scanner:
+    """Walks over the tokens of a valid TOML text; `places` yields every key and array item with its place."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = [m for m in _TOKEN.finditer(text) if m.lastgroup != "space"]
+        self._starts = [0, *(m.end() for m in re.finditer("\n", text))]
+        self._next = 0
+        self._tables: dict[Key, int] = {}
+
+    def places(self) -> Iterator[tuple[Key, Place]]:
+        table: Key = ()
+        while (token := self._peek()) is not None:
+            if token.lastgroup == "newline":
+                self._next += 1
+            elif token.group() == "[":
+                table = self._header()
+                yield table, self._place(token)
+            else:
+                yield from self._pair(table)
+
+    def _header(self) -> Key:
+        array = 0
+        while self._at("["):
+            array += 1
+        names = self._names()
+        while self._at("]"):
+            pass
+        if array == 2:
+            self._tables[names] = self._tables.get(names, -1) + 1
+        # Below an array of tables, a header speaks of its latest item.
+        key: Key = ()
+        for name in names:
+            key = (*key, name)
+            plain = tuple(part for part in key if isinstance(part, str))
+            if plain in self._tables:
+                key = (*key, self._tables[plain])
+        return key
+
+    def _pair(self, table: Key) -> Iterator[tuple[Key, Place]]:
+        token = self._peek()
+        key = (*table, *self._names())
+        if token is None or not self._at("="):
+            self._next += 1
+            return
+        yield from self._value(key, self._place(token))
+
+    def _value(self, key: Key, named: Place | None) -> Iterator[tuple[Key, Place]]:
+        token = self._peek()
+        if token is None:
+            return
+        simple = token.group() not in ("[", "{")
+        yield key, (self._place(token) if named is None or simple else named)
+        if self._at("["):
+            yield from self._array(key)
+        elif self._at("{"):
+            while not self._at("}") and self._peek() is not None:
+                if not self._at(",") and not self._newline():
+                    yield from self._pair(key)
+        else:
+            # A number or a date may be several tokens: 1.5, 07:30:00.
+            self._next += 1
+            while (more := self._peek()) is not None and (more.group() == "." or more.lastgroup == "bare"):
+                self._next += 1
+
+    def _array(self, key: Key) -> Iterator[tuple[Key, Place]]:
+        index = 0
+        while not self._at("]") and self._peek() is not None:
+            if not self._at(",") and not self._newline():
+                yield from self._value((*key, index), None)
+                index += 1
+
+    def _names(self) -> tuple[str, ...]:
+        names: list[str] = []
+        while (token := self._peek()) is not None and token.lastgroup in ("bare", "string"):
+            names.append(token.group().strip("\"'"))
+            self._next += 1
+            if not self._at("."):
+                break
+        return tuple(names)
+
+    def _peek(self) -> re.Match[str] | None:
+        return self._tokens[self._next] if self._next < len(self._tokens) else None
+
+    def _at(self, mark: str) -> bool:
+        token = self._peek()
+        found = token is not None and token.group() == mark
+        self._next += found
+        return found
+
+    def _newline(self) -> bool:
+        token = self._peek()
+        found = token is not None and token.lastgroup == "newline"
+        self._next += found
+        return found
+
+    def _place(self, token: re.Match[str]) -> Place:
+        line = self._line(token.start())
+        return Place(line, token.start() - self._starts[line - 1])
+
+    def _line(self, offset: int) -> int:
+        return bisect_right(self._starts, offset)
