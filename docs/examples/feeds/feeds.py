@@ -4,10 +4,11 @@ import asyncio
 from typing import Literal
 
 import httpx
-from nyx_stream import Plugin, export
-from nyx_stream.errors import NetworkDenied
 from pydantic import BaseModel, ValidationError
 from syndication import Entry, FeedError, now, read_feed
+
+from nyx_stream import Plugin, export
+from nyx_stream.errors import NetworkDenied
 
 STATE = "feeds.json"
 CONCURRENCY = 8

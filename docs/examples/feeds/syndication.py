@@ -27,9 +27,7 @@ _FIELDS = {
     "updated": "date",
     "date": "date",
 }
-_OWN = frozenset(
-    {"", "http://www.w3.org/2005/Atom", "http://purl.org/rss/1.0/", "http://purl.org/dc/elements/1.1/"}
-)
+_OWN = frozenset({"", "http://www.w3.org/2005/Atom", "http://purl.org/rss/1.0/", "http://purl.org/dc/elements/1.1/"})
 """Name spaces whose elements count; `media:title` is not the title."""
 
 

@@ -5,10 +5,11 @@ import stat
 from collections.abc import AsyncIterator
 
 import httpx
-from nyx_stream import Plugin, export
-from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, SandboxDenied
 from pages import HTML, MARKDOWN, Page, read_page, resolve
 from report import Link, Report, Summary, Verdict, markdown, summary
+
+from nyx_stream import Plugin, export
+from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, SandboxDenied
 
 CONCURRENCY = 16
 _DEEPEST = 20

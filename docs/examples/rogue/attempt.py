@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 
-from nyx_stream.errors import SandboxDenied, TripwireDenied
 from pydantic import BaseModel
+
+from nyx_stream.errors import SandboxDenied, TripwireDenied
 
 Try = Callable[[], Awaitable[object]]
 

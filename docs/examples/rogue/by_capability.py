@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 from attempt import Try
+
 from nyx_stream import Plugin
 
 

@@ -47,8 +47,8 @@ def _connect() -> None:
 
 
 _PLAIN: dict[str, Callable[[], object]] = {
-    "open() to read": lambda: open("/etc/passwd"),
-    "open() to write": lambda: open(os.path.join(os.curdir, "nyx-rogue.txt"), "w"),
+    "open() to read": lambda: open("/etc/passwd").close(),
+    "open() to write": lambda: open(os.path.join(os.curdir, "nyx-rogue.txt"), "w").close(),
     "os.open": lambda: os.open("/etc/passwd", os.O_RDONLY),
     "pathlib.Path.read_text": lambda: pathlib.Path("/etc/passwd").read_text(),
     "os.listdir": lambda: os.listdir("/"),

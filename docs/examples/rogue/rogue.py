@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import by_capability
 import by_the_back
 from attempt import Attempt, attempt
+
 from nyx_stream import Plugin, export
 
 
