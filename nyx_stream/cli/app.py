@@ -1,7 +1,7 @@
 """Puts the commands together and turns every error into one clear message and an exit code."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -10,6 +10,7 @@ from nyx_stream.cli.audit import audit
 from nyx_stream.cli.check import check
 from nyx_stream.cli.exit_codes import ExitCode, code_of
 from nyx_stream.cli.plan import plan
+from nyx_stream.cli.run import run as run_command
 from nyx_stream.cli.schema import schema
 from nyx_stream.cli.why import why
 from nyx_stream.errors import NyxError, PolicyError
@@ -25,8 +26,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, plan, why, audit, schema):
-    app.command()(command)
+_COMMANDS: dict[str, Callable[..., int | None]] = {
+    "check": check,
+    "plan": plan,
+    "run": run_command,
+    "why": why,
+    "audit": audit,
+    "schema": schema,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -135,7 +135,7 @@ def _refused(guard: SandboxGuard, url: Url) -> str | None:
     if not parts.host:
         return None
     origin = guard.judge_origin(parts.host, parts.port)
-    return None if origin.allowed else _asked(origin.reason)
+    return None if origin.allowed else f"if this is requested: {_asked(origin.reason)}"
 
 
 def _asked(reason: str) -> str:

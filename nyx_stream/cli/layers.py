@@ -5,12 +5,9 @@ it; `host` is the framework that runs the calls. `nothing` is said plainly: such
 """
 
 from dataclasses import fields
-from typing import Literal
 
+from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import Limits
-
-Isolation = Literal["inline", "process", "container"]
-LEVELS: tuple[Isolation, ...] = ("inline", "process", "container")
 
 RULE_KINDS = ("connect", "request", "read", "write", "env")
 
@@ -18,14 +15,14 @@ _BY_HOST = frozenset({"call_timeout", "setup_timeout", "concurrency", "queue"})
 _BY_KERNEL = frozenset({"memory", "open_files", "processes"})
 
 
-def layer_of_rule(kind: str, isolation: Isolation) -> str:
+def layer_of_rule(kind: str, isolation: Level) -> str:
     """Returns the layers that enforce a rule of `kind` (connect, request, read, write, env)."""
     if kind not in RULE_KINDS:
         raise ValueError(f"{kind!r} is no kind of rule")
     return "guard" if isolation == "inline" else "guard+kernel"
 
 
-def layer_of_limit(name: str, isolation: Isolation) -> str:
+def layer_of_limit(name: str, isolation: Level) -> str:
     """Returns the layer that enforces the limit `name`."""
     if name not in {field.name for field in fields(Limits)}:
         raise ValueError(f"{name!r} is no limit")

@@ -6,8 +6,10 @@ The packages log to children of the logger `nyx` and configure nothing; an appli
 import logging
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from nyx_stream.audit import AuditEvent
+from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
 from nyx_stream.text import escape
 
 VARIABLE = "NYX_LOG"
@@ -49,3 +51,21 @@ def log_decision(event: AuditEvent) -> None:
             event.layer,
             "-" if event.rule is None else escape(event.rule),
         )
+
+
+@asynccontextmanager
+async def audit_sink(path: str | None) -> AsyncIterator[AuditSink]:
+    """Gives a sink that logs each decision, and appends it to the audit log at `path` if there is one.
+
+    Raises `AuditError`, also at the end if an event was lost.
+    """
+    if path is None:
+        yield log_decision
+        return
+    async with AuditLog.open(path) as log:
+
+        def both(event: AuditEvent) -> None:
+            log.record(event)
+            log_decision(event)
+
+        yield both

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,9 +41,24 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
-def say_json(value: object) -> None:
-    """Prints one JSON document. Characters that could forge or hide output are escaped by JSON itself."""
-    say(json.dumps(value, ensure_ascii=True, indent=2))
+def say_json(value: object, *, compact: bool = False) -> None:
+    """Prints one JSON document; `compact` on one line. `value` may hold anything that pydantic can turn into JSON.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    document = json.dumps(
+        to_jsonable_python(value),
+        ensure_ascii=False,
+        indent=None if compact else 2,
+        separators=(",", ":") if compact else None,
+    )
+    # What could forge or hide output becomes an escape of JSON, so that a program reads it back unchanged.
+    say("".join(map(_json_visible, document)) if not document.isascii() or "\x7f" in document else document)
+
+
+def _json_visible(character: str) -> str:
+    return character if character == "\n" or escape(character) == character else json.dumps(character)[1:-1]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

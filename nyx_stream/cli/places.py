@@ -2,11 +2,9 @@
 
 import os
 
+from nyx_stream.host.data_dir import default_data_dir
 from nyx_stream.policy import Places
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
-
-DATA_DIR = ".nyx/data"
-"""The default of `--data-dir`, below the working directory."""
 
 
 def manifest_of(plugin: str) -> Manifest:
@@ -14,12 +12,10 @@ def manifest_of(plugin: str) -> Manifest:
     return Manifest.from_toml(os.path.join(plugin, FILE_NAME))
 
 
-def places_of(plugin_id: str, folder: str, data_dir: str = DATA_DIR) -> Places:
+def places_of(plugin_id: str, folder: str, data_dir: str | None) -> Places:
     """Returns the directories for a plugin in `folder`; its data directory is named by its id."""
-    return {
-        "$DATA": os.path.join(os.path.abspath(data_dir), plugin_id),
-        "$PLUGIN": os.path.abspath(folder),
-    }
+    base = default_data_dir() if data_dir is None else os.path.abspath(data_dir)
+    return {"$DATA": os.path.join(base, plugin_id), "$PLUGIN": os.path.realpath(folder)}
 
 
 def expand(path: str, places: Places) -> str:

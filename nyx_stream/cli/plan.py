@@ -2,46 +2,39 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from nyx_stream.cli import output
-from nyx_stream.cli.layers import Isolation, layer_of_limit, layer_of_rule
-from nyx_stream.cli.places import DATA_DIR, manifest_of, places_of
+from nyx_stream.cli.isolation import IsolationOption
+from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
+from nyx_stream.cli.places import manifest_of, places_of
+from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import Limits, SandboxPolicy
 from nyx_stream.policy.coverage import Rule
 from nyx_stream.policy.grant import Grant, GrantRow
 from nyx_stream.text import escape
 
 
-class Level(StrEnum):
-    """Where the plugin would run."""
-
-    inline = "inline"
-    process = "process"
-    container = "container"
-
-
 def plan(
     plugin: Annotated[str, typer.Argument(help="The plugin's folder.")],
     policy: Annotated[str, typer.Option(help="The policy file.")],
-    isolation: Annotated[Level, typer.Option(help="Where it would run.")] = Level.inline,
-    data_dir: Annotated[str, typer.Option(help="The host's data directory.")] = DATA_DIR,
+    isolation: Annotated[IsolationOption, typer.Option(help="Where it would run.")] = IsolationOption.inline,
+    data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a plugin asks for, what a policy grants of it by which line, and which layer enforces that."""
     manifest = manifest_of(plugin)
     grant = Grant.of(manifest, SandboxPolicy.from_toml(policy), places_of(manifest.id, plugin, data_dir))
-    level: Isolation = isolation.value
+    level: Level = isolation.value
     if json:
         output.say_json(_document(grant, level))
     else:
         _print(grant, level)
 
 
-def _document(grant: Grant, level: Isolation) -> dict[str, Any]:
+def _document(grant: Grant, level: Level) -> dict[str, Any]:
     return {
         "plugin": grant.manifest.id,
         "version": grant.manifest.version,
@@ -57,7 +50,7 @@ def _document(grant: Grant, level: Isolation) -> dict[str, Any]:
     }
 
 
-def _rule(row: GrantRow, level: Isolation) -> dict[str, Any]:
+def _rule(row: GrantRow, level: Level) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "asked": row.asked,
@@ -70,7 +63,7 @@ def _rule(row: GrantRow, level: Isolation) -> dict[str, Any]:
     }
 
 
-def _limits(grant: Grant, level: Isolation) -> list[tuple[str, str | int, str, str]]:
+def _limits(grant: Grant, level: Level) -> list[tuple[str, str | int, str, str]]:
     """Returns (name, printed value, who set it, layer) of each limit, in the order of `Limits`."""
     printed, defaults = grant.limits.printed(), Limits().printed()
     policy = grant.policy.limits.printed()
@@ -82,7 +75,7 @@ def _limits(grant: Grant, level: Isolation) -> list[tuple[str, str | int, str, s
     return rows
 
 
-def _print(grant: Grant, level: Isolation) -> None:
+def _print(grant: Grant, level: Level) -> None:
     rows = grant.rows()
     output.say(f"{grant.manifest.id} {grant.manifest.version} at level {level}\n")
     if rows:
@@ -105,7 +98,7 @@ def _print(grant: Grant, level: Isolation) -> None:
         output.say(f"  {row.kind} {escape(row.asked)}: {part}{why}")
 
 
-def _cells(row: GrantRow, level: Isolation) -> tuple[str, ...]:
+def _cells(row: GrantRow, level: Level) -> tuple[str, ...]:
     by = "the policy's env" if row.kind == "env" and row.status == "granted" else _cited(row.by)
     return (row.kind, row.asked, row.status, by, _cited(row.denied_by), layer_of_rule(row.kind, level))
 

@@ -34,7 +34,6 @@ _ROUND = {
     "asyncio.create_subprocess_exec": "a plugin starts no process",
     "asyncio.create_subprocess_shell": "a plugin starts no process",
     "asyncio.open_connection": "use self.http",
-    "asyncio.create_task": "use self.spawn",
     "httpx.AsyncClient": "use self.http",
     "httpx.Client": "use self.http",
     "subprocess": "a plugin starts no process",

@@ -1,7 +1,6 @@
 """`nyx why`: one decision of the guard, and the rule, reason and change that belong to it. Opens and sends nothing."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
-from nyx_stream.cli.places import DATA_DIR, expand, manifest_of, places_of
+from nyx_stream.cli.places import expand, manifest_of, places_of
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.guard import Decision, SandboxGuard
 from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
@@ -18,6 +17,8 @@ from nyx_stream.policy.manifest import Manifest
 from nyx_stream.text import escape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nyx_stream.policy.coverage import Rule
 
 
@@ -51,7 +52,7 @@ def why(
     manifest: Annotated[str | None, typer.Option(help="A plugin.toml: what it does not ask for is denied.")] = None,
     plugin: Annotated[str | None, typer.Option(help="A plugin folder, instead of --manifest.")] = None,
     mode: Annotated[Access, typer.Option(help="For a path: read, or also write.")] = Access.r,
-    data_dir: Annotated[str, typer.Option(help="The host's data directory.")] = DATA_DIR,
+    data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Say whether a policy allows something, by which rule, and what would change the answer."""
@@ -68,7 +69,7 @@ def why(
     return ExitCode.OK if answer.decision.allowed else ExitCode.DENIED
 
 
-def _guard(policy: str, manifest: str | None, plugin: str | None, data_dir: str) -> tuple[SandboxGuard, Places]:
+def _guard(policy: str, manifest: str | None, plugin: str | None, data_dir: str | None) -> tuple[SandboxGuard, Places]:
     if manifest is not None and plugin is not None:
         raise typer.BadParameter("give --manifest or --plugin, not both")
     rules = SandboxPolicy.from_toml(policy)

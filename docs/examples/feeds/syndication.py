@@ -16,7 +16,7 @@ _DEEPEST = 64
 _LONGEST = 2000
 """Characters that are kept of a title, a link or an id."""
 
-_ENTRY = ("item", "entry")
+_ENTRIES = ("item", "entry")
 _FIELDS = {
     "title": "title",
     "link": "link",
@@ -64,14 +64,16 @@ def read_feed(data: bytes) -> Feed:
 
 
 class _Reader:
-    """Handlers of one parse."""
+    """Handlers of one parse. The text of an element counts where the element is a field of an entry or the title."""
 
     def __init__(self) -> None:
         self.title = ""
         self.entries: list[Entry] = []
         self.is_feed = False
         self._path: list[str] = []
-        self._entry: dict[str, str] | None = None
+        self._entry: dict[str, str] = {}
+        self._field = ""
+        self._depth = 0  # of the element whose text is collected; its markup inside (Atom's xhtml) lies deeper
         self._text: list[str] = []
         self.parser = expat.ParserCreate(namespace_separator=" ")
         self.parser.StartDoctypeDeclHandler = self._refuse
@@ -85,38 +87,40 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, tag = name.rpartition(" ")
+        above = self._path[-1] if self._path else ""
         self._path.append(tag)
         if len(self._path) > _DEEPEST:
             raise FeedError(f"nested more than {_DEEPEST} deep")
-        if len(self._path) == 1:
+        if not above:
             self.is_feed = tag in ("rss", "feed", "RDF")
-        if tag in _ENTRY and self._entry is None:
-            self._entry = {}
-        # Atom has its links in attributes, and of several the alternate one is the entry's (RFC 4287, 4.2.7).
-        elif tag == "link" and self._entry is not None and attributes.get("rel", "alternate") == "alternate":
-            self._entry.setdefault("link", attributes.get("href", "")[:_LONGEST])
-        self._text = [] if space in _OWN else ["\0"]
+        elif space not in _OWN or self._depth:
+            return
+        elif above in _ENTRIES and tag in _FIELDS:
+            self._collect(_FIELDS[tag])
+            # Atom has its links in attributes, and of several the alternate one is the entry's (RFC 4287, 4.2.7).
+            if "href" in attributes and attributes.get("rel", "alternate") == "alternate":
+                self._entry.setdefault("link", attributes["href"][:_LONGEST])
+        elif above in ("channel", "feed") and tag == "title":
+            self._collect("title of the feed")
+
+    def _collect(self, field: str) -> None:
+        self._field, self._depth, self._text = field, len(self._path), []
 
     def _characters(self, text: str) -> None:
-        if self._text[:1] != ["\0"] and sum(map(len, self._text)) < _LONGEST:
+        if self._depth and len(self._text) < _LONGEST:
             self._text.append(text)
 
-    def _end(self, name: str) -> None:
-        tag = self._path.pop()
-        text = "" if self._text[:1] == ["\0"] else " ".join("".join(self._text).split())[:_LONGEST]
-        self._text = []
-        if self._entry is None:
-            if tag == "title" and len(self._path) <= 2 and not self.title:
-                self.title = text
-            return
-        if tag in _ENTRY:
+    def _end(self, _: str) -> None:
+        if len(self._path) == self._depth:
+            self._depth = 0
+            text = " ".join("".join(self._text).split())[:_LONGEST]
+            if self._field == "title of the feed":
+                self.title = self.title or text
+            elif text:
+                self._entry.setdefault(self._field, text)
+        if self._path.pop() in _ENTRIES:
             self._keep(self._entry)
-            self._entry = None
-        elif self._path[-1:] and self._path[-1] in _ENTRY and tag in _FIELDS and text:
-            field = _FIELDS[tag]
-            if not self._entry.get(field):
-                self._entry[field] = text
-        del name
+            self._entry = {}
 
     def _keep(self, found: dict[str, str]) -> None:
         identity = found.get("id") or found.get("link") or found.get("title")

@@ -24,7 +24,7 @@ _ATTRIBUTES = {
     "video": "src",
 }
 # Inline links and images, reference definitions, and autolinks (CommonMark 0.31, sections 6.3, 4.7 and 6.5).
-_INLINE = re.compile(r"!?\[[^\]\n]{0,500}\]\(\s*<?([^\s<>)]+)>?(?:\s+[\"'(][^\n]{0,300})?\)")
+_INLINE = re.compile(r"!?\[[^\]\n]{0,500}\]\(\s*<?((?:[^\s<>()]|\([^\s<>()]*\))+)>?(?:\s+[\"'(][^\n]{0,300})?\)")
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]\n]{1,300}\]:\s*<?([^\s<>]+)>?", re.MULTILINE)
 _AUTOLINK = re.compile(r"<(https?://[^\s<>]+)>")
 _CODE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)|(?P<tick>`+)[^`]+(?P=tick)", re.MULTILINE | re.DOTALL)
@@ -59,9 +59,11 @@ def resolve(page: Page, address: str) -> tuple[str, str]:
         parts = urlsplit(whole)
     except ValueError:
         return "broken", address
+    if parts.netloc and not parts.scheme:
+        return "remote", f"https:{whole}"
     if parts.scheme in ("http", "https"):
         return ("remote", whole) if parts.netloc else ("broken", address)
-    if parts.scheme or parts.netloc:
+    if parts.scheme:
         return "other", address
     if not parts.path:
         return "other", address

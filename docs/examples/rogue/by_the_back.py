@@ -58,19 +58,20 @@ _PLAIN: dict[str, Callable[[], object]] = {
     "os.symlink": lambda: os.symlink("/etc/passwd", "/nonexistent/nyx-rogue"),
     "os.chmod": lambda: os.chmod("/nonexistent/nyx-rogue", 0o777),
     "shutil.rmtree": lambda: shutil.rmtree("/nonexistent/nyx-rogue"),
-    "tempfile.mkdtemp": lambda: tempfile.mkdtemp("nyx-rogue"),
+    "tempfile.mkdtemp": lambda: tempfile.mkdtemp("nyx-rogue", dir=os.sep),
     "a socket that connects": _connect,
     "a look-up of a name": lambda: socket.getaddrinfo("localhost", 9),
     "urllib.request.urlopen": lambda: urllib.request.urlopen("http://127.0.0.1:9/"),
     "subprocess.run": lambda: subprocess.run(["true"], check=True),
     "os.system": lambda: os.system("true"),
-    "os.posix_spawn": lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {}),
     "os.execv": lambda: os.execv("/nonexistent/nyx-rogue", ["x"]),
     "os.kill, of itself, with no signal": lambda: os.kill(os.getpid(), 0),
     "os.putenv": lambda: os.putenv("NYX_ROGUE", "1"),
     "ctypes.CDLL": lambda: ctypes.CDLL(None),
     "a thread of its own": lambda: threading.Thread(target=print).start(),
-    "a signal handler": lambda: signal.raise_signal(signal.SIGCONT),
-    "an audit hook of its own": lambda: sys.addaudithook(lambda *_: None),
     "a trace function, to watch the host": lambda: sys.settrace(None),
 }
+if hasattr(os, "posix_spawn"):
+    _PLAIN["os.posix_spawn"] = lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {})
+if hasattr(signal, "pthread_kill"):
+    _PLAIN["signal.pthread_kill, with no signal"] = lambda: signal.pthread_kill(threading.get_ident(), 0)
