@@ -63,9 +63,7 @@ class JobObject:
         except (OSError, AttributeError) as error:
             return self._unavailable(error)
         facts = (("outer_job", str(outer).lower()),)
-        return LayerReport(
-            self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts)
 
     def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
         """Enter a job for `wanted`, or find that this process is in one at least as tight."""

@@ -17,9 +17,7 @@ def platform() -> Platform:
     """The order: what is missing is told first, so that a confinement that needs it is refused before a job
     is entered.
     """
-    return Platform(
-        "windows", (Access(), Process(), Environment(), JobObject()), witness, facts, announced_posture
-    )
+    return Platform("windows", (Access(), Process(), Environment(), JobObject()), witness, facts, announced_posture)
 
 
 def facts() -> tuple[tuple[str, str], ...]:

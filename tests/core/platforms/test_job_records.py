@@ -71,9 +71,7 @@ def test_small_records_have_the_documented_sizes() -> None:
 @pytest.mark.parametrize("word", [4, 8])
 def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
     """What is packed is read through the structure of winnt.h, field by field."""
-    seen: Any = extended_limits(word).from_buffer_copy(
-        records.limits_record(JobLimits(1, 0x7000_0000, 5), word)
-    )
+    seen: Any = extended_limits(word).from_buffer_copy(records.limits_record(JobLimits(1, 0x7000_0000, 5), word))
     assert seen.Basic.PerProcessUserTimeLimit == 50_000_000
     assert seen.Basic.LimitFlags == 0x2000 | 0x100 | 0x8 | 0x2
     assert seen.Basic.ActiveProcessLimit == 1
