@@ -41,6 +41,7 @@ class Passage:
     refuse_redirect: Callable[[Any, str, str], NoReturn]
     most_redirects: Callable[[], int]
     aclose: Callable[[], Awaitable[None]]
+    turned: Callable[[Dialect], "Passage"]
 
 
 class Gate:
@@ -59,15 +60,21 @@ class Gate:
         """Id of the plugin behind it."""
         return self._guard.plugin
 
-    def passage(self, dialect: Dialect) -> "Passage":
-        """What a client of the dialect's library gets to see of this gate."""
+    def passage(self, dialect: Dialect, *, owner: bool = True) -> "Passage":
+        """What a client of the dialect's library gets to see of this gate; only its owner closes the connections."""
+
+        async def leave() -> None:
+            if owner:
+                await self.aclose()
+
         return Passage(
             forbid_text=lambda method, url, request: self.forbid_text(dialect, method, url, request),
             forbid=lambda method, url, request: self.forbid(dialect, method, url, request),
             exchange=lambda request: self.exchange(dialect, request),
             refuse_redirect=lambda request, location, reason: self.refuse_redirect(dialect, request, location, reason),
             most_redirects=lambda: self._guard.policy.limits.redirects,
-            aclose=lambda: self.aclose(),  # a bound method would show the gate as `__self__`
+            aclose=leave,
+            turned=lambda dialect: self.passage(dialect, owner=False),
         )
 
     def forbid(self, dialect: Dialect, method: str, url: Any, request: Callable[[], Any]) -> None:

@@ -6,7 +6,7 @@ CPython refuse the library's class as a new `__class__`. Redirects follow strict
 """
 
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.gate import Gate, Passage
@@ -40,13 +40,21 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
     _state: Any
 
     def __init__(self, guard: SandboxGuard, lease: Lease, *, network: Network | None = None, **choices: Any) -> None:
-        refused = choices.keys() - _CHOICES
-        if refused:
-            raise TypeError(f"not to be chosen about a guarded client: {', '.join(sorted(refused))}")
-        gate = Gate(guard, lease, network or Network()).passage(self.dialect)
-        self._gate: Passage = gate
+        _check_choices(choices)
+        self._enter(Gate(guard, lease, network or Network()).passage(self.dialect), choices)
+
+    @classmethod
+    def through(cls, passage: Passage, **choices: Any) -> Self:
+        """A client that shares a gate with another one, under the same lease, in the same pool."""
+        _check_choices(choices)
+        client = cls.__new__(cls)
+        client._enter(passage, choices)
+        return client
+
+    def _enter(self, passage: Passage, choices: dict[str, Any]) -> None:
+        self._gate: Passage = passage
         self._parsed: dict[str, Any] = {}
-        transport = self.dialect.transport(gate.exchange, gate.aclose)
+        transport = self.dialect.transport(passage.exchange, passage.aclose)
         super().__init__(transport=transport, trust_env=False, **choices)
 
     async def request(self, method: str, url: Any, **options: Any) -> Any:
@@ -175,6 +183,12 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
             if cookie.domain:
                 cookies.jar.set_cookie(cookie)
         cookies.set_cookie_header(following)
+
+
+def _check_choices(choices: dict[str, Any]) -> None:
+    refused = choices.keys() - _CHOICES
+    if refused:
+        raise TypeError(f"not to be chosen about a guarded client: {', '.join(sorted(refused))}")
 
 
 def _origin(url: Any) -> tuple[str, bytes, int | None]:
