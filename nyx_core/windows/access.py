@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 BY_THE_JOB = frozenset({"subprocess"})
-REMEDY = "the guard decides alone here: list `access` in may_degrade to accept that"
+REMEDY = "a process that is started in an AppContainer, or `access` in may_degrade, where the guard decides alone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,7 @@ class JobObject:
         except (OSError, AttributeError) as error:
             return self._unavailable(error)
         facts = (("outer_job", str(outer).lower()),)
-        return LayerReport(
-            self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts)
 
     def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
         """Enter a job for `wanted`, or find that this process is in one at least as tight."""
@@ -79,7 +77,7 @@ class JobObject:
 
     def _enter(self, kernel: Kernel32, wish: Wish) -> LayerReport:
         outer = kernel.in_job(None)
-        if outer and _current(kernel).as_tight_as(wish.limits):
+        if outer and not _current(kernel).lacks(wish.limits):
             return self._active("in a job at least as tight already", kernel, wish)
         if not outer:
             try:
@@ -88,7 +86,7 @@ class JobObject:
                 # Between the question and the assignment another thread may have put this process into a job.
                 if error.code != ACCESS_DENIED or not kernel.in_job(None):
                     raise
-                if _current(kernel).as_tight_as(wish.limits):
+                if not _current(kernel).lacks(wish.limits):
                     return self._active("another thread entered a job at least as tight", kernel, wish)
             else:
                 return self._active("alone in a kill-on-close job without breakaway", kernel, wish)
@@ -97,8 +95,8 @@ class JobObject:
 
     def _active(self, reason: str, kernel: Kernel32, wish: Wish) -> LayerReport:
         current = _current(kernel)
-        if not current.as_tight_as(wish.limits):
-            raise JobMismatchError(f"the innermost job is in force with {current}, asked for {wish.limits}")
+        if missing := current.lacks(wish.limits):
+            raise JobMismatchError(f"the innermost job does not have: {', '.join(missing)}")
         facts = (
             ("limit_flags", f"{current.flags:#x}"),
             ("active_processes", str(current.active_processes)),
@@ -140,8 +138,8 @@ def _complete(kernel: Kernel32, job: int, limits: JobLimits, ui: int) -> None:
     """
     kernel.set_information(job, EXTENDED_LIMITS, limits_record(limits, kernel.word))
     found = read_limits(kernel.query_information(job, EXTENDED_LIMITS, limits_size(kernel.word)), kernel.word)
-    if not found.as_tight_as(limits):
-        raise JobMismatchError(f"the job keeps {found}, asked for {limits}")
+    if missing := found.lacks(limits):
+        raise JobMismatchError(f"the system took the limits of the job and did not keep: {', '.join(missing)}")
     if not ui:
         return
     kernel.set_information(job, BASIC_UI_RESTRICTIONS, ui_record(ui))

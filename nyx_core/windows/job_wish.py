@@ -46,9 +46,7 @@ def wish_for(wanted: Confinement, committed: int) -> Wish:
         reports.append(_report("processes", "count", asked.processes, active, note))
     if asked.cpu_seconds is not None:
         seconds = asked.cpu_seconds.hard
-        reports.append(
-            _report("cpu_seconds", "seconds", asked.cpu_seconds, seconds, f"user mode only; {ONE_VALUE}")
-        )
+        reports.append(_report("cpu_seconds", "seconds", asked.cpu_seconds, seconds, f"user mode only; {ONE_VALUE}"))
     limits = JobLimits(active, memory, seconds)
     return Wish(limits, (*reports, *_without_counterpart(asked)))
 
@@ -71,6 +69,4 @@ def _without_counterpart(asked: ResourceLimits) -> tuple[LimitReport, ...]:
         ("file_size", "bytes", asked.file_size),
         ("core", "bytes", asked.core),
     )
-    return tuple(
-        _report(name, unit, limit, -1, NO_SUCH_LIMIT) for name, unit, limit in rows if limit is not None
-    )
+    return tuple(_report(name, unit, limit, -1, NO_SUCH_LIMIT) for name, unit, limit in rows if limit is not None)

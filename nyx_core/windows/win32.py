@@ -119,9 +119,7 @@ class Kernel32:
     def memory_information(self, record: bytearray) -> bytes:
         """Fill `record`, a `PROCESS_MEMORY_COUNTERS` or its `_EX` that carries its size, for this process."""
         buffer = ctypes.create_string_buffer(bytes(record), len(record))
-        answer = self.library.K32GetProcessMemoryInfo(
-            self.current_process(), ctypes.addressof(buffer), len(record)
-        )
+        answer = self.library.K32GetProcessMemoryInfo(self.current_process(), ctypes.addressof(buffer), len(record))
         self._check("K32GetProcessMemoryInfo", answer)
         return buffer.raw
 

@@ -43,9 +43,7 @@ class RecordedLibrary:
 
     def __init__(self, **behaviours: Callable[..., Any]) -> None:
         self.calls: list[tuple[Any, ...]] = []
-        self.functions = {
-            name: RecordedFunction(name, behaviour, self.calls) for name, behaviour in behaviours.items()
-        }
+        self.functions = {name: RecordedFunction(name, behaviour, self.calls) for name, behaviour in behaviours.items()}
 
     def __getattr__(self, name: str) -> RecordedFunction:
         try:

@@ -106,7 +106,7 @@ def test_a_system_that_forgets_limits_is_refused_before_the_job_is_entered() -> 
     system = FakeWindows(forgets=True)
     report = JobObject(system.kernel).apply(MINIMAL, ())
     assert report.state is LayerState.UNAVAILABLE
-    assert "the job keeps JobLimits(active_processes=None" in report.reason
+    assert "did not keep: active_processes 1, process_memory 134217728, kill_on_close" in report.reason
     assert not system.chain
     assert not system.left_open
 

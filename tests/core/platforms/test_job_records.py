@@ -71,9 +71,7 @@ def test_small_records_have_the_documented_sizes() -> None:
 @pytest.mark.parametrize("word", [4, 8])
 def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
     """What is packed is read through the structure of winnt.h, field by field."""
-    seen: Any = extended_limits(word).from_buffer_copy(
-        records.limits_record(JobLimits(1, 0x7000_0000, 5), word)
-    )
+    seen: Any = extended_limits(word).from_buffer_copy(records.limits_record(JobLimits(1, 0x7000_0000, 5), word))
     assert seen.Basic.PerProcessUserTimeLimit == 50_000_000
     assert seen.Basic.LimitFlags == 0x2000 | 0x100 | 0x8 | 0x2
     assert seen.Basic.ActiveProcessLimit == 1
@@ -83,10 +81,12 @@ def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
 
 
 def test_committed_memory_is_the_last_word() -> None:
-    """`PrivateUsage` is the last of the counters."""
+    """`PrivateUsage` is the last of the counters, and `PagefileUsage` says the same two before it."""
     record = bytearray(records.memory_record(8))
     record[72:80] = (123_456).to_bytes(8, "little")
     assert records.read_committed(record, 8) == 123_456
+    record[56:64] = (234_567).to_bytes(8, "little")
+    assert records.read_committed(record, 8) == 234_567
 
 
 def test_active_processes_are_read_from_accounting() -> None:
@@ -107,10 +107,10 @@ def test_limits_survive_packing(value: JobLimits, word: int) -> None:
 
 @given(limits, limits, limits)
 def test_tightness_is_an_order(one: JobLimits, two: JobLimits, three: JobLimits) -> None:
-    """A job is as tight as itself, and as tight as whatever something looser is as tight as."""
-    assert one.as_tight_as(one)
-    if one.as_tight_as(two) and two.as_tight_as(three):
-        assert one.as_tight_as(three)
+    """A job lacks nothing of itself, and nothing of what a looser one lacks nothing of."""
+    assert not one.lacks(one)
+    if not one.lacks(two) and not two.lacks(three):
+        assert not one.lacks(three)
 
 
 def test_either_breakaway_counts() -> None:
@@ -119,7 +119,7 @@ def test_either_breakaway_counts() -> None:
     record[16:20] = (0x8 | 0x2000 | 0x1000).to_bytes(4, "little")
     found = records.read_limits(record, 8)
     assert found.breakaway
-    assert not found.as_tight_as(JobLimits(1, None, None))
+    assert found.lacks(JobLimits(1, None, None)) == ("no breakaway",)
 
 
 def test_a_limit_without_its_flag_is_no_limit() -> None:

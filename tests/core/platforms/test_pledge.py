@@ -109,9 +109,7 @@ def test_strict_after_minimal_only_gives_up() -> None:
 @pytest.mark.parametrize("subprocess", [False, True])
 @pytest.mark.parametrize("native_code", [False, True])
 @pytest.mark.parametrize("network", [Network.none(), Network.tcp(connect=(1,)), Network.unrestricted()])
-def test_every_promise_is_one_that_openbsd_knows(
-    subprocess: bool, native_code: bool, network: Network
-) -> None:
+def test_every_promise_is_one_that_openbsd_knows(subprocess: bool, native_code: bool, network: Network) -> None:
     """An unknown word is EINVAL; `unveil`, and what changes users or time, is never among them."""
     wanted = replace(BOUND, subprocess=subprocess, native_code=native_code, network=network)
     words = promises(wanted).split()
@@ -156,9 +154,7 @@ def test_where_no_path_is_restricted_only_promises_are_made() -> None:
 def kernel_view(view: tuple[tuple[str, str], ...], path: str) -> set[str]:
     """What unveil(2) gives for `path`: the permissions of the nearest unveiled directory above it."""
     covering = [
-        (above, letters)
-        for above, letters in view
-        if above == path or path.startswith(above.rstrip("/") + "/")
+        (above, letters) for above, letters in view if above == path or path.startswith(above.rstrip("/") + "/")
     ]
     return set(max(covering, key=lambda pair: len(pair[0]))[1]) if covering else set()
 

@@ -115,9 +115,7 @@ def test_nothing_asked_for_enters_nothing() -> None:
     back.
     """
     system = FakeSeatbelt()
-    open_ = Confinement(
-        readable=("/",), writable=("/",), subprocess=True, ipc=True, network=Network.unrestricted()
-    )
+    open_ = Confinement(readable=("/",), writable=("/",), subprocess=True, ipc=True, network=Network.unrestricted())
     assert system.layer().apply(open_, ()).state is LayerState.DISABLED
     assert not system.library.calls
 

@@ -46,9 +46,7 @@ def test_only_strict_closes_the_network(operation: str) -> None:
     assert not allows(STRICT, operation, tcp="443")
 
 
-@pytest.mark.parametrize(
-    "operation", ["file-write-data", "file-write-create", "file-write-unlink", "file-write-mode"]
-)
+@pytest.mark.parametrize("operation", ["file-write-data", "file-write-create", "file-write-unlink", "file-write-mode"])
 def test_only_strict_closes_writing(operation: str) -> None:
     """STRICT writes nowhere but to /dev/null, and reads everywhere."""
     assert allows(MINIMAL, operation, path="/tmp/x")
