@@ -21,7 +21,8 @@ def platform() -> Platform:
 
 def facts() -> tuple[tuple[str, str], ...]:
     """The version, asked of the process itself, not of WMI; jobs nest since 6.2, which is Windows 8."""
+    version = "none"
     if sys.platform == "win32":
-        version = sys.getwindowsversion()
-        return (("version", f"{version.major}.{version.minor}.{version.build}"),)
-    return ()
+        found = sys.getwindowsversion()
+        version = f"{found.major}.{found.minor}.{found.build}"
+    return (("version", version),)
