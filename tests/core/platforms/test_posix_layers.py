@@ -189,3 +189,66 @@ def test_usage_is_measured() -> None:
     assert seen.address_space is not None
     assert seen.address_space > 1 << 20
     assert seen.processes_exempt if os.getuid() == 0 else (seen.user_tasks or 0) >= 1
+
+
+def test_memory_is_limited_where_there_is_no_limit_on_address_space() -> None:
+    """OpenBSD has no RLIMIT_AS: the platform loads all the same, and memory is limited by RLIMIT_DATA."""
+    code = """if True:
+        import json, resource
+        del resource.RLIMIT_AS
+        import nyx_core.sandbox
+        from nyx_core.platforms import current_platform
+        from nyx_core.posix.rlimits import Limits, Usage
+        from nyx_core.sandbox.confinement import Confinement
+        names = [layer.name for layer in current_platform("openbsd7").layers]
+        report = Limits(lambda: Usage(1, 1, 1)).apply(Confinement(), ())
+        memory = next(limit for limit in report.limits if limit.name == "memory")
+        print(json.dumps([names[-1], list(resource.getrlimit(resource.RLIMIT_DATA)), [memory.soft, memory.hard]]))
+    """
+    last, data, told = in_a_process(code)
+    assert last == "pledge"
+    assert data == told == [64 << 20, 128 << 20]
+
+
+@pytest.mark.parametrize(("name", "lock"), [("darwin", "seatbelt"), ("openbsd7", "pledge")])
+@pytest.mark.parametrize("policy", ["MINIMAL", "STRICT"])
+def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, policy: str) -> None:
+    """A system that calls itself so and lacks the call: every layer before it holds, and applying raises."""
+    code = f"""if True:
+        import json, sys
+        import psutil
+        sys.platform = {name!r}
+        from nyx_core.sandbox import SandboxError, SandboxPolicy, apply_policy
+        try:
+            apply_policy(SandboxPolicy.{policy})
+        except SandboxError as error:
+            found = [[layer.name, layer.holds] for layer in error.report.layers]
+            print(json.dumps([error.layer, found, [limit.name for limit in error.report.limits]]))
+    """
+    layer, found, limits = in_a_process(code)
+    assert layer == lock
+    assert found == [
+        ["process", True],
+        ["descriptors", True],
+        ["environment", True],
+        ["privileges", True],
+        ["limits", True],
+        [lock, False],
+    ]
+    assert limits == ["memory", "processes", "open_files", "core"]
+
+
+@pytest.mark.parametrize("name", ["darwin", "openbsd7"])
+def test_a_survey_works_everywhere(name: str) -> None:
+    """`probe` tells of every layer, and raises nothing, wherever it runs."""
+    code = f"""if True:
+        import json, sys
+        import psutil
+        sys.platform = {name!r}
+        from nyx_core.sandbox import probe
+        report = probe()
+        print(json.dumps([[layer.name, layer.state.value, layer.reason] for layer in report.layers]))
+    """
+    found = in_a_process(code)
+    assert [state for layer, state, _ in found if layer in ("seatbelt", "pledge")] == ["unavailable"]
+    assert all(reason for _, _, reason in found)

