@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nyx_core.sandbox.confinement import Confinement
 
 OWN = ("SANDBOX_POLICY", "NO_SUBPROCESS", "NO_NETWORK", "NO_FILESYSTEM_WRITE")
@@ -50,6 +51,4 @@ class Environment(NamedTuple):
         for name in set(os.environ) - set(after):
             del os.environ[name]
         os.environ.update(after)
-        return LayerReport(
-            self.name, LayerState.ACTIVE, f"{len(after)} variables: {', '.join(sorted(after)[:12])}"
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, f"{len(after)} variables: {', '.join(sorted(after)[:12])}")
