@@ -29,6 +29,7 @@ logging off: every restriction of winnt.h that a job can put on the user interfa
 """
 
 TICKS = 10_000_000  # PerProcessUserTimeLimit counts 100 ns
+LONGEST = (1 << 63) - 1
 PAGE = 4096  # a job keeps memory limits in pages of 4 KiB on every processor that Windows runs on
 
 # PerProcessUserTimeLimit PerJobUserTimeLimit LimitFlags MinimumWorkingSetSize MaximumWorkingSetSize
@@ -91,19 +92,14 @@ def _within(found: int | None, asked: int | None) -> bool:
 
 
 def limits_record(limits: JobLimits, word: int) -> bytes:
-    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes where `word` is 4, 144 where it is 8."""
-    basic = (
-        (limits.process_seconds or 0) * TICKS,
-        0,
-        limits.flags,
-        0,
-        0,
-        limits.active_processes or 0,
-        0,
-        0,
-        0,
-    )
-    return _EXTENDED[word].pack(*basic, *(0,) * 6, limits.process_memory or 0, 0, 0, 0)
+    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes where `word` is 4, 144 where it is 8.
+
+    A value that is too large for its field becomes the largest that fits, which is tighter.
+    """
+    ticks = min((limits.process_seconds or 0) * TICKS, LONGEST)
+    active = min(limits.active_processes or 0, 0xFFFF_FFFF)
+    memory = min(limits.process_memory or 0, (1 << 8 * word) - 1)
+    return _EXTENDED[word].pack(ticks, 0, limits.flags, 0, 0, active, 0, 0, 0, *(0,) * 6, memory, 0, 0, 0)
 
 
 def limits_size(word: int) -> int:

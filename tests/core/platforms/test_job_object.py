@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from dataclasses import replace
 
 import pytest
 
 from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy
 from nyx_core.sandbox.policies import confinement_for
-from nyx_core.sandbox.report import LayerState
+from nyx_core.sandbox.report import LayerReport, LayerState
 from nyx_core.windows.access import Access
 from nyx_core.windows.job_objects import JobObject
 from nyx_core.windows.job_records import JobLimits, limits_record, ui_record
@@ -139,6 +140,31 @@ def test_the_loser_of_a_race_closes_an_empty_job_and_lives() -> None:
     assert system.alive
     assert [job.entered for job in system.left_open] == [True]
     assert len(system.jobs) == 2
+
+
+def test_many_threads_at_once_end_in_one_job() -> None:
+    """Eight threads that all have a complete job before any is entered: one wins, seven close theirs, none
+    dies.
+    """
+    system = FakeWindows()
+    everybody = threading.Barrier(8)
+    reports: list[LayerReport] = []
+
+    def together(system: FakeWindows) -> None:
+        everybody.wait(10)
+
+    system.before_assigning = together
+    threads = [
+        threading.Thread(target=lambda: reports.append(JobObject(system.kernel).apply(MINIMAL, ()))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {report.state for report in reports} == {LayerState.ACTIVE}
+    assert system.alive
+    assert len(system.jobs) == 8
+    assert [job.entered for job in system.left_open] == [True]
 
 
 def test_the_loser_of_a_race_against_something_looser_nests() -> None:

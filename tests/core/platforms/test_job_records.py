@@ -113,6 +113,13 @@ def test_tightness_is_an_order(one: JobLimits, two: JobLimits, three: JobLimits)
         assert not one.lacks(three)
 
 
+@given(st.integers(0, 1 << 80), st.sampled_from([4, 8]))
+def test_what_is_too_large_for_its_field_is_tightened(value: int, word: int) -> None:
+    """No value overflows a record, and what is read back is never looser than what was asked."""
+    asked = JobLimits(value, value, value)
+    assert records.read_limits(records.limits_record(asked, word), word).lacks(asked) == ()
+
+
 def test_either_breakaway_counts() -> None:
     """A job from which children leave silently has a breakaway too, and is as tight as none without."""
     record = bytearray(records.limits_record(JobLimits(1, None, None), 8))

@@ -8,15 +8,13 @@ import json
 import sys
 from dataclasses import asdict, replace
 
-# Wine 8 has no WMI, which `platform` asks first and does without where it is missing.
-sys.modules["_wmi"] = None  # type: ignore[assignment]
 sys.path.insert(0, sys.argv[1])
 
-from nyx_core.sandbox import SandboxError, SandboxPolicy, confine, probe  # noqa: E402
-from nyx_core.sandbox.policies import confinement_for  # noqa: E402
-from nyx_core.windows import job_records as records  # noqa: E402
-from nyx_core.windows.job_objects import JobObject  # noqa: E402
-from nyx_core.windows.win32 import Win32Error, system_kernel  # noqa: E402
+from nyx_core.sandbox import SandboxError, SandboxPolicy, confine, probe
+from nyx_core.sandbox.policies import confinement_for
+from nyx_core.windows import job_records as records
+from nyx_core.windows.job_objects import JobObject
+from nyx_core.windows.win32 import Win32Error, system_kernel
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
 
