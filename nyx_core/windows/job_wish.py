@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nyx_core.sandbox.report import LimitReport
@@ -49,6 +49,19 @@ def wish_for(wanted: Confinement, committed: int) -> Wish:
         reports.append(_report("cpu_seconds", "seconds", asked.cpu_seconds, seconds, f"user mode only; {ONE_VALUE}"))
     limits = JobLimits(active, memory, seconds)
     return Wish(limits, (*reports, *_without_counterpart(asked)))
+
+
+def in_force(wish: Wish, found: JobLimits) -> tuple[LimitReport, ...]:
+    """The reports of `wish` with the values of `found`, the job that this process is really in."""
+    values = {
+        "memory": found.process_memory,
+        "processes": found.active_processes,
+        "cpu_seconds": found.process_seconds,
+    }
+    return tuple(
+        report if (value := values.get(report.name)) is None else replace(report, soft=value, hard=value)
+        for report in wish.reports
+    )
 
 
 def _memory(asked: Limit, committed: int) -> tuple[int, str]:

@@ -124,6 +124,16 @@ def test_repeating_finds_the_job_and_makes_no_other() -> None:
     assert len(system.jobs) == 1
 
 
+def test_the_limits_in_force_are_those_of_the_job_that_was_found() -> None:
+    """A process that grew since is told the limit it has, not the one a new job would have."""
+    system = FakeWindows(committed=300 * MIB)
+    layer = JobObject(system.kernel)
+    layer.apply(MINIMAL, ())
+    system.committed += 50 * MIB
+    memory = layer.apply(MINIMAL, ()).limits[0]
+    assert (memory.name, memory.soft, memory.hard) == ("memory", 428 * MIB, 428 * MIB)
+
+
 def test_the_loser_of_a_race_closes_an_empty_job_and_lives() -> None:
     """Another thread enters the same confinement first: this one drops its own empty job and finds the
     other.
