@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nyx_core.sandbox.report import LimitReport
@@ -59,7 +59,7 @@ def in_force(wish: Wish, found: JobLimits) -> tuple[LimitReport, ...]:
         "cpu_seconds": found.process_seconds,
     }
     return tuple(
-        report if (value := values.get(report.name)) is None else replace(report, soft=value, hard=value)
+        report if (value := values.get(report.name)) is None else report._replace(soft=value, hard=value)
         for report in wish.reports
     )
 

@@ -70,7 +70,7 @@ class FakeWindows:
 
     def kernel(self) -> Kernel32:
         """This system's kernel32, as the layer opens it."""
-        return Kernel32(self.library, lambda: self.latest.error)
+        return Kernel32(self.library, lambda: getattr(self.latest, "error", 0))
 
     def enter_outer_job(self, job: Job) -> None:
         """Put the process into a job that somebody else made."""
