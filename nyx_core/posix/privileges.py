@@ -36,9 +36,7 @@ class Privileges:
             os.setgid(target.gid)
             os.setuid(target.uid)
         if _can_become_root():
-            return LayerReport(
-                self.name, LayerState.UNAVAILABLE, "the saved user is still root: end this process"
-            )
+            return LayerReport(self.name, LayerState.UNAVAILABLE, "the saved user is still root: end this process")
         found = (os.getuid(), os.geteuid(), os.getgid(), os.getegid())
         if found != (target.uid, target.uid, target.gid, target.gid):
             return LayerReport(self.name, LayerState.UNAVAILABLE, f"the kernel kept other ids: {found}")
