@@ -100,7 +100,7 @@ class Pledge:
             return self._unavailable(error)
         return LayerReport(self.name, LayerState.ACTIVE, "pledge and unveil are there")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...], /) -> LayerReport:
         """Unveil, lock, pledge. Raises `SandboxError` when the view is already closed and the rest fails."""
         try:
             calls = Calls(self.open_libc())

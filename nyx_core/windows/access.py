@@ -28,7 +28,7 @@ class Access:
         reason = "a running process cannot give up files, sockets or native code"
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDY)
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Name what `wanted` closes and nothing here enforces."""
         missing = beyond_the_job(wanted)
         if not missing:

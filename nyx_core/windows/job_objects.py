@@ -65,7 +65,7 @@ class JobObject:
         facts = (("outer_job", str(outer).lower()),)
         return LayerReport(self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts)
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Enter a job for `wanted`, or find that this process is in one at least as tight."""
         try:
             kernel = self.open_kernel()
