@@ -53,15 +53,10 @@ def test_the_witness_gets_through_where_nothing_is_locked() -> None:
         print(json.dumps([[result.axis, result.refused, result.answer] for result in seen]))
     """
     seen = in_a_process(code)
-    assert [axis for axis, _, _ in seen] == [
-        "subprocess",
-        "network",
-        "udp",
-        "writes",
-        "reads",
-        "native_code",
-        "ipc",
-    ]
+    axes = {"subprocess", "network", "udp", "reads", "native_code", "ipc"}
+    if os.access("/tmp", os.W_OK | os.X_OK):  # where ordinary permissions refuse already, nothing is tried
+        axes.add("writes")
+    assert {axis for axis, _, _ in seen} == axes
     assert {(refused, answer) for _, refused, answer in seen} == {(False, "succeeded")}
 
 
