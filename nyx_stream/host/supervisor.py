@@ -204,7 +204,7 @@ class Supervisor:
             try:
                 await self._bring_up(level)
             except Exception as error:
-                if self.life.can(Event.FAIL):
+                if self.state is State.STARTING:  # being stopped while it starts is no failure
                     self._fail(error)
                 started.set_exception(error)
                 return

@@ -195,9 +195,11 @@ class Inline:
             raise PluginStateError(self.manifest.id, "it is not loaded")
         try:
             await self._plugin.setup()
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if _is_our_cancellation(error):
+                raise
             raise PluginSetupError(self.manifest.id, f"setup raised {describe(error)}") from error
 
     async def _tear_down(self) -> PluginCallError | None:
@@ -214,8 +216,7 @@ class Inline:
             except BaseException as error:
                 if scope.expired():
                     return PluginCallError(self.manifest.id, f"teardown took longer than {limit:g} s")
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                if _is_our_cancellation(error):
                     raise
                 return self._raised("teardown", error, error)
         return None
@@ -233,6 +234,12 @@ class Inline:
         failure = PluginCallError(self.manifest.id, f"{what} raised {describe(error)}")
         failure.__cause__ = cause
         return failure
+
+
+def _is_our_cancellation(error: BaseException) -> bool:
+    """Whether somebody cancelled this task; a plugin can raise `CancelledError` by itself."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _environment(grant: Grant) -> Mapping[str, str]:
