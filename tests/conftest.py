@@ -1,9 +1,34 @@
-"""What every test shares: asyncio as the one event loop, and a header that says what this kernel offers."""
+"""What every test shares: asyncio as the one event loop, deterministic properties, and what this kernel offers."""
+
+import platform
+import sys
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run; wall time is no matter of tests.
+settings.register_profile("nyx", derandomize=True, deadline=None, database=None, max_examples=200)
+settings.load_profile("nyx")
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Nyx runs on asyncio; anyio's plugin drives the tests on it."""
     return "asyncio"
+
+
+def pytest_report_header() -> list[str]:
+    """Says what the run stands on."""
+    return [f"nyx: {platform.platform()}, Python {sys.version.split()[0]}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts the skips by their reason, so that a run never hides what it could not show."""
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "?"
+        reasons[reason] = reasons.get(reason, 0) + 1
+    terminalreporter.section("skips by reason")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count:4}  {reason}")
+    terminalreporter.line(f"{sum(reasons.values())} skipped in all")

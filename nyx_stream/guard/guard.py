@@ -26,7 +26,8 @@ REMEMBERED = 4096
 """Allowed targets that are remembered, of each kind."""
 
 _LONGEST_REMEMBERED = 1024
-_NO_NAMES = ("", ".", "..")
+_PORTS_REMEMBERED = 16
+_NO_NAMES = frozenset({"", ".", ".."})
 
 Denied = TypeVar("Denied", bound=SandboxDenied)
 
@@ -38,7 +39,7 @@ class _State:
 
     def __init__(self, rules: Ruleset) -> None:
         self.rules = rules
-        self.connects: set[tuple[str, int]] = set()
+        self.connects: dict[str, set[int]] = {}
         self.requests: dict[tuple[str, object], RequestVerdict] = {}
         # By mode, the folders, as normal text, in which every name is allowed.
         self.folders: dict[str, set[str]] = {}
@@ -89,8 +90,11 @@ class SandboxGuard:
 
     def check_connect(self, host: str, port: int) -> None:
         """Returns if a connection is granted; raises `NetworkDenied` otherwise."""
-        if type(host) is str and (host, port) in self._state.connects:
-            return
+        try:
+            if type(host) is str and port in self._state.connects[host]:
+                return
+        except (KeyError, TypeError):
+            pass
         self._check_connect(host, port)
 
     def check_request(self, method: str, url: Any) -> None:
@@ -233,14 +237,17 @@ class SandboxGuard:
     def _check_connect(self, host: str, port: int) -> None:
         state = self._state
         decision = state.rules.connect(host, port)
-        self.record("connect", "connect", f"{host}:{port}", decision)
+        if self._audit is not None:
+            self.record("connect", "connect", f"{host}:{port}", decision)
         if not decision.allowed:
             raise self.connect_error(host, port, decision)
         # With an audit, every check is to be recorded, and so none may take the short way.
         if self._audit is None:
             if len(state.connects) >= REMEMBERED:
                 state.connects.clear()
-            state.connects.add((host, port))
+            ports = state.connects.setdefault(host, set())
+            if len(ports) < _PORTS_REMEMBERED:
+                ports.add(port)
 
     def _check_path(self, path: str | os.PathLike[str], mode: str) -> None:
         state = self._state

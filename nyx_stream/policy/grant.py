@@ -57,7 +57,7 @@ class Grant:
     def rows(self) -> tuple[GrantRow, ...]:
         """Returns a row for each thing asked for, in the order of the manifest."""
         asked, policy = self.manifest, self.policy
-        denied_request = (*policy.denied_connect, *policy.denied_request)
+        denied_request: tuple[Rule, ...] = (*policy.denied_connect, *policy.denied_request)
         return (
             *(self._row("connect", rule, policy.connect, policy.denied_connect) for rule in asked.connect),
             *(self._row("request", rule, (*policy.request, *policy.connect), denied_request) for rule in asked.request),

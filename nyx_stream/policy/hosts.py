@@ -14,6 +14,8 @@ import re
 import idna
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+# The spelling of nearly every host: canonical already, and no number, since the last label is of letters.
+_PLAIN = re.compile(r"(?:[a-z0-9_][a-z0-9_-]{0,62}(?<!-)\.)+[a-z]{2,63}")
 _QUAD = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
 # What the URL standard calls "ends in a number": such a host is an IPv4 address in some spelling, or refused.
 _NUMERIC_END = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$")
@@ -38,6 +40,8 @@ def canonical_host(text: str) -> str:
     Raises:
         HostError: the text is no host, or has a spelling that programs read in different ways.
     """
+    if _PLAIN.fullmatch(text) and len(text) <= LONGEST_NAME and "xn--" not in text:
+        return text
     if text.startswith("["):
         if not text.endswith("]"):
             raise HostError(text, "a bracket without its partner")
@@ -69,7 +73,7 @@ def canonical_address(text: str) -> str:
 
 def is_address(host: str) -> bool:
     """Tells whether a canonical host is an address. A canonical name never ends in a digits-only label."""
-    return ":" in host or host[host.rfind(".") + 1 :].isdigit()
+    return ":" in host or (host[-1] <= "9" and host[host.rfind(".") + 1 :].isdigit())
 
 
 def address_number(host: str) -> tuple[int, int]:

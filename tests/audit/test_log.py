@@ -14,9 +14,7 @@ from nyx_stream.audit.line import to_line
 
 
 def event(number: int) -> AuditEvent:
-    return AuditEvent(
-        float(number), "p", "files", "read", f"/data/{number}", True, "/data", "allowed", "guard"
-    )
+    return AuditEvent(float(number), "p", "files", "read", f"/data/{number}", True, "/data", "allowed", "guard")
 
 
 async def test_close_loses_nothing(tmp_path):
@@ -45,9 +43,7 @@ async def test_many_threads_may_record(tmp_path):
             thread.join()
     times = [e.time for e in read_log(path)]
     for start in (0, 1000, 2000, 3000):
-        assert [t for t in times if start <= t < start + 1000] == [
-            float(n) for n in range(start, start + 500)
-        ]
+        assert [t for t in times if start <= t < start + 1000] == [float(n) for n in range(start, start + 500)]
 
 
 async def test_two_logs_share_a_file(tmp_path):
@@ -78,9 +74,7 @@ def test_a_file_that_is_no_log_is_not_touched(tmp_path):
     assert path.read_bytes() == b"chapter one\nno newline at the end"
 
 
-@pytest.mark.parametrize(
-    "make", [lambda p: p.mkdir(), lambda p: os.mkfifo(p), lambda p: p.symlink_to("/dev/null")]
-)
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: os.mkfifo(p), lambda p: p.symlink_to("/dev/null")])
 def test_only_a_regular_file_holds_a_log(tmp_path, make):
     """A directory, a FIFO or a device is a clear error, and never blocks the opener."""
     path = tmp_path / "audit.jsonl"

@@ -1,0 +1,450 @@
+"""The guard by its public face: rules 1 to 8 of decision, and what a denial says."""
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from nyx_stream.plugin_sandbox import (
+    FilesystemDenied,
+    NetworkDenied,
+    SandboxDenied,
+    SandboxGuard,
+    SandboxPolicy,
+)
+from nyx_stream.policy.manifest import Manifest
+
+if TYPE_CHECKING:
+    from nyx_stream.audit import AuditEvent
+
+LOCKED = SandboxPolicy.locked_down()
+
+
+def test_nothing_is_granted_by_default() -> None:
+    """The empty policy denies every kind of target and names no rule."""
+    guard = SandboxGuard(LOCKED)
+    for decision in (
+        guard.decide_connect("example.com", 443),
+        guard.decide_request("GET", "https://example.com/"),
+        guard.decide_path("/etc/passwd"),
+        guard.decide_addresses("example.com", 443, ["93.184.215.14"]),
+    ):
+        assert not decision.allowed
+        assert decision.rule is None
+        assert decision.reason.startswith("no rule")
+
+
+def test_an_allowed_host_is_allowed_and_its_siblings_are_not() -> None:
+    """The rule of a host covers that host alone, in any case, with or without the trailing dot."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("api.example.com"))
+    for host in ("api.example.com", "API.EXAMPLE.COM", "api.example.com."):
+        assert guard.decide_connect(host, 443).allowed
+    for host in (
+        "example.com",
+        "www.example.com",
+        "xapi.example.com",
+        "api.example.com.evil.net",
+        "evilapi.example.com",
+    ):
+        assert not guard.decide_connect(host, 443).allowed
+
+
+@pytest.mark.parametrize(
+    ("rule", "host", "port", "allowed"),
+    [
+        ("*.example.com", "a.example.com", 1, True),
+        ("*.example.com", "a.b.example.com", 1, True),
+        ("*.example.com", "example.com", 1, False),
+        ("*.example.com", "evilexample.com", 1, False),
+        ("*.example.com:443", "a.example.com", 443, True),
+        ("*.example.com:443", "a.example.com", 80, False),
+        ("h.example:80", "h.example", 80, True),
+        ("h.example:80", "h.example", 81, False),
+        ("1.2.3.4", "1.2.3.4", 9, True),
+        ("1.2.3.4", "::ffff:1.2.3.4", 9, True),
+        ("10.0.0.0/8", "10.255.0.1", 9, True),
+        ("10.0.0.0/8", "11.0.0.1", 9, False),
+        ("::1", "::1", 9, True),
+        ("::1", "0:0:0:0:0:0:0:1", 9, True),
+        ("[::1]:8080", "::1", 8080, True),
+        ("[::1]:8080", "[::1]", 8080, True),
+        ("[::1]:8080", "::1", 80, False),
+        ("[2001:db8::]/32", "2001:db8:1::5", 9, True),
+        ("[2001:db8::]/32", "2001:db9::5", 9, False),
+        ("2001:db8::1:443", "2001:db8::1:443", 9, True),
+        ("2001:db8::1:443", "2001:db8::1", 443, False),
+        ("127.0.0.1", "0x7f000001", 9, False),
+        ("127.0.0.1", "2130706433", 9, False),
+        ("127.0.0.1", "127.1", 9, False),
+        ("127.0.0.1", "0177.0.0.1", 9, False),
+        ("127.0.0.1", "127.0.0.1.", 9, False),
+    ],
+)
+def test_rule_forms_for_connecting(rule: str, host: str, port: int, allowed: bool) -> None:
+    """Each form of a connect rule covers what the grammar says and nothing beside it."""
+    decision = SandboxGuard(LOCKED.allow_connect_host(rule)).decide_connect(host, port)
+    assert decision.allowed == allowed
+    assert decision.rule == (rule if allowed else None)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 65616, True, 80.0, "80", None, [], 1e400])
+def test_a_port_is_a_number_from_1_to_65535(port: object) -> None:
+    """No other value is taken for a port."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("h.example"))
+    guard.check_connect("h.example", 443)
+    assert not guard.decide_connect("h.example", port).allowed  # type: ignore[arg-type]
+    with pytest.raises(NetworkDenied):
+        guard.check_connect("h.example", port)  # type: ignore[arg-type]
+
+
+class Liar(str):
+    """Text that claims to equal an allowed host."""
+
+    def __hash__(self) -> int:
+        return hash("h.example")
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def test_a_subclass_of_str_is_no_host() -> None:
+    """What is checked is the exact text, never an object that could answer differently the second time."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("h.example"))
+    guard.check_connect("h.example", 443)
+    with pytest.raises(NetworkDenied):
+        guard.check_connect(Liar("evil.example"), 443)
+    with pytest.raises(NetworkDenied):
+        guard.check_request("GET", Liar("https://h.example/"))
+
+
+def test_a_deny_rule_beats_every_allow_rule() -> None:
+    """Deny wins for hosts, addresses, requests and paths, whatever the order, and is named."""
+    guard = SandboxGuard(
+        LOCKED.deny_connect_host("evil.example.com", "10.1.0.0/16")
+        .allow_connect_host("*.example.com", "evil.example.com", "10.0.0.0/8")
+        .deny_request("https://api.example.com/admin/**")
+        .deny_path_prefix("/data/secret")
+        .allow_path_prefix("/data")
+    )
+    assert guard.decide_connect("evil.example.com", 1) == guard.decide_request("GET", "http://evil.example.com:1/")
+    assert guard.decide_connect("evil.example.com", 1).rule == "evil.example.com"
+    assert not guard.decide_connect("10.1.2.3", 1).allowed
+    assert guard.decide_connect("10.2.2.3", 1).allowed
+    assert not guard.decide_request("GET", "https://api.example.com/admin/x").allowed
+    assert guard.decide_request("GET", "https://api.example.com/public").allowed
+    assert guard.decide_path("/data/secret/x").rule == "/data/secret"
+    assert not guard.decide_addresses("www.example.com", 80, ["10.1.0.1"]).allowed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h.example/%61dmin/x",
+        "https://h.example/x/../admin/x",
+        "https://h.example/x/%2e%2e/admin/x",
+        "https://h.example//admin/x",
+        "https://h.example/admin%2fx",
+        "https://h.example/x%2f..%2fadmin/x",
+        "https://h.example/x%5c..%5cadmin/x",
+    ],
+)
+def test_no_spelling_leads_round_a_denied_path(url: str) -> None:
+    """A server may read a path in more ways than we do; a deny rule covers them all."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("h.example").deny_request("https://h.example/admin/**"))
+    assert not guard.decide_request("GET", url).allowed
+    assert guard.decide_request("GET", "https://h.example/other").allowed
+
+
+@pytest.mark.parametrize(
+    ("rule", "method", "url", "allowed"),
+    [
+        ("GET https://h.example/v1/**", "GET", "https://h.example/v1/a/b", True),
+        ("GET https://h.example/v1/**", "get", "https://h.example/v1/a/b", True),
+        ("GET https://h.example/v1/**", "POST", "https://h.example/v1/a", False),
+        ("GET https://h.example/v1/**", "GET", "https://h.example/v1/../v2", False),
+        ("GET https://h.example/v1/**", "GET", "https://h.example/v1/%2e%2e/v2", False),
+        ("GET https://h.example/v1/**", "GET", "https://h.example/v1/a%2fb", False),
+        ("GET https://h.example/v1/**", "GET", "https://h.example/v1", False),
+        ("GET https://h.example/v1/*", "GET", "https://h.example/v1/a", True),
+        ("GET https://h.example/v1/*", "GET", "https://h.example/v1/a/b", False),
+        ("GET https://h.example/~a", "GET", "https://h.example/%7ea", True),
+        ("https://h.example", "OPTIONS", "https://h.example/x?y", True),
+        ("https://h.example", "PURGE", "https://h.example/x", False),
+        ("PURGE https://h.example", "PURGE", "https://h.example/x", True),
+        ("https://h.example", "GET", "http://h.example/", False),
+        ("https://h.example", "GET", "https://h.example:8443/", False),
+        ("https://h.example:8443", "GET", "https://h.example:8443/", True),
+        ("http://[::1]:8080", "GET", "http://[::1]:8080/", True),
+        ("http://127.0.0.1", "GET", "http://[::ffff:127.0.0.1]/", True),
+    ],
+)
+def test_rule_forms_for_requests(rule: str, method: str, url: str, allowed: bool) -> None:
+    """Each form of a request rule covers what the grammar says, for text and for `httpx.URL` alike."""
+    guard = SandboxGuard(LOCKED.allow_request(rule))
+    assert guard.decide_request(method, url).allowed == allowed
+    assert guard.decide_request(method, httpx.URL(url)).allowed == allowed
+
+
+@pytest.mark.parametrize(
+    "method", ["", "GE T", "GET\r\nHost: evil", "opt\u0131ons", "GET/", "G" * 65, "CONNECT", "trace"]
+)
+def test_a_method_that_is_no_token_is_denied(method: str) -> None:
+    """Even a rule for every method allows tokens only, and never CONNECT or TRACE."""
+    assert not SandboxGuard(LOCKED.allow_connect_host("h.example")).decide_request(method, "https://h.example/").allowed
+
+
+def test_a_connect_rule_allows_every_request_and_a_request_rule_no_connection() -> None:
+    """Over a bare connection anything could be said, so only a connect rule allows one."""
+    by_host = SandboxGuard(LOCKED.allow_connect_host("h.example"))
+    assert by_host.decide_request("PURGE", "http://h.example:8080/x").allowed
+    assert not by_host.decide_request("TRACE", "http://h.example/").allowed
+    assert not by_host.decide_request("GET", "wss://h.example/").allowed
+    by_request = SandboxGuard(LOCKED.allow_request("https://h.example"))
+    assert not by_request.decide_connect("h.example", 443).allowed
+    assert by_request.judge_origin("h.example", 443).allowed
+
+
+def test_a_name_does_not_open_private_networks() -> None:
+    """Every answer must be public, unless the policy lists the address or the rule names a loopback host."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("a.example.com", "localhost", "10.0.0.0/8"))
+    assert guard.decide_addresses("a.example.com", 443, ["93.184.215.14"]).allowed
+    assert guard.decide_addresses("a.example.com", 443, ["93.184.215.14", "10.0.0.7"]).allowed
+    assert not guard.decide_addresses("a.example.com", 443, ["93.184.215.14", "192.168.0.7"]).allowed
+    assert not guard.decide_addresses("a.example.com", 443, ["127.0.0.1"]).allowed
+    assert guard.decide_addresses("localhost", 443, ["127.0.0.1", "::1"]).allowed
+    assert not guard.decide_addresses("localhost", 443, ["192.168.0.1"]).allowed
+    assert not guard.decide_addresses("a.example.com", 443, []).allowed
+    assert not guard.decide_addresses("b.example.com", 443, ["93.184.215.14"]).allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "allowed"),
+    [
+        ("/data/app", "r", True),
+        ("/data/app/x", "rw", True),
+        ("//data//app/./x", "rw", True),
+        ("/data/app/a/../x", "rw", True),
+        ("/data/app2/x", "r", False),
+        ("/data/app/../app2/x", "r", False),
+        ("/data/APP/x", "r", False),
+        ("/data", "r", False),
+        ("/readable/x", "r", True),
+        ("/readable/x", "rw", False),
+        ("/data/app/a\0b", "r", False),
+        ("", "r", False),
+        ("relative", "r", False),
+        ("/data/app/x", "w", False),
+    ],
+)
+def test_path_prefixes(path: str, mode: str, allowed: bool) -> None:
+    """A prefix covers itself and what lies below it, by whole components, in its mode."""
+    guard = SandboxGuard(
+        LOCKED.allow_path_prefix("/data/app").allow_path_prefix("/readable", mode="r"), flavour="posix"
+    )
+    assert guard.decide_path(path, mode).allowed == allowed
+    for _ in range(2):
+        if allowed:
+            guard.check_path(path, mode)
+        else:
+            with pytest.raises(FilesystemDenied):
+                guard.check_path(path, mode)
+
+
+def test_windows_paths_compare_without_case_and_posix_paths_with() -> None:
+    """The flavour decides how text is compared, on every platform."""
+    policy = LOCKED.allow_path_prefix("C:\\Data", "/data")
+    windows = SandboxGuard(policy, flavour="windows")
+    assert windows.decide_path("c:/DATA/x").allowed
+    for text in (
+        "C:\\Data\\nul.txt",
+        "C:\\Data\\f::$DATA",
+        "C:rel",
+        "\\\\?\\C:\\Data\\x",
+        "C:\\Data\\x.",
+        "C:\\DATA~1",
+    ):
+        assert not windows.decide_path(text).allowed
+    assert not SandboxGuard(policy, flavour="posix").decide_path("/DATA/x").allowed
+
+
+def test_a_relative_path_is_relative_to_the_data_directory() -> None:
+    """The working directory plays no part."""
+    guard = SandboxGuard(
+        LOCKED.allow_path_prefix("$DATA", mode="rw").allow_path_prefix("./static", mode="r"),
+        places={"$DATA": "/var/nyx/weather", "$PLUGIN": "/opt/weather"},
+        flavour="posix",
+    )
+    assert guard.judge_path("cache/x.json", "rw").path == "/var/nyx/weather/cache/x.json"
+    assert guard.decide_path("cache/x.json", "rw").allowed
+    assert guard.decide_path("/opt/weather/static/a.css").allowed
+    assert not guard.decide_path("/opt/weather/weather.py").allowed
+    assert not guard.decide_path("../other/x").allowed
+
+
+class Shifty:
+    """A path object that answers differently the second time."""
+
+    def __init__(self) -> None:
+        self.answers = ["/data/x", "/etc/passwd"]
+
+    def __fspath__(self) -> str:
+        return self.answers.pop(0)
+
+
+def test_a_path_object_is_converted_once() -> None:
+    """What is decided on is what the object said first."""
+    guard = SandboxGuard(LOCKED.allow_path_prefix("/data"), flavour="posix")
+    shifty = Shifty()
+    guard.check_path(shifty)  # type: ignore[arg-type]
+    assert shifty.answers == ["/etc/passwd"]
+
+
+MANIFEST = """
+id = "weather"
+version = "1.0"
+entry = "weather:Weather"
+[permissions]
+connect = ["files.example.com"]
+request = ["GET https://api.met.no/**"]
+read = ["/srv"]
+[permissions.why]
+request = "reads forecasts"
+"""
+
+
+def guard_with_manifest(tmp_path: Path, policy: str) -> SandboxGuard:
+    (tmp_path / "plugin.toml").write_text(MANIFEST, encoding="utf-8")
+    (tmp_path / "policy.toml").write_text(policy, encoding="utf-8")
+    return SandboxGuard(
+        SandboxPolicy.from_toml(tmp_path / "policy.toml"),
+        manifest=Manifest.from_toml(tmp_path / "plugin.toml"),
+    )
+
+
+def test_a_grant_is_what_is_asked_and_granted(tmp_path: Path) -> None:
+    """Neither what the policy grants unasked nor what the manifest asks ungranted is allowed."""
+    guard = guard_with_manifest(
+        tmp_path, '[allow]\nconnect = ["other.example.com"]\nrequest = ["https://api.met.no/v1/**"]\nread = ["/"]\n'
+    )
+    assert not guard.decide_connect("other.example.com", 443).allowed
+    assert not guard.decide_connect("files.example.com", 443).allowed
+    assert guard.decide_request("GET", "https://api.met.no/v1/x").allowed
+    assert not guard.decide_request("POST", "https://api.met.no/v1/x").allowed
+    assert not guard.decide_request("GET", "https://api.met.no/v2/x").allowed
+    assert guard.decide_path("/srv/x").allowed
+    assert not guard.decide_path("/etc/x").allowed
+
+
+def test_a_denial_explains_itself(tmp_path: Path) -> None:
+    """It names plugin, target and reason, what was granted and asked, and the smallest change."""
+    guard = guard_with_manifest(tmp_path, '[allow]\nrequest = ["GET https://api.met.no/v1/**"]\n')
+    with pytest.raises(NetworkDenied) as caught:
+        guard.check_request("GET", "https://api.met.no/v2/x")
+    assert str(caught.value).splitlines() == [
+        "weather: http GET https://api.met.no/v2/x denied: no rule allows it",
+        "  granted: GET https://api.met.no/v1/**         (policy.toml:2)",
+        '  asked:   GET https://api.met.no/**            (plugin.toml:7, "reads forecasts")',
+        "  fix:     widen policy.toml:2 to what plugin.toml:7 asks",
+    ]
+    denied = caught.value
+    assert (denied.plugin, denied.capability, denied.action) == ("weather", "http", "GET")
+    assert (denied.target, denied.rule, denied.reason) == ("https://api.met.no/v2/x", None, "no rule allows it")
+
+
+def test_a_denial_never_suggests_what_a_plugin_made_up(tmp_path: Path) -> None:
+    """For a target that the manifest does not ask for, no grant can help, and no rule is built from it."""
+    guard = guard_with_manifest(tmp_path, '[allow]\nrequest = ["GET https://api.met.no/v1/**"]\n')
+    with pytest.raises(NetworkDenied) as caught:
+        guard.check_request("GET", "https://evil.example/x")
+    fix = str(caught.value).splitlines()[-1]
+    assert "no grant can allow it" in fix
+    assert "evil" not in fix
+
+
+def test_the_fix_for_something_not_granted_is_the_manifests_line(tmp_path: Path) -> None:
+    """Where the policy says nothing near the target, the line to add is the one that the manifest asks for."""
+    guard = guard_with_manifest(tmp_path, "")
+    with pytest.raises(NetworkDenied, match=r'add to the policy, below \[allow\]: connect = \["files.example.com"\]'):
+        guard.check_connect("files.example.com", 443)
+    with pytest.raises(FilesystemDenied, match=r'read = \["/srv"\]'):
+        guard.check_path("/srv/x")
+
+
+@pytest.mark.parametrize("bad", ["\x1b[2J", "\u202e", "\u200b", "\n", "\x00", "\ud800"])
+def test_a_target_cannot_forge_a_line(bad: str) -> None:
+    """Control, bidirectional and zero-width characters of a target are escaped."""
+    with pytest.raises(SandboxDenied) as caught:
+        SandboxGuard(LOCKED).check_path(f"/x{bad}y")
+    head = str(caught.value).splitlines()[0]
+    assert bad not in head
+    assert "denied" in head
+
+
+def test_every_check_is_audited_once() -> None:
+    """Allowed or denied, seen before or not: one event each, with the rule and the reason."""
+    events: list[AuditEvent] = []
+    guard = SandboxGuard(
+        LOCKED.allow_connect_host("h.example").allow_path_prefix("/data"), plugin="weather", audit=events.append
+    )
+    for _ in range(2):
+        guard.check_connect("h.example", 443)
+        guard.check_request("GET", "https://h.example/")
+        guard.check_path("/data/x")
+        with pytest.raises(NetworkDenied):
+            guard.check_connect("evil.example", 443)
+    assert len(events) == 8
+    assert [event.allowed for event in events] == [True, True, True, False] * 2
+    assert {event.plugin for event in events} == {"weather"}
+    guard.decide_connect("h.example", 443)
+    assert len(events) == 8
+
+
+def test_an_update_is_seen_whole() -> None:
+    """While policies alternate under concurrent checks, every check sees one of them, never a mix."""
+    left = LOCKED.allow_connect_host("left.example").allow_path_prefix("/left")
+    right = LOCKED.allow_connect_host("right.example").allow_path_prefix("/right")
+    guard = SandboxGuard(left, flavour="posix")
+    stop = threading.Event()
+    mixed: list[str] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            host = guard.decide_addresses("left.example", 443, ["93.184.215.14"])
+            if not host.allowed and host.reason != "no rule allows it":
+                mixed.append(host.reason)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(500):
+        guard.update(right if number % 2 else left)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert mixed == []
+    guard.update(left)
+    guard.check_connect("left.example", 443)
+    guard.update(right)
+    with pytest.raises(NetworkDenied):
+        guard.check_connect("left.example", 443)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """A flood of distinct allowed targets does not grow the guard; a flood of denied ones leaves no trace."""
+    from nyx_stream.guard.guard import REMEMBERED
+
+    guard = SandboxGuard(LOCKED.allow_connect_host("*.example.com").allow_path_prefix("/data"), flavour="posix")
+    for number in range(3 * REMEMBERED):
+        guard.check_connect(f"h{number}.example.com", 443)
+        guard.check_request("GET", f"https://h.example.com/{number}")
+        guard.check_path(f"/data/{number}/x")
+    state = guard._state
+    assert len(state.connects) <= REMEMBERED
+    assert len(state.requests) <= REMEMBERED
+    assert len(state.folders["r"]) <= REMEMBERED
+    before = len(state.connects)
+    for number in range(1000):
+        assert not guard.decide_connect(f"h{number}.evil.net", 443).allowed
+    assert len(state.connects) == before
