@@ -100,9 +100,9 @@ class Watch(str):  # noqa: SLOT000  # one object per loaded plugin
             elif capability == "files" and imports(frame):
                 # An import that wants to cache bytecode: it goes on without, and nobody is to blame.
                 raise self._denial(capability, event, args, "bytecode is not cached while a plugin imports")
-            elif event == "socket.__new__" and pairs_sockets(frame):
-                return
-            elif capability == "thread" and starts_attributed_thread(frame):
+            elif (event == "socket.__new__" and pairs_sockets(frame)) or (
+                capability == "thread" and starts_attributed_thread(frame)
+            ):
                 return
         raise self._refuse(capability, event, args, frame)
 

@@ -58,7 +58,7 @@ def _identities(*modules: ModuleType) -> dict[int, CodeType]:
     return {id(code): code for module in modules for code in _codes(module)}
 
 
-_IMPORTING = _identities(importlib._bootstrap, importlib._bootstrap_external, zipimport)  # type: ignore[attr-defined]
+_IMPORTING = _identities(importlib._bootstrap, importlib._bootstrap_external, zipimport)
 _IMPORT = id(importlib._bootstrap._find_and_load.__code__)  # type: ignore[attr-defined]
 _LISTING = _IMPORTING | _identities(importlib.metadata)
 _SHOWING = _identities(linecache, tokenize)
