@@ -8,7 +8,9 @@ import typer
 from nyx_stream.cli import log, output
 from nyx_stream.cli.audit import audit
 from nyx_stream.cli.check import check
+from nyx_stream.cli.demo import demo
 from nyx_stream.cli.exit_codes import ExitCode, code_of
+from nyx_stream.cli.new import new
 from nyx_stream.cli.plan import plan
 from nyx_stream.cli.run import run as run_command
 from nyx_stream.cli.schema import schema
@@ -27,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: dict[str, Callable[..., int | None]] = {
+    "demo": demo,
+    "new": new,
     "check": check,
     "plan": plan,
     "run": run_command,
