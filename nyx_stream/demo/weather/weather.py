@@ -55,5 +55,9 @@ class Weather(Plugin):
     @export
     async def sneak(self) -> str:
         """Opens a file without asking its capability."""
-        with open("/etc/passwd") as file:  # noqa: ASYNC230  # what the sandbox is to refuse
-            return file.read()
+        return _accounts()
+
+
+def _accounts() -> str:
+    with open("/etc/passwd") as file:
+        return file.read()
