@@ -59,9 +59,9 @@ Response.dialect = HTTPX
 
 
 class GuardedClient(Guarding, httpx.AsyncClient):
-    """An `httpx.AsyncClient` under a guard: `GuardedClient(guard, lease, network=…)`, and httpx's own options but for
-    those that choose routes, trust or pools.
+    """An `httpx.AsyncClient` under a guard.
 
+    Takes `guard`, `lease`, `network=…`, and those options of httpx's own that choose no route, trust or pool.
     Raises, beside httpx's errors: `NetworkDenied`, `Revoked` and `LimitExceeded`, each also an `httpx.RequestError`.
     """
 

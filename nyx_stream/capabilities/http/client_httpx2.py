@@ -59,9 +59,9 @@ Response.dialect = HTTPX2
 
 
 class GuardedHttpx2Client(Guarding, httpx2.AsyncClient):
-    """An `httpx2.AsyncClient` under a guard: `GuardedHttpx2Client(guard, lease, network=…)`, and httpx2's own options but for
-    those that choose routes, trust or pools.
+    """An `httpx2.AsyncClient` under a guard.
 
+    Takes `guard`, `lease`, `network=…`, and those options of httpx2's own that choose no route, trust or pool.
     Raises, beside httpx2's errors: `NetworkDenied`, `Revoked` and `LimitExceeded`, each also an `httpx2.RequestError`.
     """
 

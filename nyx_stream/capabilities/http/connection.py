@@ -7,7 +7,7 @@ protocols has no way through. Knows nothing of the library above or of plugins.
 import enum
 import time
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from types import AsyncGeneratorType
 
 import h11
@@ -55,11 +55,9 @@ class Connection(httpcore2.AsyncConnectionInterface):
         fresh, self._state = self._state is _State.NEW, _State.ACTIVE
         try:
             wire = await self._dial(exchange) if fresh else self._connected()
-            try:
+            # A server may answer and close before it has taken the whole body: its answer counts.
+            with suppress(httpcore2.WriteError):
                 await self._send(wire, request, exchange)
-            except httpcore2.WriteError:
-                # A server may answer and close before it has taken the whole body: its answer counts.
-                pass
             exchange.head_complete(await self._receive_head(wire, exchange))
         except BaseException:
             self.abort()
@@ -73,9 +71,7 @@ class Connection(httpcore2.AsyncConnectionInterface):
         limit = exchange.wait(exchange.timeouts.connect)
         self._wire = await self._dialler.open(scheme, host, self._origin.port, limit)
         # h11 raises a plain protocol error at its own bound; ours come first and name the limit.
-        self._protocol = h11.Connection(
-            h11.CLIENT, max_incomplete_event_size=exchange.bounds.header_bytes + READ_AHEAD
-        )
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=exchange.bounds.header_bytes + READ_AHEAD)
         return self._wire
 
     def _connected(self) -> Wire:
@@ -91,7 +87,7 @@ class Connection(httpcore2.AsyncConnectionInterface):
             head = self._protocol.send(
                 h11.Request(method=request.method, target=request.url.target, headers=request.headers)
             )
-            if type(body) is bytes:
+            if isinstance(body, bytes):
                 exchange.sent(len(body))
                 await self._write(wire, exchange, head, self._framed(body), self._protocol.send(h11.EndOfMessage()))
                 return
@@ -130,15 +126,10 @@ class Connection(httpcore2.AsyncConnectionInterface):
                 )
             elif isinstance(event, h11.InformationalResponse):
                 interim += 1
-                self._judge_interim(event, interim)
+                if interim > _MOST_INTERIM:
+                    raise httpcore2.RemoteProtocolError("too many interim responses")
             else:
                 raise httpcore2.RemoteProtocolError("no response where one was due")
-
-    def _judge_interim(self, event: h11.InformationalResponse, count: int) -> None:
-        if event.status_code == 101:
-            raise Refused(refusal("the server answers 101 Switching Protocols; no rule grants an upgrade"))
-        if count > _MOST_INTERIM:
-            raise httpcore2.RemoteProtocolError("too many interim responses")
 
     async def _read(self, wire: Wire, exchange: Exchange) -> bool:
         data = await wire.read(exchange.wait(exchange.timeouts.read))
@@ -153,6 +144,9 @@ class Connection(httpcore2.AsyncConnectionInterface):
         try:
             return self._protocol.next_event()
         except h11.RemoteProtocolError as error:
+            # No request of ours proposes an upgrade, so h11 knows 101 only as an error, and names it in the text.
+            if "_SWITCH_UPGRADE" in str(error):
+                raise Refused(refusal("the server switches protocols; no rule grants an upgrade")) from error
             raise httpcore2.RemoteProtocolError(str(error)) from error
 
     async def next_chunk(self, exchange: Exchange) -> bytes | None:

@@ -1,8 +1,7 @@
 """A request under way: from the pool's queue to the last byte of its response, and how the lease ends it."""
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpcore2
 
@@ -11,7 +10,21 @@ from nyx_stream.capabilities.http.exchange import Chunks, Exchange
 from nyx_stream.capabilities.http.verdicts import Exceeded
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.http.gate import Gate
+    from collections.abc import Callable
+
+
+class Judge(Protocol):
+    """What a flight asks of the gate it passed."""
+
+    @property
+    def plugin(self) -> str | None:
+        """Id of the plugin."""
+
+    def check(self, dialect: Dialect, request: Any) -> None:
+        """Raises once the lease has ended."""
+
+    def explain(self, dialect: Dialect, request: Any, error: BaseException) -> None:
+        """Raises the dialect's error for an inner one."""
 
 
 class Flight:
@@ -21,7 +34,7 @@ class Flight:
         "_chunks", "_closed", "_dialect", "_exchange", "_gate", "_loop", "_pooled", "_request", "release", "waiting",
     )  # fmt: skip
 
-    def __init__(self, gate: "Gate", dialect: Dialect, request: Any, exchange: Exchange) -> None:
+    def __init__(self, gate: Judge, dialect: Dialect, request: Any, exchange: Exchange) -> None:
         self._gate = gate
         self._dialect = dialect
         self._request = request
@@ -49,7 +62,7 @@ class Flight:
         response = self._dialect.response(
             head.status,
             headers=head.headers,
-            stream=self._dialect.body(lambda: self.next(), lambda: self.drain(), lambda: self.close()),  # noqa: PLW0108
+            stream=self._dialect.body(lambda: self.next(), lambda: self.drain(), lambda: self.close()),
             extensions={"http_version": head.version, "reason_phrase": head.reason},
             request=self._request,
         )

@@ -59,7 +59,7 @@ class Gate:
             exchange=lambda request: self.exchange(dialect, request),
             refuse_redirect=lambda request, location, reason: self.refuse_redirect(dialect, request, location, reason),
             most_redirects=lambda: self._guard.policy.limits.redirects,
-            aclose=lambda: self.aclose(),  # noqa: PLW0108  # a bound method would show the gate as `__self__`
+            aclose=lambda: self.aclose(),  # a bound method would show the gate as `__self__`
         )
 
     def forbid(self, dialect: Dialect, method: str, url: Any, request: Callable[[], Any]) -> None:
@@ -78,9 +78,7 @@ class Gate:
         self.check(dialect, request)
         taken, verdict, raw = self._admit(dialect, request)
         limits = self._guard.policy.limits
-        bounds = Bounds(
-            limits.request_bytes, limits.response_bytes, limits.header_bytes, limits.request_timeout
-        )
+        bounds = Bounds(limits.request_bytes, limits.response_bytes, limits.header_bytes, limits.request_timeout)
         exchange = Exchange(taken.body, taken.timeouts, bounds)
         flight = Flight(self, dialect, request, exchange)
         flight.release = self._lease.hold(flight.end)
@@ -180,13 +178,9 @@ class Gate:
 
 
 def _core_request(verdict: RequestVerdict, raw: RawHeaders, exchange: Exchange) -> httpcore2.Request:
-    url = httpcore2.URL(
-        scheme=verdict.scheme, host=verdict.host, port=verdict.port, target=verdict.target
-    )
+    url = httpcore2.URL(scheme=verdict.scheme, host=verdict.host, port=verdict.port, target=verdict.target)
     waits = {"pool": exchange.wait(exchange.timeouts.pool)}
-    return httpcore2.Request(
-        verdict.method, url, headers=raw, extensions={"exchange": exchange, "timeout": waits}
-    )
+    return httpcore2.Request(verdict.method, url, headers=raw, extensions={"exchange": exchange, "timeout": waits})
 
 
 def _host_header(verdict: RequestVerdict) -> bytes:

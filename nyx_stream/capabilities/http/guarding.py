@@ -1,14 +1,12 @@
 """The client's own half: what httpx and httpx2 clients do between a call and their transport, with the gate pinned.
 
 Mixed in before the library's AsyncClient. The gate lives in a slot that no attribute of the library shadows: whatever
-is assigned to `_transport`, `_mounts` or `_transport_for_url` routes nothing, and the slot's memory layout makes CPython
-refuse the library's class as a new `__class__`. Redirects follow stricter rules than the library's.
+is assigned to `_transport`, `_mounts` or `_transport_for_url` routes nothing, and the slot's memory layout makes
+CPython refuse the library's class as a new `__class__`. Redirects follow stricter rules than the library's.
 """
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import httpx
+from typing import Any, ClassVar
 
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.gate import Gate, Passage
@@ -18,10 +16,8 @@ from nyx_stream.capabilities.http.redirects import why_not
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 
-if TYPE_CHECKING:
-    _Client = httpx.AsyncClient
-else:
-    _Client = object
+# Each library's client has its own types for the same methods; the mixin is written against what they share.
+_Client: Any = object
 
 _CHOICES = frozenset(
     {"auth", "params", "headers", "cookies", "timeout", "follow_redirects", "max_redirects", "event_hooks", "base_url",
@@ -35,12 +31,13 @@ _REMEMBERED = 256
 _LONGEST_REMEMBERED = 1024
 
 
-class Guarding(_Client):
+class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is mixed in
     """An AsyncClient whose every request passes the gate. Built by the host, held by one plugin."""
 
     __slots__ = ("_gate", "_parsed")
 
     dialect: ClassVar[Dialect]
+    _state: Any
 
     def __init__(self, guard: SandboxGuard, lease: Lease, *, network: Network | None = None, **choices: Any) -> None:
         refused = choices.keys() - _CHOICES

@@ -45,7 +45,7 @@ def checked(raw: Iterable[tuple[bytes, bytes]], host: bytes, most_bytes: int) ->
         if _control(value):
             raise BadHeaders(f"the value of header {name.decode('ascii')} holds a control character")
         if lower == b"accept-encoding":
-            value = _decodable(value)  # noqa: PLW2901
+            value = _decodable(value)
         elif lower in _CHECKS:
             _CHECKS[lower](lower, value)
             framing.append(lower)

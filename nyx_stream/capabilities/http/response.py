@@ -8,22 +8,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import httpx
+from typing import Any, ClassVar
 
 from nyx_stream.capabilities.http.decoding import BadCoding, Decoder, decoder_for
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.verdicts import Exceeded
 
-if TYPE_CHECKING:
-    _Stream = httpx.AsyncByteStream
-    _Response = httpx.Response
-else:
-    _Stream = _Response = object
+# Each library has its own types for the same methods; the mixins are written against what they share.
+_Stream: Any = object
+_Response: Any = object
 
 
-class GuardedBody(_Stream):
+class GuardedBody(_Stream):  # type: ignore[misc]  # the base is known where it is mixed in
     """The body as the library reads it. Its attributes are three functions."""
 
     __slots__ = ("_drain", "_end", "_next")
@@ -51,10 +47,13 @@ class GuardedBody(_Stream):
         await self._end()
 
 
-class GuardedResponse(_Response):
+class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known where it is mixed in
     """Reads and decodes under the bounds of the grant; everything else is the library's."""
 
     dialect: ClassVar[Dialect]
+    _content: bytes
+    is_stream_consumed: bool
+    is_closed: bool
 
     def begin(self, plugin: str | None, most: int, started: float) -> None:
         """Sets whose response it is, the bound for the decoded body in bytes, and the request's `perf_counter`."""
@@ -67,7 +66,8 @@ class GuardedResponse(_Response):
         if hasattr(self, "_content"):
             return self._content
         if self.is_stream_consumed or self.is_closed or not isinstance(self.stream, GuardedBody):
-            return await super().aread()
+            content: bytes = await super().aread()
+            return content
         self.is_stream_consumed = True
         try:
             raw = await self.stream.drain()
@@ -87,7 +87,7 @@ class GuardedResponse(_Response):
                 yield piece
             return
         chunks = _Chunks(chunk_size)
-        async with aclosing(self.aiter_raw()) as raw_chunks:  # type: ignore[type-var]  # an async generator
+        async with aclosing(self.aiter_raw()) as raw_chunks:
             async for raw in raw_chunks:
                 for piece in self._decoded(decoder, raw, flush=False):
                     for chunk in chunks.add(piece):
@@ -102,7 +102,7 @@ class GuardedResponse(_Response):
         """Closes the response and gives its connection back."""
         if not self.is_closed:
             try:
-                await self.stream.aclose()  # type: ignore[union-attr]  # asynchronous responses only
+                await self.stream.aclose()
             finally:
                 self._finish()
 

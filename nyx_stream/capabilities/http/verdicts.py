@@ -15,7 +15,7 @@ class Refused(Exception):
 
 
 class DialRefused(Refused):
-    """An origin may not be dialled, or not at the addresses `at` that its name resolves to. No packet was sent to it."""
+    """An origin may not be dialled, or not at the addresses `at` that its name resolves to. It saw no packet."""
 
     def __init__(self, decision: Decision, host: str, port: int, at: str) -> None:
         super().__init__(decision)

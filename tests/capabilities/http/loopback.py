@@ -40,13 +40,14 @@ def reply(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
     return b"\r\n".join([*lines, b"", body])
 
 
+_EMPTY = reply()
 Answer = Callable[[Received], "bytes | AsyncIterator[bytes]"]
 
 
 class Server:
     """Answers each request by a function of it: bytes, or pieces after which it closes the connection."""
 
-    def __init__(self, answer: Answer | bytes = reply(), *, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, answer: Answer | bytes = _EMPTY, *, context: ssl.SSLContext | None = None) -> None:
         self._answer: Answer = answer if callable(answer) else lambda _: answer
         self._context = context
         self.accepted = 0
@@ -171,3 +172,10 @@ class Plugin:
 def loopback(server: Server, **options: Any) -> Plugin:
     """A plugin that may ask anything of the server by its address."""
     return Plugin(SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}"), **options)
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Lets the event loop run until `reached`; the other side of a test has no event of its own to wait for."""
+    async with asyncio.timeout(10):
+        while not reached():  # noqa: ASYNC110
+            await asyncio.sleep(0)

@@ -9,25 +9,27 @@ from typing import Any
 import pytest
 
 from nyx_stream.errors import NetworkDenied
-from tests.capabilities.http.loopback import NamedNetwork, Plugin, Received, Server, loopback, reply
 from nyx_stream.policy import SandboxPolicy
+from tests.capabilities.http.loopback import NamedNetwork, Plugin, Received, Server, loopback, reply
 
 
 async def test_is_an_async_client_and_its_answers_are_responses(kind: Any) -> None:
     """SDKs check by isinstance: client, response and request are the library's own classes or subclasses."""
-    async with Server(reply(200, b'{"a": 1}', content_type="application/json")) as server:
-        async with loopback(server, kind=kind).client() as client:
-            library = client.dialect.library
-            response = await client.get(server.url, params={"q": "x y"})
-            assert isinstance(client, library.AsyncClient)
-            assert isinstance(response, library.Response)
-            assert isinstance(response.request, library.Request)
-            assert response.json() == {"a": 1}
-            assert response.elapsed.total_seconds() > 0
-            assert response.num_bytes_downloaded == 8
-            assert response.reason_phrase == "Said"
-            assert response.http_version == "HTTP/1.1"
-            assert response.is_closed
+    async with (
+        Server(reply(200, b'{"a": 1}', content_type="application/json")) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        library = client.dialect.library
+        response = await client.get(server.url, params={"q": "x y"})
+        assert isinstance(client, library.AsyncClient)
+        assert isinstance(response, library.Response)
+        assert isinstance(response.request, library.Request)
+        assert response.json() == {"a": 1}
+        assert response.elapsed.total_seconds() > 0
+        assert response.num_bytes_downloaded == 8
+        assert response.reason_phrase == "Said"
+        assert response.http_version == "HTTP/1.1"
+        assert response.is_closed
     assert server.requests[0].target == "/?q=x%20y" or server.requests[0].target == "/?q=x+y"
     assert server.requests[0].header("host") == f"127.0.0.1:{server.port}"
 
@@ -50,7 +52,10 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(kind: Any) 
 
 async def test_requests_at_once_get_their_own_answers(kind: Any) -> None:
     """Thirty-two concurrent requests: none reads another's body."""
-    async with Server(lambda r: reply(200, r.target.encode())) as server, loopback(server, kind=kind).client() as client:
+    async with (
+        Server(lambda r: reply(200, r.target.encode())) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
         responses = await asyncio.gather(*[client.get(f"{server.url}/{n}") for n in range(32)])
         assert [response.text for response in responses] == [f"/{n}" for n in range(32)]
 
@@ -147,24 +152,28 @@ async def test_a_stream_left_early_closes_its_connection(kind: Any) -> None:
 async def test_bodies_are_decoded(kind: Any, coding: str, encode: Any) -> None:
     """Every coding that is offered is taken off, read whole and streamed; unknown ones are left."""
     body = b"0123456789" * 50_000
-    async with Server(reply(200, encode(body), content_encoding=coding)) as server:
-        async with loopback(server, kind=kind).client() as client:
-            assert (await client.get(server.url)).content == body
-            async with client.stream("GET", server.url) as response:
-                assert b"".join([piece async for piece in response.aiter_bytes()]) == body
-            async with client.stream("GET", server.url) as response:
-                pieces = [piece async for piece in response.aiter_bytes(1000)]
-                assert {len(piece) for piece in pieces} == {1000}
-                assert b"".join(pieces) == body
+    async with (
+        Server(reply(200, encode(body), content_encoding=coding)) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        assert (await client.get(server.url)).content == body
+        async with client.stream("GET", server.url) as response:
+            assert b"".join([piece async for piece in response.aiter_bytes()]) == body
+        async with client.stream("GET", server.url) as response:
+            pieces = [piece async for piece in response.aiter_bytes(1000)]
+            assert {len(piece) for piece in pieces} == {1000}
+            assert b"".join(pieces) == body
 
 
 async def test_a_body_that_is_not_what_it_says_is_a_decoding_error(kind: Any) -> None:
     """A broken coding is the library's DecodingError."""
-    async with Server(reply(200, b"not gzip", content_encoding="gzip")) as server:
-        async with loopback(server, kind=kind).client() as client:
-            with pytest.raises(client.dialect.library.DecodingError) as caught:
-                await client.get(server.url)
-            assert caught.value.request.url == server.url
+    async with (
+        Server(reply(200, b"not gzip", content_encoding="gzip")) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        with pytest.raises(client.dialect.library.DecodingError) as caught:
+            await client.get(server.url)
+        assert caught.value.request.url == server.url
 
 
 async def test_only_codings_that_can_be_bounded_are_offered(kind: Any) -> None:
@@ -190,25 +199,31 @@ async def test_cookies_stay_with_the_plugin_that_got_them(kind: Any) -> None:
     def answer(request: Received) -> bytes:
         return reply(200, (request.header("cookie") or "").encode(), set_cookie=f"from={request.target[1:]}; Path=/")
 
-    async with Server(answer) as server:
-        async with loopback(server, kind=kind).client() as one, loopback(server, kind=kind).client() as two:
-            await one.get(f"{server.url}/one")
-            await two.get(f"{server.url}/two")
-            assert (await one.get(f"{server.url}/one")).text == "from=one"
-            assert (await two.get(f"{server.url}/two")).text == "from=two"
-            assert dict(one.cookies) == {"from": "one"}
+    async with (
+        Server(answer) as server,
+        loopback(server, kind=kind).client() as one,
+        loopback(server, kind=kind).client() as two,
+    ):
+        await one.get(f"{server.url}/one")
+        await two.get(f"{server.url}/two")
+        assert (await one.get(f"{server.url}/one")).text == "from=one"
+        assert (await two.get(f"{server.url}/two")).text == "from=two"
+        assert dict(one.cookies) == {"from": "one"}
 
 
 async def test_a_plugin_that_closes_its_client_closes_nobody_elses(kind: Any) -> None:
     """Every plugin has a client and a pool of its own."""
-    async with Server(reply(200, b"x")) as server:
-        async with loopback(server, kind=kind).client() as one, loopback(server, kind=kind).client() as two:
+    async with (
+        Server(reply(200, b"x")) as server,
+        loopback(server, kind=kind).client() as one,
+        loopback(server, kind=kind).client() as two,
+    ):
+        await one.get(server.url)
+        await two.get(server.url)
+        await one.aclose()
+        assert (await two.get(server.url)).text == "x"
+        with pytest.raises(RuntimeError, match="closed"):
             await one.get(server.url)
-            await two.get(server.url)
-            await one.aclose()
-            assert (await two.get(server.url)).text == "x"
-            with pytest.raises(RuntimeError, match="closed"):
-                await one.get(server.url)
 
 
 async def test_base_url_headers_and_params_of_the_client_apply(kind: Any) -> None:

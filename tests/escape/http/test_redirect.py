@@ -6,7 +6,7 @@ import pytest
 
 from nyx_stream.capabilities.http.redirects import why_not
 from nyx_stream.errors import NetworkDenied
-from tests.capabilities.http.loopback import Received, loopback, reply, Server
+from tests.capabilities.http.loopback import Received, Server, loopback, reply
 from tests.escape.http.egress import cases, plugin, tls_server
 
 _SECRETS = {"Authorization": "Bearer t", "X-Api-Key": "k", "Cookie": "s=1", "X-Custom": "c", "Proxy-X": "p"}

@@ -73,8 +73,8 @@ async def test_a_listed_private_address_is_dialled(address: str, authority: Any)
 
 async def test_a_denied_host_sees_no_connection(kind: Any) -> None:
     """What the text of a request decides is decided before any look-up or packet."""
-    from tests.capabilities.http.loopback import NamedNetwork, Plugin
     from nyx_stream.policy import SandboxPolicy
+    from tests.capabilities.http.loopback import NamedNetwork, Plugin
 
     async with Server() as server:
         network = NamedNetwork(server.port)
