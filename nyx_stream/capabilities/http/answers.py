@@ -40,8 +40,15 @@ class Answers:
         self._guard.record("http", "redirect", location, decision)
         return _about(request, self._guard.denial(self.dialect.denied, "http", "redirect", location, decision))
 
+    def admit(self, request: Any) -> None:
+        """Raises the dialect's `Revoked`, audited, if the lease has ended before the request began."""
+        if self._lease.ended:
+            revoked: Any = self._revoked(request)
+            self._guard.record("http", str(request.method), revoked.target, refusal(revoked.reason))
+            raise revoked
+
     def check(self, request: Any) -> None:
-        """Raises the dialect's `Revoked` once the lease has ended."""
+        """Raises the dialect's `Revoked` once the lease has ended, for a request under way."""
         if self._lease.ended:
             raise self._revoked(request)
 
@@ -67,7 +74,7 @@ class Answers:
         return _about(request, denial)
 
     def _revoked(self, request: Any) -> Exception:
-        error = self._lease.error("request", str(getattr(request, "url", "")))
+        error = self._lease.error("request", str(_without_password(request.url, self.dialect)))
         names = ("plugin", "capability", "action", "target", "rule", "reason")
         return _about(request, self.dialect.revoked(**{name: getattr(error, name) for name in names}))
 

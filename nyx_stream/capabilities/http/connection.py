@@ -63,6 +63,8 @@ class Connection:
     async def _dial(self, exchange: Exchange) -> Wire:
         scheme, host, port = self.origin
         self._wire = await self._dialler.open(scheme, host, port, exchange.wait(exchange.timeouts.connect))
+        # The client may have been closed meanwhile, when there was nothing here to close.
+        self._connected()
         # h11 raises a plain protocol error at its own bound; ours come first and name the limit.
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=exchange.bounds.header_bytes + READ_AHEAD)
         return self._wire

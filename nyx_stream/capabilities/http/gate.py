@@ -104,7 +104,7 @@ class Gate:
         Raises the dialect's denial, revocation, limit or library errors, each with `request` set.
         """
         started = time.perf_counter()
-        answers.check(request)
+        answers.admit(request)
         exchange = self._admit(answers, request)
         return await Flight(self._pool, self._lease, answers, request, exchange).launch(started)
 

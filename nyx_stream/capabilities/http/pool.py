@@ -26,12 +26,15 @@ class Pool:
         # is always one to close when a turn was granted and all places are taken.
         self._idle: dict[Origin, list[Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def send(self, exchange: Exchange) -> Connection:
         """Sends the exchange's request and reads its response's head; the caller gives the connection back.
 
-        Raises httpcore2 errors, `Refused` and `Exceeded`.
+        Raises httpcore2 errors, `Refused` and `Exceeded`; RuntimeError once the pool is closed.
         """
+        if self._closed:
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
         if self._turns.locked():
             await self._wait(exchange)
         else:
@@ -69,6 +72,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Closes every connection and waits until their descriptors are gone."""
+        self._closed = True
         connections = list(self._open)
         self.abort()
         for connection in connections:

@@ -31,6 +31,7 @@ async def test_nothing_is_sent_after_the_lease_ends(kind: Any) -> None:
                 assert isinstance(caught.value, client.dialect.library.RequestError)
                 assert caught.value.request.url == server.url  # type: ignore[attr-defined]
         assert len(server.requests) == 1
+        assert [event.reason for event in plugin.denials] == ["revoked: incident 42"] * 2
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n"])
