@@ -79,7 +79,7 @@ async def test_whatever_happens_to_exchanges_no_place_is_lost() -> None:
 
         await asyncio.gather(*[one(number) for number in range(200)])
         assert len(pool._open) <= 3
-        held = [await pool.send(_exchange(pool=1)) for _ in range(3)]
+        held = [await pool.send(_exchange(pool=30)) for _ in range(3)]
         assert len(pool._open) == 3
         for connection in held:
             pool.give_back(connection)
