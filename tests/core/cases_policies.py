@@ -246,6 +246,27 @@ def subprocesses_inherit() -> Any:
     return [done.stdout, done.returncode != 0, refused(lambda: os.kill(os.getppid(), 0))]
 
 
+def a_child_is_confined_anew() -> Any:
+    """A child inherits the filter; confining it closes its own descriptors all the same."""
+    wanted = Confinement(subprocess=True, readable=("/proc", "/"))
+    confine(wanted)
+    back, out = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(out, 1)
+        report = confine(wanted)
+        os.write(1, f"{report.repeated} {report.descriptors}".encode())
+        os._exit(0)
+    os.close(out)
+    os.waitpid(child, 0)
+    return os.read(back, 100).decode()
+
+
+def strict_hides_the_parents_environment() -> Any:
+    apply_policy(STRICT)
+    return refused(lambda: open(f"/proc/{os.getppid()}/environ").close())
+
+
 def namespaces() -> Any:
     wanted = Confinement(namespaces=frozenset({"user", "net", "mount"}), may_degrade=frozenset())
     with contextlib.suppress(SandboxError):
@@ -288,6 +309,8 @@ CASES = {
         python_goes_on,
         tcp_ports,
         subprocesses_inherit,
+        a_child_is_confined_anew,
+        strict_hides_the_parents_environment,
         namespaces,
         become_another_user,
     )

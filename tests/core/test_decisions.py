@@ -13,6 +13,7 @@ from nyx_core.sandbox import Confinement, Limit, Network, ResourceLimits, RunAs,
 from nyx_core.sandbox.policies import confinement_for
 
 MIB = 1024 * 1024
+PID_MAX = 4_194_303
 ASKED = Limit(64 * MIB, 128 * MIB)
 
 
@@ -114,18 +115,19 @@ def test_the_settings_of_a_cgroup() -> None:
 def test_the_mark_carries_axes_and_digest(closed: frozenset[str]) -> None:
     """What a filter answers is what `posture_from` reads back."""
     digest = Confinement().digest()
-    chunks = chunks_of(closed, digest)
+    chunks = chunks_of(closed, digest, PID_MAX)
     assert all(2048 <= chunk <= 4095 for chunk in chunks)
-    posture = posture_from(chunks.__getitem__)
+    posture = posture_from(chunks.__getitem__, PID_MAX)
     assert posture.closed == closed
     assert digest.startswith(posture.digest)
     assert len(posture.digest) == 11
+    assert posture_from(chunks.__getitem__, 1) == (closed, "")  # a child inherits what is closed, and no more
 
 
 @pytest.mark.parametrize("number", [0, 1, 22, 38, 2047])
 def test_an_ordinary_errno_is_no_mark(number: int) -> None:
     """A kernel without the filter, or another filter, marks nothing."""
-    posture = posture_from(lambda _chunk: number)
+    posture = posture_from(lambda _chunk: number, PID_MAX)
     assert (posture.closed, posture.digest) == (frozenset(), "")
 
 

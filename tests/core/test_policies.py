@@ -172,6 +172,18 @@ def test_subprocesses_run_under_the_same_rules(uid: int) -> None:
 
 
 @EVERYONE
+def test_a_child_is_confined_anew(uid: int) -> None:
+    """What a child inherits is no proof that its own descriptors were closed: it is not taken for a repetition."""
+    assert value(uid, "a_child_is_confined_anew") == "False (0, 1, 2)"
+
+
+@EVERYONE
+def test_strict_hides_other_processes(uid: int) -> None:
+    """Reading is free under STRICT, but not the environment of a process outside."""
+    assert value(uid, "strict_hides_the_parents_environment") == "PermissionError 13"
+
+
+@EVERYONE
 def test_namespaces_can_be_asked_for(uid: int) -> None:
     """User, mount and network namespaces are entered where the kernel lets users make them."""
     state, reason = value(uid, "namespaces")

@@ -196,6 +196,8 @@ def test_arguments_decide(name: str, arguments: tuple[int, ...], allowed: bool) 
         ("sendto", (3, 0, 0, 0x2000_0000), False),
         ("sendmsg", (3, 0, 0x2000_0000), False),
         ("sendmsg", (3, 0, 0x4000), True),
+        ("setsockopt", (3, 6, 1), True),
+        ("setsockopt", (3, 6, 31), False),
     ],
 )
 def test_tcp_alone(name: str, arguments: tuple[int, ...], allowed: bool) -> None:
