@@ -27,7 +27,7 @@ REMEMBERED = 4096
 
 _LONGEST_REMEMBERED = 1024
 _PORTS_REMEMBERED = 16
-_NO_NAMES = ("", ".", "..")
+_NO_NAMES = frozenset({"", ".", ".."})
 
 Denied = TypeVar("Denied", bound=SandboxDenied)
 

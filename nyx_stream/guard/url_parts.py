@@ -64,13 +64,21 @@ def read_url(url: object) -> UrlParts:
     raise UrlError(f"a URL is a str or an httpx.URL, not {type(url).__name__}")
 
 
+_URL_CLASSES: dict[type, bool] = {}
+
+
 def is_url(url: object) -> bool:
     """Tells whether `url` is exactly a `URL` of `httpx` or `httpx2`; imports neither."""
     kind = type(url)
-    return any(
-        (module := sys.modules.get(name)) is not None and kind is getattr(module, "URL", None)
-        for name in ("httpx", "httpx2")
-    )
+    return _URL_CLASSES.get(kind) or (kind.__name__ == "URL" and _is_url_class(kind))
+
+
+def _is_url_class(kind: type) -> bool:
+    modules = (sys.modules.get(name) for name in ("httpx", "httpx2"))
+    if any(module is not None and kind is getattr(module, "URL", None) for module in modules):
+        _URL_CLASSES[kind] = True
+        return True
+    return False
 
 
 def _read_text(text: str) -> UrlParts:
@@ -78,6 +86,9 @@ def _read_text(text: str) -> UrlParts:
 
     if len(text) > LONGEST_URL:
         raise UrlError(f"the URL is longer than {LONGEST_URL} characters")
+    # A browser strips the one and takes the other for a slash.
+    if text != text.strip() or "\\" in text.partition("?")[0]:
+        raise UrlError("white space around a URL and a backslash in it are refused: readers disagree on both")
     host = _strict_host(text)
     try:
         url = httpx.URL(text)

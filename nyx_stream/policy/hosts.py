@@ -73,7 +73,7 @@ def canonical_address(text: str) -> str:
 
 def is_address(host: str) -> bool:
     """Tells whether a canonical host is an address. A canonical name never ends in a digits-only label."""
-    return ":" in host or host[host.rfind(".") + 1 :].isdigit()
+    return ":" in host or (host[-1] <= "9" and host[host.rfind(".") + 1 :].isdigit())
 
 
 def address_number(host: str) -> tuple[int, int]:

@@ -1,0 +1,143 @@
+"""The way every operation takes: the lease; the guard, on the text, before any system call; and, in one
+thread hop, the system below the granted directory, with a judge on what the path really led to. One audit
+event tells the outcome.
+
+Knows neither files nor their content: it is given the work to do.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from nyx_core.beneath import EscapesRoot, Judge, NotPlain, Root
+from nyx_stream.attribution import as_host
+from nyx_stream.capabilities.files.grounds import Grounds, GroundsClosed
+from nyx_stream.capabilities.files.judging import Access, Bench, Refused
+from nyx_stream.capabilities.lease import Lease
+from nyx_stream.errors import FilesystemDenied, Revoked
+from nyx_stream.guard import Decision, SandboxGuard, path_text
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where to work: `path` below `root`, and the judge of what it leads to (`None` if no rule can refuse
+    it).
+
+    `given` is the path as the plugin gave it, fit to be shown to it.
+    """
+
+    root: Root
+    path: str
+    given: str
+    judge: Judge | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One path of an operation that the guard allowed by its text."""
+
+    given: str
+    prefix: str
+    below: str
+    decision: Decision
+
+
+class Gate:
+    """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any
+    more."""
+
+    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease")
+
+    def __init__(self, guard: SandboxGuard, lease: Lease, bench: Bench) -> None:
+        self._guard = guard
+        self._lease = lease
+        self._bench = bench
+        self._grounds = Grounds()
+        self._closed = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing passes any more."""
+        return self._closed or self._lease.ended
+
+    def bind(self, prefix: str) -> None:
+        """Opens a granted prefix now, so that the grant is the directory that stands there now."""
+        self._grounds.bind(prefix)
+
+    def close(self) -> None:
+        """Lets nothing pass any more."""
+        self._closed = True
+        self._grounds.close()
+
+    def error(self, action: str = "use", target: str = "") -> Revoked:
+        """The error for an operation after the end of the lease, or after `close`."""
+        if self._lease.ended:
+            return self._lease.error(action, target)
+        decision = Decision(False, None, "the files capability is closed")
+        return self._guard.denial(Revoked, "files", action, target, decision)
+
+    async def perform(
+        self, action: str, access: Access, paths: Sequence[object], work: Callable[[Sequence[Site]], T]
+    ) -> T:
+        """Runs `work` in a thread if everything allows it.
+
+        Raises:
+            Revoked: the lease has ended.
+            FilesystemDenied: a rule or the place itself refuses; audited.
+            OSError: what the system says about a path that is granted.
+        """
+        # The only reading of the plugin's path objects.
+        texts = [path_text(path) for path in paths]
+        target = " -> ".join(texts)
+        if self.ended:
+            raise self.error(action, target)
+        steps = [self._decide(action, access, text) for text in texts]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._run, action, access, target, steps, work)
+
+    def _decide(self, action: str, access: Access, text: str) -> _Step:
+        mode = "r" if access == "read" else "rw"
+        verdict = self._guard.judge_path(text, mode)
+        if verdict.prefix is None or not verdict.decision.allowed:
+            self._guard.record("files", action, text, verdict.decision)
+            raise self._guard.path_error(verdict, action, text, mode)
+        refusal = self._bench.refuses_text(verdict.path, access)
+        if refusal is not None:
+            raise self._denied(action, text, refusal)
+        return _Step(text, verdict.prefix.prefix, verdict.below, verdict.decision)
+
+    def _run(
+        self, action: str, access: Access, target: str, steps: Sequence[_Step], work: Callable[[Sequence[Site]], T]
+    ) -> T:
+        decision = steps[-1].decision
+        try:
+            with as_host(), self._grounds.use(*(step.prefix for step in steps)) as roots:
+                sites = [
+                    Site(root, step.below, step.given, self._bench.judge(step.prefix, access))
+                    for root, step in zip(roots, steps, strict=True)
+                ]
+                return work(sites)
+        except EscapesRoot:
+            decision = Decision(False, decision.rule, f"it leads out of {decision.rule}")
+            raise self._denial(action, target, decision) from None
+        except NotPlain:
+            decision = Decision(False, decision.rule, "it is neither a regular file nor a directory")
+            raise self._denial(action, target, decision) from None
+        except Refused as refused:
+            decision = refused.decision
+            raise self._denial(action, target, decision) from None
+        except GroundsClosed:
+            decision = Decision(False, None, "the files capability is closed")
+            raise self.error(action, target) from None
+        finally:
+            self._guard.record("files", action, target, decision)
+
+    def _denied(self, action: str, target: str, decision: Decision) -> FilesystemDenied:
+        self._guard.record("files", action, target, decision)
+        return self._denial(action, target, decision)
+
+    def _denial(self, action: str, target: str, decision: Decision) -> FilesystemDenied:
+        return self._guard.denial(FilesystemDenied, "files", action, target, decision)

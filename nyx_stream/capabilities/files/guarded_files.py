@@ -1,0 +1,252 @@
+"""The object that a plugin knows as `self.files`. What an operation may do, `gate` decides; here is what it
+does."""
+
+import asyncio
+import contextlib
+import encodings
+import errno
+import io
+import os
+import stat
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+from aiofiles.base import AiofilesContextManager
+
+from nyx_core import beneath
+from nyx_stream.capabilities.files.gate import Gate, Site
+from nyx_stream.capabilities.files.judging import Access, Bench
+from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
+from nyx_stream.capabilities.files.whole import read_whole
+from nyx_stream.capabilities.lease import Lease
+from nyx_stream.guard import SandboxGuard, path_text
+from nyx_stream.policy import NO_PLACES, Limits, Places
+
+Path = str | os.PathLike[str]
+
+
+Sites = Sequence[Site]
+
+
+class Listing:
+    """The entries of a directory, read when it is awaited or iterated."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[], Coroutine[Any, Any, list[str]]]) -> None:
+        self._read = read
+
+    def __await__(self) -> Generator[Any, Any, list[str]]:
+        return self._read().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for entry in await self._read():
+            yield entry
+
+
+class GuardedFiles:
+    """Files below the granted prefixes.
+
+    A relative path is relative to `$DATA`. A path is read once; links inside a prefix are followed,
+    physically.
+
+    Every operation raises:
+        FilesystemDenied: no rule grants it, a rule denies it, or it leads out of what is granted. Audited.
+        Revoked: the lease has ended.
+        OSError: what the system says about a path that is granted: FileNotFoundError, ELOOP, …
+
+    Args:
+        guard: decides.
+        lease: ends everything when it is revoked; `close` does the same for this object.
+        limits: `read_bytes` and `open_files` of the grant; those of the guard's policy by default.
+        places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
+        protected: absolute paths that plugin code is imported from; nothing in them is ever written.
+    """
+
+    __slots__ = ("_files", "_gate", "_lease", "_limits", "_release")
+
+    def __init__(
+        self,
+        guard: SandboxGuard,
+        lease: Lease,
+        *,
+        limits: Limits | None = None,
+        places: Places = NO_PLACES,
+        protected: Iterable[str] = (),
+    ) -> None:
+        self._lease = lease
+        self._limits = guard.policy.limits if limits is None else limits
+        self._gate = Gate(guard, lease, Bench(guard, places, protected))
+        self._files = OpenFiles(lease, self._limits.open_files)
+        self._release = lease.hold(self._end)
+        for rule in guard.policy.bind(places).paths:
+            self._gate.bind(rule.prefix)
+
+    def close(self) -> None:
+        """Ends every open file and refuses every further operation. Called on the event loop's thread."""
+        self._release()
+        self._end()
+
+    def open(
+        self,
+        file: Path,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        closefd: bool = True,
+        *,
+        loop: AbstractEventLoop | None = None,
+        executor: Executor | None = None,
+    ) -> AiofilesContextManager[Any]:
+        """Opens a regular file: `async with files.open(…) as f` or `f = await files.open(…)`.
+
+        Takes what `aiofiles.open` takes, except an opener, and gives the same objects.
+
+        Raises:
+            ValueError, TypeError, LookupError: wrong arguments, as the built-in `open`; nothing was opened.
+            LimitExceeded: `open_files` of the grant are open.
+        """
+        if not closefd:
+            raise ValueError("cannot use closefd=False with a file name")
+        if type(mode) is not str:
+            raise TypeError(f"mode must be a str, not {type(mode).__name__}")
+        # A codec is code that runs when the file is opened, and the opening runs as the host.
+        if encoding is not None and encodings.search_function(encoding) is None:
+            raise LookupError(f"unknown encoding: {encoding}")
+        layers = partial(io.open, mode=mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
+        return AiofilesContextManager(self._open(file, mode, layers, loop, executor))
+
+    async def read_bytes(self, path: Path) -> bytes:
+        """The content of a file. Raises `LimitExceeded` if it has more than `read_bytes` of the grant."""
+        work = partial(read_whole, limit=self._limits.read_bytes, plugin=self._lease.plugin)
+        return await self._gate.perform("read", "read", [path], lambda sites: work(sites[0]))
+
+    async def read_text(self, path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The content of a file as text, line ends as they are."""
+        return (await self.read_bytes(path)).decode(encoding, errors)
+
+    async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
+        """Replaces a file atomically, or creates it, and returns its size: a reader sees the old or the new
+        content."""
+        content = bytes(data)
+
+        def write(sites: Sites) -> int:
+            beneath.replace_file(sites[0].root, sites[0].path, content, sites[0].judge)
+            return len(content)
+
+        return await self._gate.perform("write", "write", [path], write)
+
+    async def write_text(self, path: Path, data: str, encoding: str = "utf-8", errors: str = "strict") -> int:
+        """Replaces a file by text, as `write_bytes` does, and returns the number of characters."""
+        await self.write_bytes(path, data.encode(encoding, errors))
+        return len(data)
+
+    async def stat(self, path: Path) -> os.stat_result:
+        """The status of what the path leads to."""
+        return await self._gate.perform("stat", "read", [path], _status)
+
+    async def exists(self, path: Path) -> bool:
+        """Whether the path leads to something. A path that is not granted raises, whatever is there."""
+        try:
+            await self.stat(path)
+        except OSError as error:
+            # What pathlib.Path.exists takes for "no"; a denial has an errno of its own.
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+        return True
+
+    def iterdir(self, path: Path = ".") -> "Listing":
+        """The entries of a directory: `async for entry in files.iterdir(p)`, or `await` for all as a list.
+
+        Each is `path` joined with a name, fit to be passed to the other operations; the order is the
+        system's.
+        """
+        return Listing(partial(self._list, path))
+
+    async def mkdir(self, path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Makes a directory; the arguments are those of `pathlib.Path.mkdir`."""
+        work = partial(_make_directory, mode=mode, parents=parents, exist_ok=exist_ok)
+        await self._gate.perform("mkdir", "write", [path], lambda sites: work(sites[0]))
+
+    async def rename(self, source: Path, target: Path) -> None:
+        """Gives a file, link or directory another name, and replaces what stood there, as rename(2) does."""
+
+        def rename(sites: Sites) -> None:
+            old, new = sites
+            beneath.rename((old.root, old.path), (new.root, new.path), (old.judge, new.judge))
+
+        await self._gate.perform("rename", "move", [source, target], rename)
+
+    async def remove(self, path: Path, *, tree: bool = False) -> None:
+        """Removes a file, a link or an empty directory; with `tree` a directory and all that is in it."""
+        work = beneath.remove_tree if tree else beneath.remove
+        await self._gate.perform(
+            "remove", "move", [path], lambda sites: work(sites[0].root, sites[0].path, sites[0].judge)
+        )
+
+    async def _open(
+        self,
+        file: Path,
+        mode: str,
+        layers: Callable[..., File],
+        loop: AbstractEventLoop | None,
+        executor: Executor | None,
+    ) -> Any:
+        writes = not {"w", "x", "a", "+"}.isdisjoint(mode)
+        handover = Handover()
+
+        def work(sites: Sites) -> File:
+            site = sites[0]
+
+            # The built-in `open` checks the mode, and what does not go with it, before it asks for a descriptor.
+            def opener(_: str, flags: int) -> int:
+                return beneath.open_file(site.root, site.path, flags, judge=site.judge)
+
+            return handover.give(layers(site.given, opener=opener))
+
+        access: Access = "write" if writes else "read"
+        with self._files.room():
+            try:
+                opened = await self._gate.perform(access, access, [file], work)
+            except asyncio.CancelledError:
+                handover.abandon()
+                raise
+            if self._gate.ended:
+                handover.abandon()
+                raise self._gate.error(access)
+            return self._files.admit(opened, loop, executor)
+
+    async def _list(self, path: Path) -> list[str]:
+        text = path_text(path)
+        names = await self._gate.perform("list", "read", [text], _names)
+        return names if text == "." else [os.path.join(text, name) for name in names]
+
+    def _end(self) -> None:
+        self._gate.close()
+        self._files.end(self._gate.error)
+
+
+def _status(sites: Sites) -> os.stat_result:
+    return beneath.status(sites[0].root, sites[0].path, sites[0].judge)
+
+
+def _names(sites: Sites) -> list[str]:
+    return beneath.list_directory(sites[0].root, sites[0].path, sites[0].judge)
+
+
+def _make_directory(site: Site, mode: int, parents: bool, exist_ok: bool) -> None:
+    above = [cut for cut in range(len(site.path)) if site.path[cut] == "/" and site.path[:cut].strip("/.")]
+    for cut in above if parents else ():
+        with contextlib.suppress(FileExistsError):
+            beneath.make_directory(site.root, site.path[:cut], judge=site.judge)
+    try:
+        beneath.make_directory(site.root, site.path, mode, site.judge)
+    except FileExistsError:
+        if not exist_ok or not stat.S_ISDIR(beneath.status(site.root, site.path, site.judge).st_mode):
+            raise

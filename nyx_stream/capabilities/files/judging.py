@@ -1,0 +1,116 @@
+"""What the text cannot tell: whether the place that a path really led to is denied, or is plugin code.
+
+Asks the system once per policy where the deny rules lead to. Knows nothing of leases and files.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from nyx_core.beneath import Judge
+from nyx_core.beneath.text import NATIVE, fold, normalise
+from nyx_stream.guard import Decision, SandboxGuard
+from nyx_stream.policy import Mode, Places, SandboxPolicy
+
+Access = Literal["read", "write", "move"]
+"""`move` changes a name, and with a directory's name the place of all that lies below it."""
+
+_GONE = " (deleted)"  # what Linux appends to the path of a descriptor without a name (proc_pid_fd(5))
+
+
+class Refused(Exception):
+    """A judge's answer; carried to where it is audited and becomes the plugin's error."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        super().__init__(decision.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """What was found out about one policy: its deny rules by where they lead to, and which prefixes are
+    granted as a whole, by prefix and mode."""
+
+    policy: SandboxPolicy
+    denied: dict[str, str]
+    whole: dict[tuple[str, Mode], bool]
+
+
+class Bench:
+    """Makes the judges of one capability. Used by many threads.
+
+    Args:
+        guard: whose rules hold.
+        places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
+        protected: absolute paths that plugin code is imported from; nothing in them is ever written.
+    """
+
+    __slots__ = ("_guard", "_places", "_protected", "_sheet")
+
+    def __init__(self, guard: SandboxGuard, places: Places, protected: Iterable[str]) -> None:
+        self._guard = guard
+        self._places = places
+        self._protected = frozenset(_key(path) for given in protected for path in (given, os.path.realpath(given)))
+        self._sheet: _Sheet | None = None
+
+    def refuses_text(self, path: str, access: Access) -> Decision | None:
+        """The refusal to write where plugin code is imported from, by an absolute path's text, or `None`."""
+        if access != "read" and any(_touches(own, _key(path), access) for own in self._protected):
+            return Decision(False, None, "plugin code is imported from there, so it is never written")
+        return None
+
+    def judge(self, prefix: str, access: Access) -> Judge | None:
+        """The judge for an operation below `prefix`; `None` if no rule could refuse what is opened there."""
+        mode: Mode = "r" if access == "read" else "rw"
+        sheet = self._current_sheet()
+        whole = sheet.whole.get((prefix, mode))
+        if whole is None:
+            whole = sheet.whole[prefix, mode] = self._guard.decide_path(prefix, mode).allowed
+        if whole and not sheet.denied and (access == "read" or not self._protected):
+            return None
+
+        def judge(below: str, absolute: str) -> None:
+            text = os.path.join(prefix, below) if below else prefix
+            # A link may lead from what the plugin asked for to what it did not, below one prefix of the
+            # policy.
+            decision = self._guard.decide_path(text, mode)
+            if not decision.allowed:
+                raise Refused(decision)
+            for place in {text, absolute, text.removesuffix(_GONE), absolute.removesuffix(_GONE)}:
+                self._refuse(normalise(place), access, sheet.denied)
+
+        return judge
+
+    def _refuse(self, place: str, access: Access, denied: dict[str, str]) -> None:
+        ask = self._guard.denies_below if access == "move" else self._guard.is_denied_path
+        rule = ask(place)
+        if rule is None:
+            key = _key(place)
+            rule = next((text for own, text in denied.items() if _touches(own, key, access)), None)
+        if rule is not None:
+            raise Refused(Decision(False, rule, f"it leads to what the rule {rule} denies"))
+        if (decision := self.refuses_text(place, access)) is not None:
+            raise Refused(decision)
+
+    def _current_sheet(self) -> _Sheet:
+        policy, sheet = self._guard.policy, self._sheet
+        if sheet is None or sheet.policy is not policy:
+            # A rule that names a link denies what the link leads to as well.
+            rules = policy.bind(self._places).denied_paths
+            denied = {_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}
+            sheet = self._sheet = _Sheet(policy, denied, {})
+        return sheet
+
+
+def _key(path: str) -> str:
+    return fold(normalise(path), NATIVE)
+
+
+def _touches(own: str, key: str, access: Access) -> bool:
+    """Whether `key` is `own` or lies in it, or, for a move, contains it."""
+    return _covers(own, key) or (access == "move" and _covers(key, own))
+
+
+def _covers(directory: str, key: str) -> bool:
+    return key == directory or key.startswith(directory.rstrip(os.sep) + os.sep)

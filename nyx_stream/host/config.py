@@ -1,0 +1,125 @@
+"""The host file `nyx.toml`: which plugins, from where, at which level, under which policy. Starts nothing."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints
+
+from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem
+from nyx_stream.host.discovery import find
+from nyx_stream.isolation.seam import Level, PluginSource
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.config_file import ConfigFile, Table
+
+OnFail: TypeAlias = Literal["restart", "disable", "abort"]
+"""What follows when a plugin fails: it is started again, it stays failed, or the host ends with its error."""
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class PluginTable(Table):
+    """One plugin."""
+
+    source: _Text = Field(alias="from", description="A plugin folder, or the id of an installed plugin.")
+    isolation: Level = "inline"
+    policy: _Text | None = Field(default=None, description="A policy file. Without one, nothing is granted.")
+    on_fail: OnFail = "disable"
+
+
+class HostFile(Table):
+    """A Nyx host: relative paths are below the folder of this file."""
+
+    audit: _Text | None = Field(default=None, description="File of the audit log.")
+    data_dir: _Text | None = Field(default=None, description="Directory below which each plugin has its own.")
+    tripwire: bool = True
+    plugins: list[PluginTable] = Field(default=[])
+
+
+@dataclass(frozen=True, slots=True)
+class PluginOrder:
+    """A plugin that is to be loaded."""
+
+    source: PluginSource
+    policy: SandboxPolicy
+    isolation: Level
+    on_fail: OnFail
+    policy_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """A host file as values; its paths are absolute."""
+
+    audit: str | None
+    data_dir: str | None
+    tripwire: bool
+    plugins: Sequence[PluginOrder]
+
+
+def read_config(path: str | os.PathLike[str]) -> HostConfig:
+    """Reads a host file, the policies it names and the manifests of its plugins.
+
+    Raises:
+        PolicyError: with every fault of all of them, each with file and line.
+        OSError: the host file cannot be read.
+    """
+    text = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(text))
+    file = ConfigFile(text, HostFile)
+    below: list[Problem] = []
+    orders: list[PluginOrder] = []
+    for index, table in enumerate(file.values.plugins):
+        source = _source(file, index, table, folder, below)
+        policy = _policy(file, index, table, folder, below)
+        if source is None or policy is None:
+            continue
+        if any(order.source.manifest.id == source.manifest.id for order in orders):
+            file.fault(("plugins", index, "from"), f"a second plugin with the id {source.manifest.id}")
+        policy_file = os.path.join(folder, table.policy) if table.policy is not None else None
+        orders.append(PluginOrder(source, policy, table.isolation, table.on_fail, policy_file))
+    _finish(file, below)
+    values = file.values
+    return HostConfig(
+        audit=os.path.join(folder, values.audit) if values.audit is not None else None,
+        data_dir=os.path.join(folder, values.data_dir) if values.data_dir is not None else None,
+        tripwire=values.tripwire,
+        plugins=tuple(orders),
+    )
+
+
+def _source(
+    file: ConfigFile[HostFile], index: int, table: PluginTable, folder: str, below: list[Problem]
+) -> PluginSource | None:
+    beside = os.path.join(folder, table.source)
+    try:
+        return find(beside if os.path.isdir(beside) else table.source)
+    except ManifestError as error:
+        below.extend(error.problems)
+    except PluginError as error:
+        file.fault(("plugins", index, "from"), error.message)
+    return None
+
+
+def _policy(
+    file: ConfigFile[HostFile], index: int, table: PluginTable, folder: str, below: list[Problem]
+) -> SandboxPolicy | None:
+    if table.policy is None:
+        return SandboxPolicy.locked_down()
+    try:
+        return SandboxPolicy.from_toml(os.path.join(folder, table.policy))
+    except PolicyError as error:
+        below.extend(error.problems)
+    except OSError as error:
+        file.fault(("plugins", index, "policy"), f"{table.policy} cannot be read: {error.strerror}")
+    return None
+
+
+def _finish(file: ConfigFile[HostFile], below: list[Problem]) -> None:
+    try:
+        file.finish()
+    except PolicyError as error:
+        raise PolicyError([*error.problems, *below]) from None
+    if below:
+        raise PolicyError(below)

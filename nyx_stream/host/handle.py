@@ -1,0 +1,122 @@
+"""What `PluginHost.load` returns: one plugin, as its host sees it. Stays valid through reloads."""
+
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nyx_stream.errors import PluginStateError
+from nyx_stream.host.bind import bind
+from nyx_stream.host.entry import Entry
+from nyx_stream.host.lifecycle import State
+from nyx_stream.host.status import PluginStats, PluginStatus
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.grant import Grant
+
+if TYPE_CHECKING:
+    from nyx_stream.host.plugin_host import PluginHost
+
+_T = TypeVar("_T")
+
+
+class Handle:
+    """One loaded plugin."""
+
+    __slots__ = ("_entry", "_host")
+
+    def __init__(self, host: "PluginHost", entry: Entry) -> None:
+        self._host = host
+        self._entry = entry
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id} {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """The plugin's id."""
+        return self._entry.id
+
+    @property
+    def state(self) -> State:
+        """Where the plugin stands."""
+        return self._entry.state
+
+    @property
+    def methods(self) -> Mapping[str, bool]:
+        """The exported methods by name: whether each is a stream."""
+        return self._entry.alive().methods
+
+    @property
+    def grant(self) -> Grant:
+        """What the plugin asked for and what it was granted. Raises `PluginStateError` before it was started."""
+        if self._entry.grant is None:
+            raise PluginStateError(self.id, "it has no grant yet")
+        return self._entry.grant
+
+    @property
+    def status(self) -> PluginStatus:
+        """The plugin's line of the host's listing, with the traceback if it failed."""
+        return self._entry.status()
+
+    def stats(self) -> PluginStats:
+        """Returns what happened since the plugin was loaded."""
+        return self._entry.stats(audited=self._host.audited)
+
+    def call(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        """Calls an exported method; `await` gives its result.
+
+        Arguments and result are validated from the method's annotations. The call runs in the calling task, so that
+        cancelling that task cancels the call. Waiting for room counts towards the timeout of the grant.
+
+        Raises:
+            UnknownMethod, InvalidArguments: the caller is at fault; nothing was started.
+            PluginBusy: too many calls wait already; nothing was started.
+            PluginTimeout: the call outlived `call_timeout` and was cancelled.
+            PluginCallError, InvalidResult: the plugin is at fault. The cause is chained.
+            SandboxDenied: the plugin ran into its guard and did not catch it.
+            PluginCrashed: the plugin has failed, or failed during the call. The cause is chained.
+            PluginStateError: the plugin is not running, or was stopped during the call.
+        """
+        return (self._entry.supervisor or self._entry.alive()).call(method, arguments)
+
+    def stream(self, method: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
+        """Calls an exported asynchronous generator: `async for item in handle.stream("method")`.
+
+        Each item is validated, and `call_timeout` bounds each step. A stream counts as one running call until it
+        ends: leave it by its end, or close it (`contextlib.aclosing`). Raises as `call`, in the first step.
+        """
+        return self._entry.alive().stream(method, arguments)
+
+    def bind(self, protocol: Callable[..., _T]) -> _T:
+        """Returns an object with the methods of a `Protocol` class, statically typed as that protocol.
+
+        An `async def` method becomes `call`, a `def` that returns an `AsyncIterator` becomes `stream`. Results are
+        validated against the protocol too.
+
+        Raises:
+            UnknownMethod: the plugin lacks a method of the protocol, or one is a stream where the other is not.
+        """
+        return bind(self, protocol)
+
+    async def update_policy(self, policy: SandboxPolicy | str | os.PathLike[str]) -> None:
+        """Puts another policy in force, without a gap: the next check sees the whole new policy.
+
+        Raises:
+            PolicyError: the policy file is wrong; the old policy stays in force.
+        """
+        await self._host._update_policy(self._entry, policy)
+
+    async def revoke(self, capability: str, *, reason: str) -> None:
+        """Takes one capability back, `"http"` or `"files"`, with everything held through it, until a reload.
+
+        Raises:
+            LookupError: there is no such capability.
+            PluginError: the plugin is not running.
+        """
+        self._host._revoke(self._entry, capability, reason)
+
+    async def reload(self) -> None:
+        """Stops the plugin, reads manifest and code again, and starts it under the same policy.
+
+        Raises as `PluginHost.load`; the plugin is then failed.
+        """
+        await self._host._reload(self._entry)

@@ -1,0 +1,347 @@
+"""The host: loads plugins under policies, keeps them, and leaves nothing behind. No state outside the object."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
+from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.host.config import HostConfig, OnFail, PluginOrder, read_config
+from nyx_stream.host.data_dir import default_data_dir, make_private
+from nyx_stream.host.discovery import find
+from nyx_stream.host.entry import Entry, unreadable
+from nyx_stream.host.handle import Handle
+from nyx_stream.host.lifecycle import Event
+from nyx_stream.host.restart import Restarts
+from nyx_stream.host.status import PluginStatus
+from nyx_stream.host.supervisor import Supervisor
+from nyx_stream.isolation.inline import InlineLevel
+from nyx_stream.isolation.provision import Shared
+from nyx_stream.isolation.seam import CAPABILITIES, Assignment, Level, LevelFactory
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.grant import Grant
+
+if TYPE_CHECKING:
+    from nyx_stream.capabilities.http import Network
+
+_log = logging.getLogger("nyx.host")
+
+_CONFIG = HostConfig(audit=None, data_dir=None, tripwire=True, plugins=())
+
+
+class PluginHost:
+    """An asynchronous context manager that holds plugins. Many may live side by side.
+
+    Args:
+        audit: path of the audit log, or an `AuditSink`, or `None`.
+        data_dir: below it each plugin has its private directory; a directory of the user by default.
+        tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
+        network: how the HTTP capability reaches the network; for tests and special hosts.
+    """
+
+    def __init__(
+        self,
+        *,
+        audit: str | os.PathLike[str] | AuditSink | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        tripwire: bool = True,
+        network: "Network | None" = None,
+    ) -> None:
+        self._audit = audit
+        self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
+        self._shared = Shared(network)
+        self._tripwire = tripwire
+        self._orders: tuple[PluginOrder, ...] = ()
+        self._log: AuditLog | None = None
+        self._sink: AuditSink | None = None
+        self._levels: dict[Level, LevelFactory] = {}
+        self._entries: dict[str, Entry] = {}
+        self._handles: dict[str, Handle] = {}
+        self._unreadable: dict[str, PluginStatus] = {}
+        self._restarts = Restarts(self._start)
+        self._owner: asyncio.Task[Any] | None = None
+        self._abort: BaseException | None = None
+        self._open = False
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], *, network: "Network | None" = None) -> Self:
+        """Returns a host for a host file; entering it loads the plugins listed there.
+
+        Raises:
+            PolicyError: with every fault of the file, and of the policies and manifests that it names.
+            OSError: the file cannot be read.
+        """
+        config = read_config(path)
+        host = cls(audit=config.audit, data_dir=config.data_dir, tripwire=config.tripwire, network=network)
+        host._orders = tuple(config.plugins)
+        return host
+
+    @property
+    def plugins(self) -> Mapping[str, PluginStatus]:
+        """Every plugin that was asked for and not unloaded, by id; failed ones with their traceback."""
+        return self._unreadable | {name: entry.status() for name, entry in self._entries.items()}
+
+    @property
+    def audited(self) -> bool:
+        """Whether decisions are recorded, and so counted."""
+        return self._sink is not None
+
+    def __getitem__(self, plugin: str) -> Handle:
+        """Returns the handle of a plugin by its id. Raises `PluginNotFound`, a `LookupError`."""
+        if plugin not in self._handles:
+            raise PluginNotFound(plugin, "is not loaded")
+        return self._handles[plugin]
+
+    async def load(
+        self,
+        plugin: str | os.PathLike[str],
+        *,
+        policy: SandboxPolicy | str | os.PathLike[str] | None = None,
+        isolation: Level = "inline",
+        on_fail: OnFail = "disable",
+    ) -> Handle:
+        """Loads a plugin and returns when it takes calls. Loading a running plugin again returns the same handle.
+
+        Args:
+            plugin: a plugin folder, or the id of an installed plugin.
+            policy: what is granted, or a policy file. Without one, nothing is.
+            isolation: where it runs.
+            on_fail: what follows when it crashes later.
+
+        Raises:
+            PluginNotFound: there is no such plugin.
+            ManifestError, PolicyError: a file is wrong.
+            PluginLoadError, PluginSetupError: its code does not import, or its `setup` raised; it stays listed.
+            PluginStateError: it is loaded already from another folder, or under another policy or level.
+        """
+        factory = self._level(plugin, isolation)
+        try:
+            source = await asyncio.to_thread(find, plugin)
+        except (ManifestError, PluginLoadError) as error:
+            status = unreadable(plugin, isolation, error)
+            self._unreadable[status.id] = status
+            raise
+        given, policy_file = await _read_policy(policy)
+        name = source.manifest.id
+        self._unreadable.pop(name, None)
+        self._unreadable.pop(os.path.basename(source.folder), None)
+        entry = self._entries.get(name)
+        if entry is None:
+            data = os.path.join(self._data_dir or default_data_dir(), name)
+            entry = Entry(source, given or SandboxPolicy.locked_down(), isolation, on_fail, data, policy_file)
+            self._entries[name] = entry
+            self._handles[name] = Handle(self, entry)
+        async with entry.changing:
+            _must_agree(entry, source.folder, given, isolation)
+            if entry.over:
+                entry.source, entry.on_fail = source, on_fail
+                if given is not None:
+                    entry.policy, entry.policy_file = given, policy_file
+                await self._start(entry, factory)
+        return self._handles[name]
+
+    async def unload(self, plugin: str) -> None:
+        """Stops a plugin and forgets it. Raises `PluginNotFound` for one that is not listed."""
+        if self._unreadable.pop(plugin, None) is not None and plugin not in self._entries:
+            return
+        entry = self._entries.get(plugin)
+        if entry is None:
+            raise PluginNotFound(plugin, "is not loaded")
+        self._restarts.forget(entry)
+        async with entry.changing:
+            if entry.supervisor is not None:
+                await entry.supervisor.stop()
+            if self._entries.get(plugin) is entry:
+                del self._entries[plugin], self._handles[plugin]
+        self._record(plugin, "unload", entry.source.folder)
+
+    async def __aenter__(self) -> Self:
+        if self._open:
+            raise RuntimeError("this host is in use already")
+        self._owner = asyncio.current_task()
+        self._open_audit()
+        self._levels = {"inline": InlineLevel(tripwire=self._tripwire, shared=self._shared)}
+        self._open = True
+        try:
+            for order in self._orders:
+                await self._load_order(order)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+        if self._abort is not None and self._owner is not None:
+            abort, self._abort = self._abort, None
+            if self._owner.uncancel() == 0:
+                raise abort
+
+    async def _close(self) -> None:
+        # Shielded: in a cancelled scope of anyio every wait would be cancelled, and plugins would be left behind.
+        with anyio.CancelScope(shield=True):
+            self._open = False
+            await self._restarts.close()
+            lives = [entry.supervisor for entry in self._entries.values() if entry.supervisor is not None]
+            results = await asyncio.gather(*(life.stop() for life in reversed(lives)), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    _log.error("stopping a plugin failed", exc_info=result)
+            self._entries.clear()
+            self._handles.clear()
+            self._unreadable.clear()
+            self._sink = None
+            if self._log is not None:
+                log, self._log = self._log, None
+                await log.aclose()
+
+    def _open_audit(self) -> None:
+        if self._audit is None or callable(self._audit):
+            self._sink = self._audit
+        else:
+            self._log = AuditLog.open(self._audit)
+            self._sink = self._log.record
+
+    async def _load_order(self, order: PluginOrder) -> None:
+        policy = order.policy_file if order.policy_file is not None else order.policy
+        try:
+            await self.load(
+                order.source.folder if order.source.distribution is None else order.source.manifest.id,
+                policy=policy,
+                isolation=order.isolation,
+                on_fail=order.on_fail,
+            )
+        except PluginError as error:
+            entry = self._entries.get(order.source.manifest.id)
+            if order.on_fail == "abort" or entry is None:
+                raise
+            _log.error("plugin %s", error)
+            if order.on_fail == "restart":
+                self._restarts.schedule(entry)
+
+    def _level(self, plugin: str | os.PathLike[str], isolation: Level) -> LevelFactory:
+        name = os.path.basename(os.fspath(plugin))
+        if not self._open:
+            raise PluginStateError(name, "the host is not entered, or is closed")
+        if isolation not in self._levels:
+            known = ", ".join(self._levels)
+            raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
+        return self._levels[isolation]
+
+    async def _start(self, entry: Entry, factory: LevelFactory | None = None) -> None:
+        """Gives an entry a new life. Call it with `entry.changing` held."""
+        factory = factory or self._level(entry.source.folder, entry.isolation)
+        grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
+        sink = entry.counting(self._sink)
+        guard = SandboxGuard(
+            replace(entry.policy, limits=grant.limits),
+            manifest=entry.source.manifest,
+            places=entry.places,
+            audit=sink,
+        )
+        life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
+        entry.supervisor, entry.guard, entry.grant = life, guard, grant
+        try:
+            if entry.wants_data:
+                await asyncio.to_thread(make_private, entry.data)
+            life.life.happen(Event.LOAD)
+            entry.level = factory.isolate(
+                Assignment(entry.source, grant, guard, sink, self._imported_paths(), crashed=life.crash)
+            )
+            await life.start(entry.level)
+        except OSError as error:
+            failure = PluginLoadError(entry.id, f"its data directory cannot be made: {error}")
+            life.fail(failure)
+            self._record(entry.id, "load", entry.source.folder, failure)
+            raise failure from error
+        except PluginError as error:
+            self._record(entry.id, "load", entry.source.folder, error)
+            raise
+        self._record(entry.id, "load", entry.source.folder)
+
+    def _imported_paths(self) -> tuple[str, ...]:
+        return tuple({path for entry in self._entries.values() for path in entry.source.imported_paths})
+
+    async def _reload(self, entry: Entry) -> None:
+        async with entry.changing:
+            await entry.alive().stop()
+            where = entry.source.folder if entry.source.distribution is None else entry.id
+            source = await asyncio.to_thread(find, where)
+            if source.manifest.id != entry.id:
+                raise PluginLoadError(entry.id, f"its manifest now has the id {source.manifest.id!r}")
+            if entry.policy_file is not None:
+                entry.policy = await asyncio.to_thread(SandboxPolicy.from_toml, entry.policy_file)
+            entry.source = source
+            await self._start(entry)
+
+    async def _update_policy(self, entry: Entry, policy: SandboxPolicy | str | os.PathLike[str]) -> None:
+        given, policy_file = await _read_policy(policy)
+        async with entry.changing:
+            level, guard = entry.running()
+            if given is None:
+                return
+            grant = Grant.of(entry.source.manifest, given, entry.places)
+            guard.update(replace(given, limits=grant.limits))
+            level.update(grant)
+            entry.alive().resize(grant.limits)
+            entry.policy, entry.policy_file, entry.grant = given, policy_file, grant
+            self._record(entry.id, "update_policy", policy_file or "a new policy")
+
+    def _revoke(self, entry: Entry, capability: str, reason: str) -> None:
+        level, _ = entry.running()
+        if capability not in CAPABILITIES:
+            raise LookupError(f"no capability {capability!r}; there are {', '.join(CAPABILITIES)}")
+        level.revoke(capability, reason)
+        self._record(entry.id, "revoke", capability, reason=reason)
+
+    def _crashed(self, entry: Entry, error: BaseException) -> None:
+        self._record(entry.id, "run", entry.source.folder, error)
+        _log.error("plugin %s failed: %s", entry.id, entry.alive().reason)
+        if entry.on_fail == "restart" and self._open:
+            self._restarts.schedule(entry)
+        elif entry.on_fail == "abort" and self._owner is not None and self._abort is None:
+            self._abort = entry.alive().failure()
+            self._owner.cancel()
+
+    def _record(
+        self, plugin: str, action: str, target: str, error: BaseException | None = None, reason: str = ""
+    ) -> None:
+        if self._sink is None:
+            return
+        why = reason or (str(error) if isinstance(error, PluginError) else type(error).__name__ if error else "done")
+        self._sink(AuditEvent(time.time(), plugin, "plugin", action, target, error is None, None, why, "host"))
+
+
+async def _read_policy(
+    policy: SandboxPolicy | str | os.PathLike[str] | None,
+) -> tuple[SandboxPolicy | None, str | None]:
+    """Returns a policy, and the file that it comes from if it does."""
+    if policy is None or isinstance(policy, SandboxPolicy):
+        return policy, None
+    return await asyncio.to_thread(_read_policy_file, os.fspath(policy))
+
+
+def _read_policy_file(path: str) -> tuple[SandboxPolicy, str]:
+    return SandboxPolicy.from_toml(path), os.path.abspath(path)
+
+
+def _must_agree(entry: Entry, folder: str, policy: SandboxPolicy | None, isolation: Level) -> None:
+    """Raises `PluginStateError` if a plugin that is loaded is asked for in another way."""
+    if entry.source.folder != folder:
+        raise PluginStateError(entry.id, f"is loaded already, from {entry.source.folder}")
+    if entry.over:
+        return
+    if entry.isolation != isolation:
+        raise PluginStateError(entry.id, f"is loaded already, at level {entry.isolation}")
+    if policy is not None and policy != entry.policy:
+        raise PluginStateError(entry.id, "is loaded already, under another policy: use update_policy")

@@ -1,0 +1,75 @@
+"""Starting crashed plugins again, a bounded number of times. Knows when, not how."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from nyx_stream.errors import NyxError
+from nyx_stream.host.entry import Entry
+
+_log = logging.getLogger("nyx.host")
+
+TRIES = 5
+"""Restarts in a row before a plugin stays failed."""
+
+DELAYS = (0.0, 0.5, 2.0, 8.0, 30.0)
+"""Seconds before each of them."""
+
+STEADY = 60.0
+"""Seconds that a plugin must run for its tries to count anew."""
+
+
+class Restarts:
+    """The restarts under way of one host."""
+
+    def __init__(self, start: Callable[[Entry], Awaitable[None]]) -> None:
+        self._start = start
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tried: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+
+    def schedule(self, entry: Entry) -> None:
+        """Starts a failed plugin again, later, unless it has been tried too often."""
+        name = entry.id
+        if time.monotonic() - self._since.get(name, 0.0) > STEADY:
+            self._tried[name] = 0
+        if name in self._tasks or self._tried[name] >= TRIES:
+            return
+        self._tasks[name] = asyncio.get_running_loop().create_task(self._run(entry), name=f"nyx:restart:{name}")
+
+    def forget(self, entry: Entry) -> None:
+        """Gives up on a plugin that is being unloaded."""
+        self._tried.pop(entry.id, None)
+        self._since.pop(entry.id, None)
+        task = self._tasks.pop(entry.id, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Gives up on all."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, entry: Entry) -> None:
+        name = entry.id
+        try:
+            while self._tried[name] < TRIES:
+                await asyncio.sleep(DELAYS[self._tried[name]])
+                self._tried[name] += 1
+                entry.restarts += 1
+                try:
+                    async with entry.changing:
+                        await entry.alive().stop()
+                        await self._start(entry)
+                except NyxError as error:
+                    _log.error("plugin %s: restart %d of %d failed: %s", name, self._tried[name], TRIES, error)
+                    continue
+                self._since[name] = time.monotonic()
+                return
+            _log.error("plugin %s stays failed after %d restarts", name, TRIES)
+        finally:
+            self._tasks.pop(name, None)

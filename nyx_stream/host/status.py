@@ -1,0 +1,49 @@
+"""What a host tells about a plugin, as frozen values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nyx_stream.host.lifecycle import State
+from nyx_stream.isolation.seam import Level
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStatus:
+    """One line of the host's listing. `error` and `traceback` say why it failed, escaped, safe to print."""
+
+    id: str
+    state: State
+    isolation: Level
+    folder: str
+    version: str | None = None
+    distribution: str | None = None
+    methods: Mapping[str, bool] | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStats:
+    """Counts since the plugin was loaded; a reload goes on counting.
+
+    Attributes:
+        calls: calls and streams that were asked for.
+        failed: those that raised, timeouts included.
+        timeouts: those that took too long.
+        refused: those turned away because the queue was full.
+        active: those that run now.
+        waiting: those that wait for room now.
+        seconds: time spent inside calls (not streams), all together.
+        denied: decisions against the plugin, of every layer; `None` for a host without an audit.
+        restarts: times that it was started again after a crash.
+    """
+
+    calls: int
+    failed: int
+    timeouts: int
+    refused: int
+    active: int
+    waiting: int
+    seconds: float
+    denied: int | None
+    restarts: int

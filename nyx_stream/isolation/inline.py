@@ -1,0 +1,249 @@
+"""Level `inline`: the plugin runs on the host's event loop, in the tasks of its callers.
+
+Its code is attributed by a context variable around every step of it. Nothing here contains hostile code; see
+`tripwire` for what is refused. Knows nothing of states, queues and timeouts.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ArgsKwargs
+
+from nyx_stream.attribution import as_host, as_plugin, running
+from nyx_stream.errors import (
+    PluginCallError,
+    PluginLoadError,
+    PluginSetupError,
+    PluginStateError,
+    SandboxDenied,
+)
+from nyx_stream.isolation import tripwire
+from nyx_stream.isolation.executor import attribute_default_executor
+from nyx_stream.isolation.exports import Method, methods_of
+from nyx_stream.isolation.faults import describe, trace_of
+from nyx_stream.isolation.modules import PluginModules
+from nyx_stream.isolation.plugin_log import PluginLog
+from nyx_stream.isolation.plugin_tasks import PluginTasks
+from nyx_stream.isolation.provision import Provision, Shared
+from nyx_stream.isolation.seam import Assignment
+from nyx_stream.isolation.tripwire_permits import Roots
+from nyx_stream.plugin import Plugin
+from nyx_stream.policy.grant import Grant
+
+
+class InlineLevel:
+    """Runs plugins inline. One per host; remembers the import path as it was when the host was made."""
+
+    def __init__(self, *, tripwire: bool, shared: Shared) -> None:
+        self._tripwire = tripwire
+        self._shared = shared
+        self._roots = Roots()
+
+    def isolate(self, assignment: Assignment) -> "Inline":
+        """Prepares one plugin; nothing of it runs yet."""
+        return Inline(assignment, self._shared, armed=self._tripwire, roots=self._roots)
+
+
+class Inline:
+    """One plugin on the host's loop. An `Isolation`, and the `Context` of its plugin."""
+
+    def __init__(self, assignment: Assignment, shared: Shared, *, armed: bool, roots: Roots) -> None:
+        source = assignment.source
+        self.manifest = assignment.grant.manifest
+        self.log = PluginLog(self.manifest.id)
+        self._assignment = assignment
+        self._modules = PluginModules(self.manifest.id, source.root, source.names)
+        self._watch = tripwire.Watch(
+            self.manifest.id,
+            armed=armed,
+            folder=source.folder,
+            names=self._modules.names,
+            roots=roots,
+            sink=assignment.audit,
+        )
+        self._tasks = PluginTasks(self._watch, assignment.crashed)
+        self._provision = Provision(assignment, shared)
+        self._env = _environment(assignment.grant)
+        self._plugin: Plugin | None = None
+        self._ready = False
+        self._ended = False
+        self._methods: dict[str, Method] = {}
+
+    @property
+    def methods(self) -> Mapping[str, bool]:
+        return {name: method.stream for name, method in self._methods.items()}
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return self._env
+
+    def capability(self, name: str) -> Any:
+        return self._provision.get(name)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        if self._ended:
+            coroutine.close()
+            raise PluginStateError(self.manifest.id, "it is being stopped: no task can be started")
+        return self._tasks.spawn(coroutine)
+
+    async def start(self) -> None:
+        if self._watch.armed:
+            tripwire.install()
+            attribute_default_executor(asyncio.get_running_loop())
+        self._provision.bind()
+        with as_plugin(self._watch):
+            self._load()
+            await self._set_up()
+        self._ready = True
+
+    async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        token = running.set(self._watch)
+        try:
+            target = self._methods[method]
+            try:
+                coroutine = target.begin(ArgsKwargs((), arguments), from_attributes=True)  # type: ignore[arg-type]
+            except ValidationError as error:
+                raise target.invalid_arguments(error) from error
+            try:
+                value = await coroutine
+            except (SandboxDenied, asyncio.CancelledError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise self._raised(method, error) from error
+            try:
+                return target.check(value, from_attributes=True)
+            except ValidationError as error:
+                raise target.invalid_result(error) from error
+        finally:
+            running.reset(token)
+
+    async def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        target = self._methods[method]
+        with as_plugin(self._watch):
+            try:
+                items = target.begin(ArgsKwargs((), arguments), from_attributes=True)  # type: ignore[arg-type]
+            except ValidationError as error:
+                raise target.invalid_arguments(error) from error
+        try:
+            while True:
+                with as_plugin(self._watch):
+                    try:
+                        item = await anext(items)
+                    except StopAsyncIteration:
+                        return
+                    except (SandboxDenied, asyncio.CancelledError, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        raise self._raised(method, error) from error
+                    try:
+                        item = target.check(item, from_attributes=True)
+                    except ValidationError as error:
+                        raise target.invalid_result(error) from error
+                yield item
+        finally:
+            await self._close(method, items)
+
+    async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:
+        failure = await self._tear_down()
+        self._ended = True
+        try:
+            await self._tasks.end(sparing)
+            for error in await self._provision.close("the plugin was unloaded"):
+                self.log.error("closing a capability failed", exc_info=error)
+        finally:
+            self._plugin = None
+            self._methods.clear()
+            self._modules.remove()
+        if failure is not None:
+            raise failure
+
+    def revoke(self, capability: str, reason: str) -> None:
+        self._provision.revoke(capability, reason)
+
+    def update(self, grant: Grant) -> None:
+        self._env = _environment(grant)
+
+    def trace(self, error: BaseException) -> str:
+        with as_plugin(self._watch):  # the texts of its exceptions are its code
+            return trace_of(error)
+
+    def _load(self) -> None:
+        name, entry = self.manifest.id, self.manifest.entry
+        try:
+            found = self._modules.load(entry)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # importing runs the plugin's code: SystemExit must not end the host
+            raise PluginLoadError(name, f"{entry} does not import: {describe(error)}") from error
+        if not (isinstance(found, type) and issubclass(found, Plugin)):
+            raise PluginLoadError(name, f"{entry} is not a subclass of nyx_stream.Plugin")
+        try:
+            plugin = found.__new__(found)
+            plugin._context = self
+            plugin.__init__()  # type: ignore[misc]  # after the context: capabilities are there in __init__
+            self._methods = methods_of(name, plugin)
+        except (PluginLoadError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise PluginLoadError(name, f"{entry} cannot be made: {describe(error)}") from error
+        self._plugin = plugin
+
+    async def _set_up(self) -> None:
+        if self._plugin is None:
+            raise PluginStateError(self.manifest.id, "it is not loaded")
+        try:
+            await self._plugin.setup()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if _is_our_cancellation(error):
+                raise
+            raise PluginSetupError(self.manifest.id, f"setup raised {describe(error)}") from error
+
+    async def _tear_down(self) -> PluginCallError | None:
+        """Runs `teardown` if `setup` was done, for as long as a setup may take; returns what went wrong."""
+        if self._plugin is None or not self._ready:
+            return None
+        limit = self._assignment.grant.limits.setup_timeout
+        with as_plugin(self._watch):
+            try:
+                async with asyncio.timeout(limit) as scope:
+                    await self._plugin.teardown()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if scope.expired():
+                    return PluginCallError(self.manifest.id, f"teardown took longer than {limit:g} s")
+                if _is_our_cancellation(error):
+                    raise
+                return self._raised("teardown", error, error)
+        return None
+
+    async def _close(self, method: str, items: AsyncGenerator[Any, None]) -> None:
+        with as_plugin(self._watch):
+            try:
+                await items.aclose()
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # the stream is over: its consumer has what it wanted
+                self.log.warning("%s: closing the stream raised", method, exc_info=error)
+
+    def _raised(self, what: str, error: BaseException, cause: BaseException | None = None) -> PluginCallError:
+        failure = PluginCallError(self.manifest.id, f"{what} raised {describe(error)}")
+        failure.__cause__ = cause
+        return failure
+
+
+def _is_our_cancellation(error: BaseException) -> bool:
+    """Whether somebody cancelled this task; a plugin can raise `CancelledError` by itself."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _environment(grant: Grant) -> Mapping[str, str]:
+    with as_host():
+        return MappingProxyType({name: os.environ[name] for name in grant.env if name in os.environ})

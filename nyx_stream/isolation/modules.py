@@ -1,0 +1,167 @@
+"""A plugin's own modules: imported from its folder under a private name, removed without a trace.
+
+The plugin's modules live below a package of a random name, so two plugins may have modules of the same name. Relative
+imports work because that package is their parent; absolute imports of sibling modules work because the plugin's
+modules have builtins of their own, whose `__import__` looks below that package first. No bytecode is read or written.
+
+Knows nothing of policies, guards or hosts.
+"""
+
+import builtins
+import importlib
+import linecache
+import os
+import re
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+)
+from types import CodeType, ModuleType
+from typing import Any
+
+from nyx_stream.attribution import as_host
+
+
+class PluginModules:
+    """The modules of one plugin, loaded once. Use from one thread at a time."""
+
+    def __init__(self, plugin: str, root: str, names: frozenset[str] | None = None) -> None:
+        self.root = root
+        self.prefix = f"_nyx_{re.sub(r'[^A-Za-z0-9_]', '_', plugin)}_{secrets.token_hex(4)}"
+        self._finder = _Finder(self.prefix, root, names)
+        self._installed = False
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """The builtins of the plugin's modules: whose frame has them runs the plugin's code."""
+        return self._finder.builtins
+
+    def load(self, entry: str) -> Any:
+        """Imports the module of `"module:name"` and returns what it calls `name`. Raises whatever the import raises."""
+        module, _, name = entry.partition(":")
+        if not self._installed:
+            self._install()
+        return getattr(importlib.import_module(f"{self.prefix}.{module}"), name)
+
+    def remove(self) -> None:
+        """Takes the modules and everything that importing them left behind out of the interpreter."""
+        if not self._installed:
+            return
+        self._installed = False
+        sys.meta_path.remove(self._finder)
+        dotted = f"{self.prefix}."
+        for name in [name for name in sys.modules if name == self.prefix or name.startswith(dotted)]:
+            del sys.modules[name]
+        below = os.path.join(self.root, "")
+        for path in [path for path in linecache.cache if path.startswith(below)]:
+            del linecache.cache[path]
+
+    def _install(self) -> None:
+        package = ModuleType(self.prefix, "The private parent package of one plugin's modules.")
+        # Empty, so that the ordinary path finder finds nothing here: everything below goes through our finder.
+        package.__path__ = []
+        sys.modules[self.prefix] = package
+        sys.meta_path.insert(0, self._finder)
+        self._installed = True
+
+
+class _Finder:
+    """Finds the modules of one plugin, and none of anybody else."""
+
+    def __init__(self, prefix: str, root: str, names: frozenset[str] | None) -> None:
+        self.prefix = prefix
+        self._dotted = f"{prefix}."
+        self._root = root
+        self._names = names
+        self._folders: dict[str, FileFinder] = {}
+        self._own: dict[str, bool] = {}
+        self.builtins = dict(vars(builtins))
+        self.builtins["__import__"] = self._import
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,  # noqa: ARG002  # part of the hook's signature
+    ) -> ModuleSpec | None:
+        """The hook of `sys.meta_path`."""
+        if not name.startswith(self._dotted):
+            return None
+        if name.count(".") == 1:
+            return self._find(name, [self._root]) if self._owns(name[len(self._dotted) :]) else None
+        return self._find(name, path or ())
+
+    def _find(self, name: str, folders: Sequence[str]) -> ModuleSpec | None:
+        with as_host():  # listing the plugin's own folder is the framework's act
+            for folder in folders:
+                spec = self._folder(folder).find_spec(name)
+                if spec is not None:
+                    return spec
+        return None
+
+    def _folder(self, folder: str) -> FileFinder:
+        if folder not in self._folders:
+            self._folders[folder] = FileFinder(
+                folder,
+                (ExtensionFileLoader, EXTENSION_SUFFIXES),
+                (self._loader, SOURCE_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
+            )
+        return self._folders[folder]
+
+    def _loader(self, name: str, path: str) -> "_Loader":
+        return _Loader(name, path, self._root, self.builtins)
+
+    def _owns(self, top: str) -> bool:
+        """Whether the top-level name `top` is one of the plugin's own modules."""
+        if top not in self._own:
+            listed = self._names is None or top in self._names
+            self._own[top] = listed and self._find(f"{self.prefix}.{top}", [self._root]) is not None
+        return self._own[top]
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,  # noqa: A002  # the builtin's own names
+        locals: Mapping[str, object] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        """`__import__` of the plugin's modules: an absolute name that is the plugin's own is taken from its package."""
+        top = name.partition(".")[0]
+        if level or not self._owns(top):
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        module = builtins.__import__(f"{self.prefix}.{name}", globals, locals, fromlist or (), 0)
+        # `import a.b` binds `a`, which is one level further down here than the builtin thinks.
+        return module if fromlist else sys.modules[f"{self.prefix}.{top}"]
+
+
+class _Loader(SourceFileLoader):
+    """Loads a source file without bytecode files, with the plugin's builtins."""
+
+    def __init__(self, name: str, path: str, root: str, names: dict[str, Any]) -> None:
+        super().__init__(name, path)
+        self._root = os.path.join(os.path.realpath(root), "")
+        self._builtins = names
+
+    def get_data(self, path: str) -> bytes:
+        # pkgutil.get_data comes here too: below its own folder a plugin may read; elsewhere it is on its own.
+        if not os.path.realpath(path).startswith(self._root):
+            return super().get_data(path)
+        with as_host():
+            return super().get_data(path)
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__builtins__"] = self._builtins
+        super().exec_module(module)

@@ -1,0 +1,130 @@
+"""What a plugin author writes with: `Plugin` and `export`. Knows no host, no guard and no isolation level.
+
+A plugin reaches the world through a `Context`, which the isolation level provides; that is the only seam.
+"""
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
+
+if TYPE_CHECKING:
+    import asyncio
+    import logging
+
+    import httpx
+
+    from nyx_stream.capabilities.files import GuardedFiles
+    from nyx_stream.policy.manifest import Manifest
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_MARK = "__nyx_export__"
+
+
+class Context(Protocol):
+    """What an isolation level gives to one plugin."""
+
+    @property
+    def manifest(self) -> "Manifest":
+        """The plugin's manifest."""
+
+    @property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """The plugin's logger."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The granted environment variables that are set."""
+
+    def capability(self, name: str) -> Any:
+        """Returns the capability, made on first use."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Starts a task that belongs to the plugin."""
+
+
+class Plugin:
+    """Base of every plugin. One instance per load; all of it runs on the event loop of its level.
+
+    `setup` and `teardown` are optional. Methods marked with `export` can be called by the host. The attributes below
+    are there already in `__init__`, which takes no arguments.
+    """
+
+    _context: Context
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("setup", "teardown"):
+            if not inspect.iscoroutinefunction(getattr(cls, name)):
+                raise TypeError(f"{cls.__name__}.{name} must be an async method")
+
+    async def setup(self) -> None:
+        """Runs once before the first call; if it raises, the plugin is failed."""
+
+    async def teardown(self) -> None:
+        """Runs once after the last call, with the capabilities still there."""
+
+    @property
+    @final
+    def id(self) -> str:
+        """The id in `plugin.toml`."""
+        return self._context.manifest.id
+
+    @property
+    @final
+    def manifest(self) -> "Manifest":
+        """The plugin's own manifest."""
+        return self._context.manifest
+
+    @property
+    @final
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """The logger `nyx.plugin.<id>` of the host."""
+        return self._context.log
+
+    @property
+    @final
+    def env(self) -> Mapping[str, str]:
+        """The granted environment variables that are set."""
+        return self._context.env
+
+    @property
+    @final
+    def http(self) -> "httpx.AsyncClient":
+        """The guarded HTTP client. Refuses what is not granted with `NetworkDenied`."""
+        client: httpx.AsyncClient = self._context.capability("http")
+        return client
+
+    @property
+    @final
+    def files(self) -> "GuardedFiles":
+        """The guarded file opener. Refuses what is not granted with `FilesystemDenied`."""
+        files: GuardedFiles = self._context.capability("files")
+        return files
+
+    @final
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Starts a background task. It ends with the plugin; if it raises, the plugin is failed."""
+        return self._context.spawn(coroutine)
+
+
+def export(method: _Method) -> _Method:
+    """Marks an async method, or an async generator (a stream of results), as callable by the host.
+
+    Arguments and results are validated by pydantic from the annotations; a method without a return annotation returns
+    JSON values.
+
+    Raises:
+        TypeError: `method` is neither.
+    """
+    if not (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)):
+        raise TypeError(f"only async methods and async generators can be exported, not {method!r}")
+    setattr(method, _MARK, True)
+    return method
+
+
+def exported(plugin: type[Plugin]) -> tuple[str, ...]:
+    """Returns the names of the exported methods of a plugin class, sorted.
+
+    An override counts only if it is marked itself: what its author did not export is not exported.
+    """
+    return tuple(name for name in sorted(dir(plugin)) if hasattr(inspect.getattr_static(plugin, name), _MARK))

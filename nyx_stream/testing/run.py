@@ -1,0 +1,67 @@
+"""One plugin in a host of its own, for the length of a test. A real host, a real guard, real files."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nyx_stream.audit import AuditEvent
+from nyx_stream.host import Handle, PluginHost, find
+from nyx_stream.isolation.seam import Level
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.manifest import Manifest
+
+if TYPE_CHECKING:
+    from nyx_stream.capabilities.http import Network
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPlugin:
+    """The plugin under test: its handle, its data directory and every decision that it caused."""
+
+    handle: Handle
+    data: str
+    events: list[AuditEvent] = field(default_factory=list)
+
+    async def call(self, method: str, /, **arguments: Any) -> Any:
+        """Calls an exported method; see `Handle.call`."""
+        return await self.handle.call(method, **arguments)
+
+    @property
+    def denied(self) -> list[AuditEvent]:
+        """What it was denied, oldest first."""
+        return [event for event in self.events if not event.allowed]
+
+
+@asynccontextmanager
+async def run_plugin(
+    folder: str | os.PathLike[str],
+    *,
+    policy: SandboxPolicy | str | os.PathLike[str] | None = None,
+    isolation: Level = "inline",
+    network: "Network | None" = None,
+) -> AsyncIterator[RunningPlugin]:
+    """Runs the plugin in `folder` with a temporary data directory.
+
+    Without `policy` it is granted exactly what its manifest asks for, so that a test shows whether the manifest is
+    enough. Raises as `PluginHost.load`.
+    """
+    events: list[AuditEvent] = []
+    with tempfile.TemporaryDirectory(prefix="nyx-") as data:
+        async with PluginHost(audit=events.append, data_dir=data, network=network) as host:
+            granted = policy if policy is not None else everything_asked(find(folder).manifest)
+            handle = await host.load(folder, policy=granted, isolation=isolation)
+            yield RunningPlugin(handle, os.path.join(data, handle.id), events)
+
+
+def everything_asked(manifest: Manifest) -> SandboxPolicy:
+    """Returns the policy that grants a manifest everything it asks for."""
+    return SandboxPolicy(
+        connect=manifest.connect,
+        request=manifest.request,
+        paths=manifest.paths,
+        env=manifest.env,
+        limits=manifest.limits,
+    )

@@ -1,0 +1,270 @@
+"""What a plugin does with its files when all is well, and what it is told when it is not."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import aiofiles
+import pytest
+
+from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
+from nyx_stream.policy import Limits
+
+from .conftest import MakeWorld, World
+
+
+async def test_open_gives_what_aiofiles_gives(world: World) -> None:
+    """Every kind of mode yields the same class as aiofiles.open, with the name that was given."""
+    kinds = (("r", -1), ("rb", -1), ("rb", 0), ("w", -1), ("wb", -1), ("r+b", -1), ("a+", -1))
+    for mode, buffering in kinds:
+        async with world.files.open("f", mode, buffering) as ours:
+            pass
+        async with aiofiles.open(world.inside / "f", mode, buffering) as theirs:  # type: ignore[call-overload]
+            pass
+        assert type(ours) is type(theirs)
+        assert ours.name == "f"
+
+
+async def test_open_can_be_awaited(world: World) -> None:
+    """`await open(…)` gives the file, which the caller closes."""
+    file = await world.files.open("new", "w", encoding="utf-8", newline="\n")
+    await file.write("ä\n")
+    await file.close()
+    assert (world.inside / "new").read_bytes() == b"\xc3\xa4\n"
+    assert world.last() == ("write", True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("q", {}), ("rw", {}), ("wb", {"encoding": "utf-8"}), ("w", {"encoding": "no-such"}),
+        ("w", {"closefd": False}), ("wU", {}),
+    ],
+)  # fmt: skip
+async def test_wrong_arguments_touch_nothing(world: World, mode: str, options: dict[str, object]) -> None:
+    """A wrong mode and what does not go with it are refused before the file is cut."""
+    with pytest.raises((ValueError, LookupError)):
+        async with world.files.open("f", mode, **options):  # type: ignore[arg-type]
+            pass
+    assert (world.inside / "f").read_text() == "inside"
+
+
+async def test_a_descriptor_is_no_path(world: World) -> None:
+    """Numbers and bytes are not taken for paths."""
+    for path in (0, b"f", None):
+        with pytest.raises(TypeError):
+            await world.files.read_bytes(path)  # type: ignore[arg-type]
+
+
+async def test_whole_files(world: World) -> None:
+    """Small reads and writes are whole; a write leaves no temporary file and keeps the permission bits."""
+    os.chmod(world.inside / "f", 0o640)
+    assert await world.files.write_bytes("f", bytearray(b"\x00\xff")) == 2
+    assert world.last() == ("write", True)
+    assert await world.files.read_bytes("f") == b"\x00\xff"
+    assert await world.files.write_text("d/t", "ä") == 1
+    assert await world.files.read_text(world.inside / "d" / "t") == "ä"
+    assert (world.inside / "f").stat().st_mode & 0o777 == 0o640
+    assert not [name for name in os.listdir(world.inside) if name.startswith(".nyx")]
+
+
+async def test_reading_is_bounded(make_world: MakeWorld) -> None:
+    """A file of exactly the limit is read, one byte more is not, and a file that says it is empty is read whole."""
+    world = make_world(limits=Limits.of(read_bytes=5000))
+    (world.inside / "most").write_bytes(b"x" * 5000)
+    (world.inside / "more").write_bytes(b"x" * 5001)
+    assert len(await world.files.read_bytes("most")) == 5000
+    with pytest.raises(LimitExceeded, match="read_bytes"):
+        await world.files.read_bytes("more")
+    (world.inside / "empty").write_bytes(b"")
+    assert await world.files.read_bytes("empty") == b""
+
+
+async def test_names(world: World) -> None:
+    """Directories are made, listed, renamed and removed; entries come as paths that can be used."""
+    files = world.files
+    await files.mkdir("n/")
+    with pytest.raises(FileExistsError):
+        await files.mkdir("n")
+    await files.mkdir("n/x")
+    await files.mkdir("n/a/b/c", parents=True)
+    await files.mkdir("n/a/b/c", exist_ok=True)
+    assert sorted(await files.iterdir("n")) == ["n/a", "n/x"]
+    assert sorted([entry async for entry in files.iterdir()]) == ["d", "f", "fifo", "n"]
+    await files.rename("n/a", "moved")
+    assert await files.exists("moved/b/c")
+    with pytest.raises(OSError, match="not empty"):
+        await files.remove("moved")
+    await files.remove("moved", tree=True)
+    await files.remove("f")
+    assert not await files.exists("moved")
+    assert not await files.exists("d/f/x")
+    assert (await files.stat("d")).st_ino == (world.inside / "d").stat().st_ino
+    assert all(event.allowed for event in world.events)
+
+
+async def test_a_denial_says_what_and_is_audited(world: World) -> None:
+    """A path outside raises FilesystemDenied with the guard's reason, and is audited once."""
+    with pytest.raises(FilesystemDenied, match="no rule allows it") as caught:
+        await world.files.read_bytes(world.base / "S")
+    assert caught.value.action == "read"
+    assert caught.value.plugin == "p"
+    assert world.last() == ("read", False)
+
+
+async def test_an_error_of_the_system_stays_one(world: World) -> None:
+    """What the system says about a granted path reaches the plugin as it is, and counts as allowed."""
+    with pytest.raises(FileNotFoundError):
+        await world.files.read_bytes("missing")
+    assert world.last() == ("read", True)
+    with pytest.raises(IsADirectoryError):
+        await world.files.read_bytes("d")
+
+
+async def test_read_only(make_world: MakeWorld) -> None:
+    """Mode r reads and refuses every way of writing, each audited, and the file stays."""
+    world = make_world(mode="r")
+    files = world.files
+    assert await files.read_bytes("f") == b"inside"
+    assert await files.iterdir("d") == ["d/e"]
+    world.events.clear()
+    attempts = [lambda mode=mode: files.open("f", mode) for mode in ("w", "a", "r+", "wb", "w+", "a+b", "rb+")]
+    attempts += [
+        lambda: files.open("g", "x"), lambda: files.write_bytes("f", b""), lambda: files.write_text("g", ""),
+        lambda: files.mkdir("g"), lambda: files.rename("f", "g"), lambda: files.remove("f"),
+        lambda: files.remove("d", tree=True),
+    ]  # fmt: skip
+    for attempt in attempts:
+        with pytest.raises(FilesystemDenied, match="to write"):
+            await attempt()
+        assert world.last()[1] is False
+    assert sorted(os.listdir(world.inside)) == ["d", "f", "fifo"]
+    assert (world.inside / "f").read_text() == "inside"
+
+
+async def test_after_revocation(world: World) -> None:
+    """Every operation and every file opened before fails as revoked; leaving `async with` does not."""
+    files = world.files
+    async with files.open("f") as reading, files.open("g", "w") as writing:
+        assert await reading.read(1) == "i"
+        await writing.write("kept")
+        world.lease.revoke("incident 42")
+        for use in (reading.read, reading.readline, lambda: writing.write("more"), writing.flush, reading.tell):
+            with pytest.raises(Revoked, match="incident 42"):
+                await use()
+        with pytest.raises(Revoked):
+            _ = [line async for line in reading]
+    for operation in (
+        lambda: files.read_bytes("f"), lambda: files.write_text("f", ""), lambda: files.stat("f"),
+        lambda: files.exists("f"), lambda: files.iterdir("."), lambda: files.mkdir("m"),
+        lambda: files.rename("f", "h"), lambda: files.remove("f"), lambda: files.open("f"),
+    ):  # fmt: skip
+        with pytest.raises(Revoked, match="incident 42"):
+            await operation()
+    assert (world.inside / "f").read_text() == "inside"
+
+
+async def test_after_close(world: World) -> None:
+    """`close` ends the same, and the granted directory's descriptor with it."""
+    before = len(os.listdir("/dev/fd"))
+    file = await world.files.open("f", "rb")
+    world.files.close()
+    with pytest.raises(Revoked, match="closed"):
+        await file.read()
+    with pytest.raises(Revoked, match="closed"):
+        await world.files.read_bytes("f")
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert len(os.listdir("/dev/fd")) < before
+
+
+async def test_open_files_are_bounded(make_world: MakeWorld) -> None:
+    """One file more than the grant's open_files is refused until another is closed."""
+    world = make_world(limits=Limits.of(open_files=2))
+    first = await world.files.open("f")
+    async with world.files.open("f"):
+        with pytest.raises(LimitExceeded, match="open_files"):
+            await world.files.open("f")
+    async with world.files.open("f"):
+        pass
+    await first.close()
+
+
+async def test_a_cancelled_open_loses_no_descriptor(world: World) -> None:
+    """A task that is cancelled while a thread opens the file for it leaves nothing open."""
+    await world.files.read_bytes("f")
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(50):
+        task = asyncio.ensure_future(_opened(world))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.get_running_loop().run_in_executor(None, _nothing)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert len(os.listdir("/dev/fd")) <= before
+
+
+async def _opened(world: World) -> object:
+    return await world.files.open("f", "rb")
+
+
+def _nothing() -> None:
+    """Queued behind what ran before."""
+
+
+async def test_nobody_writes_plugin_code(make_world: MakeWorld, tmp_path: Path) -> None:
+    """An import path inside a writable prefix is read, but never written, by its name or through a link."""
+    code = tmp_path / "R/d/e"
+    world = make_world(protected=[str(code)])
+    os.symlink("d/e", world.inside / "l")
+    (code / "m.py").write_text("pass")
+    assert await world.files.read_text("l/m.py") == "pass"
+    await world.files.write_text("d/beside", "")
+    world.events.clear()
+    for operation in (
+        lambda: world.files.write_text("d/e/m.py", "evil"), lambda: world.files.write_text("l/m.py", "evil"),
+        lambda: world.files.open("l/m.py", "a"), lambda: world.files.open("l/new.py", "x"),
+        lambda: world.files.rename("d", "gone"), lambda: world.files.rename("f", "l/n.py"),
+        lambda: world.files.remove("d", tree=True), lambda: world.files.mkdir("d/e/pkg"),
+    ):  # fmt: skip
+        with pytest.raises(FilesystemDenied, match="imported"):
+            await operation()
+        assert world.last()[1] is False
+    assert os.listdir(code) == ["m.py"]
+    assert (code / "m.py").read_text() == "pass"
+
+
+async def test_a_single_file_is_granted(make_world: MakeWorld) -> None:
+    """A prefix that names a file grants that file, and nothing beside it."""
+    base = make_world().base
+    world = make_world(lambda policy: policy.allow_path_prefix(base / "S", mode="rw"))
+    assert await world.files.read_text(base / "S") == "secret"
+    await world.files.write_text(base / "S", "new")
+    assert (base / "S").read_text() == "new"
+    with pytest.raises(FilesystemDenied):
+        await world.files.read_text(base / "out/f")
+
+
+async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tmp_path: Path) -> None:
+    """What the policy grants and the plugin did not ask for is not reached through a link either."""
+    from nyx_stream.capabilities.files import GuardedFiles
+    from nyx_stream.capabilities.lease import Lease
+    from nyx_stream.guard import SandboxGuard
+    from nyx_stream.policy.manifest import Manifest
+
+    world = make_world()
+    (tmp_path / "R/other").write_text("not asked for")
+    os.symlink("../other", tmp_path / "R/d/l")
+    folder = tmp_path / "plugin"
+    folder.mkdir()
+    (folder / "plugin.toml").write_text(
+        f'id = "q"\nversion = "1.0.0"\nentry = "q:Q"\n[permissions]\nread = ["{tmp_path}/R/d"]\n'
+    )
+    manifest = Manifest.from_toml(folder / "plugin.toml")
+    guard = SandboxGuard(world.guard.policy, manifest=manifest, places={"$DATA": str(tmp_path / "R")})
+    lease = Lease("q", "files")
+    files = GuardedFiles(guard, lease, places={"$DATA": str(tmp_path / "R")})
+    assert await files.iterdir("d")
+    with pytest.raises(FilesystemDenied, match="manifest"):
+        await files.read_text("d/l")
+    lease.revoke("done")

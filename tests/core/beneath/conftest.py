@@ -1,0 +1,53 @@
+"""A granted directory R with a secret S beside it, and the two ways to open below R."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nyx_core.beneath.openat2 import openat2_opener, probe
+from nyx_core.beneath.root import Root, native_opener, open_root
+from nyx_core.beneath.walk import Opener, walking_opener
+
+WAYS = {"openat2": native_opener, "walk": walking_opener}
+
+
+@pytest.fixture(params=sorted(WAYS))
+def way(request: pytest.FixtureRequest) -> Callable[[int], Opener]:
+    """Each test that asks for it runs on openat2 and on the walk."""
+    if request.param == "openat2" and (reason := probe()) is not None:
+        pytest.skip(reason)
+    return WAYS[request.param]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """`R` with some content, `S` (a secret file) and `out` (a directory) beside it."""
+    inside = tmp_path / "R"
+    for name in ("a", "b/c", "b/d"):
+        (inside / name).mkdir(parents=True)
+    (inside / "f").write_text("inside")
+    (inside / "b/t").write_text("b/t")
+    (inside / "b/c/f").write_text("deep")
+    (tmp_path / "S").write_text("secret")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/f").write_text("secret")
+    os.mkfifo(inside / "fifo")
+    return tmp_path
+
+
+@pytest.fixture
+def root(place: Path, way: Callable[[int], Opener]) -> Iterator[Root]:
+    """R, held open."""
+    held = open_root(str(place / "R"), way)
+    yield held
+    held.close()
+
+
+@pytest.fixture
+def pure_openat2() -> Callable[[int], Opener]:
+    """openat2 with nothing behind it, to be compared with the walk."""
+    if (reason := probe()) is not None:
+        pytest.skip(reason)
+    return openat2_opener
