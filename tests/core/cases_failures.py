@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nyx_core.layers import Platform
+from nyx_core.layers import Platform, unknown_posture
 from nyx_core.linux import landlock
 from nyx_core.linux.landlock import Landlock
 from nyx_core.linux.libc import prctl, syscall
@@ -191,6 +191,15 @@ def inside_an_outer_filter_and_domain() -> Any:
     ]
 
 
+def an_os_that_cannot_tell() -> Any:
+    """Where only the environment speaks, it can forbid, and it proves nothing."""
+    mute = platform()._replace(posture=unknown_posture)
+    os.environ["SANDBOX_POLICY"] = "strict"
+    less = told(lambda: enforce(mute, confinement_for(SandboxPolicy.MINIMAL)))
+    report = enforce(mute, confinement_for(SandboxPolicy.STRICT))
+    return [less["text"], report.repeated, refused(os.fork)]
+
+
 def sixteen_domains() -> Any:
     """The kernel stacks sixteen Landlock domains; the next is refused, and so is the confinement."""
     prctl(NO_NEW_PRIVS, 1)
@@ -267,6 +276,7 @@ CASES: dict[str, Case] = {
     "namespaces optional": namespaces_refused(False),
     "cgroup required": lambda: told(lambda: confine(Confinement(cgroup=True, may_degrade=frozenset()))),
     "inside_an_outer_filter_and_domain": inside_an_outer_filter_and_domain,
+    "an_os_that_cannot_tell": an_os_that_cannot_tell,
     "sixteen_domains": sixteen_domains,
     "survey_changes_nothing": survey_changes_nothing,
     "survey_without_landlock": survey_without_landlock,

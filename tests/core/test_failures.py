@@ -136,6 +136,14 @@ def test_a_layer_that_lies_is_found_out(uid: int) -> None:
 
 
 @EVERYONE
+def test_the_environment_forbids_and_proves_nothing(uid: int) -> None:
+    """Where the OS cannot tell what is in force, a forged policy is applied all the same, and never loosened."""
+    text, repeated, fork = value(uid, "an_os_that_cannot_tell")
+    assert text.startswith("asks for less than is in force")
+    assert (repeated, fork) == (False, "EPERM")
+
+
+@EVERYONE
 def test_probing_changes_nothing(uid: int) -> None:
     """A survey leaves environment and descriptors alone, and covers every layer."""
     same, states = value(uid, "survey_changes_nothing")
