@@ -58,15 +58,17 @@ def openat2_opener(root: int, otherwise: Opener | None = None) -> Opener:
         if how is None:
             how = hows[key] = _open_how(flags, mode)
         opened: int = call(number, directory, path, how.pointer, size)
-        tries = RETRIES
-        while opened < 0:
+        if opened >= 0:
+            return opened
+        for _ in range(RETRIES):
             error = ctypes.get_errno()
             # EINTR: as os.open does (PEP 475). Python runs its signal handlers between two calls.
-            if error not in (errno.EAGAIN, errno.EINTR) or not tries:
-                return _failed(error, path, flags, mode, otherwise)
-            tries -= 1
+            if error not in (errno.EAGAIN, errno.EINTR):
+                break
             opened = call(number, directory, path, how.pointer, size)
-        return opened
+            if opened >= 0:
+                return opened
+        return _failed(ctypes.get_errno(), path, flags, mode, otherwise)
 
     return open_below
 
