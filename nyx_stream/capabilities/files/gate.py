@@ -96,7 +96,10 @@ class Gate:
             raise self.error(action, target)
         steps = [self._decide(action, access, text) for text in texts]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._run, action, access, target, steps, work)
+        result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
+        if access == "read" and self.ended:
+            raise self.error(action, target)
+        return result
 
     def _decide(self, action: str, access: Access, text: str) -> _Step:
         mode = "r" if access == "read" else "rw"
