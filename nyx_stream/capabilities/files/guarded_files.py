@@ -135,8 +135,7 @@ class GuardedFiles:
         return (await self.read_bytes(path)).decode(encoding, errors)
 
     async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
-        """Replaces a file atomically, or creates it, and returns its size: a reader sees the old or the new
-        content."""
+        """Replaces a file atomically, or creates it, and returns its size: a reader sees the old or the new content."""
         content = bytes(data)
 
         def write(sites: Sites) -> int:
@@ -168,8 +167,7 @@ class GuardedFiles:
     def iterdir(self, path: Path = ".") -> "Listing":
         """The entries of a directory: `async for entry in files.iterdir(p)`, or `await` for all as a list.
 
-        Each is `path` joined with a name, fit to be passed to the other operations; the order is the
-        system's.
+        Each is `path` joined with a name, fit to be passed to the other operations; the order is the system's.
         """
         return Listing(partial(self._list, path))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
     # They are about openat2 and the walk, which Windows has not; its own are test_windows and test_windows_live.
-    collect_ignore = ["test_opening.py", "test_changing.py", "test_agreement.py"]
+    collect_ignore = ["test_opening.py", "test_changing.py", "test_agreement.py", "test_filtered.py"]
 else:
     from nyx_core.beneath.openat2 import openat2_opener, probe
     from nyx_core.beneath.root import Root, native_opener, open_root
