@@ -1,16 +1,15 @@
-"""Closes inherited file descriptors: what is open stays usable whatever the other layers say. close_range(2)."""
+"""Closes inherited file descriptors: what is open stays usable whatever the other layers say. proc_pid_fd(5)."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
 if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
-
-LAST = 2**31 - 1
 
 
 def open_descriptors() -> tuple[int, ...]:
@@ -43,17 +42,14 @@ class Descriptors(NamedTuple):
         if wanted.keep_descriptors is None:
             facts = _listed()
             return LayerReport(self.name, LayerState.DISABLED, "every descriptor stays open, as asked", facts=facts)
-        kept = sorted({number for number in wanted.keep_descriptors if number >= 0})
-        low = 0
-        for number in kept:
-            if low < number:  # an empty range would be taken as everything
-                os.closerange(low, number)
-            low = number + 1
-        os.closerange(low, LAST)
-        left = set(open_descriptors()) - set(kept)
+        kept = set(wanted.keep_descriptors)
+        for number in set(open_descriptors()) - kept:
+            with suppress(OSError):  # what could not be closed is found below
+                os.close(number)
+        left = set(open_descriptors()) - kept
         if left:
             return LayerReport(self.name, LayerState.UNAVAILABLE, f"still open: {sorted(left)}")
-        return LayerReport(self.name, LayerState.ACTIVE, f"closed all but {kept}", facts=_listed())
+        return LayerReport(self.name, LayerState.ACTIVE, f"closed all but {sorted(kept)}", facts=_listed())
 
 
 def _listed() -> tuple[tuple[str, str], ...]:
