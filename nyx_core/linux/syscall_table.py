@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class SyscallTable(NamedTuple):
@@ -28,6 +31,7 @@ class SyscallTable(NamedTuple):
         return cls(machine, audit_arch, MappingProxyType(names), MappingProxyType(numbers))
 
 
+@cache
 def native_table() -> SyscallTable | None:
     """The table of this process, or `None` on an architecture that Nyx does not know (32-bit ones too)."""
     machine = os.uname().machine

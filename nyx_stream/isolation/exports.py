@@ -20,7 +20,7 @@ _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
 class Method:
     """One exported method of one plugin instance.
 
-    `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or the asynchronous generator, not yet started;
+    `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or asynchronous generator, not yet started;
     `check` validates a result, or one item of a stream. Both are pydantic's own functions and raise its
     `ValidationError`. With `from_attributes`, values of other classes with the same attributes are taken: host and
     plugin need not share a model class.
