@@ -91,7 +91,7 @@ def _reach_judged(root: Root, path: str, flags: int, judge: Judge | None) -> int
 
 def _status_in_directory(root: Root, path: str, judge: Judge | None) -> os.stat_result:
     """For macOS, where opening asks for permission to read: resolve to the directory, then fstatat(2)."""
-    with Walk(root.descriptor, os.fsencode(root.only or path)) as walk:
+    with Walk(root.descriptor, os.fsencode(root.inner(path))) as walk:
         spot = walk.parent()
         while walk.follow(spot):
             spot = walk.parent()
@@ -131,7 +131,7 @@ def _open_judged(root: Root, path: str, flags: int, mode: int, judge: Judge) -> 
 
 def _open_existing(root: Root, path: str, flags: int, judge: Judge) -> int:
     if flags & os.O_CREAT:
-        root.refuse_unnamed(path if root.only is None else root.only)
+        root.refuse_unnamed(root.inner(path))
     descriptor = open_file(root, path, flags & ~(os.O_CREAT | os.O_TRUNC | os.O_EXCL))
     try:
         root.judge(descriptor, judge)

@@ -129,7 +129,9 @@ def run(
     command: list[str], folder: Path, environment: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Runs a command in the page's directory, with the checkout on the path and the user's data directory in it."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(folder / ".local"), "NO_COLOR": "1"}
+    # Wherever the platform keeps data of applications, it is in the page's directory.
+    homes = dict.fromkeys(("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"), str(folder / ".local"))
+    variables = os.environ | homes | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     return subprocess.run(
         command,
         cwd=folder,

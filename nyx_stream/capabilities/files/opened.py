@@ -73,8 +73,7 @@ class OpenFiles:
 
 
 class Handover:
-    """Passes a file from the thread that opens it to a task that may be cancelled meanwhile: it never gets
-    lost."""
+    """Passes a file from the thread that opens it to a task that may be cancelled meanwhile: it never gets lost."""
 
     __slots__ = ("_abandoned", "_file", "_lock")
 
