@@ -126,11 +126,12 @@ async def test_a_task_cannot_be_spawned_while_stopping(host, make, caplog):
 
 
 async def test_on_fail_restart_starts_it_again(tmp_path, make, monkeypatch):
-    """A plugin that is to be restarted takes calls again after a crash, as a new instance."""
+    """A plugin that is to be restarted takes calls again after a crash; the restart is the host's act, not the plugin's."""
     monkeypatch.setattr("nyx_stream.host.restart.DELAYS", (0.0,) * 5)
     async with PluginHost(data_dir=tmp_path) as host:
-        handle = await host.load(make("p", CODE), on_fail="restart")
+        handle = await host.load(make("p", CODE, permissions='write = ["$DATA"]'), on_fail="restart")
         for count in (1, 2):
+            (tmp_path / "p").rmdir()  # made again by the restart: as the plugin's act, that would be refused
             await handle.call("arm")
             await handle.call("fire")
             await gone(handle)
