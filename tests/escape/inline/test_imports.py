@@ -58,6 +58,18 @@ return 'exec(source' in deep() or 'await names["attack"]' in deep()"""
     assert not rogue.denied
 
 
+async def test_a_syntax_error_is_no_attack_and_reads_no_file(rogue, tmp_path):
+    """The compiler opens a file to show the faulty line: not for text without a file, and no file that is not granted."""
+    code = "import ast\ntry: ast.literal_eval('f(')\nexcept SyntaxError: return 'caught'"
+    assert await rogue.run(code) == "'caught'"
+    assert not rogue.denied
+    target = tmp_path / "secret.txt"
+    target.write_text("secret\n")
+    code = f"try: compile('return 1', {str(target)!r}, 'exec')\nexcept SyntaxError as error: return error.text"
+    assert await rogue.run(code) == "None"
+    assert [event.layer for event in rogue.denied] == ["tripwire"]
+
+
 async def test_library_data_can_be_read_by_the_library(rogue):
     """What an installed package reads of its own files is no attack: it could be imported as well."""
     assert await rogue.run("import importlib.metadata\nreturn importlib.metadata.version('pydantic')[:1]") == "'2'"
