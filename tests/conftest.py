@@ -22,8 +22,8 @@ def anyio_backend() -> str:
 def pytest_report_header() -> list[str]:
     """Says what the run stands on: the system, and which layers its kernel offers."""
     survey = probe()
-    layers = ", ".join(f"{layer.name} {layer.state}" for layer in survey.layers)
-    facts = ", ".join(f"{name} {value}" for name, value in survey.facts.items())
+    layers = ", ".join(f"{layer.name} {layer.state.value}" for layer in survey.layers)
+    facts = ", ".join(f"{name} {value}" for name, value in survey.facts)
     return [f"nyx: {platform.platform()}, Python {sys.version.split()[0]}, {facts}", f"nyx: {layers}"]
 
 
