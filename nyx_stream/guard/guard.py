@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nyx_core.beneath.text import NATIVE, Flavour
 from nyx_stream.audit import AuditEvent
@@ -20,7 +20,9 @@ from nyx_stream.guard.memory import LONGEST_LABEL, REMEMBERED, Memory, no_label,
 from nyx_stream.guard.ruleset import Ruleset
 from nyx_stream.guard.url_parts import is_url
 from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
-from nyx_stream.policy.manifest import Manifest
+
+if TYPE_CHECKING:  # it brings pydantic, which takes longer to import than all of this
+    from nyx_stream.policy.manifest import Manifest
 
 Denied = TypeVar("Denied", bound=SandboxDenied)
 
@@ -56,7 +58,7 @@ class SandboxGuard:
         self,
         policy: SandboxPolicy,
         *,
-        manifest: Manifest | None = None,
+        manifest: "Manifest | None" = None,
         plugin: str | None = None,
         places: Places = NO_PLACES,
         audit: Callable[[AuditEvent], None] | None = None,

@@ -6,6 +6,7 @@ plugin asked for it.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
@@ -23,9 +24,11 @@ from nyx_stream.policy.hosts import (
     canonical_host,
     is_address,
 )
-from nyx_stream.policy.manifest import Manifest
 from nyx_stream.policy.path_rule import bind_all, path_key
 from nyx_stream.policy.request_rule import METHOD, NEVER_METHODS
+
+if TYPE_CHECKING:  # it brings pydantic
+    from nyx_stream.policy.manifest import Manifest
 
 NO_RULE = "no rule allows it"
 NOT_ASKED = "no rule of the plugin's manifest asks for it"
@@ -67,7 +70,7 @@ class Ruleset:
 
     __slots__ = ("allowed", "asked", "data", "denied", "flavour", "manifest", "policy")
 
-    def __init__(self, policy: SandboxPolicy, manifest: Manifest | None, places: Places, flavour: Flavour) -> None:
+    def __init__(self, policy: SandboxPolicy, manifest: "Manifest | None", places: Places, flavour: Flavour) -> None:
         self.policy = policy
         self.manifest = manifest
         self.flavour = flavour

@@ -4,6 +4,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 
+from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.guard import SandboxGuard
@@ -84,7 +85,11 @@ class Entry:
 
         def record(event: AuditEvent) -> None:
             self.denied += not event.allowed
-            sink(event)
+            token = running.set(None)  # decisions are made in the plugin's context; a sink is the host's
+            try:
+                sink(event)
+            finally:
+                running.reset(token)
 
         return record
 

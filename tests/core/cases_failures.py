@@ -191,6 +191,18 @@ def inside_an_outer_filter_and_domain() -> Any:
     ]
 
 
+def descriptors_that_stay_open() -> Any:
+    os.dup2(0, 30)
+    answering("close_range", errno.EPERM)
+    answering("close", errno.EPERM)
+    return told(lambda: confine(Confinement()))
+
+
+def an_environment_that_cannot_be_found() -> Any:
+    answering("openat", errno.EPERM)
+    return told(lambda: confine(Confinement(keep_descriptors=None)))
+
+
 def an_os_that_cannot_tell() -> Any:
     """Where only the environment speaks, it can forbid, and it proves nothing."""
     mute = platform()._replace(posture=unknown_posture)
@@ -276,6 +288,8 @@ CASES: dict[str, Case] = {
     "namespaces optional": namespaces_refused(False),
     "cgroup required": lambda: told(lambda: confine(Confinement(cgroup=True, may_degrade=frozenset()))),
     "inside_an_outer_filter_and_domain": inside_an_outer_filter_and_domain,
+    "descriptors": descriptors_that_stay_open,
+    "environment": an_environment_that_cannot_be_found,
     "an_os_that_cannot_tell": an_os_that_cannot_tell,
     "sixteen_domains": sixteen_domains,
     "survey_changes_nothing": survey_changes_nothing,

@@ -37,6 +37,8 @@ def value(uid: int, case: str) -> Any:
         ("sixteen_domains", "landlock", "E2BIG"),
         ("no_new_privs", "no_new_privs", "EPERM"),
         ("seccomp", "seccomp", "EINVAL"),
+        ("descriptors", "descriptors", "still open: "),
+        ("environment", "environment", "EPERM"),
         ("capabilities", "capabilities", "EPERM"),
         ("limits", "limits", "EPERM"),
         ("privileges", "privileges", "EPERM"),

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -199,3 +201,9 @@ async def test_the_second_gate_decides_by_itself() -> None:
     with pytest.raises(DialRefused):
         await dialler.open("https", "evil.example.net", 443, 1)
     assert network.looked_up == []
+
+
+def test_a_network_costs_no_import_of_an_http_client() -> None:
+    """A host makes one for all its plugins before any of them asks for HTTP."""
+    code = "import sys; from nyx_stream.capabilities.http import Network; Network(); sys.exit('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
