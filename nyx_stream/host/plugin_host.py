@@ -9,19 +9,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import anyio
-
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
 from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
 from nyx_stream.guard import SandboxGuard
-from nyx_stream.host.config import HostConfig, OnFail, PluginOrder, read_config
 from nyx_stream.host.data_dir import default_data_dir, make_private
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.lifecycle import Event
 from nyx_stream.host.restart import Restarts
-from nyx_stream.host.status import PluginStatus
+from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.inline import InlineLevel
 from nyx_stream.isolation.provision import Shared
@@ -31,10 +28,9 @@ from nyx_stream.policy.grant import Grant
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
+    from nyx_stream.host.config import PluginOrder
 
 _log = logging.getLogger("nyx.host")
-
-_CONFIG = HostConfig(audit=None, data_dir=None, tripwire=True, plugins=())
 
 
 class PluginHost:
@@ -79,6 +75,8 @@ class PluginHost:
             PolicyError: with every fault of the file, and of the policies and manifests that it names.
             OSError: the file cannot be read.
         """
+        from nyx_stream.host.config import read_config  # its pydantic models are needed here only
+
         config = read_config(path)
         host = cls(audit=config.audit, data_dir=config.data_dir, tripwire=config.tripwire, network=network)
         host._orders = tuple(config.plugins)
@@ -188,6 +186,8 @@ class PluginHost:
                 raise abort
 
     async def _close(self) -> None:
+        import anyio  # here, for it takes as long to import as the host
+
         # Shielded: in a cancelled scope of anyio every wait would be cancelled, and plugins would be left behind.
         with anyio.CancelScope(shield=True):
             self._open = False
@@ -212,7 +212,7 @@ class PluginHost:
             self._log = AuditLog.open(self._audit)
             self._sink = self._log.record
 
-    async def _load_order(self, order: PluginOrder) -> None:
+    async def _load_order(self, order: "PluginOrder") -> None:
         policy = order.policy_file if order.policy_file is not None else order.policy
         try:
             await self.load(
