@@ -179,31 +179,46 @@ class PluginHost:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
-        if self._abort is not None and self._owner is not None:
-            abort, self._abort = self._abort, None
-            if self._owner.uncancel() == 0:
-                raise abort
+        try:
+            await self._close()
+        finally:
+            if self._abort is not None and self._owner is not None:
+                abort, self._abort = self._abort, None
+                if self._owner.uncancel() == 0:
+                    raise abort
 
     async def _close(self) -> None:
+        """Shuts down to the end, however often this task is cancelled meanwhile; then lets the cancellation through."""
         import anyio  # here, for it takes as long to import as the host
 
-        # Shielded: in a cancelled scope of anyio every wait would be cancelled, and plugins would be left behind.
+        interrupted: asyncio.CancelledError | None = None
+        # Shielded: in a cancelled scope of anyio every wait is cancelled, over and over.
         with anyio.CancelScope(shield=True):
-            self._open = False
-            await self._restarts.close()
-            lives = [entry.supervisor for entry in self._entries.values() if entry.supervisor is not None]
-            results = await asyncio.gather(*(life.stop() for life in reversed(lives)), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    _log.error("stopping a plugin failed", exc_info=result)
-            self._entries.clear()
-            self._handles.clear()
-            self._unreadable.clear()
-            self._sink = None
-            if self._log is not None:
-                log, self._log = self._log, None
-                await log.aclose()
+            closing = asyncio.ensure_future(self._shut_down())
+            while not closing.done():
+                try:
+                    await asyncio.wait((closing,))
+                except asyncio.CancelledError as error:
+                    interrupted = error
+        closing.result()
+        if interrupted is not None:
+            raise interrupted
+
+    async def _shut_down(self) -> None:
+        self._open = False
+        await self._restarts.close()
+        lives = [entry.supervisor for entry in self._entries.values() if entry.supervisor is not None]
+        results = await asyncio.gather(*(life.stop() for life in reversed(lives)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                _log.error("stopping a plugin failed", exc_info=result)
+        self._entries.clear()
+        self._handles.clear()
+        self._unreadable.clear()
+        self._sink = None
+        if self._log is not None:
+            log, self._log = self._log, None
+            await log.aclose()
 
     def _open_audit(self) -> None:
         if self._audit is None or callable(self._audit):
@@ -240,7 +255,8 @@ class PluginHost:
 
     async def _start(self, entry: Entry, factory: LevelFactory | None = None) -> None:
         """Gives an entry a new life. Call it with `entry.changing` held."""
-        factory = factory or self._level(entry.source.folder, entry.isolation)
+        if factory is None or not self._open:  # the host may have been closed while this load waited
+            factory = self._level(entry.source.folder, entry.isolation)
         grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
         sink = entry.counting(self._sink)
         guard = SandboxGuard(
