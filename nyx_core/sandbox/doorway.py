@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib  # noqa: F401 for digests; loaded here, so that confining itself imports nothing
 import sys
 
 from nyx_core.platforms import current_platform
@@ -11,7 +12,7 @@ from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.policies import confinement_for
 from nyx_core.sandbox.report import SandboxReport
 
-# Loaded with the doorway, so that confining itself imports nothing.
+# The layers, for the same reason.
 PLATFORM = current_platform()
 
 
