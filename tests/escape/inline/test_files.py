@@ -116,4 +116,5 @@ class Path:
         self.said += 1
         return os.__file__ if self.said == 1 else "/etc/passwd"
 return open(Path()).read()"""
-    await rogue.refused(code, "files", "open")
+    event = await rogue.refused(code, "files", "open")
+    assert "/etc/passwd" in event.target or os.__file__ in event.target
