@@ -155,49 +155,7 @@ def _bodies(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], 
     yield Growth("a download by its size (an empty body at 1)", "bytes", series)
 
 
-<<<<<<< HEAD
-def _denials(budget: Budget, runner: asyncio.Runner, client: Any) -> Iterator[Row]:
-    places = {
-        "denied host": "https://evil.example.net",
-        "denied path of a granted host": "https://api.example.com/v2",
-    }
-    times = interleave(budget, {name: _refused(runner, client, url) for name, url in places.items()})
-    for name in places:
-        # The path is known only once the URL is parsed; a host that no rule names is refused before that.
-        reason = (
-            "two fifths are httpx parsing the URL, two fifths the guard reading its parts" if "path" in name else ""
-        )
-        yield Row(f"{name}, call to exception, every URL a new one", times[name], None, Target("s", 40e-6), reason)
-
-
-def _growth(title: str, label: str, curves: Mapping[str, list[tuple[float, Measure]]]) -> Growth:
-    names = [_GUARDED, *(name for name in curves if name not in (_GUARDED, _PLAIN)), _PLAIN]
-    return Growth(title, label, tuple(Series(name, tuple(curves[name])) for name in names))
-
-
-# Loops.
-
-
-def _fetching(runner: asyncio.Runner, client: Any, url: str, concurrency: int) -> Loop:
-    async def fetch(count: int) -> None:
-        for _ in range(count):
-            response = await client.get(url)
-            if response.content != _BODY:
-                raise RuntimeError(f"{response.status_code}, {len(response.content)} bytes")
-
-    async def repeat(count: int) -> float:
-        each = -(-count // concurrency)
-        start = time.perf_counter()
-        await asyncio.gather(*[fetch(each) for _ in range(concurrency)])
-        return (time.perf_counter() - start) * count / (each * concurrency)
-
-    return lambda count: runner.run(repeat(count))
-
-
-def _streaming(runner: asyncio.Runner, client: Any, url: str, size: int) -> Loop:
-=======
 def _download(runner: asyncio.Runner, client: Any, url: str, size: int) -> Loop:
->>>>>>> main
     async def download() -> None:
         got = 0
         async with client.stream("GET", url) as response:
