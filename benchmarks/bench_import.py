@@ -28,7 +28,7 @@ def run(budget: Budget) -> Iterator[Result]:
             yield Row(code, reason="this platform does not tell the CPU time of one child process")
         return
     loops = {code: _child(code) for code in ("pass", *(code for code, _ in _CLAIMS))}
-    times = once_each(budget, loops, rounds=11 if budget.quick else 31)
+    times = once_each(budget, loops, rounds=7 if budget.quick else 31)
     bare = times["pass"]
     for code, bound in _CLAIMS:
         beyond = tuple(taken - least for taken, least in zip(times[code].values, bare.values, strict=True))

@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from nyx_core.sandbox import SandboxError
 from nyx_stream.audit import AuditError
 from nyx_stream.cli import ExitCode
 from nyx_stream.cli.exit_codes import code_of
@@ -83,6 +84,7 @@ def test_an_interrupt_has_its_code(case):
     ("error", "code"),
     [
         (PolicyError([]), ExitCode.CONFIG),
+        (SandboxError("no"), ExitCode.SANDBOX),
         (LimitExceeded(plugin="p", limit="memory", allowed=1, detail="d"), ExitCode.LIMIT),
         (PluginTimeout("p", "m"), ExitCode.LIMIT),
         (PluginLoadError("p", "m"), ExitCode.PLUGIN),

@@ -3,7 +3,10 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import nyx_stream.errors
 from nyx_stream.cli import main
@@ -56,3 +59,21 @@ def test_the_site_builds_strictly(tmp_path):
     done = subprocess.run([*build, *where], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "explanation" / "threat-model" / "index.html").exists()
+
+
+def test_every_dependency_has_its_reason():
+    """What the package needs, and what the extra for the command line needs, stands in the page with a reason."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    names = {re.split(r"[<>=\[]", need)[0] for need in needed}
+    assert names == set(
+        re.findall(r"^\| ([a-z0-9]+)[, ].*\| .{20,} \|", page("explanation/dependencies.md"), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_into_the_repository_lead_somewhere(name):
+    """Each relative link names a file that is there."""
+    text = (DOCS.parent / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (DOCS.parent / target).is_file(), target
