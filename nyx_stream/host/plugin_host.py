@@ -166,7 +166,7 @@ class PluginHost:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
         self._open_audit()
-        self._levels = {"inline": InlineLevel(tripwire=self._tripwire, shared=self._shared)}
+        self._levels = {"inline": InlineLevel(armed=self._tripwire, shared=self._shared)}
         self._open = True
         try:
             for order in self._orders:
