@@ -1,121 +1,161 @@
-"""The guarded HTTP client beside plain httpx and httpx2, against one loopback server in another process.
+"""The guarded HTTP client, beside plain httpx and its peers, against one loopback server.
 
-Every client keeps its connections alive and reads the whole response. A denied request ends before any packet, so its
-figure is the time from the call to the exception.
+Wall time, for a request waits for the server: the ratio includes what the server takes, alike for all. Every client
+keeps its connections alive; the guarded one judges every request and every connection.
 """
 
 import asyncio
+import ipaddress
 import itertools
-import multiprocessing
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
 
+from benchmarks.http_server import serving
 from benchmarks.measure import Growth, Measure, Result, Row, Series, Target
-from benchmarks.peers import peer
-from benchmarks.timing import Budget, Loop, interleave, once_each
+from benchmarks.peers import peer, version
+from benchmarks.timing import Budget, Loop, awaited, cpu_time, interleave, once_each
 from nyx_stream.capabilities.http import GuardedClient
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import NetworkDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 
-_GUARDED, _PLAIN, _NEXT = "guarded", "httpx", "httpx2"
-_BODY = b"x" * 200
-_PIECE = bytes(256 * 1024)
-_MIB = 2**20
-_SAMPLE = 0.03
-"""Seconds that one sample of requests takes at least."""
-_REACH = {1: 0.75, 32: 0.4}
-"""By concurrency, what part of plain httpx's time a guarded request may take."""
+_MIB = 1 << 20
 
 
 def run(budget: Budget) -> Iterator[Result]:
-    with _server() as port, asyncio.Runner() as runner:
-        clients = runner.run(_open(port))
+    with serving() as port, asyncio.Runner() as runner:
+        clients: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        closing = _clients(port, clients, missing)
+        runner.run(anext(closing))
         try:
-            yield from _gets(budget, runner, clients, port)
-            yield from _downloads(budget, runner, clients, port)
-            yield from _denials(budget, runner, clients[_GUARDED])
+            yield from _requests(budget, runner, clients, missing, port)
+            yield from _bodies(budget, runner, clients, f"http://127.0.0.1:{port}")
+            yield from _denied(budget, runner, clients["guarded"])
         finally:
-            runner.run(_close(clients))
+            runner.run(_finish(closing))
 
 
-def _gets(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], port: int) -> Iterator[Result]:
-    url = f"http://127.0.0.1:{port}/v1/x"
-    steps = (1, 8, 32) if budget.quick else (1, 2, 4, 8, 16, 32, 64, 128, 256)
-    loops = {(name, step): _fetching(runner, clients[name], url, step) for name in clients for step in steps}
-    # A request is some hundred microseconds and two switches of process: shorter samples would measure the scheduler.
-    longer = Budget(budget.quick, budget.rounds, max(budget.sample, _SAMPLE))
-    times = interleave(longer, {f"{name}, concurrency {step}": loop for (name, step), loop in loops.items()})
-    for step, reach in _REACH.items():
-        claim = f"guarded GET, keep-alive, concurrency {step}"
-        measured = {name: times[f"{name}, concurrency {step}"] for name in clients}
-        yield Row(f"{claim}, against httpx", measured[_GUARDED], measured[_PLAIN], Target("ratio", reach))
-        if _NEXT in measured:
-            yield Row(f"{claim}, against httpx2", measured[_GUARDED], measured[_NEXT], Target("ratio", 1.15))
-        else:
-            yield Row(f"{claim}, against httpx2", target=Target("ratio", 1.15), reason=str(peer(_NEXT)))
-    curves: dict[str, list[tuple[float, Measure]]] = {
-        name: [(step, times[f"{name}, concurrency {step}"]) for step in steps] for name in clients
-    }
-    yield _growth("a request by concurrency", "requests at once", curves)
+async def _clients(port: int, clients: dict[str, Any], missing: dict[str, str]) -> AsyncGenerator[None, None]:
+    """Fills `clients` by name, and `missing` with why a peer is not among them; closes them when it goes on."""
+    rules = (f"GET http://127.0.0.1:{port}/**", "https://api.example.com/v1/**")
+    policy = SandboxPolicy.locked_down().allow_request(*rules).with_limits(response_bytes="4GiB", queue=1024)
+    clients["guarded"] = GuardedClient(SandboxGuard(policy, plugin="bench"), Lease("bench", "http"))
+    clients["httpx"] = httpx.AsyncClient(trust_env=False)
+    httpx2 = peer("httpx2")
+    if isinstance(httpx2, str):
+        missing["httpx2"] = httpx2
+    else:
+        clients["httpx2"] = httpx2.AsyncClient(trust_env=False)
+    yield
+    for client in clients.values():
+        await client.aclose()
 
 
-def _downloads(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], port: int) -> Iterator[Result]:
-    sizes = [0, _MIB // 16, _MIB, 16 * _MIB, 64 * _MIB if budget.quick else 1024 * _MIB]
+async def _finish(closing: AsyncGenerator[None, None]) -> None:
+    with suppress(StopAsyncIteration):
+        await anext(closing)
+
+
+def _get(runner: asyncio.Runner, client: Any, url: str, tasks: int) -> Loop:
+    async def get() -> None:
+        response = await client.get(url)
+        if response.status_code != 200:
+            raise RuntimeError(f"status {response.status_code}")
+
+    return awaited(runner, get, tasks=tasks, clock=time.perf_counter)
+
+
+def _requests(
+    budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], missing: Mapping[str, str], port: int
+) -> Iterator[Result]:
+    numbers = [1, 8, 32, *([] if budget.quick else [256])]
+    times: dict[int, dict[str, Measure]] = {}
+    for tasks in numbers:
+        loops = {name: _get(runner, client, f"http://127.0.0.1:{port}/v1/x", tasks) for name, client in clients.items()}
+        long_enough = Budget(budget.quick, budget.rounds, max(budget.sample, 0.01 + tasks * 1e-3))
+        times[tasks] = interleave(long_enough, loops, rounds=7 if budget.quick else 31)
+    for tasks, bound in ((1, 0.75), (32, 0.4)):
+        at = times[tasks]
+        claim = f"guarded GET, keep-alive, concurrency {tasks}"
+        yield Row(f"{claim}, against httpx", at["guarded"], at["httpx"], Target("ratio", bound))
+        yield Row(
+            f"{claim}, against httpx2",
+            at["guarded"] if "httpx2" in at else None,
+            at.get("httpx2"),
+            Target("ratio", 1.15),
+            missing.get("httpx2", ""),
+        )
+    yield Growth(
+        "a GET by concurrency, time per request",
+        "requests at a time",
+        tuple(Series(name, tuple((tasks, times[tasks][name]) for tasks in numbers)) for name in clients),
+    )
+    for module, package in (("httpx_secure", "httpx-secure"), ("ssrfguard.httpx", "ssrfguard")):
+        yield from _peer(budget, runner, clients["guarded"], module, package, port)
+
+
+def _peer(budget: Budget, runner: asyncio.Runner, guarded: Any, module: str, package: str, port: int) -> Iterator[Row]:
+    claim = f"guarded GET, keep-alive, concurrency 1, against {package}"
+    found = peer(module)
+    if isinstance(found, str):
+        yield Row(claim, reason=found)
+        return
+    client, url = _PEERS[package](found, port), f"http://127.0.0.1:{port}/v1/x"
+    try:
+        loops = {"guarded": _get(runner, guarded, url, 1), version(package): _get(runner, client, url, 1)}
+        times = interleave(budget, loops, rounds=7 if budget.quick else 31)
+        yield Row(claim, times["guarded"], times[version(package)])
+    except Exception as error:  # whatever a peer has against a loopback server
+        yield Row(claim, reason=f"{version(package)}: {type(error).__name__}: {error}")
+    finally:
+        runner.run(client.aclose())
+
+
+def _httpx_secure(module: Any, port: int) -> Any:
+    client = httpx.AsyncClient(trust_env=False)
+    # Loopback is not globally reachable, so its own validator must take over.
+    module.httpx_ssrf_protection(
+        client, custom_validator=lambda *target: target[2] == port, check_globally_reachable=False
+    )
+    return client
+
+
+def _ssrfguard(module: Any, port: int) -> Any:
+    loopback = (ipaddress.ip_network("127.0.0.1"),)
+    policy = module.Policy(allowed_networks=loopback, allowed_ports=frozenset({port}))
+    return module.AsyncClient(policy=policy, trust_env=False)
+
+
+_PEERS: Mapping[str, Callable[[Any, int], Any]] = {"httpx-secure": _httpx_secure, "ssrfguard": _ssrfguard}
+
+
+def _bodies(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], origin: str) -> Iterator[Result]:
+    whole = (128 if budget.quick else 1024) * _MIB
+    sizes = [0, 1 << 10, 1 << 15, _MIB, 32 * _MIB, *([] if budget.quick else [256 * _MIB, 1024 * _MIB])]
     curves: dict[str, list[tuple[float, Measure]]] = {name: [] for name in clients}
     for size in sizes:
-        url = f"http://127.0.0.1:{port}/bytes/{size}"
-        loops = {name: _streaming(runner, client, url, size) for name, client in clients.items()}
-        times = once_each(budget, loops, rounds=5)
-        for name in clients:
-            curves[name].append((size, times[name]))
-    last = {name: points[-1][1] for name, points in curves.items()}
-    claim = f"guarded download of {sizes[-1] // _MIB} MiB, against httpx"
-    yield Row(claim, last[_GUARDED], last[_PLAIN], Target("ratio", 1.0))
-    yield _growth("a streamed body by size", "bytes", curves)
+        loops = {name: _download(runner, client, f"{origin}/{size}", size) for name, client in clients.items()}
+        for name, measure in once_each(budget, loops, rounds=5).items():
+            curves[name].append((size, measure))
+    loops = {name: _download(runner, clients[name], f"{origin}/{whole}", whole) for name in ("guarded", "httpx")}
+    times = once_each(budget, loops, rounds=3 if budget.quick else 7)
+    yield Row(
+        f"guarded download of {whole // _MIB:,} MiB inline, against httpx",
+        times["guarded"],
+        times["httpx"],
+        Target("ratio", 1),
+    )
+    series = tuple(Series(name, tuple(points)) for name, points in curves.items())
+    yield Growth("a download by its size (an empty body at 1)", "bytes", series)
 
 
-def _denials(budget: Budget, runner: asyncio.Runner, client: Any) -> Iterator[Row]:
-    places = {
-        "denied host": "https://evil.example.net",
-        "denied path of a granted host": "https://api.example.com/v2",
-    }
-    times = interleave(budget, {name: _refused(runner, client, url) for name, url in places.items()})
-    for name in places:
-        yield Row(f"{name}, call to exception, every URL a new one", times[name], target=Target("s", 40e-6))
-
-
-def _growth(title: str, label: str, curves: Mapping[str, list[tuple[float, Measure]]]) -> Growth:
-    names = [_GUARDED, *(name for name in curves if name not in (_GUARDED, _PLAIN)), _PLAIN]
-    return Growth(title, label, tuple(Series(name, tuple(curves[name])) for name in names))
-
-
-# Loops.
-
-
-def _fetching(runner: asyncio.Runner, client: Any, url: str, concurrency: int) -> Loop:
-    async def fetch(count: int) -> None:
-        for _ in range(count):
-            response = await client.get(url)
-            if response.content != _BODY:
-                raise RuntimeError(f"{response.status_code}, {len(response.content)} bytes")
-
-    async def repeat(count: int) -> float:
-        each = -(-count // concurrency)
-        start = time.perf_counter()
-        await asyncio.gather(*[fetch(each) for _ in range(concurrency)])
-        return (time.perf_counter() - start) * count / (each * concurrency)
-
-    return lambda count: runner.run(repeat(count))
-
-
-def _streaming(runner: asyncio.Runner, client: Any, url: str, size: int) -> Loop:
+def _download(runner: asyncio.Runner, client: Any, url: str, size: int) -> Loop:
     async def download() -> None:
         got = 0
         async with client.stream("GET", url) as response:
@@ -124,102 +164,23 @@ def _streaming(runner: asyncio.Runner, client: Any, url: str, size: int) -> Loop
         if got != size:
             raise RuntimeError(f"{got} bytes of {size}")
 
-    return _repeated(runner, download)
+    return awaited(runner, download, clock=time.perf_counter)
 
 
-def _refused(runner: asyncio.Runner, client: Any, url: str) -> Loop:
+def _denied(budget: Budget, runner: asyncio.Runner, client: Any) -> Iterator[Row]:
     numbers = itertools.count()
+    places = {"host": "https://evil.example.net", "path": "https://api.example.com/v2"}
 
-    async def refuse() -> None:
-        try:
-            await client.get(f"{url}/{next(numbers)}")
-        except NetworkDenied:
-            return
-        raise RuntimeError("a denied request was not refused")
+    def refused(url: str) -> Callable[[], Awaitable[None]]:
+        async def get() -> None:
+            try:
+                await client.get(f"{url}/{next(numbers)}")
+            except NetworkDenied:
+                return
+            raise RuntimeError(f"{url} was not refused")
 
-    return _repeated(runner, refuse)
+        return get
 
-
-def _repeated(runner: asyncio.Runner, once: Callable[[], Awaitable[None]]) -> Loop:
-    async def repeat(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            await once()
-        return time.perf_counter() - start
-
-    return lambda count: runner.run(repeat(count))
-
-
-# Clients and their server.
-
-
-async def _open(port: int) -> dict[str, Any]:
-    rules = (f"GET http://127.0.0.1:{port}/**", "https://api.example.com/v1/**")
-    policy = SandboxPolicy.locked_down().allow_request(*rules).with_limits(response_bytes="4GiB")
-    guarded = GuardedClient(SandboxGuard(policy, plugin="bench"), Lease("bench", "http"), timeout=None)
-    clients: dict[str, Any] = {_GUARDED: guarded, _PLAIN: httpx.AsyncClient(trust_env=False, timeout=None)}
-    library = peer(_NEXT)
-    if not isinstance(library, str):
-        clients[_NEXT] = library.AsyncClient(trust_env=False, timeout=None)
-    return clients
-
-
-async def _close(clients: Mapping[str, Any]) -> None:
-    for client in clients.values():
-        await client.aclose()
-
-
-class _Answering(asyncio.Protocol):
-    """Answers `/bytes/N` with N bytes and anything else with `_BODY`, as fast as asyncio can."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-        self._received = b""
-        self._left = 0
-        self._full = False
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while b"\r\n\r\n" in self._received:
-            head, _, self._received = self._received.partition(b"\r\n\r\n")
-            _, found, size = head.split(b" ", 2)[1].partition(b"/bytes/")
-            self._left = int(size) if found else 0
-            length = self._left if found else len(_BODY)
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % length
-            self._transport.write(head if found else head + _BODY)
-            self._pour()
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-        self._pour()
-
-    def _pour(self) -> None:
-        while self._left and not self._full:
-            piece = _PIECE[: self._left]
-            self._left -= len(piece)
-            self._transport.write(piece)
-
-
-@contextmanager
-def _server() -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
-    try:
-        yield ours.recv()
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve(ready: Connection) -> None:
-    async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(_Answering, "127.0.0.1", 0)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
+    loops = {name: awaited(runner, refused(url), clock=cpu_time) for name, url in places.items()}
+    for name, measure in interleave(budget, loops).items():
+        yield Row(f"denied request ({name}), from call to exception", measure, None, Target("s", 40e-6))

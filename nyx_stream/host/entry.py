@@ -9,9 +9,8 @@ from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.calls import CallCount
-from nyx_stream.host.config import OnFail
 from nyx_stream.host.lifecycle import OVER, State
-from nyx_stream.host.status import PluginStats, PluginStatus
+from nyx_stream.host.status import OnFail, PluginStats, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.seam import Isolation, Level, PluginSource
 from nyx_stream.policy import Places, SandboxPolicy

@@ -36,16 +36,19 @@ from nyx_stream.policy.grant import Grant
 
 
 class InlineLevel:
-    """Runs plugins inline. One per host; remembers the import path as it was when the host was made."""
+    """Runs plugins inline. One per host, made on its event loop; remembers the import path as it is then."""
 
-    def __init__(self, *, tripwire: bool, shared: Shared) -> None:
-        self._tripwire = tripwire
+    def __init__(self, *, armed: bool, shared: Shared) -> None:
+        self._armed = armed
         self._shared = shared
         self._roots = Roots()
+        if armed:
+            tripwire.install()
+            attribute_default_executor(asyncio.get_running_loop())
 
     def isolate(self, assignment: Assignment) -> "Inline":
         """Prepares one plugin; nothing of it runs yet."""
-        return Inline(assignment, self._shared, armed=self._tripwire, roots=self._roots)
+        return Inline(assignment, self._shared, armed=self._armed, roots=self._roots)
 
 
 class Inline:
@@ -91,9 +94,6 @@ class Inline:
         return self._tasks.spawn(coroutine)
 
     async def start(self) -> None:
-        if self._watch.armed:
-            tripwire.install()
-            attribute_default_executor(asyncio.get_running_loop())
         self._provision.bind()
         with as_plugin(self._watch):
             self._load()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 import os
 import resource
 import socket
@@ -25,6 +26,7 @@ from nyx_core.sandbox import (
 )
 
 MIB = 1024 * 1024
+ROOMY = ResourceLimits(memory=Limit(512 * MIB, 512 * MIB))
 MINIMAL, STRICT = SandboxPolicy.MINIMAL, SandboxPolicy.STRICT
 LIMITS = {
     "memory": resource.RLIMIT_AS,
@@ -262,6 +264,21 @@ def a_child_is_confined_anew() -> Any:
     return os.read(back, 100).decode()
 
 
+def tightening_without_proc() -> Any:
+    confine(Confinement())
+    return complaint(lambda: confine(Confinement(native_code=False)))
+
+
+def tightening_with_proc() -> Any:
+    confine(Confinement(readable=("/proc",), limits=ROOMY))
+    report = confine(Confinement(limits=ROOMY, native_code=False))
+    return [
+        report.repeated,
+        refused(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_EXEC)),
+        refused(lambda: os.listdir("/proc")),
+    ]
+
+
 def strict_hides_the_parents_environment() -> Any:
     apply_policy(STRICT)
     return refused(lambda: open(f"/proc/{os.getppid()}/environ").close())
@@ -311,6 +328,8 @@ CASES = {
         subprocesses_inherit,
         a_child_is_confined_anew,
         strict_hides_the_parents_environment,
+        tightening_without_proc,
+        tightening_with_proc,
         namespaces,
         become_another_user,
     )

@@ -184,6 +184,21 @@ def test_strict_hides_other_processes(uid: int) -> None:
 
 
 @EVERYONE
+def test_a_second_confinement_tightens(uid: int) -> None:
+    """Where /proc was granted, native code is frozen later on; reading /proc then ends with the tighter one."""
+    assert value(uid, "tightening_with_proc") == [False, "PermissionError 1", "PermissionError 13"]
+
+
+@EVERYONE
+def test_a_second_confinement_without_proc_is_refused(uid: int) -> None:
+    """What cannot be measured any more is not guessed: the second confinement fails and names the layer."""
+    layer, text, has_report = value(uid, "tightening_without_proc")
+    assert layer == "descriptors"
+    assert "EACCES" in text
+    assert has_report
+
+
+@EVERYONE
 def test_namespaces_can_be_asked_for(uid: int) -> None:
     """User, mount and network namespaces are entered where the kernel lets users make them."""
     state, reason = value(uid, "namespaces")

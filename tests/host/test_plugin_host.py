@@ -87,6 +87,47 @@ async def test_a_host_inside_a_cancelled_scope_still_closes_its_plugins(make, tm
     assert asyncio.all_tasks() == before
 
 
+async def test_a_host_that_is_cancelled_while_it_closes_closes_first(make, tmp_path):
+    """Cancelling a host in the middle of its shutdown does not cut it short; the cancellation comes after it."""
+    before = asyncio.all_tasks()
+    code = """
+    import asyncio
+    class Main(Plugin):
+        async def setup(self):
+            self.late = asyncio.Event()
+        async def teardown(self): await self.late.wait()
+    """
+    plugins = []
+
+    async def application():
+        async with PluginHost(data_dir=tmp_path) as host:
+            plugins.append(await host.load(make("p", code)))
+
+    task = asyncio.create_task(application())
+    await until(lambda: plugins and plugins[0].state == "stopping")
+    instance = plugins[0]._entry.supervisor._level._plugin
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    instance.late.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert plugins[0].state == "stopped"
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_load_that_overlaps_the_end_of_the_host_leaves_nothing(make, tmp_path):
+    """A load under way while the host closes is an error, and its plugin does not run."""
+    before = asyncio.all_tasks()
+    async with PluginHost(data_dir=tmp_path) as host:
+        loading = asyncio.create_task(host.load(make("p", CODE, permissions='write = ["$DATA"]')))
+        await asyncio.sleep(0)
+    with pytest.raises(PluginStateError):
+        await loading
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_host_is_the_lifespan_of_an_application(make, tmp_path):
     """A FastAPI application holds a host for its lifetime, and its routes call plugins."""
     handles = []
@@ -116,6 +157,36 @@ async def test_an_audit_log_that_cannot_be_opened_stops_the_host(tmp_path):
     with pytest.raises(AuditError, match=r"cannot be opened: .*Is a directory"):
         async with PluginHost(audit=tmp_path):
             pytest.fail("the host was entered")
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from nyx_stream import PluginHost
+
+async def main():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, resource.RLIM_INFINITY))
+    async with PluginHost(audit=sys.argv[1], data_dir=sys.argv[2]) as host:
+        for _ in range(20):
+            await host.load(sys.argv[3])
+            await host.unload("p")
+        print(await (await host.load(sys.argv[3])).call("ping"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the full disk is made by RLIMIT_FSIZE")
+def test_a_full_disk_under_the_audit_log_is_an_error_at_the_end(make, tmp_path):
+    """Plugins go on, whole lines stay, and the host ends with an error that counts what is missing."""
+    log = tmp_path / "audit.jsonl"
+    arguments = [str(log), str(tmp_path / "data"), str(make("p", CODE))]
+    done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "pong\n"
+    assert "AuditError: audit log" in done.stderr
+    assert "events were lost: " in done.stderr
+    assert log.read_bytes().endswith(b"}\n")
 
 
 async def test_a_host_is_entered_once(tmp_path):

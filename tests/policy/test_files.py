@@ -71,6 +71,26 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     assert first[1][first[2].index("^")] == "9"
 
 
+def test_a_fault_in_shape_hides_no_other(tmp_path: Path) -> None:
+    """Unknown keys, wrong types and missing keys are told together with the rules and limits that do not parse."""
+    policy = write(
+        tmp_path,
+        "policy.toml",
+        'x = 1\n[allow]\nconnect = ["*"]\nrequest = 5\nconnekt = []\n'
+        '[deny]\npath = ["../x"]\n[limits]\nmemory = "much"\n',
+    )
+    with pytest.raises(PolicyError) as caught:
+        SandboxPolicy.from_toml(policy)
+    assert {problem.line for problem in caught.value.problems} == {1, 3, 4, 5, 7, 9}
+    manifest = write(
+        tmp_path, "plugin.toml", 'id = "Not An Id"\nversion = "1"\n[permissions]\nconnect = ["*.com"]\nwhy = 3\n'
+    )
+    with pytest.raises(ManifestError) as refused:
+        Manifest.from_toml(manifest)
+    assert {problem.line for problem in refused.value.problems} == {None, 1, 4, 5}
+    assert "entry" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [

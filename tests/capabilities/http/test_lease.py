@@ -106,7 +106,7 @@ async def test_idle_connections_close_with_the_lease(kind: Any) -> None:
     async with server, plugin.client() as client:
         await client.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         plugin.lease.revoke("over")
-        await asyncio.wait_for(ended.wait(), 30)
+        assert await asyncio.wait_for(ended.wait(), 30)
 
 
 async def test_finished_requests_leave_nothing_with_the_lease(kind: Any) -> None:

@@ -119,7 +119,8 @@ async def test_bytecode_is_not_poisoned(rogue):
 
     cached = importlib.util.cache_from_source(wave.__file__)
     code = f"import importlib._bootstrap_external as b\nb._write_atomic({cached!r}, b'evil')"
-    await rogue.refused(code, "files", "open")
+    event = await rogue.refused(code, "files", "open")
+    assert cached in event.target
 
 
 async def test_the_tripwire_can_be_switched_off_for_a_host(tmp_path, rogue):
