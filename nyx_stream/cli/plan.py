@@ -48,6 +48,10 @@ def _document(grant: Grant, level: Level) -> dict[str, Any]:
             for name, value, origin, layer in _limits(grant, level)
         },
         "env": list(grant.env),
+        "credentials": [
+            {"rule": item.rule.text, "header": item.header, "from": item.origin, "at": str(item.source)}
+            for item in grant.policy.credentials
+        ],
         "places": dict(grant.places),
     }
 
@@ -90,6 +94,8 @@ def _print(grant: Grant, level: Level) -> None:
         ((name, str(value), origin, layer) for name, value, origin, layer in _limits(grant, level)),
     )
     output.say(f"\nEnvironment: {', '.join(grant.env) or 'nothing'}")
+    for item in grant.policy.credentials:
+        output.say(f"Credential: {escape(item.text)} ({item.source})")
     for place, directory in sorted(grant.places.items()):
         output.say(f"{place}: {escape(directory)}")
     missing = grant.not_granted()

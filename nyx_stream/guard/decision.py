@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nyx_stream.policy import PathRule
+from nyx_stream.policy import Credential, PathRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class RequestVerdict:
     """A decision on a request and the canonical parts it was made on: what is sent is built from these alone.
 
     `host` is canonical (no brackets), `port` from 1 to 65535, `target` the normalised path with its query, as bytes
-    fit for a request line. Where the URL could not be read, the parts are empty.
+    fit for a request line. Where the URL could not be read, the parts are empty. `credentials` are those of the policy
+    whose rules cover the request, at most one for each header.
     """
 
     decision: Decision
@@ -28,6 +29,7 @@ class RequestVerdict:
     host: str = ""
     port: int = 0
     target: bytes = b""
+    credentials: tuple[Credential, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
+from nyx_stream.guard.credential_table import CredentialTable
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.host_table import HostTable
 from nyx_stream.guard.path_table import PathTable
 from nyx_stream.guard.request_table import Origin, RequestTable
 from nyx_stream.guard.special_addresses import is_loopback, why_special
 from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
-from nyx_stream.policy import ConnectRule, Mode, PathRule, Places, RequestRule, SandboxPolicy
+from nyx_stream.policy import ConnectRule, Credential, Mode, PathRule, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.hosts import (
     LONGEST_NAME,
     HostError,
@@ -68,7 +69,7 @@ class Rules:
 class Ruleset:
     """Everything that one guard decides on, made whole before it is put in force."""
 
-    __slots__ = ("allowed", "asked", "data", "denied", "flavour", "limits", "manifest", "policy")
+    __slots__ = ("allowed", "asked", "credentials", "data", "denied", "flavour", "limits", "manifest", "policy")
 
     def __init__(self, policy: SandboxPolicy, manifest: "Manifest | None", places: Places, flavour: Flavour) -> None:
         self.policy = policy
@@ -79,6 +80,7 @@ class Ruleset:
         bound = policy.bind(places)
         self.allowed = Rules(bound.connect, bound.request, bound.paths, flavour)
         self.denied = Rules(bound.denied_connect, bound.denied_request, bound.denied_paths, flavour)
+        self.credentials = CredentialTable(policy.credentials) if policy.credentials else None
         self.asked: Rules | None = None
         if manifest is not None:
             self.asked = Rules(manifest.connect, manifest.request, bind_all(manifest.paths, places), flavour)
@@ -132,7 +134,10 @@ class Ruleset:
         except (UrlError, HostError) as error:
             return RequestVerdict(Decision(False, None, str(error)), "")
         decision = self._request(verb, parts)
-        return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target)
+        credentials: tuple[Credential, ...] = ()
+        if self.credentials is not None and decision.allowed:
+            credentials = self.credentials.covering((parts.scheme, parts.host, parts.port), verb, parts.path)
+        return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target, credentials)
 
     def path(self, path: object, mode: object) -> PathVerdict:
         """Decides on a path by its text."""

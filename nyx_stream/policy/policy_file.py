@@ -7,6 +7,7 @@ from pydantic import Field, create_model
 
 from nyx_stream.policy.config_file import ConfigFile, Table
 from nyx_stream.policy.connect_rule import ConnectRule
+from nyx_stream.policy.credential import Credential, check_rule, parse_header, parse_origin, parse_prefix
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule
 from nyx_stream.policy.request_rule import RequestRule
@@ -45,12 +46,22 @@ class DenyTable(Table):
     path: list[str] = Field(default=[], description="Path prefixes on which every operation is forbidden.")
 
 
+class CredentialTable(Table):
+    """A secret that the host puts into the requests of a rule, below the plugin. It grants no request."""
+
+    rule: str = Field(description='Request rule: "https://api.example.com/**".')
+    header: str = Field(description='The header that carries it: "Authorization".')
+    value: str = Field(description='Where the secret is: "env:NAME" or "file:/PATH". Never the secret itself.')
+    prefix: str = Field(default="", description='What is sent before the secret: "Bearer ".')
+
+
 class PolicyFile(Table):
     """A Nyx policy: what an operator grants to a plugin."""
 
     allow: AllowTable = AllowTable()
     deny: DenyTable = DenyTable()
     limits: LimitsTable = LimitsTable()  # type: ignore[valid-type]  # a class made at run time
+    credentials: list[CredentialTable] = Field(default=[])
 
 
 def read_policy(path: str) -> dict[str, Any]:
@@ -66,9 +77,33 @@ def read_policy(path: str) -> dict[str, Any]:
         "denied_paths": file.rules(("deny", "path"), deny.path, parse_writable),
         "env": file.rules(("allow", "env"), allow.env, parse_env),
         "limits": file.limits(("limits",), file.values.limits),
+        "credentials": _credentials(file),
     }
     file.finish()
     return fields
+
+
+def _credentials(file: ConfigFile[PolicyFile]) -> tuple[Credential, ...]:
+    found: list[Credential] = []
+    for index, table in enumerate(file.values.credentials):
+        key = ("credentials", index)
+        rule = file.rule((*key, "rule"), table.rule, _parse_bound)
+        header = file.rule((*key, "header"), table.header, parse_header)
+        # Whoever put the secret itself here must not find it in a log as well.
+        origin = file.rule((*key, "value"), table.value, parse_origin, shown=False)
+        prefix = file.rule((*key, "prefix"), table.prefix, parse_prefix, shown=False)
+        if rule is None or header is None or origin is None or prefix is None:
+            continue
+        if origin.startswith("env:") and origin.removeprefix("env:") in file.values.allow.env:
+            file.fault((*key, "rule"), f"{origin} is also in [allow] env: the plugin could read the secret there")
+        found.append(Credential(rule, header, origin, prefix, rule.source))
+    return tuple(found)
+
+
+def _parse_bound(text: str, source: Source | None = None) -> RequestRule:
+    rule = RequestRule.parse(text, source)
+    check_rule(rule)
+    return rule
 
 
 def read_paths(file: ConfigFile[Any], table: str, read: list[str], write: list[str]) -> tuple[PathRule, ...]:
@@ -109,6 +144,9 @@ def print_policy(policy: "SandboxPolicy") -> str:
         if filled:
             lines += [f"[{name}]", *(_array(key, texts) for key, texts in filled.items()), ""]
     lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
+    for item in policy.credentials:
+        values = {"rule": item.rule.text, "header": item.header, "value": item.origin, "prefix": item.prefix}
+        lines += ["[[credentials]]", *(f"{key} = {_value(value)}" for key, value in values.items() if value), ""]
     return "\n".join(lines)
 
 

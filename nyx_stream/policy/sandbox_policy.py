@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.connect_rule import ConnectRule
+from nyx_stream.policy.credential import Credential
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule, Places, bind_all
 from nyx_stream.policy.request_rule import RequestRule
@@ -31,6 +32,17 @@ class SandboxPolicy:
     denied_paths: tuple[PathRule, ...] = ()
     env: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    credentials: tuple[Credential, ...] = ()
+
+    def __post_init__(self) -> None:
+        shown = [item for item in self.credentials if item.variable is not None and item.variable in self.env]
+        if shown:
+            raise PolicyError(
+                [
+                    Problem(f"{item.variable} holds a credential: a plugin cannot be allowed to read it")
+                    for item in shown
+                ]
+            )
 
     @classmethod
     def locked_down(cls) -> Self:
@@ -72,6 +84,22 @@ class SandboxPolicy:
         """Adds names of environment variables that the plugin may read."""
         return replace(self, env=self.env + _parse("allow_env", parse_env, names))
 
+    def bind_credential(self, rule: str, *, header: str, value: str, prefix: str = "") -> Self:
+        """Adds a credential that the host puts into the requests that `rule` covers; no request is granted by it.
+
+        Args:
+            rule: a request rule: `"https://api.example.com/v1/**"`.
+            header: the header's name; one that the plugin sends is replaced.
+            value: where the secret is: `"env:NAME"` or `"file:/PATH"`.
+            prefix: what is sent before the secret: `"Bearer "`.
+        """
+        parsed = _parse("bind_credential", RequestRule.parse, [rule])[0]
+        try:
+            added = Credential.of(parsed, header, value, prefix)
+        except RuleError as error:
+            raise PolicyError([Problem(error.reason, where="bind_credential")]) from None
+        return replace(self, credentials=(*self.credentials, added))
+
     def with_limits(self, **limits: object) -> Self:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
 
@@ -84,11 +112,15 @@ class SandboxPolicy:
             raise PolicyError([Problem(str(error), where="with_limits")]) from None
 
     def bind(self, places: Places) -> Self:
-        """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped."""
+        """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped.
+
+        The files that hold credentials are among its denied paths, whatever is granted around them.
+        """
+        secrets = (PathRule.parse(item.file, "rw", item.source) for item in self.credentials if item.file is not None)
         return replace(
             self,
             paths=bind_all(self.paths, places),
-            denied_paths=bind_all(self.denied_paths, places),
+            denied_paths=tuple(dict.fromkeys((*bind_all(self.denied_paths, places), *secrets))),
         )
 
     @classmethod

@@ -74,3 +74,15 @@ def test_unknown_names_have_no_layer():
         layer_of_rule("listen", "inline")
     with pytest.raises(ValueError, match="no limit"):
         layer_of_limit("patience", "inline")
+
+
+def test_credentials_are_planned_by_their_source(nyx, case, monkeypatch):
+    """The plan says which header goes where and comes from what, and never what it is."""
+    monkeypatch.setenv("NYX_TEST_TOKEN", "s3cr3t-of-the-operator")
+    bound = '[[credentials]]\nrule = "https://api.met.no/**"\nheader = "X-Key"\nvalue = "env:NYX_TEST_TOKEN"\n'
+    case.policy.write_text(bound, encoding="utf-8")
+    out = nyx("plan", case.plugin, *case.options()).out
+    assert "Credential: X-Key from env:NYX_TEST_TOKEN for https://api.met.no/** (policy.toml:2)" in out
+    (planned,) = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)["credentials"]
+    assert (planned["header"], planned["from"]) == ("X-Key", "env:NYX_TEST_TOKEN")
+    assert "s3cr3t" not in out

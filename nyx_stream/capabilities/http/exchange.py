@@ -5,7 +5,7 @@ Decides and counts; does no I/O.
 
 import time
 from collections.abc import AsyncIterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nyx_stream.capabilities.http.verdicts import Exceeded
@@ -63,14 +63,18 @@ class Message:
 
     method: str
     target: bytes
-    headers: RawHeaders
+    headers: RawHeaders = field(repr=False)
 
 
 class Exchange:
-    """A request on its way. Every wait is cut to the deadline, every byte is counted against its bound."""
+    """A request on its way. Every wait is cut to the deadline, every byte is counted against its bound.
+
+    `secrets` are those among the headers that were sent, to be kept out of what the plugin gets back.
+    """
 
     __slots__ = (
-        "_arrived", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin", "timeouts",
+        "_arrived", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin", "secrets",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -80,12 +84,14 @@ class Exchange:
         body: bytes | AsyncIterable[bytes],
         timeouts: Timeouts,
         bounds: Bounds,
+        secrets: tuple[bytes, ...] = (),
     ) -> None:
         self.origin = origin
         self.message = message
         self.body = body
         self.timeouts = timeouts
         self.bounds = bounds
+        self.secrets = secrets
         self.deadline = time.monotonic() + bounds.seconds
         self.head: Head | None = None
         self._sent = 0

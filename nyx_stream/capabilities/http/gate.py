@@ -1,7 +1,8 @@
 """The first gate: the one seam that first requests, redirect hops, auth flows, `send` and `stream` all pass.
 
 Takes a snapshot of the plugin's request, asks the guard, builds a fresh request from the canonical parts of the
-verdict, and hands back a response from which no attribute leads to the pool. Knows no client class.
+verdict, puts the host's credentials into it, and hands back a response from which no attribute leads to the pool.
+Knows no client class.
 """
 
 import re
@@ -18,6 +19,7 @@ from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Ori
 from nyx_stream.capabilities.http.flight import Flight
 from nyx_stream.capabilities.http.network import Network
 from nyx_stream.capabilities.http.pool import Pool
+from nyx_stream.capabilities.http.secrets import Keyring, Unresolved, add_credentials
 from nyx_stream.capabilities.http.snapshot import BadRequest, snapshot
 from nyx_stream.capabilities.http.verdicts import refusal
 from nyx_stream.capabilities.lease import Lease
@@ -48,6 +50,7 @@ class Gate:
     def __init__(self, guard: SandboxGuard, lease: Lease, network: Network) -> None:
         self._guard = guard
         self._lease = lease
+        self._keyring = Keyring()
         self._pool = Pool(Dialler(guard, network), guard.limits.connections)
         # Origins that some rule named when they were first asked for; it only saves asking that again.
         self._named: set[str] = set()
@@ -129,6 +132,12 @@ class Gate:
             raw = headers.checked(taken.headers, host, limits.header_bytes)
         except headers.BadHeaders as error:
             raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
+        secrets: tuple[bytes, ...] = ()
+        if verdict.credentials:
+            try:
+                secrets = add_credentials(raw, verdict.credentials, self._keyring)
+            except Unresolved as error:
+                raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
         target = f"{verdict.scheme}://{host.decode('ascii')}{verdict.target.decode('ascii')}"
         self._guard.record("http", verdict.method, target, decision)
         return Exchange(
@@ -137,6 +146,7 @@ class Gate:
             taken.body,
             taken.timeouts,
             Bounds(limits.request_bytes, limits.response_bytes, limits.header_bytes, limits.request_timeout),
+            secrets,
         )
 
 
