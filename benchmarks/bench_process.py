@@ -117,8 +117,8 @@ def _made_of() -> str:
     except OSError:
         return "this platform does not tell what a process used"
     return (
-        f"a worker is ready after {int(on_cpu) / 1e6:.1f} ms of its own CPU time, with {faults} page faults for what it "
-        f"shared with the zygote, and {int(waiting) / 1e6:.1f} ms of waiting for a processor"
+        f"a worker is ready after {int(on_cpu) / 1e6:.1f} ms of its own CPU time, with {faults} page faults for "
+        f"what it shared with the zygote, and {int(waiting) / 1e6:.1f} ms of waiting for a processor"
     )
 
 
