@@ -19,7 +19,7 @@ from nyx_stream.guard.explain import explain_connect, explain_path, explain_requ
 from nyx_stream.guard.memory import LONGEST_LABEL, REMEMBERED, Memory, no_label, odd_character
 from nyx_stream.guard.ruleset import Ruleset
 from nyx_stream.guard.url_parts import is_url
-from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
+from nyx_stream.policy import NO_PLACES, Limits, Places, SandboxPolicy
 
 if TYPE_CHECKING:  # it brings pydantic, which takes longer to import than all of this
     from nyx_stream.policy.manifest import Manifest
@@ -75,6 +75,11 @@ class SandboxGuard:
     def policy(self) -> SandboxPolicy:
         """The policy in force."""
         return self._state.rules.policy
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force: the policy's, or the manifest's where it asks for less."""
+        return self._state.rules.limits
 
     def update(self, policy: SandboxPolicy) -> None:
         """Puts another policy in force. The next check sees all of it; a check under way sees none of it."""

@@ -484,3 +484,15 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(1000):
         assert not guard.decide_connect(f"h{number}.evil.net", 443).allowed
     assert len(state.connects) == before
+
+
+def test_the_limits_are_those_of_the_grant(tmp_path: Path) -> None:
+    """A manifest that asks for less is held to it, a policy that gives less wins, and an update changes both."""
+    (tmp_path / "plugin.toml").write_text(
+        MANIFEST + '[limits]\nresponse_bytes = "1MiB"\nconcurrency = 9\n', encoding="utf-8"
+    )
+    manifest = Manifest.from_toml(tmp_path / "plugin.toml")
+    guard = SandboxGuard(LOCKED.with_limits(response_bytes="2MiB", concurrency=3), manifest=manifest)
+    assert (guard.limits.response_bytes, guard.limits.concurrency) == (2**20, 3)
+    guard.update(LOCKED.with_limits(response_bytes="1KiB"))
+    assert (guard.limits.response_bytes, guard.limits.concurrency) == (1024, 9)

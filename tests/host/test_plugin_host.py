@@ -12,8 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from nyx_stream import PluginHost
-from nyx_stream.audit import AuditError
-from nyx_stream.errors import PluginStateError
+from nyx_stream.errors import AuditError, PluginStateError
 from nyx_stream.testing import run_plugin
 from tests.host.waiting import until
 
