@@ -18,15 +18,16 @@ from benchmarks.timing import Budget, Loop, awaited, interleave
 from nyx_stream import Handle, PluginHost
 
 
-@validate_call(validate_return=True)
-async def empty() -> None:
-    """The twin of the plugin's method."""
+class Direct:
+    """The twins of the plugin's methods."""
 
+    @validate_call(validate_return=True)
+    async def empty(self) -> None:
+        pass
 
-@validate_call(validate_return=True)
-async def echo(text: str) -> str:
-    """The twin of the plugin's method."""
-    return text
+    @validate_call(validate_return=True)
+    async def echo(self, text: str) -> str:
+        return text
 
 
 def run(budget: Budget) -> Iterator[Result]:
@@ -42,13 +43,14 @@ def run(budget: Budget) -> Iterator[Result]:
 
 
 def _rows(budget: Budget, runner: asyncio.Runner, plugin: Handle) -> Iterator[Row]:
+    direct = Direct()
     times = interleave(
         budget,
         {
             "call": awaited(runner, lambda: plugin.call("empty")),
-            "direct await": awaited(runner, empty),
+            "direct await": awaited(runner, lambda: direct.empty()),
             "call with text": awaited(runner, lambda: plugin.call("echo", text="hello")),
-            "direct await with text": awaited(runner, lambda: echo(text="hello")),
+            "direct await with text": awaited(runner, lambda: direct.echo(text="hello")),
         },
     )
     yield Row("inline call of an empty method", times["call"], times["direct await"], Target("ratio", 3))
@@ -63,7 +65,8 @@ def _rows(budget: Budget, runner: asyncio.Runner, plugin: Handle) -> Iterator[Ro
 def _by_plugins(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: str) -> Growth:
     sizes = [1, 10, 100, *([] if budget.quick else [1_000, 10_000])]
     handles: list[Handle] = []
-    loops: dict[str, Loop] = {"direct": awaited(runner, empty)}
+    direct = Direct()
+    loops: dict[str, Loop] = {"direct": awaited(runner, lambda: direct.empty())}
 
     async def load_up_to(size: int) -> None:
         names = [f"plugin-{number}" for number in range(len(handles), size)]
