@@ -17,7 +17,6 @@ from benchmarks.plugins import write_plugin
 from benchmarks.timing import Budget, Loop, awaited, interleave
 from nyx_stream import Handle, PluginHost
 
-
 _ADDED = (
     "what is added: a timer for the timeout, the bounds on concurrency, the attribution of the running code and the "
     "accounting, each of them one or two calls, where the method itself does nothing"
