@@ -77,10 +77,16 @@ def _by_plugins(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder
         names = [f"plugin-{number}" for number in range(len(handles), size)]
         handles.extend([await host.load(write_plugin(folder, name)) for name in names])
 
+    async def unload() -> None:
+        # One after the other: all at once, each would look for its own among the tasks that stop the others.
+        for handle in handles:
+            await host.unload(handle.id)
+
     for size in sizes:
         runner.run(load_up_to(size))
         loops[str(size)] = _in_turn(runner, handles[:size])
     times = interleave(budget, loops)
+    runner.run(unload())
     return Growth(
         "inline call by number of loaded plugins, in turn",
         "plugins",
