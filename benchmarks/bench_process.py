@@ -29,6 +29,7 @@ from nyx_stream.plugin_sandbox import SandboxPolicy
 
 _READY = "sealed worker ready"
 _CALL = "empty call to a sealed worker, against a socketpair echo"
+_ENCODED = "the same round trip, and beside it arguments and result that are validated and encoded on both sides"
 _PASS = [os.path.realpath(sys.executable), "-S", "-c", "pass"]
 _READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev", sys.prefix, os.path.realpath(sys.base_prefix)]
 
@@ -154,7 +155,7 @@ def _calls(budget: Budget, runner: asyncio.Runner, worker: Any) -> Row:
             "socketpair echo": awaited(runner, ask, clock=time.perf_counter),
         }
         times = interleave(budget, loops)
-    return Row(_CALL, times["call"], times["socketpair echo"], Target("ratio", 1.5))
+    return Row(_CALL, times["call"], times["socketpair echo"], Target("ratio", 1.5), _ENCODED)
 
 
 class _Asking(asyncio.Protocol):
