@@ -14,6 +14,7 @@ from nyx_stream.cli.check import check
 from nyx_stream.cli.demo import demo
 from nyx_stream.cli.doctor import doctor
 from nyx_stream.cli.exit_codes import ExitCode, code_of
+from nyx_stream.cli.learn import learn
 from nyx_stream.cli.new import new
 from nyx_stream.cli.plan import plan
 from nyx_stream.cli.run import run as run_command
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "check": check,
     "plan": plan,
     "run": run_command,
+    "learn": learn,
     "why": why,
     "audit": audit,
     "schema": schema,

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from nyx_stream.policy import Credential, PathRule
 
+REPORT_ONLY = "report only: "
+"""What the reason of a would-be denial begins with: it was allowed, and a rule in force would not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -12,6 +15,11 @@ class Decision:
     allowed: bool
     rule: str | None
     reason: str
+
+    @property
+    def reported(self) -> bool:
+        """Whether this is a would-be denial: allowed, because the rule that speaks against it is on trial."""
+        return self.allowed and self.reason.startswith(REPORT_ONLY)
 
 
 @dataclass(frozen=True, slots=True)

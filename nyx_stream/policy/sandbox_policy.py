@@ -33,8 +33,12 @@ class SandboxPolicy:
     env: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     credentials: tuple[Credential, ...] = ()
+    report: "SandboxPolicy | None" = None
 
     def __post_init__(self) -> None:
+        rules = self.report
+        if rules is not None and (rules.env or rules.credentials or rules.report or rules.limits != Limits()):
+            raise PolicyError([Problem("report-only rules are about connections, requests and paths alone")])
         shown = [item for item in self.credentials if item.variable is not None and item.variable in self.env]
         if shown:
             raise PolicyError(
@@ -100,6 +104,14 @@ class SandboxPolicy:
             raise PolicyError([Problem(error.reason, where="bind_credential")]) from None
         return replace(self, credentials=(*self.credentials, added))
 
+    def report_only(self, rules: "SandboxPolicy") -> Self:
+        """Puts rules on trial beside the enforced ones, in the place of those on trial before.
+
+        What only an allow rule of `rules` allows, and what a deny rule of `rules` would deny, is done, and audited as a
+        would-be denial. Enforced deny rules hold. `rules` has neither limits, variables nor credentials.
+        """
+        return replace(self, report=rules)
+
     def with_limits(self, **limits: object) -> Self:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
 
@@ -121,6 +133,7 @@ class SandboxPolicy:
             self,
             paths=bind_all(self.paths, places),
             denied_paths=tuple(dict.fromkeys((*bind_all(self.denied_paths, places), *secrets))),
+            report=self.report.bind(places) if self.report is not None else None,
         )
 
     @classmethod
@@ -134,13 +147,17 @@ class SandboxPolicy:
         # Imported here, for pydantic is only needed where a file is read.
         from nyx_stream.policy.policy_file import read_policy
 
-        return cls(**read_policy(os.fspath(path)))
+        fields, on_trial = read_policy(os.fspath(path))
+        return cls(**fields, report=cls(**on_trial) if on_trial is not None else None)
 
-    def to_toml(self) -> str:
-        """Returns the text of a policy file that `from_toml` reads back as an equal policy."""
+    def to_toml(self, *, limits: bool = True) -> str:
+        """Returns the text of a policy file that `from_toml` reads back as an equal policy.
+
+        Without `limits` it has no limits, and so is read back with the default ones.
+        """
         from nyx_stream.policy.policy_file import print_policy
 
-        return print_policy(self)
+        return print_policy(self, limits=limits)
 
 
 def _parse(call: str, parse: Callable[[str], _Rule], texts: Iterable[str]) -> tuple[_Rule, ...]:
