@@ -217,3 +217,43 @@ async def test_everything_is_in_the_audit_log(make, tmp_path, server):
         ("host", "unload", True),
     ]
     assert [row["allowed"] for row in rows if row["capability"] == "http"] == [True, False]
+
+
+async def test_a_directory_granted_later_is_the_one_that_stood_there_then(host, make, tmp_path):
+    """What the plugin renames afterwards, a link that leads out among it, does not change what was granted."""
+    shared, outside = tmp_path / "shared", tmp_path / "outside"
+    (shared / "a" / "cache").mkdir(parents=True)
+    (shared / "a" / "cache" / "f").write_text("granted")
+    (outside / "cache").mkdir(parents=True)
+    (outside / "cache" / "f").write_text("secret")
+    (shared / "out").symlink_to(outside)
+    folder = make(
+        "p",
+        """
+        class Main(Plugin):
+            @export
+            async def swap(self, base: str) -> str:
+                await self.files.rename(f"{base}/a", f"{base}/b")
+                await self.files.rename(f"{base}/out", f"{base}/a")
+                return await self.files.read_text(f"{base}/a/cache/f")
+        """,
+        permissions=f"write = ['{shared}']",
+    )
+    policy = SandboxPolicy.locked_down().allow_path_prefix(shared)
+    handle = await host.load(folder, policy=policy)
+    await handle.update_policy(policy.allow_path_prefix(shared / "a" / "cache"))
+    assert await handle.call("swap", base=str(shared)) == "granted"
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_policy_is_updated_after_the_files_were_revoked(host, make, tmp_path, used):
+    """A new grant does not bring a capability back, nor does its end keep the rest of the grant from being updated."""
+    handle = await host.load(make("p", CODE, permissions=PERMISSIONS))
+    policy = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
+    if used:
+        await handle.update_policy(policy)
+        await handle.call("save", name="a", text="text")
+    await handle.revoke("files", reason="incident 42")
+    await handle.update_policy(policy.allow_env("NYX_TEST_ONE"))
+    with pytest.raises(Revoked, match="incident 42"):
+        await handle.call("read", name="a")
