@@ -61,9 +61,15 @@ class Provision:
         self._made: dict[str, Any] = {}
 
     def bind(self) -> None:
-        """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now."""
-        if self._assignment.grant.manifest.paths and self._assignment.grant.policy.paths:
-            self.get("files")
+        """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now.
+
+        To be called again when the policy has changed.
+        """
+        granted = self._assignment.grant.manifest.paths and self._assignment.guard.policy.paths
+        if granted and not self._leases["files"].ended:
+            files = self.get("files")
+            with as_host():
+                files.bind()
 
     def get(self, name: str) -> Any:
         """Returns the capability, made on first use. A revoked one is still handed out: it refuses by itself."""

@@ -67,7 +67,7 @@ class GuardedFiles:
         protected: where plugin code is imported from: never written, whatever the policy grants.
     """
 
-    __slots__ = ("_files", "_gate", "_guard", "_lease", "_release")
+    __slots__ = ("_files", "_gate", "_guard", "_lease", "_places", "_release")
 
     def __init__(
         self,
@@ -79,10 +79,15 @@ class GuardedFiles:
     ) -> None:
         self._lease = lease
         self._guard = guard
+        self._places = places
         self._gate = Gate(guard, lease, Bench(guard, places, ImportPaths() if protected is None else protected))
         self._files = OpenFiles(lease, lambda: guard.limits.open_files)
         self._release = lease.hold(self._end)
-        for rule in guard.policy.bind(places).paths:
+        self.bind()
+
+    def bind(self) -> None:
+        """Opens what the policy in force grants and is not open yet: from now on a grant is that directory."""
+        for rule in self._guard.policy.bind(self._places).paths:
             self._gate.bind(rule.prefix)
 
     def close(self) -> None:
