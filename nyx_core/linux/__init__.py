@@ -1,0 +1,1 @@
+"""Layers of Linux: one mechanism per file."""

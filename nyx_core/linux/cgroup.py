@@ -1,0 +1,87 @@
+"""Puts the process into a cgroup of its own, where one is delegated. Optional. cgroups(7), cgroup v2.
+
+The limits count the whole cgroup's resident memory and tasks, and so hold for children too, unlike rlimits.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from nyx_core.sandbox.report import LayerReport, LayerState
+
+if TYPE_CHECKING:
+    from nyx_core.sandbox.confinement import Confinement, ResourceLimits
+
+NEEDED = ("memory", "pids")
+REMEDY = "cgroup v2 with the controllers memory and pids delegated, e.g. systemd-run --user --scope -p Delegate=yes"
+
+
+def own_cgroup(mounts: str, membership: str) -> str | None:
+    """Directory of this process's v2 cgroup, from the texts of /proc/self/mounts and /proc/self/cgroup."""
+    roots = [fields[1] for line in mounts.splitlines() if (fields := line.split())[2:3] == ["cgroup2"]]
+    paths = [line[3:] for line in membership.splitlines() if line.startswith("0::")]
+    if not roots or not paths:
+        return None
+    return os.path.normpath(roots[0] + "/" + paths[0].lstrip("/"))
+
+
+def settings(limits: ResourceLimits) -> dict[str, str]:
+    """What to write into the files of the new cgroup."""
+    wanted = (
+        {}
+        if limits.memory is None
+        else {"memory.high": str(limits.memory.soft), "memory.max": str(limits.memory.hard)}
+    )
+    return wanted | ({} if limits.processes is None else {"pids.max": str(limits.processes.hard)})
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+class Cgroup(NamedTuple):
+    """The layer. `proc` is where /proc/self is found."""
+
+    proc: str = "/proc/self"
+    name: str = "cgroup"
+
+    def probe(self) -> LayerReport:
+        """Whether the own cgroup may be divided and passes on the controllers."""
+        parent, report = self._parent()
+        return report or LayerReport(self.name, LayerState.ACTIVE, f"{parent} is delegated")
+
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
+        """Make a child cgroup, limit it, and move this process into it."""
+        if not wanted.cgroup:
+            return LayerReport(self.name, LayerState.DISABLED, "not asked for")
+        parent, report = self._parent()
+        if report is not None:
+            return report
+        child = f"{parent}/nyx-{os.getpid()}"
+        os.mkdir(child)
+        for name, value in (*settings(wanted.limits).items(), ("cgroup.procs", str(os.getpid()))):
+            with open(f"{child}/{name}", "w", encoding="ascii") as file:
+                file.write(value)
+        return LayerReport(
+            self.name, LayerState.ACTIVE, f"in {child}", facts=tuple(settings(wanted.limits).items())
+        )
+
+    def _parent(self) -> tuple[str, LayerReport | None]:
+        try:
+            parent = own_cgroup(_read(f"{self.proc}/mounts"), _read(f"{self.proc}/cgroup"))
+            passed_on = [] if parent is None else _read(f"{parent}/cgroup.subtree_control").split()
+        except OSError as error:
+            return "", self._unavailable(f"cannot be read: {error.strerror}")
+        if parent is None:
+            return "", self._unavailable("no cgroup v2 is mounted")
+        missing = [name for name in NEEDED if name not in passed_on]
+        if missing:
+            return "", self._unavailable(f"{parent} does not pass on: {', '.join(missing)}")
+        if not os.access(parent, os.W_OK):
+            return "", self._unavailable(f"{parent} is not delegated to uid {os.geteuid()}")
+        return parent, None
+
+    def _unavailable(self, reason: str) -> LayerReport:
+        return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDY)

@@ -1,0 +1,80 @@
+"""The one door to the C library: system calls that Python has no name for. Checks every return code.
+
+Knows no policy. Arguments are `int`, `None` (a null pointer), `bytes` (read by the kernel) or `bytearray` (written
+by the kernel in place).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from nyx_core.linux.syscall_table import native_table
+
+Argument = int | bytes | bytearray | None
+
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _c(argument: Argument) -> object:
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, bytearray):
+        return (ctypes.c_char * len(argument)).from_buffer(argument)
+    if isinstance(argument, bytes):
+        return ctypes.c_char_p(argument)
+    return ctypes.c_ulong(argument & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def number_of(name: str) -> int:
+    """Number of the system call `name` here; raises `OSError(ENOSYS)` where it is not known."""
+    table = native_table()
+    number = None if table is None else table.numbers.get(name)
+    if number is None:
+        raise OSError(38, f"no number for {name} on this architecture")
+    return number
+
+
+def syscall_number(number: int, *arguments: Argument) -> int:
+    """Make system call `number`; raises `OSError` with the kernel's errno. syscall(2)."""
+    ctypes.set_errno(0)
+    answer = int(_libc.syscall(ctypes.c_long(number), *map(_c, arguments)))
+    if answer == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return answer
+
+
+def syscall(name: str, *arguments: Argument) -> int:
+    """Make the system call `name`; raises `OSError` with the kernel's errno, and ENOSYS if it is not known."""
+    return syscall_number(number_of(name), *arguments)
+
+
+def prctl(option: int, *arguments: Argument) -> int:
+    """prctl(2) with the arguments that are not given set to 0, as newer options insist."""
+    filled = (*arguments, *(0,) * (4 - len(arguments)))
+    return syscall("prctl", option, *filled)
+
+
+def address_of(buffer: bytearray) -> int:
+    """Where `buffer` lies in memory. Valid while the caller holds the buffer and does not resize it."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def clear_environment() -> None:
+    """Forget every environment variable of the C library, malformed ones too. clearenv(3)."""
+    if _libc.clearenv() != 0:
+        raise OSError(12, "clearenv")
+
+
+def wipe(start: int, end: int) -> None:
+    """Overwrite own memory with zeros. The caller vouches that nothing reads it any more."""
+    ctypes.memset(start, 0, end - start)

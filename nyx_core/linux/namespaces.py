@@ -1,0 +1,83 @@
+"""Enters namespaces of its own: user, mount, pid, net. Optional. unshare(2), user_namespaces(7).
+
+Without privileges only a user namespace can be made, and the others inside it; its maps name the own user alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from nyx_core.linux.libc import syscall
+from nyx_core.sandbox.report import LayerReport, LayerState
+
+if TYPE_CHECKING:
+    from nyx_core.sandbox.confinement import Confinement
+
+FLAGS = {"user": 0x1000_0000, "mount": 0x0002_0000, "pid": 0x2000_0000, "net": 0x4000_0000}
+MS_REC, MS_PRIVATE = 0x4000, 0x4_0000
+MAXIMUM = "/proc/sys/user/max_user_namespaces"
+REMEDIES = {
+    errno.EPERM: "CAP_SYS_ADMIN, or unprivileged user namespaces (kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0)",
+    errno.EINVAL: "confine before any thread starts: a process with threads enters no user namespace",
+    errno.ENOSPC: "sysctl user.max_user_namespaces above 0",
+    errno.ENOSYS: "a kernel with CONFIG_NAMESPACES",
+}
+
+
+class Namespaces(NamedTuple):
+    """The layer."""
+
+    name: str = "namespaces"
+
+    def probe(self) -> LayerReport:
+        """Whether the kernel has them and lets users make them; making one is the only proof."""
+        missing = [
+            name for name in ("user", "mnt", "pid", "net") if not os.path.exists(f"/proc/self/ns/{name}")
+        ]
+        if missing:
+            reason = f"the kernel lacks: {', '.join(missing)}"
+            return LayerReport(
+                self.name, LayerState.UNAVAILABLE, reason, "CONFIG_USER_NS, CONFIG_NET_NS, CONFIG_PID_NS"
+            )
+        try:
+            with open(MAXIMUM, encoding="ascii") as limit:
+                most = int(limit.read())
+        except OSError:
+            most = -1
+        if most == 0:
+            return LayerReport(self.name, LayerState.UNAVAILABLE, f"{MAXIMUM} is 0", REMEDIES[errno.ENOSPC])
+        return LayerReport(
+            self.name, LayerState.ACTIVE, "built in", facts=(("max_user_namespaces", str(most)),)
+        )
+
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
+        """Unshare what is asked for, map the own user, and cut mount propagation."""
+        if not wanted.namespaces:
+            return LayerReport(self.name, LayerState.DISABLED, "none asked for")
+        names = sorted(wanted.namespaces)
+        uid, gid = os.geteuid(), os.getegid()
+        try:
+            syscall("unshare", sum(FLAGS[name] for name in names))
+        except OSError as error:
+            number = error.errno or 0
+            reason = f"unshare: {errno.errorcode.get(number, str(number))}"
+            return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDIES.get(number, ""))
+        if "user" in names:
+            _map("setgroups", "deny")
+            _map("uid_map", f"{uid} {uid} 1")
+            _map("gid_map", f"{gid} {gid} 1")
+        if "mount" in names:
+            syscall("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        note = "; the pid namespace is for children only" if "pid" in names else ""
+        return LayerReport(self.name, LayerState.ACTIVE, f"own {', '.join(names)}{note}")
+
+
+def _map(name: str, text: str) -> None:
+    descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,45 @@
+"""Linux: its layers in the order that matters, and what to say of the host."""
+
+from __future__ import annotations
+
+from nyx_core.layers import Platform
+from nyx_core.linux import landlock, seccomp
+from nyx_core.linux.capabilities import Capabilities
+from nyx_core.linux.cgroup import Cgroup
+from nyx_core.linux.descriptors import Descriptors
+from nyx_core.linux.environment import WipedEnvironment
+from nyx_core.linux.namespaces import Namespaces
+from nyx_core.linux.no_new_privs import NoNewPrivs
+from nyx_core.linux.privileges import Privileges
+from nyx_core.linux.usage import usage
+from nyx_core.linux.witness import witness
+from nyx_core.posix.process import Process
+from nyx_core.posix.rlimits import Limits
+
+
+def platform() -> Platform:
+    """The order: what needs privileges first, then what reads /proc, then the locks; seccomp refuses what the others need."""
+    layers = (
+        Process(),
+        Descriptors(),
+        WipedEnvironment(),
+        Cgroup(),
+        Namespaces(),
+        Privileges(),
+        Capabilities(),
+        Limits(usage),
+        NoNewPrivs(),
+        landlock.Landlock(),
+        seccomp.Seccomp(),
+    )
+    return Platform("linux", layers, witness, facts, seccomp.posture)
+
+
+def facts() -> tuple[tuple[str, str], ...]:
+    """The Landlock ABI and errata of the running kernel."""
+    try:
+        found = str(landlock.abi())
+    except OSError:
+        found = "none"
+    errata = landlock.errata()
+    return (("landlock_abi", found), ("landlock_errata", "unknown" if errata is None else f"{errata:#x}"))

@@ -1,0 +1,53 @@
+"""The mark that a filter leaves: what it closes, told by the kernel and so neither forged nor forgotten. Pure.
+
+prctl(2) with an option that the kernel does not have answers EINVAL. The filter answers it with an errno that
+carries eleven bits: chunk 0 is the set of closed axes, the following ones are the beginning of the confinement's
+digest. Of several filters the newest answers, which is the tightest, since confining never widens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nyx_core.layers import Posture
+from nyx_core.linux.seccomp_filter import Arm, Test, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nyx_core.sandbox.confinement import Confinement
+
+MARK = 0x6E79_7830  # a prctl option of no kernel
+AXES = ("subprocess", "network", "udp", "writes", "reads", "native_code", "ipc")
+CARRIED = 0x800  # errno 2048 to 4095: the kernel has no such numbers, and allows a filter to answer them
+PAYLOAD = 0x7FF
+DIGEST_CHUNKS = 4
+
+
+def chunks_of(closed: frozenset[str], digest: str) -> tuple[int, ...]:
+    """The errno for each chunk. `digest` is hexadecimal."""
+    axes = sum(1 << place for place, name in enumerate(AXES) if name in closed)
+    start = int(digest[:11], 16)  # 44 bits: four chunks of eleven
+    parts = [(start >> 11 * (DIGEST_CHUNKS - 1 - place)) & PAYLOAD for place in range(DIGEST_CHUNKS)]
+    return tuple(CARRIED | part for part in (axes, *parts))
+
+
+def mark_arms(wanted: Confinement) -> tuple[Arm, ...]:
+    """The arms for the rule of prctl."""
+    chunks = chunks_of(wanted.closed, wanted.digest())
+    return tuple(
+        Arm((Test(0, (MARK,)), Test(1, (place,))), refuse(chunk)) for place, chunk in enumerate(chunks)
+    )
+
+
+def posture_from(ask: Callable[[int], int]) -> Posture:
+    """Read the mark. `ask` returns the errno of prctl(MARK, chunk)."""
+    answers = [ask(place) for place in range(1 + DIGEST_CHUNKS)]
+    if not all(CARRIED <= number <= CARRIED | PAYLOAD for number in answers):
+        return Posture()
+    axes, *parts = (number & PAYLOAD for number in answers)
+    closed = frozenset(name for place, name in enumerate(AXES) if axes >> place & 1)
+    start = 0
+    for part in parts:
+        start = start << 11 | part
+    return Posture(closed, f"{start:011x}")

@@ -1,0 +1,1 @@
+"""Layers that every POSIX system has: limits, environment, session. Must not know one OS from another."""

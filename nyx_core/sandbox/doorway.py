@@ -1,0 +1,43 @@
+"""The three functions of the OS layer, for the platform that this process runs on."""
+
+from __future__ import annotations
+
+import sys
+
+from nyx_core.platforms import current_platform
+from nyx_core.sandbox.confinement import Confinement, SandboxPolicy, SandboxStatus
+from nyx_core.sandbox.engine import enforce, survey
+from nyx_core.sandbox.errors import SandboxError
+from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.report import SandboxReport
+
+# Loaded with the doorway, so that confining itself imports nothing.
+PLATFORM = current_platform()
+
+
+def apply_policy(policy: SandboxPolicy, *, cooperative_only: bool = False) -> SandboxStatus:
+    """Confine this process, for good, to a ready-made policy.
+
+    Returns `APPLIED` only if every required layer is in force and the witness was refused everywhere, `UNSUPPORTED`
+    where Nyx has no layers for the platform. Raises `SandboxError` otherwise, and when less is asked for than is in
+    force. Asking for the same again is a no-op. With `cooperative_only` it sets the limits, the umask and the
+    environment, and refuses nothing.
+    """
+    if PLATFORM is None:
+        return SandboxStatus.UNSUPPORTED
+    enforce(PLATFORM, confinement_for(SandboxPolicy(policy)), cooperative_only=cooperative_only)
+    return SandboxStatus.APPLIED
+
+
+def confine(confinement: Confinement) -> SandboxReport:
+    """Confine this process, for good, and tell what really holds. Raises `SandboxError` as `apply_policy` does."""
+    if PLATFORM is None:
+        raise SandboxError(f"Nyx has no layers for {sys.platform}")
+    return enforce(PLATFORM, confinement)
+
+
+def probe() -> SandboxReport:
+    """What this host could enforce. Changes nothing, and works on every platform."""
+    if PLATFORM is None:
+        return SandboxReport(sys.platform, "", "")
+    return survey(PLATFORM)
