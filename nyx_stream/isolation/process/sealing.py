@@ -1,0 +1,126 @@
+"""How a worker is sealed: what the host asks for, what the worker does, and whether the host takes the answer.
+
+The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, and nothing of how it seals.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import nyx_stream
+from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
+from nyx_stream.isolation.process.messages import Message, Order, Sealed
+from nyx_stream.isolation.seam import PluginSource
+from nyx_stream.policy.grant import Grant
+from pydantic import ValidationError
+
+CHANNEL = 3
+"""The descriptor that a worker has its channel at; 0 to 2 are the standard streams."""
+DESCRIPTORS = (0, 1, 2, CHANNEL)
+
+_OWN_FILES = 8
+"""Descriptors of the worker itself, which do not count against the grant: those, and those of its event loop."""
+
+REQUIRED = frozenset({"descriptors", "environment", "capabilities", "limits", "no_new_privs", "landlock", "seccomp"})
+"""Layers without which a worker is not sealed (Linux)."""
+
+
+def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False) -> Confinement:
+    """Returns what a worker is asked to put on itself; the memory limit is still to come.
+
+    It may read the interpreter, the installed packages, the framework and the plugin's code; it may write nothing, and
+    open no socket. All that a grant allows beyond that comes from the host, as descriptors.
+    """
+    limits = grant.limits
+    return Confinement(
+        limits=ResourceLimits(
+            memory=None,
+            open_files=Limit.of(limits.open_files + _OWN_FILES),
+            processes=Limit.of(limits.processes),
+        ),
+        readable=tuple(dict.fromkeys((source.folder, source.root, os.path.dirname(os.path.abspath(nyx_stream.__file__))))),
+        network=Network.none(),
+        environment=grant.env,
+        keep_descriptors=DESCRIPTORS,
+        working_directory="/",
+        new_session=True,
+        may_degrade=REQUIRED | {"namespaces", "cgroup"} if degrade else frozenset({"namespaces", "cgroup"}),
+    )
+
+
+def seal(order: Order) -> Sealed:
+    """Seals this process, for good.
+
+    Raises:
+        SandboxError: a layer does not hold, or a witness got through. The process is unfit.
+    """
+    os.environ.update(order.env)
+    baseline = _mapped()
+    report = confine(_limited(order.confinement, baseline + order.memory))
+    return Sealed(report=report.to_dict(), baseline=baseline)
+
+
+class SealRefused(Exception):
+    """The host does not take a worker's report."""
+
+
+class _Layer(Message, extra="ignore"):
+    name: str
+    state: str
+    reason: str
+    stand_in: str
+
+
+class _Witness(Message, extra="ignore"):
+    act: str
+    refused: bool
+
+
+class _Report(Message, extra="ignore"):
+    policy_hash: str
+    layers: list[_Layer]
+    witness: list[_Witness]
+    descriptors: list[int] | None
+
+
+def judge(order: Order, sealed: Sealed) -> tuple[str, ...]:
+    """Returns what of the order is not enforced, in words: nothing, unless the order allowed that.
+
+    Raises:
+        SealRefused: the report is not what was asked for.
+    """
+    try:
+        report = _Report.model_validate(sealed.report)
+    except ValidationError as error:
+        raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
+    if report.policy_hash != _limited(order.confinement, sealed.baseline + order.memory).digest():
+        raise SealRefused("it reports another confinement than was ordered")
+    states = {layer.name: layer for layer in report.layers}
+    missing = []
+    for name in sorted(REQUIRED):
+        layer = states.get(name)
+        if layer is None or (layer.state != LayerState.ACTIVE.value and not layer.stand_in):
+            missing.append(f"{name}: {layer.reason if layer is not None else 'not reported'}")
+            if name not in order.confinement.may_degrade:
+                raise SealRefused(f"not in force: {missing[-1]}")
+    if not report.witness or not all(result.refused for result in report.witness):
+        raise SealRefused("no witness, or one that got through")
+    if report.descriptors != list(DESCRIPTORS):
+        raise SealRefused(f"it holds the descriptors {report.descriptors}, not {list(DESCRIPTORS)}")
+    return tuple(missing)
+
+
+def _limited(confinement: Confinement, memory: int) -> Confinement:
+    return replace(confinement, limits=replace(confinement.limits, memory=Limit.of(memory)))
+
+
+def _mapped() -> int:
+    """Bytes of address space of this process; proc_pid_statm(5)."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def warm() -> Mapping[str, Any]:
+    """Does once, in the zygote, what the first sealing would do again in every worker; seals nothing."""
+    return {"confinement": Confinement().digest()}
