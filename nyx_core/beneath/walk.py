@@ -142,8 +142,11 @@ def walking_opener(root: int) -> Opener:
 def _open_spot(walk: Walk, spot: Spot, flags: int, mode: int, path: bytes) -> int | None:
     """Opens the last component, or returns `None` when it was a link and the walk goes on."""
     if flags & os.O_CREAT and spot.must_be_directory:
-        # As open_last_lookups does before it looks the name up, and do_open for dots.
-        number = errno.EEXIST if spot.name == b"." and flags & os.O_EXCL else errno.EISDIR
+        # As open_last_lookups does before it looks the name up, and do_open for dots, which it does look up.
+        number = errno.EISDIR
+        if spot.name == b".":
+            os.stat(b".", dir_fd=spot.directory)
+            number = errno.EEXIST if flags & os.O_EXCL else errno.EISDIR
         raise OSError(number, os.strerror(number), os.fsdecode(path))
     if spot.must_be_directory:
         flags |= os.O_DIRECTORY

@@ -29,9 +29,7 @@ def own_cgroup(mounts: str, membership: str) -> str | None:
 def settings(limits: ResourceLimits) -> dict[str, str]:
     """What to write into the files of the new cgroup."""
     wanted = (
-        {}
-        if limits.memory is None
-        else {"memory.high": str(limits.memory.soft), "memory.max": str(limits.memory.hard)}
+        {} if limits.memory is None else {"memory.high": str(limits.memory.soft), "memory.max": str(limits.memory.hard)}
     )
     return wanted | ({} if limits.processes is None else {"pids.max": str(limits.processes.hard)})
 
@@ -64,9 +62,7 @@ class Cgroup(NamedTuple):
         for name, value in (*settings(wanted.limits).items(), ("cgroup.procs", str(os.getpid()))):
             with open(f"{child}/{name}", "w", encoding="ascii") as file:
                 file.write(value)
-        return LayerReport(
-            self.name, LayerState.ACTIVE, f"in {child}", facts=tuple(settings(wanted.limits).items())
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, f"in {child}", facts=tuple(settings(wanted.limits).items()))
 
     def _parent(self) -> tuple[str, LayerReport | None]:
         try:

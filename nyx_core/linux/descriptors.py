@@ -42,9 +42,7 @@ class Descriptors(NamedTuple):
         """Close all but `keep_descriptors`."""
         if wanted.keep_descriptors is None:
             facts = _listed()
-            return LayerReport(
-                self.name, LayerState.DISABLED, "every descriptor stays open, as asked", facts=facts
-            )
+            return LayerReport(self.name, LayerState.DISABLED, "every descriptor stays open, as asked", facts=facts)
         kept = sorted({number for number in wanted.keep_descriptors if number >= 0})
         low = 0
         for number in kept:

@@ -34,9 +34,7 @@ class Namespaces(NamedTuple):
 
     def probe(self) -> LayerReport:
         """Whether the kernel has them and lets users make them; making one is the only proof."""
-        missing = [
-            name for name in ("user", "mnt", "pid", "net") if not os.path.exists(f"/proc/self/ns/{name}")
-        ]
+        missing = [name for name in ("user", "mnt", "pid", "net") if not os.path.exists(f"/proc/self/ns/{name}")]
         if missing:
             reason = f"the kernel lacks: {', '.join(missing)}"
             return LayerReport(
@@ -49,9 +47,7 @@ class Namespaces(NamedTuple):
             most = -1
         if most == 0:
             return LayerReport(self.name, LayerState.UNAVAILABLE, f"{MAXIMUM} is 0", REMEDIES[errno.ENOSPC])
-        return LayerReport(
-            self.name, LayerState.ACTIVE, "built in", facts=(("max_user_namespaces", str(most)),)
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, "built in", facts=(("max_user_namespaces", str(most)),))
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Unshare what is asked for, map the own user, and cut mount propagation."""

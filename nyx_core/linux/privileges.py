@@ -20,9 +20,7 @@ class Privileges(NamedTuple):
         """Whether another user could be become."""
         if os.geteuid() == 0:
             return LayerReport(self.name, LayerState.ACTIVE, "can become another user")
-        return LayerReport(
-            self.name, LayerState.UNAVAILABLE, f"runs as uid {os.geteuid()}", "root, or CAP_SETUID"
-        )
+        return LayerReport(self.name, LayerState.UNAVAILABLE, f"runs as uid {os.geteuid()}", "root, or CAP_SETUID")
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Drop supplementary groups, then the group, then the user: the other order could not."""
@@ -37,6 +35,4 @@ class Privileges(NamedTuple):
             os.setresuid(*ids)
         if os.getresuid() != ids or os.getresgid() != groups or os.getgroups():
             return LayerReport(self.name, LayerState.UNAVAILABLE, "the kernel kept another user or group")
-        return LayerReport(
-            self.name, LayerState.ACTIVE, f"uid {target.uid}, gid {target.gid}, no other groups"
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, f"uid {target.uid}, gid {target.gid}, no other groups")

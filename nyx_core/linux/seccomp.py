@@ -97,9 +97,7 @@ class Seccomp(NamedTuple):
 
     def _unknown_machine(self) -> LayerReport:
         reason = f"no table of system calls for {os.uname().machine}"
-        return LayerReport(
-            self.name, LayerState.UNAVAILABLE, reason, "x86-64 or AArch64 with a 64-bit Python"
-        )
+        return LayerReport(self.name, LayerState.UNAVAILABLE, reason, "x86-64 or AArch64 with a 64-bit Python")
 
 
 def _landlock_abi(before: tuple[LayerReport, ...]) -> int:

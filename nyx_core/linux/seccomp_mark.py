@@ -35,9 +35,7 @@ def chunks_of(closed: frozenset[str], digest: str) -> tuple[int, ...]:
 def mark_arms(wanted: Confinement) -> tuple[Arm, ...]:
     """The arms for the rule of prctl."""
     chunks = chunks_of(wanted.closed, wanted.digest())
-    return tuple(
-        Arm((Test(0, (MARK,)), Test(1, (place,))), refuse(chunk)) for place, chunk in enumerate(chunks)
-    )
+    return tuple(Arm((Test(0, (MARK,)), Test(1, (place,))), refuse(chunk)) for place, chunk in enumerate(chunks))
 
 
 def posture_from(ask: Callable[[int], int]) -> Posture:

@@ -58,9 +58,7 @@ TREE = _names("""
 """Changes by path, all of them, for a process that may write nowhere."""
 
 CLONE_THREAD = 0x0001_0000
-NEW_NAMESPACES = (
-    0x7E02_0000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME is for clone3 and unshare alone
-)
+NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; NEWTIME is for clone3 and unshare alone
 PROT_EXEC = 4
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_BITS = 1, 5, 0xF
@@ -187,9 +185,7 @@ def _network(network: Network) -> dict[str, Rule]:
         "sendmmsg": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN),
     }
     if not network.bind:
-        rules |= {
-            "listen": REFUSED
-        }  # listen(2) without bind(2) takes a free port, and Landlock does not see it
+        rules |= {"listen": REFUSED}  # listen(2) without bind(2) takes a free port, and Landlock does not see it
     return rules
 
 

@@ -74,9 +74,7 @@ def _acts(wanted: Confinement) -> Iterator[Act]:
         yield Act("writes", "create a file", ("landlock", "seccomp"), lambda: _create(wanted))
         yield Act("writes", "fchmod", seccomp, lambda: syscall("fchmod", -1, 0))
     if wanted.reads_restricted:
-        yield Act(
-            "reads", "list /", ("landlock",), lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY))
-        )
+        yield Act("reads", "list /", ("landlock",), lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)))
     if not wanted.native_code:
         yield Act("native_code", "map executable memory", seccomp, _map_executable)
     if not wanted.ipc:
@@ -119,9 +117,7 @@ def _limit_acts(soft: dict[str, int]) -> Iterator[Act]:
     if soft.get("open_files", -1) > 0:
         # EMFILE: more descriptors than that are open already, so not even the one to duplicate can be made.
         full = frozenset({errno.EINVAL, errno.EMFILE})
-        yield Act(
-            "limits", "use too high a descriptor", ("limits",), lambda: _duplicate(soft["open_files"]), full
-        )
+        yield Act("limits", "use too high a descriptor", ("limits",), lambda: _duplicate(soft["open_files"]), full)
 
 
 def _clone() -> None:

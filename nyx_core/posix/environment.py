@@ -50,6 +50,4 @@ class Environment(NamedTuple):
         for name in set(os.environ) - set(after):
             del os.environ[name]
         os.environ.update(after)
-        return LayerReport(
-            self.name, LayerState.ACTIVE, f"{len(after)} variables: {', '.join(sorted(after)[:12])}"
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, f"{len(after)} variables: {', '.join(sorted(after)[:12])}")

@@ -127,9 +127,7 @@ class Limits(NamedTuple):
             return LayerReport(self.name, LayerState.UNAVAILABLE, "; ".join(failures), limits=tuple(reports))
         if not reports:
             return LayerReport(self.name, LayerState.DISABLED, "no limit was asked for")
-        return LayerReport(
-            self.name, LayerState.ACTIVE, f"{len(reports)} set and read back", limits=tuple(reports)
-        )
+        return LayerReport(self.name, LayerState.ACTIVE, f"{len(reports)} set and read back", limits=tuple(reports))
 
 
 _NUMBERS = (

@@ -42,6 +42,7 @@ GUIDE_OPEN_FILES = Limit(64, 128)
 GUIDE_PROCESSES = Limit(10, 50)
 NO_CORE = Limit(0, 0)
 
+
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
     """Limits on one process. `None` leaves the limit that is in force.
@@ -177,9 +178,7 @@ class Confinement:
         if unknown:
             raise ValueError(f"unknown namespaces: {', '.join(sorted(unknown))}")
         if self.run_as is not None and "user" in self.namespaces:
-            raise ValueError(
-                "run_as and a user namespace exclude each other: only the own user is mapped there"
-            )
+            raise ValueError("run_as and a user namespace exclude each other: only the own user is mapped there")
         if not 0 <= self.umask <= 0o777:
             raise ValueError(f"umask {self.umask:#o}: want 0 to 0o777")
 

@@ -29,9 +29,7 @@ def enforce(platform: Platform, wanted: Confinement, *, cooperative_only: bool =
     in_force = _in_force(platform, cooperative_only=cooperative_only)
     lost = in_force.closed - wanted.closed
     if lost:
-        raise SandboxError(
-            f"asks for less than is in force: {', '.join(sorted(lost))} closed already", report=report
-        )
+        raise SandboxError(f"asks for less than is in force: {', '.join(sorted(lost))} closed already", report=report)
     repeated = bool(in_force.digest) and wanted.digest().startswith(in_force.digest)
     if repeated and not cooperative_only:
         return _proved(platform, wanted, _again(platform, report))

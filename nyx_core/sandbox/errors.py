@@ -18,9 +18,7 @@ class SandboxError(RuntimeError):
         layer: name of the layer that refused, or `None` when no single layer is at fault.
     """
 
-    def __init__(
-        self, message: str, *, report: SandboxReport | None = None, layer: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, report: SandboxReport | None = None, layer: str | None = None) -> None:
         self.report = report
         self.layer = layer
         super().__init__(message)

@@ -18,7 +18,7 @@ from nyx_stream.policy import ConnectRule, Mode, PathRule, Places, RequestRule, 
 from nyx_stream.policy.hosts import HostError, address_number, canonical_address, canonical_host, is_address
 from nyx_stream.policy.manifest import Manifest
 from nyx_stream.policy.path_rule import bind_all, path_key
-from nyx_stream.policy.request_rule import NEVER_METHODS
+from nyx_stream.policy.request_rule import METHOD, NEVER_METHODS
 
 NO_RULE = "no rule allows it"
 NOT_ASKED = "no rule of the plugin's manifest asks for it"
@@ -117,7 +117,7 @@ class Ruleset:
         """Decides on a request and returns the canonical parts it was decided on."""
         try:
             parts = read_url(url)
-            verb = _exact(method, "a method").upper()
+            verb = _method(method)
         except (UrlError, HostError) as error:
             return RequestVerdict(Decision(False, None, str(error)), "")
         decision = self._request(verb, parts)
@@ -224,6 +224,14 @@ def _exact(text: object, what: str) -> str:
     if type(text) is not str:
         raise HostError("", f"{what} is a str, not {type(text).__name__}")
     return text
+
+
+def _method(method: object) -> str:
+    text = _exact(method, "a method")
+    # Before it is raised to upper case: a dotless i becomes the letter I by that.
+    if not METHOD.fullmatch(text):
+        raise HostError(text, "a method is a token of RFC 9110")
+    return text.upper()
 
 
 def _decision(rule: ConnectRule | RequestRule | PathRule | None, asked: bool) -> Decision:

@@ -86,6 +86,9 @@ def _read_text(text: str) -> UrlParts:
 
     if len(text) > LONGEST_URL:
         raise UrlError(f"the URL is longer than {LONGEST_URL} characters")
+    # A browser strips the one and takes the other for a slash.
+    if text != text.strip() or "\\" in text.partition("?")[0]:
+        raise UrlError("white space around a URL and a backslash in it are refused: readers disagree on both")
     host = _strict_host(text)
     try:
         url = httpx.URL(text)

@@ -4,10 +4,13 @@ Knows nothing of methods or isolation: a call here is whatever a task of the hos
 """
 
 import asyncio
+from asyncio import current_task
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -62,7 +65,8 @@ class Gate:
     def leave(self) -> None:
         """Gives the room of one call back."""
         self.active -= 1
-        self._admit()
+        if self._waiting:
+            self._admit()
 
     def resize(self, concurrency: int, queue: int) -> None:
         """Changes the bounds. What is in stays in."""
@@ -79,28 +83,61 @@ class Gate:
 
 
 class Scopes:
-    """The calls of one plugin that are under way."""
+    """The calls of one plugin that are under way, and the one timer that bounds them all.
 
-    __slots__ = ("_empty", "open")
+    A timer per call would cost more than the rest of a call: this one is armed for the earliest deadline only.
+    """
 
-    def __init__(self) -> None:
-        self.open: set[CallScope] = set()
-        self._empty: asyncio.Future[None] | None = None
+    __slots__ = ("_loop", "_timer", "armed", "ending", "open", "plugin")
+
+    def __init__(self, plugin: str) -> None:
+        self.plugin = plugin
+        self.open: dict[CallScope, None] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.armed = inf
+        """When the timer fires."""
+        self.ending: asyncio.Future[None] | None = None
+
+    def arm(self, deadline: float) -> None:
+        """Makes sure that the timer fires at `deadline` or before."""
+        if self.armed <= deadline:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self.armed = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._fire)
 
     async def end_all(self, error: Callable[[], PluginError], cause: BaseException | None, patience: float) -> None:
         """Ends every call and waits up to `patience` seconds until all have left; `open` has those that have not."""
         for scope in tuple(self.open):
             scope.end(error(), cause)
         if self.open:
-            self._empty = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._empty,), timeout=patience)
-            self._empty = None
+            self.ending = self._loop.create_future()
+            await asyncio.wait((self.ending,), timeout=patience)
+            self.ending = None
 
-    def leave(self, scope: "CallScope") -> None:
-        """A call is over."""
-        self.open.discard(scope)
-        if self._empty is not None and not self.open and not self._empty.done():
-            self._empty.set_result(None)
+    def close(self) -> None:
+        """Disarms the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self.armed = inf
+
+    def left(self) -> None:
+        """A call has left while all are being ended."""
+        if self.ending is not None and not self.open and not self.ending.done():
+            self.ending.set_result(None)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self.armed = inf
+        now = monotonic()
+        for scope in tuple(self.open):
+            if scope.deadline <= now:
+                scope.expire()
+        if self.open:
+            self.arm(min(scope.deadline for scope in self.open))
 
 
 class CallScope:
@@ -110,56 +147,63 @@ class CallScope:
     cancellation that was ours becomes a `PluginError` where the scope is left.
     """
 
-    __slots__ = ("_before", "_cancels", "_error", "_scopes", "_timer", "cause", "method", "plugin", "task", "timeout")
+    __slots__ = ("_before", "_cancels", "_error", "_scopes", "begun", "deadline", "method", "task", "timeout")
 
-    def __init__(self, scopes: Scopes, plugin: str, method: str, timeout: float) -> None:
-        self.plugin = plugin
+    def __init__(self, scopes: Scopes, method: str, timeout: float) -> None:
         self.method = method
         self.timeout = timeout
         self._scopes = scopes
-        self._cancels = 0
         self._error: PluginError | None = None
-        self.cause: BaseException | None = None
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = current_task()
         if task is None:
             raise RuntimeError("a plugin can be called from a task only")
         self.task: asyncio.Task[Any] = task
-        self._before = task.cancelling()
-        if self._before and getattr(task, "_must_cancel", False):
-            self._before -= 1  # a cancellation that is still to be delivered belongs to this call
-        self._timer = asyncio.get_running_loop().call_later(self.timeout, self._expire)
-        self._scopes.open.add(self)
+        self._cancels = 0
+        self._before = before = task.cancelling()
+        if before and getattr(task, "_must_cancel", False):
+            self._before = before - 1  # a cancellation that is still to be delivered belongs to this call
+        scopes = self._scopes
+        self.begun = begun = monotonic()
+        self.deadline: float = begun + self.timeout
+        scopes.open[self] = None
+        if scopes.armed > self.deadline:
+            scopes.arm(self.deadline)
         return self
 
     def end(self, error: PluginError, cause: BaseException | None = None) -> None:
         """Cancels the call; whoever made it gets `error`."""
         if self._error is None:
+            error.__cause__ = cause
             self._error = error
-            self.cause = cause
         self._cancels += 1
         self.task.cancel()
         # A method that swallows its cancellation is cancelled again, and again.
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(_AGAIN, self.end, error, cause)
+        self.deadline = monotonic() + _AGAIN
+        self._scopes.arm(self.deadline)
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        self.end(PluginTimeout(self._scopes.plugin, f"{self.method} took longer than {self.timeout:g} s"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
-        self._scopes.leave(self)
+        scopes = self._scopes
+        del scopes.open[self]
+        if scopes.ending is not None:
+            scopes.left()
+        if kind is None and self._error is None:
+            return
         for _ in range(self._cancels):
             self.task.uncancel()
         if self._error is None:
             if kind is asyncio.CancelledError and self.task.cancelling() <= self._before:
                 # Nobody cancelled this task: the plugin raised it, and must not end the host's task with it.
-                raise PluginCallError(self.plugin, f"{self.method} raised CancelledError") from error
+                raise PluginCallError(self._scopes.plugin, f"{self.method} raised CancelledError") from error
         elif self.task.cancelling() <= self._before and kind is not KeyboardInterrupt:
-            raise self._error from (self.cause or error)
-
-    def _expire(self) -> None:
-        self.end(PluginTimeout(self.plugin, f"{self.method} took longer than {self.timeout:g} s"))
+            raise self._error from (self._error.__cause__ or error)
 
 
 @dataclass(slots=True)
@@ -172,7 +216,7 @@ class CallCount:
     refused: int = 0
     """Turned away because the queue was full."""
     seconds: float = 0.0
-    """Spent inside calls, waiting for room not included."""
+    """Spent in calls, waiting for room included."""
 
     def fault(self, error: BaseException) -> None:
         """Counts a call that raised."""

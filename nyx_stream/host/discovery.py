@@ -64,7 +64,7 @@ def in_distribution(entry: EntryPoint) -> PluginSource:
 
 
 def discover(folder: str | os.PathLike[str] | None = None) -> Iterator[PluginSource | ManifestError | PluginLoadError]:
-    """Yields every plugin in the direct subfolders of `folder`, then every installed one; its error for a faulty one."""
+    """Yields every plugin in the direct subfolders of `folder`, then every installed one; an error for a bad one."""
     if folder is not None:
         with os.scandir(folder) as entries:
             folders = sorted(entry.path for entry in entries if entry.is_dir())

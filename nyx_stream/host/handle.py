@@ -76,7 +76,7 @@ class Handle:
             PluginCrashed: the plugin has failed, or failed during the call. The cause is chained.
             PluginStateError: the plugin is not running, or was stopped during the call.
         """
-        return self._entry.alive().call(method, arguments)
+        return (self._entry.supervisor or self._entry.alive()).call(method, arguments)
 
     def stream(self, method: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
         """Calls an exported asynchronous generator: `async for item in handle.stream("method")`.

@@ -6,7 +6,7 @@ Talks to the isolation level through `seam.Isolation` only. Knows nothing of oth
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 from nyx_stream.errors import PluginCrashed, PluginError, PluginSetupError, PluginStateError, UnknownMethod
@@ -37,7 +37,7 @@ class Supervisor:
         self._limits = limits
         self._on_crash = on_crash
         self._gate = Gate(plugin, limits.concurrency, limits.queue)
-        self._scopes = Scopes()
+        self._scopes = Scopes(plugin)
         self._streams: set[AsyncGenerator[Any, None]] = set()
         self._level: Isolation | None = None
         self._methods: Mapping[str, bool] = {}
@@ -122,20 +122,21 @@ class Supervisor:
 
     async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
         """Calls a method within the limits of the grant; see `Handle.call`."""
-        level = self._level_for(method, stream=False)
-        count = self.count
+        # Looked at here first, for a function call is dear on this path.
+        level = self._level
+        if level is None or self.life.state is not State.RUNNING or self._methods.get(method) is not False:
+            level = self._level_for(method, stream=False)
+        count, gate, scopes = self.count, self._gate, self._scopes
         count.calls += 1
-        gate = self._gate
         try:
-            with CallScope(self._scopes, self.plugin, method, self._limits.call_timeout):
+            with CallScope(scopes, method, self._limits.call_timeout) as scope:
                 if not gate.try_enter():
                     await gate.enter()
-                begun = perf_counter()
                 try:
                     return await level.call(method, arguments)
                 finally:
-                    count.seconds += perf_counter() - begun
                     gate.leave()
+                    count.seconds += monotonic() - scope.begun
         except BaseException as error:
             count.fault(error)
             raise
@@ -169,21 +170,20 @@ class Supervisor:
             raise
 
     def _scope(self, method: str) -> CallScope:
-        return CallScope(self._scopes, self.plugin, method, self._limits.call_timeout)
+        return CallScope(self._scopes, method, self._limits.call_timeout)
 
     def _level_for(self, method: str, *, stream: bool) -> Isolation:
         """Returns the level if the method can be called now and in that way; raises otherwise."""
         level = self._level
+        kind = self._methods.get(method)
         if self.life.state is not State.RUNNING or level is None:
             raise self._unavailable()
-        kind = self._methods.get(method)
+        if kind is stream:
+            return level
         if kind is None:
             known = ", ".join(sorted(self._methods)) or "nothing"
             raise UnknownMethod(self.plugin, f"exports no method {method!r}; it exports {known}")
-        if kind is not stream:
-            raise UnknownMethod(
-                self.plugin, f"{method} is {'a stream: use stream()' if kind else 'no stream: use call()'}"
-            )
+        raise UnknownMethod(self.plugin, f"{method} is {'a stream: use stream()' if kind else 'no stream: use call()'}")
         return level
 
     def failure(self) -> PluginCrashed:
@@ -246,6 +246,7 @@ class Supervisor:
             await level.stop(sparing)
         except PluginError as error:
             _log.error("plugin %s: %s", self.plugin, error, exc_info=error)
+        self._scopes.close()
         self._level = None
         if self.life.can(Event.ENDED):
             self.life.happen(Event.ENDED)

@@ -1,13 +1,12 @@
 """The exported methods of a plugin as validated calls. Knows the plugin's class, not where or for whom it runs."""
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from pydantic_core import ArgsKwargs
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginLoadError
 from nyx_stream.isolation.faults import describe
@@ -21,30 +20,25 @@ _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
 class Method:
     """One exported method of one plugin instance.
 
-    `begin` takes keyword arguments, validates them, and returns the coroutine or the asynchronous generator, not yet
-    started; `check` validates a result, or one item of a stream. Values of other classes with the same attributes
-    are taken: host and plugin need not share a model class.
+    `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or the asynchronous generator, not yet started;
+    `check` validates a result, or one item of a stream. Both are pydantic's own functions and raise its
+    `ValidationError`. With `from_attributes`, values of other classes with the same attributes are taken: host and
+    plugin need not share a model class.
     """
 
     plugin: str
     name: str
     stream: bool
-    _begin: Callable[..., Any]
-    _check: Callable[..., Any]
+    begin: Callable[..., Any]
+    check: Callable[..., Any]
 
-    def begin(self, arguments: Mapping[str, Any]) -> Any:
-        """Raises `InvalidArguments`."""
-        try:
-            return self._begin(ArgsKwargs((), arguments), from_attributes=True)  # type: ignore[arg-type]
-        except ValidationError as error:
-            raise InvalidArguments(self.plugin, f"{self.name}: {faults(error)}") from error
+    def invalid_arguments(self, error: ValidationError) -> InvalidArguments:
+        """The error for what `begin` raised."""
+        return InvalidArguments(self.plugin, f"{self.name}: {faults(error)}")
 
-    def check(self, value: Any) -> Any:
-        """Raises `InvalidResult`."""
-        try:
-            return self._check(value, from_attributes=True)
-        except ValidationError as error:
-            raise InvalidResult(self.plugin, f"{self.name}: the result does not fit: {faults(error)}") from error
+    def invalid_result(self, error: ValidationError) -> InvalidResult:
+        """The error for what `check` raised."""
+        return InvalidResult(self.plugin, f"{self.name}: the result does not fit: {faults(error)}")
 
 
 def methods_of(name: str, plugin: Plugin) -> dict[str, Method]:

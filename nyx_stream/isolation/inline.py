@@ -10,6 +10,9 @@ from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import ArgsKwargs
+
 from nyx_stream.attribution import as_host, as_plugin, running
 from nyx_stream.errors import (
     PluginCallError,
@@ -99,21 +102,30 @@ class Inline:
         token = running.set(self._watch)
         try:
             target = self._methods[method]
-            coroutine = target.begin(arguments)
+            try:
+                coroutine = target.begin(ArgsKwargs((), arguments), from_attributes=True)  # type: ignore[arg-type]
+            except ValidationError as error:
+                raise target.invalid_arguments(error) from error
             try:
                 value = await coroutine
             except (SandboxDenied, asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 raise self._raised(method, error) from error
-            return target.check(value)
+            try:
+                return target.check(value, from_attributes=True)
+            except ValidationError as error:
+                raise target.invalid_result(error) from error
         finally:
             running.reset(token)
 
     async def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         target = self._methods[method]
         with as_plugin(self._watch):
-            items = target.begin(arguments)
+            try:
+                items = target.begin(ArgsKwargs((), arguments), from_attributes=True)  # type: ignore[arg-type]
+            except ValidationError as error:
+                raise target.invalid_arguments(error) from error
         try:
             while True:
                 with as_plugin(self._watch):
@@ -125,7 +137,10 @@ class Inline:
                         raise
                     except BaseException as error:
                         raise self._raised(method, error) from error
-                    item = target.check(item)
+                    try:
+                        item = target.check(item, from_attributes=True)
+                    except ValidationError as error:
+                        raise target.invalid_result(error) from error
                 yield item
         finally:
             await self._close(method, items)

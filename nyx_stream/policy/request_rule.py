@@ -20,8 +20,10 @@ DEFAULT_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 NEVER_METHODS = frozenset({"CONNECT", "TRACE"})
 """Methods that no rule can allow: one opens a tunnel, the other echoes credentials."""
 
+METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+"""A method: a token (RFC 9110, section 9.1) of a sane length."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CIDR_TAIL = re.compile(r"/[0-9]{1,3}")
 # What may stand in a path as it is: pchar of RFC 3986, the separator, and the per cent sign of an escape.
 _PATH_SAFE = "/%:@!$&'()*+,;=-._~"
@@ -84,7 +86,7 @@ class RequestRule:
 def _parse_methods(text: str, methods_text: str) -> frozenset[str]:
     methods = methods_text.split(",")
     for method in methods:
-        if not _METHOD.fullmatch(method):
+        if not METHOD.fullmatch(method):
             raise RuleError(text, "methods are names with commas between them, as in GET,HEAD")
         if method.upper() in NEVER_METHODS:
             raise RuleError(text, f"{method.upper()} can never be allowed", text.index(method))

@@ -187,6 +187,14 @@ def test_rule_forms_for_requests(rule: str, method: str, url: str, allowed: bool
     assert guard.decide_request(method, httpx.URL(url)).allowed == allowed
 
 
+@pytest.mark.parametrize(
+    "method", ["", "GE T", "GET\r\nHost: evil", "opt\u0131ons", "GET/", "G" * 65, "CONNECT", "trace"]
+)
+def test_a_method_that_is_no_token_is_denied(method: str) -> None:
+    """Even a rule for every method allows tokens only, and never CONNECT or TRACE."""
+    assert not SandboxGuard(LOCKED.allow_connect_host("h.example")).decide_request(method, "https://h.example/").allowed
+
+
 def test_a_connect_rule_allows_every_request_and_a_request_rule_no_connection() -> None:
     """Over a bare connection anything could be said, so only a connect rule allows one."""
     by_host = SandboxGuard(LOCKED.allow_connect_host("h.example"))

@@ -1,0 +1,77 @@
+"""Attempts round the capabilities: what any Python program would do. Each is harmless where nothing refuses it."""
+
+import asyncio
+import ctypes
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+
+from attempt import Try
+
+_NOWHERE = ("127.0.0.1", 9)
+"""The discard port: nobody listens."""
+
+
+def attempts() -> Iterator[tuple[str, Try]]:
+    """Yields (what, attempt)."""
+    for what, act in _PLAIN.items():
+        yield what, _soon(act)
+    yield "asyncio.create_subprocess_exec", lambda: asyncio.create_subprocess_exec("true")
+    yield "asyncio.open_connection", lambda: asyncio.open_connection(*_NOWHERE)
+    yield "open(), from a thread", lambda: asyncio.to_thread(open, "/etc/passwd")
+    yield "open(), from the loop's executor", _in_executor
+
+
+def _soon(act: Callable[[], object]) -> Try:
+    async def run() -> object:
+        return act()
+
+    return run
+
+
+async def _in_executor() -> object:
+    return await asyncio.get_running_loop().run_in_executor(None, open, "/etc/passwd")
+
+
+def _connect() -> None:
+    with socket.socket() as plain:
+        plain.connect(_NOWHERE)
+
+
+_PLAIN: dict[str, Callable[[], object]] = {
+    "open() to read": lambda: open("/etc/passwd").close(),
+    "open() to write": lambda: open(os.path.join(os.curdir, "nyx-rogue.txt"), "w").close(),
+    "os.open": lambda: os.open("/etc/passwd", os.O_RDONLY),
+    "pathlib.Path.read_text": lambda: pathlib.Path("/etc/passwd").read_text(),
+    "os.listdir": lambda: os.listdir("/"),
+    "os.scandir": lambda: os.scandir("/"),
+    "os.remove": lambda: os.remove("/nonexistent/nyx-rogue"),
+    "os.rename": lambda: os.rename("/nonexistent/nyx-rogue", "/nonexistent/nyx-rogue-2"),
+    "os.symlink": lambda: os.symlink("/etc/passwd", "/nonexistent/nyx-rogue"),
+    "os.chmod": lambda: os.chmod("/nonexistent/nyx-rogue", 0o777),
+    "shutil.rmtree": lambda: shutil.rmtree("/nonexistent/nyx-rogue"),
+    "tempfile.mkdtemp": lambda: tempfile.mkdtemp("nyx-rogue", dir=os.sep),
+    "a socket that connects": _connect,
+    "a look-up of a name": lambda: socket.getaddrinfo("localhost", 9),
+    "urllib.request.urlopen": lambda: urllib.request.urlopen("http://127.0.0.1:9/"),
+    "subprocess.run": lambda: subprocess.run(["true"], check=True),
+    "os.system": lambda: os.system("true"),
+    "os.execv": lambda: os.execv("/nonexistent/nyx-rogue", ["x"]),
+    "os.kill, of itself, with no signal": lambda: os.kill(os.getpid(), 0),
+    "os.putenv": lambda: os.putenv("NYX_ROGUE", "1"),
+    "ctypes.CDLL": lambda: ctypes.CDLL(None),
+    "a thread of its own": lambda: threading.Thread(target=print).start(),
+    "a trace function, to watch the host": lambda: sys.settrace(None),
+}
+if hasattr(os, "posix_spawn"):
+    _PLAIN["os.posix_spawn"] = lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {})
+if hasattr(signal, "pthread_kill"):
+    _PLAIN["signal.pthread_kill, with no signal"] = lambda: signal.pthread_kill(threading.get_ident(), 0)

@@ -1,0 +1,1 @@
+"""Layers of macOS: one mechanism per file."""

@@ -1,0 +1,1 @@
+"""Layers of OpenBSD: one mechanism per file."""

@@ -1,0 +1,1 @@
+"""Layers of Windows: one mechanism per file."""

@@ -1,0 +1,154 @@
+"""What a Job Object is told and what it answers, as values and as bytes. Makes no call.
+
+Source: winnt.h and learn.microsoft.com, `JOBOBJECT_EXTENDED_LIMIT_INFORMATION` and the structures in it.
+Windows aligns `LARGE_INTEGER` to 8 bytes on 32-bit systems too, so the layouts differ only in the width of
+`SIZE_T` and in padding. `word` is that width in bytes: 4 or 8.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+LIMIT_PROCESS_TIME = 0x0002
+LIMIT_ACTIVE_PROCESS = 0x0008
+LIMIT_PROCESS_MEMORY = 0x0100
+LIMIT_BREAKAWAY_OK = 0x0800
+LIMIT_SILENT_BREAKAWAY_OK = 0x1000
+LIMIT_KILL_ON_JOB_CLOSE = 0x2000
+
+# JOBOBJECTINFOCLASS
+BASIC_ACCOUNTING = 1
+BASIC_UI_RESTRICTIONS = 4
+EXTENDED_LIMITS = 9
+
+UI_RESTRICTIONS = 0xFF
+"""Handles, reading and writing the clipboard, system parameters, display settings, global atoms, desktops and
+logging off: every restriction of winnt.h that a job can put on the user interface
+(JOB_OBJECT_UILIMIT_ALL).
+"""
+
+TICKS = 10_000_000  # PerProcessUserTimeLimit counts 100 ns
+PAGE = 4096  # a job keeps memory limits in pages of 4 KiB on every processor that Windows runs on
+
+# PerProcessUserTimeLimit PerJobUserTimeLimit LimitFlags MinimumWorkingSetSize MaximumWorkingSetSize
+# ActiveProcessLimit Affinity PriorityClass SchedulingClass, then six IO_COUNTERS, then ProcessMemoryLimit
+# JobMemoryLimit PeakProcessMemoryUsed PeakJobMemoryUsed.
+_EXTENDED = {4: struct.Struct("<qqIIIIIII4x6Q4I"), 8: struct.Struct("<qqI4xQQI4xQII6Q4Q")}
+_WORD = struct.Struct("<I")
+# TotalUserTime TotalKernelTime ThisPeriodTotalUserTime ThisPeriodTotalKernelTime TotalPageFaultCount
+# TotalProcesses ActiveProcesses TotalTerminatedProcesses
+_ACCOUNTING = struct.Struct("<4q4I")
+# cb PageFaultCount, then nine SIZE_T of which the last is PrivateUsage
+_MEMORY = {4: struct.Struct("<II9I"), 8: struct.Struct("<II9Q")}
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Limits of one job. `None` is no limit.
+
+    Attributes:
+        active_processes: processes that may be in the job at once; 1 leaves the process alone.
+        process_memory: bytes that one process may commit.
+        process_seconds: user-mode processor seconds of one process.
+        kill_on_close: closing the last handle ends every process in the job.
+        breakaway: a child may leave the job.
+    """
+
+    active_processes: int | None
+    process_memory: int | None
+    process_seconds: int | None
+    kill_on_close: bool = True
+    breakaway: bool = False
+
+    @property
+    def flags(self) -> int:
+        """`LimitFlags`: which limits are in force."""
+        return (
+            (LIMIT_ACTIVE_PROCESS if self.active_processes is not None else 0)
+            | (LIMIT_PROCESS_MEMORY if self.process_memory is not None else 0)
+            | (LIMIT_PROCESS_TIME if self.process_seconds is not None else 0)
+            | (LIMIT_KILL_ON_JOB_CLOSE if self.kill_on_close else 0)
+            | (LIMIT_BREAKAWAY_OK if self.breakaway else 0)
+        )
+
+    def as_tight_as(self, other: JobLimits) -> bool:
+        """Whether whatever is inside these limits is inside `other` too."""
+        return (
+            _within(self.active_processes, other.active_processes)
+            and _within(self.process_memory, other.process_memory)
+            and _within(self.process_seconds, other.process_seconds)
+            and (self.kill_on_close or not other.kill_on_close)
+            and (other.breakaway or not self.breakaway)
+        )
+
+
+def _within(found: int | None, asked: int | None) -> bool:
+    return asked is None or (found is not None and found <= asked)
+
+
+def limits_record(limits: JobLimits, word: int) -> bytes:
+    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes where `word` is 4, 144 where it is 8."""
+    basic = (
+        (limits.process_seconds or 0) * TICKS,
+        0,
+        limits.flags,
+        0,
+        0,
+        limits.active_processes or 0,
+        0,
+        0,
+        0,
+    )
+    return _EXTENDED[word].pack(*basic, *(0,) * 6, limits.process_memory or 0, 0, 0, 0)
+
+
+def limits_size(word: int) -> int:
+    """Size in bytes of the record that `read_limits` takes."""
+    return _EXTENDED[word].size
+
+
+def read_limits(record: bytes | bytearray, word: int) -> JobLimits:
+    """The limits in a `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`; values whose flag is not set do not count."""
+    fields = _EXTENDED[word].unpack(record)
+    flags = fields[2]
+    return JobLimits(
+        active_processes=fields[5] if flags & LIMIT_ACTIVE_PROCESS else None,
+        process_memory=fields[15] if flags & LIMIT_PROCESS_MEMORY else None,
+        process_seconds=fields[0] // TICKS if flags & LIMIT_PROCESS_TIME else None,
+        kill_on_close=bool(flags & LIMIT_KILL_ON_JOB_CLOSE),
+        breakaway=bool(flags & (LIMIT_BREAKAWAY_OK | LIMIT_SILENT_BREAKAWAY_OK)),
+    )
+
+
+def ui_record(restrictions: int) -> bytes:
+    """A `JOBOBJECT_BASIC_UI_RESTRICTIONS`: 4 bytes."""
+    return _WORD.pack(restrictions)
+
+
+def read_ui(record: bytes | bytearray) -> int:
+    """The restrictions in a `JOBOBJECT_BASIC_UI_RESTRICTIONS`."""
+    return int(_WORD.unpack(record)[0])
+
+
+def accounting_size() -> int:
+    """Size in bytes of a `JOBOBJECT_BASIC_ACCOUNTING_INFORMATION`: 48."""
+    return _ACCOUNTING.size
+
+
+def read_active_processes(record: bytes | bytearray) -> int:
+    """`ActiveProcesses` of a `JOBOBJECT_BASIC_ACCOUNTING_INFORMATION`."""
+    return int(_ACCOUNTING.unpack(record)[6])
+
+
+def memory_record(word: int) -> bytearray:
+    """An empty `PROCESS_MEMORY_COUNTERS_EX` that carries its own size: 44 bytes where `word` is 4, else
+    80.
+    """
+    layout = _MEMORY[word]
+    return bytearray(layout.pack(layout.size, *(0,) * 10))
+
+
+def read_committed(record: bytes | bytearray, word: int) -> int:
+    """`PrivateUsage` of a `PROCESS_MEMORY_COUNTERS_EX`: bytes that the process has committed."""
+    return int(_MEMORY[word].unpack(record)[10])

@@ -1,0 +1,25 @@
+"""Windows: its layers in the order that matters, and what to say of the host."""
+
+from __future__ import annotations
+
+import platform as host
+
+from nyx_core.layers import Platform
+from nyx_core.posix.announced import announced_posture
+from nyx_core.posix.environment import Environment
+from nyx_core.windows.access import Access
+from nyx_core.windows.job_objects import JobObject
+from nyx_core.windows.process import Process
+from nyx_core.windows.witness import witness
+
+
+def platform() -> Platform:
+    """The order: what is missing is told first, so that a confinement that needs it is refused before a job
+    is entered.
+    """
+    return Platform("windows", (Access(), Process(), Environment(), JobObject()), witness, facts, announced_posture)
+
+
+def facts() -> tuple[tuple[str, str], ...]:
+    """The version; jobs nest since 6.2, which is Windows 8."""
+    return (("version", host.version()),)

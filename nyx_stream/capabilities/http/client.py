@@ -1,0 +1,68 @@
+"""The guarded client for httpx: what a plugin holds as `self.http`."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+
+from nyx_stream.capabilities.http.dialect import Answered, Dialect
+from nyx_stream.capabilities.http.guarding import Guarding
+from nyx_stream.capabilities.http.response import GuardedBody, GuardedResponse
+from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
+
+
+class HttpDenied(Answered, NetworkDenied, httpx.RequestError):
+    """A request of the guarded client is not granted. Not a TransportError: to try again would change nothing."""
+
+
+class HttpRevoked(Answered, Revoked, httpx.RequestError):
+    """The host took the capability back, before the request or while it ran."""
+
+
+class HttpLimitExceeded(Answered, LimitExceeded, httpx.RequestError):
+    """A limit of the grant was reached by a request or its response."""
+
+
+class Body(GuardedBody, httpx.AsyncByteStream):
+    """A response body for httpx."""
+
+    __slots__ = ()
+
+
+class Response(GuardedResponse, httpx.Response):
+    """A response for httpx."""
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """The gate as httpx knows transports; the client itself does not go through here."""
+
+    __slots__ = ("_close", "_exchange")
+
+    def __init__(
+        self, exchange: Callable[[httpx.Request], Awaitable[Any]], close: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._exchange = exchange
+        self._close = close
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Passes the request through the gate."""
+        response: httpx.Response = await self._exchange(request)
+        return response
+
+    async def aclose(self) -> None:
+        """Closes the plugin's connections."""
+        await self._close()
+
+
+HTTPX = Dialect(httpx, Body, Response, Transport, HttpDenied, HttpRevoked, HttpLimitExceeded)
+Response.dialect = HTTPX
+
+
+class GuardedClient(Guarding, httpx.AsyncClient):
+    """An `httpx.AsyncClient` under a guard.
+
+    Takes `guard`, `lease`, `network=…`, and those options of httpx's own that choose no route, trust or pool.
+    Raises, beside httpx's errors: `NetworkDenied`, `Revoked` and `LimitExceeded`, each also an `httpx.RequestError`.
+    """
+
+    dialect = HTTPX

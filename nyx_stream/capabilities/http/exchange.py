@@ -1,0 +1,118 @@
+"""One request and its response: the parts that were checked, the bounds they run under, and what has been spent.
+
+Decides and counts; does no I/O.
+"""
+
+import time
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from nyx_stream.capabilities.http.verdicts import Exceeded
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+READ_AHEAD = 1024 * 1024
+"""Bytes that may have been read beyond the message they belong to."""
+
+MOST_HEADERS = 256
+"""Header lines in one message. A browser's limit is of this size; a peer's endless list is cut off here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds for each kind of waiting, as httpx has them; `None` leaves only the exchange's own deadline."""
+
+    connect: float | None = None
+    read: float | None = None
+    write: float | None = None
+    pool: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one exchange may cost: bytes of each body, bytes of the response's headers, seconds altogether."""
+
+    request_bytes: int
+    response_bytes: int
+    header_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status line and headers of a response, as they came."""
+
+    status: int
+    version: bytes
+    reason: bytes
+    headers: RawHeaders
+
+
+class Chunks(Protocol):
+    """The response body on its connection, still encoded."""
+
+    async def next(self) -> bytes | None:
+        """The next bytes; `None` once the body is complete."""
+
+    def abort(self) -> None:
+        """Closes the connection at once: a reader wakes with an error."""
+
+
+class Exchange:
+    """A request on its way. Every wait is cut to the deadline, every byte is counted against its bound."""
+
+    __slots__ = ("_arrived", "_received", "_sent", "body", "bounds", "chunks", "deadline", "head", "timeouts")
+
+    def __init__(self, body: bytes | AsyncIterable[bytes], timeouts: Timeouts, bounds: Bounds) -> None:
+        self.body = body
+        self.timeouts = timeouts
+        self.bounds = bounds
+        self.deadline = time.monotonic() + bounds.seconds
+        self.head: Head | None = None
+        self.chunks: Chunks | None = None
+        self._sent = 0
+        self._arrived = 0
+        self._received = 0
+
+    def wait(self, seconds: float | None) -> float:
+        """How long a wait of that kind may take now: no longer than what is left of the exchange."""
+        left = max(self.deadline - time.monotonic(), 0.0)
+        return left if seconds is None else min(seconds, left)
+
+    def sent(self, count: int) -> None:
+        """Counts bytes of the request body. Raises `Exceeded`."""
+        self._sent += count
+        if self._sent > self.bounds.request_bytes:
+            raise Exceeded("request_bytes", self.bounds.request_bytes, "the request body is too large")
+
+    def arrived(self, count: int) -> None:
+        """Counts bytes from the wire, whatever they are: framing may not outgrow what it frames. Raises `Exceeded`."""
+        self._arrived += count
+        if self._arrived > 2 * self.bounds.response_bytes + self.bounds.header_bytes + READ_AHEAD:
+            raise Exceeded("response_bytes", self.bounds.response_bytes, "the response is mostly framing")
+
+    def received(self, count: int) -> None:
+        """Counts bytes of the response body, still encoded. Raises `Exceeded`."""
+        self._received += count
+        if self._received > self.bounds.response_bytes:
+            raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
+
+    def check_declared(self) -> None:
+        """Called before a whole body is read. Raises `Exceeded` if the response says that it is too large."""
+        for name, value in self.head.headers if self.head else ():
+            if name.lower() == b"content-length" and int(value) > self.bounds.response_bytes:
+                raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
+
+    def head_pending(self) -> None:
+        """Called while the response's headers are incomplete. Raises `Exceeded`."""
+        if self._arrived > self.bounds.header_bytes:
+            raise Exceeded("header_bytes", self.bounds.header_bytes, "the response headers do not end")
+
+    def head_complete(self, head: Head) -> None:
+        """Takes the response's headers. Raises `Exceeded` if they are too many or too large."""
+        if len(head.headers) > MOST_HEADERS:
+            raise Exceeded("header_bytes", self.bounds.header_bytes, f"more than {MOST_HEADERS} headers")
+        if sum(len(name) + len(value) + 4 for name, value in head.headers) > self.bounds.header_bytes:
+            raise Exceeded("header_bytes", self.bounds.header_bytes, "the response headers are too large")
+        self.head = head

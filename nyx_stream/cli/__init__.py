@@ -1,0 +1,22 @@
+"""The `nyx` command. This file must import nothing of the extra `cli`, so that it can say when that is missing."""
+
+import sys
+from collections.abc import Sequence
+
+from nyx_stream.cli.exit_codes import ExitCode
+
+__all__ = ["ExitCode", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command of `nyx` and returns its exit code; `arguments` are the process's own by default."""
+    try:
+        import rich
+        import typer
+    except ModuleNotFoundError as error:
+        print(f"nyx: {error.name} is not installed: pip install 'nyx-sandbox[cli]'", file=sys.stderr)
+        return ExitCode.EXTRA
+    del rich, typer
+    from nyx_stream.cli.app import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,71 @@
+"""Logging for the command line: `NYX_LOG=debug` shows how a sandbox was applied and why each thing was denied.
+
+The packages log to children of the logger `nyx` and configure nothing; an application that embeds Nyx does as it likes.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
+from nyx_stream.text import escape
+
+VARIABLE = "NYX_LOG"
+_LEVELS = ("debug", "info", "warning", "error")
+_decisions = logging.getLogger("nyx.decisions")
+
+
+def configure() -> str | None:
+    """Sends the logger `nyx` to stderr at the level of `NYX_LOG` (default: warning).
+
+    Returns what is wrong with the variable's value, or `None`.
+    """
+    level = os.environ.get(VARIABLE, "warning").lower()
+    if level not in _LEVELS:
+        return f"{VARIABLE} is one of {', '.join(_LEVELS)}, not {escape(level, 40)!r}"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("nyx")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    return None
+
+
+def log_decision(event: AuditEvent) -> None:
+    """An audit sink that writes each decision to the log: allowed ones at `debug`, denied ones at `info`."""
+    level = logging.DEBUG if event.allowed else logging.INFO
+    if _decisions.isEnabledFor(level):
+        verdict = "allowed" if event.allowed else "denied"
+        _decisions.log(
+            level,
+            "%s %s %s %s %s: %s [%s, rule %s]",
+            escape(event.plugin or "-"),
+            event.capability,
+            event.action,
+            escape(event.target),
+            verdict,
+            event.reason,
+            event.layer,
+            "-" if event.rule is None else escape(event.rule),
+        )
+
+
+@asynccontextmanager
+async def audit_sink(path: str | None) -> AsyncIterator[AuditSink]:
+    """Gives a sink that logs each decision, and appends it to the audit log at `path` if there is one.
+
+    Raises `AuditError`, also at the end if an event was lost.
+    """
+    if path is None:
+        yield log_decision
+        return
+    async with AuditLog.open(path) as log:
+
+        def both(event: AuditEvent) -> None:
+            log.record(event)
+            log_decision(event)
+
+        yield both

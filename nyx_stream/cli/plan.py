@@ -1,0 +1,111 @@
+"""`nyx plan`: what a plugin would get under a policy, rule by rule, before anything of it runs."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+from nyx_stream.cli import output
+from nyx_stream.cli.isolation import IsolationOption
+from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
+from nyx_stream.cli.places import manifest_of, places_of
+from nyx_stream.isolation.seam import Level
+from nyx_stream.policy import Limits, SandboxPolicy
+from nyx_stream.policy.coverage import Rule
+from nyx_stream.policy.grant import Grant, GrantRow
+from nyx_stream.text import escape
+
+
+def plan(
+    plugin: Annotated[str, typer.Argument(help="The plugin's folder.")],
+    policy: Annotated[str, typer.Option(help="The policy file.")],
+    isolation: Annotated[IsolationOption, typer.Option(help="Where it would run.")] = IsolationOption.inline,
+    data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a plugin asks for, what a policy grants of it by which line, and which layer enforces that."""
+    manifest = manifest_of(plugin)
+    grant = Grant.of(manifest, SandboxPolicy.from_toml(policy), places_of(manifest.id, plugin, data_dir))
+    level: Level = isolation.value
+    if json:
+        output.say_json(_document(grant, level))
+    else:
+        _print(grant, level)
+
+
+def _document(grant: Grant, level: Level) -> dict[str, Any]:
+    return {
+        "plugin": grant.manifest.id,
+        "version": grant.manifest.version,
+        "isolation": level,
+        "rules": [_rule(row, level) for row in grant.rows()],
+        "not_granted": [_rule(row, level) for row in grant.not_granted()],
+        "limits": {
+            name: {"value": value, "from": origin, "layer": layer}
+            for name, value, origin, layer in _limits(grant, level)
+        },
+        "env": list(grant.env),
+        "places": dict(grant.places),
+    }
+
+
+def _rule(row: GrantRow, level: Level) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "asked": row.asked,
+        "at": None if row.rule is None else _at(row.rule),
+        "status": row.status,
+        "granted_by": [{"rule": rule.text, "at": _at(rule)} for rule in row.by],
+        "denied_by": [{"rule": rule.text, "at": _at(rule)} for rule in row.denied_by],
+        "layer": layer_of_rule(row.kind, level),
+        "why": row.why,
+    }
+
+
+def _limits(grant: Grant, level: Level) -> list[tuple[str, str | int, str, str]]:
+    """Returns (name, printed value, who set it, layer) of each limit, in the order of `Limits`."""
+    printed, defaults = grant.limits.printed(), Limits().printed()
+    policy = grant.policy.limits.printed()
+    rows = []
+    for name in (field.name for field in fields(Limits)):
+        asked = name in grant.manifest.asked_limits and printed[name] != policy[name]
+        origin = "plugin.toml" if asked else "default" if printed[name] == defaults[name] else "policy"
+        rows.append((name, printed[name], origin, layer_of_limit(name, level)))
+    return rows
+
+
+def _print(grant: Grant, level: Level) -> None:
+    rows = grant.rows()
+    output.say(f"{grant.manifest.id} {grant.manifest.version} at level {level}\n")
+    if rows:
+        output.table(("KIND", "ASKED", "STATUS", "BY", "DENIED BY", "LAYER"), (_cells(row, level) for row in rows))
+    else:
+        output.say("It asks for nothing.")
+    output.say("\nLimits")
+    output.table(
+        ("LIMIT", "VALUE", "SET BY", "LAYER"),
+        ((name, str(value), origin, layer) for name, value, origin, layer in _limits(grant, level)),
+    )
+    output.say(f"\nEnvironment: {', '.join(grant.env) or 'nothing'}")
+    for place, directory in sorted(grant.places.items()):
+        output.say(f"{place}: {escape(directory)}")
+    missing = grant.not_granted()
+    output.say(f"\nAsked and not granted: {len(missing) or 'nothing'}")
+    for row in missing:
+        why = f' ("{escape(row.why, 200)}")' if row.why else ""
+        part = "only in part" if row.status == "partly" else "not at all"
+        output.say(f"  {row.kind} {escape(row.asked)}: {part}{why}")
+
+
+def _cells(row: GrantRow, level: Level) -> tuple[str, ...]:
+    by = "the policy's env" if row.kind == "env" and row.status == "granted" else _cited(row.by)
+    return (row.kind, row.asked, row.status, by, _cited(row.denied_by), layer_of_rule(row.kind, level))
+
+
+def _cited(rules: Iterable[Rule]) -> str:
+    return ", ".join(_at(rule) or rule.text for rule in rules) or "-"
+
+
+def _at(rule: Rule) -> str | None:
+    return None if rule.source is None else str(rule.source)

@@ -1,0 +1,142 @@
+"""`nyx why`: one decision of the guard, and the rule, reason and change that belong to it. Opens and sends nothing."""
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nyx_stream.cli import output
+from nyx_stream.cli.exit_codes import ExitCode
+from nyx_stream.cli.places import expand, manifest_of, places_of
+from nyx_stream.errors import SandboxDenied
+from nyx_stream.guard import Decision, SandboxGuard
+from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
+from nyx_stream.policy.manifest import Manifest
+from nyx_stream.text import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nyx_stream.policy.coverage import Rule
+
+
+class Kind(StrEnum):
+    """What is asked about."""
+
+    connect = "connect"
+    request = "request"
+    path = "path"
+
+
+class Access(StrEnum):
+    """What is to be done with a path."""
+
+    r = "r"
+    rw = "rw"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    decision: Decision
+    what: str
+    target: str
+    error: SandboxDenied
+
+
+def why(
+    kind: Annotated[Kind, typer.Argument(help="connect HOST:PORT, request METHOD URL, or path PATH.")],
+    target: Annotated[list[str], typer.Argument(help="What is asked about.")],
+    policy: Annotated[str, typer.Option(help="The policy file.")],
+    manifest: Annotated[str | None, typer.Option(help="A plugin.toml: what it does not ask for is denied.")] = None,
+    plugin: Annotated[str | None, typer.Option(help="A plugin folder, instead of --manifest.")] = None,
+    mode: Annotated[Access, typer.Option(help="For a path: read, or also write.")] = Access.r,
+    data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Say whether a policy allows something, by which rule, and what would change the answer."""
+    guard, places = _guard(policy, manifest, plugin, data_dir)
+    match kind:
+        case Kind.connect:
+            answer = _connect(guard, *_exactly(1, target, "connect HOST:PORT"))
+        case Kind.request:
+            answer = _request(guard, *_exactly(2, target, "request METHOD URL"))
+        case Kind.path:
+            (path,) = _exactly(1, target, "path PATH")
+            answer = _path(guard, expand(path, places), mode)
+    _print(guard, answer, _source(guard.policy.bind(places), answer.decision.rule), json)
+    return ExitCode.OK if answer.decision.allowed else ExitCode.DENIED
+
+
+def _guard(policy: str, manifest: str | None, plugin: str | None, data_dir: str | None) -> tuple[SandboxGuard, Places]:
+    if manifest is not None and plugin is not None:
+        raise typer.BadParameter("give --manifest or --plugin, not both")
+    rules = SandboxPolicy.from_toml(policy)
+    if manifest is None and plugin is None:
+        return SandboxGuard(rules), NO_PLACES
+    asked = manifest_of(plugin) if plugin is not None else Manifest.from_toml(str(manifest))
+    folder = plugin if plugin is not None else os.path.dirname(str(manifest))
+    places = places_of(asked.id, folder, data_dir)
+    return SandboxGuard(rules, manifest=asked, places=places), places
+
+
+def _exactly(count: int, target: list[str], form: str) -> list[str]:
+    if len(target) != count:
+        raise typer.BadParameter(f"the form is: nyx why --policy FILE {form}")
+    return target
+
+
+def _connect(guard: SandboxGuard, target: str) -> _Answer:
+    host, colon, port = target.rpartition(":")
+    # ASCII only, as a port is written: int() would read other digits, and blanks.
+    if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
+        raise typer.BadParameter("a connection is HOST:PORT, as in api.example.com:443 or [::1]:8080")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    decision = guard.decide_connect(host, int(port))
+    return _Answer(decision, "connect", target, guard.connect_error(host, int(port), decision))
+
+
+def _request(guard: SandboxGuard, method: str, url: str) -> _Answer:
+    decision = guard.decide_request(method, url)
+    return _Answer(decision, f"http {method}", url, guard.request_error(method, url, decision))
+
+
+def _path(guard: SandboxGuard, path: str, mode: Access) -> _Answer:
+    verdict = guard.judge_path(path, mode.value)
+    action = "read" if mode is Access.r else "write"
+    return _Answer(verdict.decision, f"files {action}", path, guard.path_error(verdict, action, path, mode.value))
+
+
+def _print(guard: SandboxGuard, answer: _Answer, at: str | None, json: bool) -> None:
+    decision = answer.decision
+    if json:
+        output.say_json(
+            {
+                "allowed": decision.allowed,
+                "plugin": guard.plugin,
+                "action": answer.what,
+                "target": answer.target,
+                "rule": decision.rule,
+                "at": at,
+                "reason": decision.reason,
+                "hint": None if decision.allowed else answer.error.hint or None,
+            }
+        )
+    elif decision.allowed:
+        who = f"{guard.plugin}: " if guard.plugin else ""
+        where = f" ({at})" if at else ""
+        output.say(f"{who}{escape(answer.what)} {escape(answer.target)} allowed: {decision.reason}")
+        output.say(f"  rule:    {escape(decision.rule or ''):<36}{where}".rstrip())
+    else:
+        output.say(str(answer.error))
+
+
+def _source(policy: SandboxPolicy, text: str | None) -> str | None:
+    """Returns where the deciding rule is written; deny rules first, as they decide first."""
+    groups: tuple[Sequence[Rule], ...] = (
+        *(policy.denied_connect, policy.denied_request, policy.denied_paths),
+        *(policy.request, policy.connect, policy.paths),
+    )
+    found = (rule for rules in groups for rule in rules if rule.text == text and rule.source is not None)
+    return next((str(rule.source) for rule in found), None)

@@ -1,0 +1,127 @@
+"""The bytes that Job Objects take and give, against the structures of winnt.h."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nyx_core.windows import job_records as records
+from nyx_core.windows.job_records import JobLimits
+
+WORDS: dict[int, Any] = {4: ctypes.c_uint32, 8: ctypes.c_uint64}
+
+
+def extended_limits(word: int) -> type[ctypes.Structure]:
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION as winnt.h writes it, for a `SIZE_T` of `word` bytes."""
+    size_t = WORDS[word]
+
+    class Basic(ctypes.Structure):
+        _fields_ = [
+            ("PerProcessUserTimeLimit", ctypes.c_int64),
+            ("PerJobUserTimeLimit", ctypes.c_int64),
+            ("LimitFlags", ctypes.c_uint32),
+            ("MinimumWorkingSetSize", size_t),
+            ("MaximumWorkingSetSize", size_t),
+            ("ActiveProcessLimit", ctypes.c_uint32),
+            ("Affinity", size_t),
+            ("PriorityClass", ctypes.c_uint32),
+            ("SchedulingClass", ctypes.c_uint32),
+        ]
+
+    class Extended(ctypes.Structure):
+        _fields_ = [
+            ("Basic", Basic),
+            ("IoInfo", ctypes.c_uint64 * 6),
+            ("ProcessMemoryLimit", size_t),
+            ("JobMemoryLimit", size_t),
+            ("PeakProcessMemoryUsed", size_t),
+            ("PeakJobMemoryUsed", size_t),
+        ]
+
+    return Extended
+
+
+@pytest.mark.parametrize(("word", "size"), [(4, 112), (8, 144)])
+def test_limits_have_the_documented_size(word: int, size: int) -> None:
+    """The record is as long as on 32-bit and 64-bit Windows, and as long as the structure of winnt.h."""
+    assert records.limits_size(word) == size == ctypes.sizeof(extended_limits(word))
+    assert len(records.limits_record(JobLimits(1, 2, 3), word)) == size
+
+
+@pytest.mark.parametrize(("word", "size"), [(4, 44), (8, 80)])
+def test_memory_counters_carry_their_documented_size(word: int, size: int) -> None:
+    """PROCESS_MEMORY_COUNTERS_EX begins with its own size, by which Windows tells it from the shorter
+    form.
+    """
+    record = records.memory_record(word)
+    assert len(record) == size
+    assert int.from_bytes(record[:4], "little") == size
+
+
+def test_small_records_have_the_documented_sizes() -> None:
+    """Accounting is 48 bytes and user interface restrictions 4, on every Windows."""
+    assert records.accounting_size() == 48
+    assert len(records.ui_record(records.UI_RESTRICTIONS)) == 4
+
+
+@pytest.mark.parametrize("word", [4, 8])
+def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
+    """What is packed is read through the structure of winnt.h, field by field."""
+    seen: Any = extended_limits(word).from_buffer_copy(records.limits_record(JobLimits(1, 0x7000_0000, 5), word))
+    assert seen.Basic.PerProcessUserTimeLimit == 50_000_000
+    assert seen.Basic.LimitFlags == 0x2000 | 0x100 | 0x8 | 0x2
+    assert seen.Basic.ActiveProcessLimit == 1
+    assert seen.ProcessMemoryLimit == 0x7000_0000
+    assert seen.Basic.PerJobUserTimeLimit == 0
+    assert (seen.Basic.Affinity, seen.JobMemoryLimit, seen.PeakJobMemoryUsed) == (0, 0, 0)
+
+
+def test_committed_memory_is_the_last_word() -> None:
+    """`PrivateUsage` is the last of the counters."""
+    record = bytearray(records.memory_record(8))
+    record[72:80] = (123_456).to_bytes(8, "little")
+    assert records.read_committed(record, 8) == 123_456
+
+
+def test_active_processes_are_read_from_accounting() -> None:
+    """`ActiveProcesses` is the third of the four counters behind the four times."""
+    record = bytes(32) + b"".join(number.to_bytes(4, "little") for number in (9, 8, 7, 6))
+    assert records.read_active_processes(record) == 7
+
+
+counts = st.none() | st.integers(1, 2**31)
+limits = st.builds(JobLimits, counts, counts, counts, st.booleans(), st.booleans())
+
+
+@given(limits, st.sampled_from([4, 8]))
+def test_limits_survive_packing(value: JobLimits, word: int) -> None:
+    """Reading what was packed gives the same limits."""
+    assert records.read_limits(records.limits_record(value, word), word) == value
+
+
+@given(limits, limits, limits)
+def test_tightness_is_an_order(one: JobLimits, two: JobLimits, three: JobLimits) -> None:
+    """A job is as tight as itself, and as tight as whatever something looser is as tight as."""
+    assert one.as_tight_as(one)
+    if one.as_tight_as(two) and two.as_tight_as(three):
+        assert one.as_tight_as(three)
+
+
+def test_either_breakaway_counts() -> None:
+    """A job from which children leave silently has a breakaway too, and is as tight as none without."""
+    record = bytearray(records.limits_record(JobLimits(1, None, None), 8))
+    record[16:20] = (0x8 | 0x2000 | 0x1000).to_bytes(4, "little")
+    found = records.read_limits(record, 8)
+    assert found.breakaway
+    assert not found.as_tight_as(JobLimits(1, None, None))
+
+
+def test_a_limit_without_its_flag_is_no_limit() -> None:
+    """A value whose flag is not set is not in force, so it does not count."""
+    record = bytearray(records.limits_record(JobLimits(1, 4096, 5), 8))
+    record[16:20] = bytes(4)
+    assert records.read_limits(record, 8) == JobLimits(None, None, None, kill_on_close=False)
