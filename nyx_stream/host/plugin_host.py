@@ -23,6 +23,7 @@ from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.inline import InlineLevel
+from nyx_stream.isolation.process.process import ProcessLevel
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment, Level, LevelFactory
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
@@ -163,7 +164,7 @@ class PluginHost:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
         self._open_audit()
-        self._levels = {"inline": InlineLevel(tripwire=self._tripwire)}
+        self._levels = {"inline": InlineLevel(tripwire=self._tripwire), "process": ProcessLevel()}
         self._open = True
         try:
             for order in self._orders:
@@ -192,6 +193,9 @@ class PluginHost:
             for result in results:
                 if isinstance(result, BaseException):
                     _log.error("stopping a plugin failed", exc_info=result)
+            for level in self._levels.values():
+                await level.aclose()
+            self._levels = {}
             self._entries.clear()
             self._handles.clear()
             self._unreadable.clear()

@@ -59,6 +59,9 @@ class LevelFactory(Protocol):
     def isolate(self, assignment: Assignment) -> "Isolation":
         """Prepares one plugin; nothing of it runs yet."""
 
+    async def aclose(self) -> None:
+        """Ends what the plugins shared. All of them have been stopped."""
+
 
 class Isolation(Protocol):
     """One plugin, loaded once at one level. All of it is called on the host's event loop.

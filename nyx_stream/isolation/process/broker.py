@@ -66,24 +66,22 @@ HandlerFactory: TypeAlias = Callable[[Means], Handler]
 
 
 class Broker:
-    """Handles what one worker asks. `fault` is called for an ASK that no proxy would send."""
+    """Handles what one worker asks. An ASK that no proxy would send ends the channel, and so the worker."""
 
-    def __init__(
-        self, means: Means, factories: Mapping[str, HandlerFactory], fault: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, means: Means, factories: Mapping[str, HandlerFactory], channel: Channel) -> None:
         self._means = means
         self._factories = factories
-        self._fault = fault
+        self._channel = channel
         self._handlers: dict[str, Handler] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def ask(self, channel: Channel, frame: Frame) -> None:
+    def ask(self, frame: Frame) -> None:
         """Takes an ASK. Raises `ProtocolFault` if it is malformed or names no capability."""
         ask = decode(Ask, frame)
         if ask.capability not in self._factories:
             raise ProtocolFault(f"no capability {ask.capability!r}")
         name = f"nyx:{self._means.plugin}:{ask.capability}"
-        task = asyncio.get_running_loop().create_task(self._answer(channel, frame.id, ask), name=name)
+        task = asyncio.get_running_loop().create_task(self._answer(frame.id, ask), name=name)
         self._tasks[frame.id] = task
 
     def cancel(self, number: int) -> None:
@@ -106,30 +104,32 @@ class Broker:
                 _log.error("plugin %s: closing %s failed", self._means.plugin, name, exc_info=error)
         self._handlers.clear()
 
-    async def _answer(self, channel: Channel, number: int, ask: Ask) -> None:
+    async def _answer(self, number: int, ask: Ask) -> None:
         try:
             handler = self._handlers.get(ask.capability)
             if handler is None:
                 handler = self._handlers[ask.capability] = self._factories[ask.capability](self._means)
             reply = await handler.handle(ask.action, ask.arguments)
-            self._send_answer(channel, number, reply)
+            self._send_answer(number, reply)
         except ProtocolFault as fault:
-            self._fault(fault)
+            self._channel.fail(fault)
         except ValidationError as error:
-            self._fault(ProtocolFault(f"{ask.capability} {ask.action}: {error.error_count()} faults in its arguments"))
+            self._channel.fail(
+                ProtocolFault(f"{ask.capability} {ask.action}: {error.error_count()} faults in its arguments")
+            )
         except asyncio.CancelledError:
             # Answered like any failure: the worker counts on one answer for each number.
-            channel.send(Kind.REFUSED, number, body=Fault(reason="other", name="CancelledError").encode())
+            self._channel.send(Kind.REFUSED, number, body=Fault(reason="other", name="CancelledError").encode())
         except Exception as error:
-            channel.send(Kind.REFUSED, number, body=fault_of(error).encode())
+            self._channel.send(Kind.REFUSED, number, body=fault_of(error).encode())
         finally:
             self._tasks.pop(number, None)
 
-    def _send_answer(self, channel: Channel, number: int, reply: Reply) -> None:
+    def _send_answer(self, number: int, reply: Reply) -> None:
         try:
             body = Answer(value=reply.value).encode()
         except PydanticSerializationError:
             for descriptor in reply.descriptors:
                 os.close(descriptor)
             raise
-        channel.send(Kind.ANSWER, number, body=body, descriptors=reply.descriptors)
+        self._channel.send(Kind.ANSWER, number, body=body, descriptors=reply.descriptors)

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable
 
 from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, ProtocolFault
-from nyx_stream.isolation.process.protocol import Connection
+from nyx_stream.isolation.process.protocol import Connection, State
 
 _READ = 8 * 1024
 _READ_MOST = 512 * 1024
-_HIGH_WATER = 256 * 1024
+HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
 _ANCILLARY = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize)
 
@@ -58,6 +58,11 @@ class Channel:
         """Whether nothing can be sent any more."""
         return self._closed
 
+    @property
+    def queued(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._queued
+
     def send(
         self, kind: Kind, number: int = 0, detail: int = 0, body: bytes = b"", descriptors: tuple[int, ...] = ()
     ) -> None:
@@ -68,7 +73,7 @@ class Channel:
         Raises:
             ProtocolFault: the frame may not be sent now; the descriptors are closed, the connection goes on.
         """
-        if self._closed:
+        if self._closed or self._connection.state is State.OVER:
             _close_all(descriptors)
             return
         try:
@@ -94,9 +99,9 @@ class Channel:
         self._queue.append((memoryview(data), descriptors))
         self._queued += len(data)
 
-    async def drain(self) -> None:
-        """Waits until little is queued, or the connection is over."""
-        while self._queued > _HIGH_WATER and not self._closed:
+    async def drain(self, most: int = HIGH_WATER) -> None:
+        """Waits until at most `most` bytes are queued, or the connection is over."""
+        while self._queued > most and not self._closed:
             if self._drained is None or self._drained.done():
                 self._drained = self._loop.create_future()
             await asyncio.shield(self._drained)
@@ -189,8 +194,7 @@ class Channel:
                 break
         else:
             self._loop.remove_writer(self._socket)
-        if self._queued <= _HIGH_WATER:
-            self._wake()
+        self._wake()
 
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():

@@ -161,12 +161,12 @@ def fault_of(error: BaseException, *, reason: Reason = "other", trace: str = "")
         return Fault(reason="denied", name=_denial_class(error), message=message, denial=_denial(error), trace=trace)
     if isinstance(error, LimitExceeded):
         return Fault(
-            reason="limit", name=name, message=_cut(error.detail), limit=error.limit, allowed=error.allowed, trace=trace
+            reason="limit", name=name, message=text(error.detail), limit=error.limit, allowed=error.allowed, trace=trace
         )
     if reason == "other" and isinstance(error, OSError) and error.errno is not None:
-        filename = _cut(error.filename) if isinstance(error.filename, str) else ""
-        text = _cut(error.strerror or "")
-        return Fault(reason="os", name=name, message=text, errno=error.errno, filename=filename, trace=trace)
+        filename = text(error.filename) if isinstance(error.filename, str) else ""
+        reached = text(error.strerror or "")
+        return Fault(reason="os", name=name, message=reached, errno=error.errno, filename=filename, trace=trace)
     return Fault(reason=reason, name=name[:256], message=message, trace=trace)
 
 
@@ -191,22 +191,22 @@ def _denial_class(error: SandboxDenied) -> str:
 
 def _denial(error: SandboxDenied) -> Denial:
     return Denial(
-        capability=_cut(error.capability),
-        action=_cut(error.action),
-        target=_cut(error.target),
-        rule=None if error.rule is None else _cut(error.rule),
-        reason=_cut(error.reason),
-        hint=_cut(error.hint),
+        capability=text(error.capability),
+        action=text(error.action),
+        target=text(error.target),
+        rule=None if error.rule is None else text(error.rule),
+        reason=text(error.reason),
+        hint=text(error.hint),
     )
 
 
 def _text_of(error: BaseException) -> str:
     try:
-        return _cut(str(error))
+        return text(str(error))
     except Exception:  # its `__str__` may be a plugin's
         return "its message cannot be read"
 
 
-def _cut(text: str) -> str:
-    # Lone surrogates, as os.fsdecode makes them, are no JSON.
-    return text[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")[:_LONGEST]
+def text(given: str) -> str:
+    """Returns `given` as a `Text`: cut, and without the lone surrogates that os.fsdecode makes, which are no JSON."""
+    return given[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")[:_LONGEST]

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 import nyx_stream
 from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
 from nyx_stream.isolation.process.messages import Message, Order, Sealed
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy.grant import Grant
-from pydantic import ValidationError
 
 CHANNEL = 3
 """The descriptor that a worker has its channel at; 0 to 2 are the standard streams."""
@@ -33,13 +34,14 @@ def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False)
     open no socket. All that a grant allows beyond that comes from the host, as descriptors.
     """
     limits = grant.limits
+    framework = os.path.dirname(os.path.abspath(nyx_stream.__file__))
     return Confinement(
         limits=ResourceLimits(
             memory=None,
             open_files=Limit.of(limits.open_files + _OWN_FILES),
             processes=Limit.of(limits.processes),
         ),
-        readable=tuple(dict.fromkeys((source.folder, source.root, os.path.dirname(os.path.abspath(nyx_stream.__file__))))),
+        readable=tuple(dict.fromkeys((source.folder, source.root, framework))),
         network=Network.none(),
         environment=grant.env,
         keep_descriptors=DESCRIPTORS,

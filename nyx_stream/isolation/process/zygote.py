@@ -29,7 +29,7 @@ from nyx_stream.isolation.process.zygote_messages import (
     NotForked,
 )
 
-WARM = ("aiofiles", "anyio._backends._asyncio", "httpx", "nyx_core.sandbox", "asyncio.selector_events", "json", "email.parser")
+WARM = ("aiofiles", "anyio._backends._asyncio", "email.parser", "httpx", "json", "nyx_core.sandbox")
 """Modules that workers are likely to use. One that is not installed here is left out."""
 
 STACK = 512 * 1024

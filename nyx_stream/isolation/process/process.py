@@ -1,0 +1,282 @@
+"""Level `process`: host side of one sealed plugin, from the fork of its worker to the last word about its death.
+
+Whatever ends the connection (an exit, a signal, a fault of the protocol, a kill) ends in `_bury`, once. Knows nothing
+of states, queues and timeouts: those are the host's.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Collection, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+
+from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
+from nyx_stream.isolation.faults import trace_of
+from nyx_stream.isolation.process.broker import Broker, Means
+from nyx_stream.isolation.process.channel import Channel
+from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.process.handlers import HANDLERS
+from nyx_stream.isolation.process.log_intake import LogIntake
+from nyx_stream.isolation.process.messages import Fault, Order, Ready, Update, decode
+from nyx_stream.isolation.process.messages import Sealed as SealedBody
+from nyx_stream.isolation.process.output import Output
+from nyx_stream.isolation.process.protocol import Connection
+from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, call_error, cause_of
+from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
+from nyx_stream.isolation.process.zygote_client import WorkerProcess, ZygoteClient
+from nyx_stream.isolation.provision import Provision
+from nyx_stream.isolation.seam import Assignment
+from nyx_stream.policy.grant import Grant
+from nyx_stream.text import escape
+
+_PATIENCE = 5.0
+"""Seconds that a killed process gets to be gone."""
+_NEEDS = 'isolation "process" needs Landlock and seccomp, which are Linux'
+_AFTER = 2.0
+"""Seconds beyond the time for `teardown` that a worker gets to end by itself."""
+
+
+class ProcessLevel:
+    """Runs plugins in sealed processes. One per host."""
+
+    def __init__(self) -> None:
+        self._zygote = ZygoteClient()
+
+    def isolate(self, assignment: Assignment) -> "SealedPlugin":
+        """Prepares one plugin; nothing of it runs yet."""
+        return SealedPlugin(assignment, self._zygote)
+
+    async def aclose(self) -> None:
+        """Ends the zygote. Every plugin has been stopped."""
+        await self._zygote.aclose()
+
+
+class SealedPlugin:
+    """One plugin in its worker. An `Isolation`."""
+
+    def __init__(self, assignment: Assignment, zygote: ZygoteClient) -> None:
+        self._name = assignment.grant.manifest.id
+        self._assignment = assignment
+        self._zygote = zygote
+        self._loop = asyncio.get_running_loop()
+        self._provision = Provision(self._name, assignment.guard, assignment.options)
+        self._log = LogIntake(self._name)
+        self._process: WorkerProcess | None = None
+        self._channel: Channel | None = None
+        self._awaited: asyncio.Future[Frame] | None = None
+        self._ready = False
+        self._stopped: asyncio.Future[PluginError | None] | None = None
+        self._burial: asyncio.Task[None] | None = None
+
+    @property
+    def methods(self) -> Mapping[str, bool]:
+        return self._calls.methods
+
+    async def start(self) -> None:
+        if sys.platform != "linux":
+            raise PluginLoadError(self._name, f"no worker can be sealed on {sys.platform}: {_NEEDS}")
+        order = self._order()
+        channel = await self._launch()
+        try:
+            channel.send(Kind.ORDER, body=order.encode())
+            sealed = decode(SealedBody, await self._next(Kind.SEALED))
+            self._judge(order, sealed)
+            channel.send(Kind.START)
+            ready = decode(Ready, await self._next(Kind.READY))
+            self._calls.offer(ready.methods)
+        except ProtocolFault as fault:
+            channel.fail(fault)
+            raise PluginLoadError(self._name, f"it broke the protocol: {fault}") from fault
+        except PluginCrashed as error:
+            raise PluginLoadError(self._name, error.message) from error
+        self._ready = True
+
+    def _judge(self, order: Order, sealed: SealedBody) -> None:
+        try:
+            self.gaps = judge(order, sealed)
+        except SealRefused as error:
+            raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
+        self.report = sealed.report
+
+    async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        return await self._calls.call(method, arguments)
+
+    def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        return self._calls.stream(method, arguments)
+
+    async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:  # noqa: ARG002  # no task here is the plugin's
+        failure = None
+        with anyio.CancelScope(shield=True):
+            if self._channel is not None:
+                if self._ready and not self._channel.closed:
+                    failure = await self._tear_down(self._channel)
+                self._bury("it was stopped")
+            if self._burial is not None:
+                await self._burial
+            for error in await self._provision.close("the plugin was unloaded"):
+                self._log.error("closing a capability failed", error)
+        if failure is not None:
+            raise failure
+
+    def revoke(self, capability: str, reason: str) -> None:
+        self._provision.revoke(capability, reason)
+
+    def update(self, grant: Grant) -> None:
+        if self._channel is not None:
+            self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
+
+    def trace(self, error: BaseException) -> str:
+        return trace_of(error)
+
+    def _order(self) -> Order:
+        source, grant = self._assignment.source, self._assignment.grant
+        return Order(
+            plugin=self._name,
+            entry=grant.manifest.entry,
+            folder=source.folder,
+            root=source.root,
+            names=source.names,
+            places=dict(grant.places),
+            env=_environment(grant),
+            confinement=confinement_of(source, grant),
+            memory=grant.limits.memory,
+            setup_timeout=grant.limits.setup_timeout,
+        )
+
+    async def _launch(self) -> Channel:
+        ours, theirs = socket.socketpair()
+        (output, their_output), (errors, their_errors) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+        self._output = Output(output, partial(self._log.line, "stdout"))
+        self._errors = Output(errors, partial(self._log.line, "stderr"))
+        channel = Channel(ours, Connection("host"), self._take, self._over, takes_descriptors=False)
+        self._calls = RemoteCalls(self._name, channel, self._overdue)
+        means = Means(self._name, self._assignment.guard, self._provision, self._assignment.options)
+        self._broker = Broker(means, HANDLERS, channel)
+        self._log.open(channel)
+        self._channel = channel
+        try:
+            self._process = await self._zygote.launch((theirs.fileno(), their_output, their_errors))
+        except OSError as error:
+            raise PluginLoadError(self._name, f"no process can be made for it: {error}") from error
+        finally:
+            theirs.close()
+            os.close(their_output)
+            os.close(their_errors)
+        return channel
+
+    async def _next(self, kind: Kind) -> Frame:
+        """Waits for the next frame of the handshake. Raises what went wrong instead."""
+        self._awaited = self._loop.create_future()
+        if self._burial is not None:
+            await self._burial
+        frame = await self._awaited
+        if frame.kind is kind:
+            return frame
+        fault = decode(Fault, frame)
+        error = PluginSetupError if fault.reason == "setup" else PluginLoadError
+        raise error(self._name, escape(fault.message)) from cause_of(fault)
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind is Kind.RESULT or kind is Kind.ITEM or kind is Kind.END:
+            self._calls.take(frame)
+        elif kind is Kind.ASK:
+            self._broker.ask(frame)
+        elif kind is Kind.LOG:
+            self._log.take(frame)
+        elif kind is Kind.CANCEL:
+            self._broker.cancel(frame.id)
+        elif kind is Kind.FAILED:
+            self._failed(frame)
+        elif kind is Kind.CRASHED:
+            self._crashed(decode(Fault, frame))
+        elif kind is Kind.STOPPED:
+            self._settle(None)
+        elif self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(frame)
+
+    def _failed(self, frame: Frame) -> None:
+        if frame.id:
+            self._calls.take(frame)
+        elif self._stopped is not None:
+            error = call_error(self._name, "teardown", decode(Fault, frame))
+            self._settle(error if isinstance(error, PluginError) else PluginError(self._name, f"teardown: {error}"))
+        elif self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(frame)
+
+    def _settle(self, failure: PluginError | None) -> None:
+        """`teardown` is over, one way or the other; the first word counts."""
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(failure)
+
+    def _crashed(self, fault: Fault) -> None:
+        error = PluginCrashed(self._name, escape(fault.message))
+        error.__cause__ = cause_of(fault)
+        self._assignment.crashed(error)
+
+    async def _tear_down(self, channel: Channel) -> PluginError | None:
+        """Has the worker run `teardown`; returns what went wrong."""
+        self._stopped = self._loop.create_future()
+        channel.send(Kind.STOP)
+        limit = self._assignment.grant.limits.setup_timeout
+        done, _ = await asyncio.wait((self._stopped,), timeout=limit + _AFTER)
+        return self._stopped.result() if done else PluginCallError(self._name, f"teardown took longer than {limit:g} s")
+
+    def _overdue(self, method: str) -> None:
+        self._bury(f"it ignored the cancellation of {method} for {GRACE:g} s and was killed")
+
+    def _over(self, error: Exception | None) -> None:
+        broken = isinstance(error, ProtocolFault)
+        self._bury(f"it broke the protocol and was killed: {error}" if broken else "")
+
+    def _bury(self, why: str) -> None:
+        """Ends the worker and all that hangs on it, once. `why` says what for, if it did not end by itself."""
+        if self._burial is None and self._channel is not None:
+            name = f"nyx:{self._name}:burial"
+            self._burial = self._loop.create_task(self._end(self._channel, why), name=name)
+
+    async def _end(self, channel: Channel, why: str) -> None:
+        channel.close()
+        status = None
+        if self._process is not None:
+            self._process.kill()
+            done, _ = await asyncio.wait((self._process.ended,), timeout=_PATIENCE)
+            status = self._process.ended.result() if done else None
+        for output in (self._output, self._errors):
+            output.drain()
+            output.close()
+        self._log.close()
+        failure = PluginCrashed(self._name, why or _how(status) + _lines(self._errors.tail))
+        await self._broker.close()
+        self._calls.fail(failure)
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_exception(failure)
+            self._awaited.exception()  # retrieved: nobody may be waiting any more
+        self._settle(failure)
+        if self._ready and self._stopped is None:
+            # After the callers, which were woken a moment ago: they are to get this very error.
+            self._loop.call_soon(self._assignment.crashed, failure)
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return "its process ended with its zygote"
+    if status < 0:
+        try:
+            return f"its process was killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"its process was killed by signal {-status}"
+    return f"its process ended with exit status {status}"
+
+
+def _lines(tail: Collection[str]) -> str:
+    return "".join(["; the last lines of its stderr:", *(f"\n    {line}" for line in tail)]) if tail else ""
+
+
+def _environment(grant: Grant) -> dict[str, str]:
+    return {name: os.environ[name] for name in grant.env if name in os.environ}
