@@ -25,8 +25,7 @@ def make_directory(root: Root, path: str, mode: int = 0o777, judge: Judge | None
     name = path.rstrip("/")
     if name != path and name:
         root.refuse_escape(path)
-    with Place.of(root, name or path) as place:
-        place.judge(judge)
+    with Place.of(root, name or path, judge) as place:
         os.mkdir(place.name, mode, dir_fd=place.directory)
 
 
@@ -40,16 +39,13 @@ def rename(
     Raises:
         OSError: plain EXDEV if the two lie on different mounts.
     """
-    with Place.of(*source) as old, Place.of(*target) as new:
-        old.judge(judges[0])
-        new.judge(judges[1])
+    with Place.of(*source, judges[0]) as old, Place.of(*target, judges[1]) as new:
         os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)
 
 
 def remove(root: Root, path: str, judge: Judge | None = None) -> None:
     """unlink(2), or rmdir(2) for a directory, which must be empty."""
-    with Place.of(root, path) as place:
-        place.judge(judge)
+    with Place.of(root, path, judge) as place:
         if _is_directory(place):
             os.rmdir(place.name, dir_fd=place.directory)
         else:
@@ -58,8 +54,7 @@ def remove(root: Root, path: str, judge: Judge | None = None) -> None:
 
 def remove_tree(root: Root, path: str, judge: Judge | None = None) -> None:
     """Removes `path` and everything below it; of links, the links. Not atomic."""
-    with Place.of(root, path) as place:
-        place.judge(judge)
+    with Place.of(root, path, judge) as place:
         if _is_directory(place):
             # Goes down by descriptors and O_NOFOLLOW wherever os.open takes dir_fd (shutil documentation).
             shutil.rmtree(place.name, dir_fd=place.directory)
@@ -76,8 +71,7 @@ def replace_file(root: Root, path: str, content: bytes, judge: Judge | None = No
     Raises:
         NotPlain, IsADirectoryError: what stands there is no regular file.
     """
-    with Place.of(root, path, follow=True) as place:
-        place.judge(judge)
+    with Place.of(root, path, judge, follow=True) as place:
         before = place.replaceable()
         temporary = f".nyx-{secrets.token_hex(8)}"
         descriptor = os.open(

@@ -10,7 +10,7 @@ import stat
 
 from nyx_core.beneath.errors import NotPlain
 from nyx_core.beneath.judge import Judge
-from nyx_core.beneath.place import Place
+from nyx_core.beneath.place import Place, judge_way
 from nyx_core.beneath.root import Root
 from nyx_core.beneath.walk import O_PATH, Walk
 
@@ -52,13 +52,7 @@ def open_file(root: Root, path: str, flags: int, mode: int = 0o666, judge: Judge
 
 def open_directory(root: Root, path: str, judge: Judge | None = None) -> int:
     """Opens the directory `path` for listing and returns a descriptor."""
-    descriptor = root.reach(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        root.judge(descriptor, judge)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return _reach_judged(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, judge)
 
 
 def list_directory(root: Root, path: str, judge: Judge | None = None) -> list[str]:
@@ -74,12 +68,25 @@ def status(root: Root, path: str, judge: Judge | None = None) -> os.stat_result:
     """stat(2) of `path`, links followed. The thing itself is never opened: no FIFO or device is touched."""
     if not O_PATH:
         return _status_in_directory(root, path, judge)
-    descriptor = root.reach(path, O_PATH | os.O_CLOEXEC)
+    descriptor = _reach_judged(root, path, O_PATH | os.O_CLOEXEC, judge)
     try:
-        root.judge(descriptor, judge)
         return os.fstat(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _reach_judged(root: Root, path: str, flags: int, judge: Judge | None) -> int:
+    try:
+        descriptor = root.reach(path, flags)
+    except OSError:
+        judge_way(root, path, judge)
+        raise
+    try:
+        root.judge(descriptor, judge)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _status_in_directory(root: Root, path: str, judge: Judge | None) -> os.stat_result:
@@ -108,11 +115,11 @@ def _open_judged(root: Root, path: str, flags: int, mode: int, judge: Judge) -> 
         if not exclusive:
             try:
                 return _open_existing(root, path, flags, judge)
-            except FileNotFoundError:
-                if not create:
+            except OSError as error:
+                if not create or error.errno != errno.ENOENT:
+                    judge_way(root, path, judge)
                     raise
-        with Place.of(root, path, follow=not exclusive) as place:
-            place.judge(judge)
+        with Place.of(root, path, judge, follow=not exclusive) as place:
             try:
                 created = flags | os.O_EXCL | os.O_NOFOLLOW
                 return os.open(place.name, created, mode, dir_fd=place.directory)

@@ -22,14 +22,28 @@ class Place:
     name: str
 
     @classmethod
-    def of(cls, root: Root, path: str, *, follow: bool = False) -> Self:
-        """The place that `path` names; with `follow`, a link at its end is resolved to the place it leads to.
+    def of(cls, root: Root, path: str, judge: Judge | None = None, *, follow: bool = False) -> Self:
+        """The place that `path` names, judged; with `follow`, a link at its end is resolved to where it leads.
 
         Raises:
             EscapesRoot: the path, or the link, leads out of the root.
             IsADirectoryError: the path ends in `.`, `..` or `/`.
             OSError: what open(2) gives for the directory.
         """
+        try:
+            place = cls._find(root, path, follow)
+        except OSError:
+            judge_way(root, path, judge)
+            raise
+        try:
+            root.judge(place.directory, judge, place.name)
+        except BaseException:
+            place.close()
+            raise
+        return place
+
+    @classmethod
+    def _find(cls, root: Root, path: str, follow: bool) -> Self:
         if root.only is not None:
             os.close(root.reach(path, O_WALK))
             return cls(root, os.dup(root.descriptor), root.only)
@@ -63,10 +77,6 @@ class Place:
         """Closes the directory."""
         os.close(self.directory)
 
-    def judge(self, judge: Judge | None) -> None:
-        """Has the place judged by its canonical path."""
-        self.root.judge(self.directory, judge, self.name)
-
     def is_link(self) -> bool:
         """Whether a symbolic link stands here now."""
         status = self.status()
@@ -91,3 +101,17 @@ class Place:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.name)
         raise NotPlain(self.name)
+
+
+def judge_way(root: Root, path: str, judge: Judge | None) -> None:
+    """Has the judge see how far `path` got before it failed: "not found" would tell what a denied place holds."""
+    way = path.rstrip("/") if judge is not None else ""
+    while way:
+        try:
+            place = Place.of(root, way, follow=True)
+        except OSError:
+            way = way.rpartition("/")[0].rstrip("/")
+            continue
+        with place:
+            root.judge(place.directory, judge, place.name)
+        break

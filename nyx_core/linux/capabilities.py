@@ -85,7 +85,7 @@ class Capabilities(NamedTuple):
 
 
 def _drop_bounding(kept: int) -> str:
-    """Drop from the bounding set what is not `kept`; needs CAP_SETPCAP, without which it is `no_new_privs` that counts."""
+    """Drop from the bounding set what is not `kept`. That needs CAP_SETPCAP; without it `no_new_privs` stands in."""
     effective, _, _ = capability_sets()
     if not effective >> CAP_SETPCAP & 1:
         return "unchanged: no CAP_SETPCAP"

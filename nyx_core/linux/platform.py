@@ -18,7 +18,7 @@ from nyx_core.posix.rlimits import Limits
 
 
 def platform() -> Platform:
-    """The order: what needs privileges first, then what reads /proc, then the locks; seccomp refuses what the others need."""
+    """The layers: what needs privileges first, then what reads /proc, then the locks, for those refuse the rest."""
     layers = (
         Process(),
         Descriptors(),

@@ -1,4 +1,4 @@
-"""Tries, after locking, one forbidden act per axis. What got through is told; whether that is fatal is not decided here.
+"""Tries, after locking, one forbidden act per axis, and tells what got through. Whether that is fatal others decide.
 
 Each act is harmless should it succeed: it is undone at once, or its arguments are such that a kernel that is reached
 answers something else (EFAULT, EBADF, EINVAL) than one that is not (EPERM, EACCES, ENOSYS).

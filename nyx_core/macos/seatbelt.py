@@ -94,7 +94,7 @@ class Seatbelt:
             return self._unavailable(f"sandbox_init: {MEANINGS[errno.EPERM]}")
         return LayerReport(self.name, LayerState.ACTIVE, "sandbox_init is there")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Enter the sandbox of `wanted`, then ask the kernel whether this process is in one."""
         if not wanted.closed:
             return LayerReport(self.name, LayerState.DISABLED, "nothing that seatbelt mediates is restricted")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -101,7 +100,7 @@ class Pledge:
             return self._unavailable(error)
         return LayerReport(self.name, LayerState.ACTIVE, "pledge and unveil are there")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...], /) -> LayerReport:
         """Unveil, lock, pledge. Raises `SandboxError` when the view is already closed and the rest fails."""
         try:
             calls = Calls(self.open_libc())
@@ -141,7 +140,7 @@ class Pledge:
         """
         reason = f"{unveiled} are unveiled for good, but {error.strerror}"
         own = LayerReport(self.name, LayerState.UNAVAILABLE, reason, "a new process")
-        system = platform.uname()
+        system = os.uname()
         report = SandboxReport(
             sys.platform,
             system.release,

@@ -46,7 +46,7 @@ class Descriptors:
         """Count what is open."""
         return LayerReport(self.name, LayerState.ACTIVE, f"{len(self._open())} open")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Close all but `keep_descriptors`, and look again."""
         if wanted.keep_descriptors is None:
             reason = "every descriptor stays open, as asked"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.sandbox.report import LayerReport, LayerState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nyx_core.sandbox.confinement import Confinement
 
 OWN = ("SANDBOX_POLICY", "NO_SUBPROCESS", "NO_NETWORK", "NO_FILESYSTEM_WRITE")

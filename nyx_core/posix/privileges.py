@@ -26,7 +26,7 @@ class Privileges:
             return LayerReport(self.name, LayerState.ACTIVE, "can become another user")
         return LayerReport(self.name, LayerState.UNAVAILABLE, f"runs as uid {os.geteuid()}", "root")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Drop supplementary groups, then the group, then the user: the other order could not."""
         target = wanted.run_as
         if target is None:

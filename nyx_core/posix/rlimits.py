@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement, ResourceLimits
 
 UNLIMITED = resource.RLIM_INFINITY
+# OpenBSD has no RLIMIT_AS: its RLIMIT_DATA counts what is mapped without a file (getrlimit(2)).
+MEMORY: int = getattr(resource, "RLIMIT_AS", resource.RLIMIT_DATA)
 HEADROOM = 8 * MIB
 """A process this close below its memory limit could not finish being confined: it counts as above it."""
 
@@ -52,7 +54,7 @@ def wishes(limits: ResourceLimits, usage: Usage) -> tuple[Wish, ...]:
     found = []
     if limits.memory is not None:
         goal, note = memory_goal(limits.memory, usage)
-        found.append(Wish("memory", "bytes", resource.RLIMIT_AS, limits.memory, goal, note))
+        found.append(Wish("memory", "bytes", MEMORY, limits.memory, goal, note))
     if limits.processes is not None:
         goal, note = processes_goal(limits.processes, usage)
         found.append(Wish("processes", "count", resource.RLIMIT_NPROC, limits.processes, goal, note))
@@ -131,7 +133,7 @@ class Limits(NamedTuple):
 
 
 _NUMBERS = (
-    ("memory", resource.RLIMIT_AS),
+    ("memory", MEMORY),
     ("open_files", resource.RLIMIT_NOFILE),
     ("processes", resource.RLIMIT_NPROC),
     ("cpu_seconds", resource.RLIMIT_CPU),

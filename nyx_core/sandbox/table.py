@@ -30,7 +30,8 @@ def _lines(report: SandboxReport) -> Iterator[str]:
     for limit in report.limits:
         yield _limit(limit)
     for result in report.witness:
-        yield f"  witness  {result.axis}: {result.act}: {'refused' if result.refused else 'GOT THROUGH'}, {result.answer}"
+        verdict = "refused" if result.refused else "GOT THROUGH"
+        yield f"  witness  {result.axis}: {result.act}: {verdict}, {result.answer}"
 
 
 def _limit(limit: LimitReport) -> str:

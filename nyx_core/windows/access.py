@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 BY_THE_JOB = frozenset({"subprocess"})
-REMEDY = "the guard decides alone here: list `access` in may_degrade to accept that"
+REMEDY = "a process that is started in an AppContainer, or `access` in may_degrade, where the guard decides alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Access:
         reason = "a running process cannot give up files, sockets or native code"
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDY)
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Name what `wanted` closes and nothing here enforces."""
         missing = beyond_the_job(wanted)
         if not missing:

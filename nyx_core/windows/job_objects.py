@@ -28,7 +28,7 @@ from nyx_core.windows.job_records import (
     read_ui,
     ui_record,
 )
-from nyx_core.windows.job_wish import Wish, wish_for
+from nyx_core.windows.job_wish import Wish, in_force, wish_for
 from nyx_core.windows.win32 import ACCESS_DENIED, Kernel32, Win32Error, system_kernel
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class JobObject:
         facts = (("outer_job", str(outer).lower()),)
         return LayerReport(self.name, LayerState.ACTIVE, "jobs can be made and keep their limits", facts=facts)
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Enter a job for `wanted`, or find that this process is in one at least as tight."""
         try:
             kernel = self.open_kernel()
@@ -77,44 +77,45 @@ class JobObject:
 
     def _enter(self, kernel: Kernel32, wish: Wish) -> LayerReport:
         outer = kernel.in_job(None)
-        if outer and _current(kernel).as_tight_as(wish.limits):
+        if outer and not _current(kernel).lacks(wish.limits):
             return self._active("in a job at least as tight already", kernel, wish)
         if not outer:
             try:
-                _assigned_job(kernel, wish.limits, UI_RESTRICTIONS)
+                _enter_own_job(kernel, wish.limits, UI_RESTRICTIONS)
             except Win32Error as error:
                 # Between the question and the assignment another thread may have put this process into a job.
                 if error.code != ACCESS_DENIED or not kernel.in_job(None):
                     raise
-                if _current(kernel).as_tight_as(wish.limits):
+                if not _current(kernel).lacks(wish.limits):
                     return self._active("another thread entered a job at least as tight", kernel, wish)
             else:
                 return self._active("alone in a kill-on-close job without breakaway", kernel, wish)
-        _assigned_job(kernel, wish.limits, 0)
+        _enter_own_job(kernel, wish.limits, 0)
         return self._active(f"in a nested kill-on-close job without breakaway; {NESTED}", kernel, wish)
 
     def _active(self, reason: str, kernel: Kernel32, wish: Wish) -> LayerReport:
         current = _current(kernel)
-        if not current.as_tight_as(wish.limits):
-            raise JobMismatchError(f"the innermost job is in force with {current}, asked for {wish.limits}")
+        if missing := current.lacks(wish.limits):
+            raise JobMismatchError(f"the innermost job does not have: {', '.join(missing)}")
         facts = (
             ("limit_flags", f"{current.flags:#x}"),
             ("active_processes", str(current.active_processes)),
             ("process_memory", str(current.process_memory)),
             ("ui_restrictions", f"{_current_ui(kernel):#x}"),
         )
-        return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts, limits=wish.reports)
+        return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts, limits=in_force(wish, current))
 
     def _unavailable(self, error: OSError | AttributeError) -> LayerReport:
         remedy = "Windows 8 or newer, and an outer job that admits a nested one"
         return LayerReport(self.name, LayerState.UNAVAILABLE, str(error), remedy)
 
 
-def _assigned_job(kernel: Kernel32, limits: JobLimits, ui: int) -> int:
-    """Make a job, complete it, put this process into it, and answer its handle, which must stay open for
-    good.
+def _enter_own_job(kernel: Kernel32, limits: JobLimits, ui: int) -> None:
+    """Make a job, complete it, and put this process into it. Its handle stays open, for as long as the
+    process lives.
 
-    Raises `OSError`; the process is then in no job of this call, and nothing of it is left open.
+    Raises `OSError`. Unless it says that the process was assigned, the process is in no job of this call, and
+    nothing of that job is left open.
     """
     job = kernel.create_job()
     try:
@@ -129,7 +130,6 @@ def _assigned_job(kernel: Kernel32, limits: JobLimits, ui: int) -> int:
         raise
     if not kernel.in_job(job):
         raise JobMismatchError("assigned to a job, but not in it")
-    return job
 
 
 def _complete(kernel: Kernel32, job: int, limits: JobLimits, ui: int) -> None:
@@ -138,8 +138,8 @@ def _complete(kernel: Kernel32, job: int, limits: JobLimits, ui: int) -> None:
     """
     kernel.set_information(job, EXTENDED_LIMITS, limits_record(limits, kernel.word))
     found = read_limits(kernel.query_information(job, EXTENDED_LIMITS, limits_size(kernel.word)), kernel.word)
-    if not found.as_tight_as(limits):
-        raise JobMismatchError(f"the job keeps {found}, asked for {limits}")
+    if missing := found.lacks(limits):
+        raise JobMismatchError(f"the system took the limits of the job and did not keep: {', '.join(missing)}")
     if not ui:
         return
     kernel.set_information(job, BASIC_UI_RESTRICTIONS, ui_record(ui))

@@ -29,6 +29,7 @@ logging off: every restriction of winnt.h that a job can put on the user interfa
 """
 
 TICKS = 10_000_000  # PerProcessUserTimeLimit counts 100 ns
+LONGEST = (1 << 63) - 1
 PAGE = 4096  # a job keeps memory limits in pages of 4 KiB on every processor that Windows runs on
 
 # PerProcessUserTimeLimit PerJobUserTimeLimit LimitFlags MinimumWorkingSetSize MaximumWorkingSetSize
@@ -72,15 +73,18 @@ class JobLimits:
             | (LIMIT_BREAKAWAY_OK if self.breakaway else 0)
         )
 
-    def as_tight_as(self, other: JobLimits) -> bool:
-        """Whether whatever is inside these limits is inside `other` too."""
-        return (
-            _within(self.active_processes, other.active_processes)
-            and _within(self.process_memory, other.process_memory)
-            and _within(self.process_seconds, other.process_seconds)
-            and (self.kill_on_close or not other.kill_on_close)
-            and (other.breakaway or not self.breakaway)
-        )
+    def lacks(self, asked: JobLimits) -> tuple[str, ...]:
+        """What of `asked` these limits do not enforce, by name and value; empty if they are at least as
+        tight.
+        """
+        missing = {
+            f"active_processes {asked.active_processes}": not _within(self.active_processes, asked.active_processes),
+            f"process_memory {asked.process_memory}": not _within(self.process_memory, asked.process_memory),
+            f"process_seconds {asked.process_seconds}": not _within(self.process_seconds, asked.process_seconds),
+            "kill_on_close": asked.kill_on_close and not self.kill_on_close,
+            "no breakaway": self.breakaway and not asked.breakaway,
+        }
+        return tuple(name for name, is_missing in missing.items() if is_missing)
 
 
 def _within(found: int | None, asked: int | None) -> bool:
@@ -88,19 +92,14 @@ def _within(found: int | None, asked: int | None) -> bool:
 
 
 def limits_record(limits: JobLimits, word: int) -> bytes:
-    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes where `word` is 4, 144 where it is 8."""
-    basic = (
-        (limits.process_seconds or 0) * TICKS,
-        0,
-        limits.flags,
-        0,
-        0,
-        limits.active_processes or 0,
-        0,
-        0,
-        0,
-    )
-    return _EXTENDED[word].pack(*basic, *(0,) * 6, limits.process_memory or 0, 0, 0, 0)
+    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes where `word` is 4, 144 where it is 8.
+
+    A value that is too large for its field becomes the largest that fits, which is tighter.
+    """
+    ticks = min((limits.process_seconds or 0) * TICKS, LONGEST)
+    active = min(limits.active_processes or 0, 0xFFFF_FFFF)
+    memory = min(limits.process_memory or 0, (1 << 8 * word) - 1)
+    return _EXTENDED[word].pack(ticks, 0, limits.flags, 0, 0, active, 0, 0, 0, *(0,) * 6, memory, 0, 0, 0)
 
 
 def limits_size(word: int) -> int:
@@ -150,5 +149,10 @@ def memory_record(word: int) -> bytearray:
 
 
 def read_committed(record: bytes | bytearray, word: int) -> int:
-    """`PrivateUsage` of a `PROCESS_MEMORY_COUNTERS_EX`: bytes that the process has committed."""
-    return int(_MEMORY[word].unpack(record)[10])
+    """Bytes that the process has committed, from a `PROCESS_MEMORY_COUNTERS_EX`.
+
+    `PagefileUsage` and `PrivateUsage` are the same value; the former is zero on Windows 7, the latter under
+    Wine 8.
+    """
+    fields = _MEMORY[word].unpack(record)
+    return int(max(fields[8], fields[10]))

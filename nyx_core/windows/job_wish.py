@@ -51,6 +51,19 @@ def wish_for(wanted: Confinement, committed: int) -> Wish:
     return Wish(limits, (*reports, *_without_counterpart(asked)))
 
 
+def in_force(wish: Wish, found: JobLimits) -> tuple[LimitReport, ...]:
+    """The reports of `wish` with the values of `found`, the job that this process is really in."""
+    values = {
+        "memory": found.process_memory,
+        "processes": found.active_processes,
+        "cpu_seconds": found.process_seconds,
+    }
+    return tuple(
+        report if (value := values.get(report.name)) is None else report._replace(soft=value, hard=value)
+        for report in wish.reports
+    )
+
+
 def _memory(asked: Limit, committed: int) -> tuple[int, str]:
     """Bytes in whole pages, and why. A job refuses a commit that passes the limit; it ends nobody for it."""
     if committed + HEADROOM <= asked.hard:

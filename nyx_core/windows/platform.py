@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform as host
+import sys
 
 from nyx_core.layers import Platform
 from nyx_core.posix.announced import announced_posture
@@ -14,12 +14,15 @@ from nyx_core.windows.witness import witness
 
 
 def platform() -> Platform:
-    """The order: what is missing is told first, so that a confinement that needs it is refused before a job
-    is entered.
-    """
-    return Platform("windows", (Access(), Process(), Environment(), JobObject()), witness, facts, announced_posture)
+    """The order: what is missing is told first, before a job is entered in vain."""
+    layers = (Access(), Process(), Environment(), JobObject())
+    return Platform("windows", layers, witness, facts, announced_posture)
 
 
 def facts() -> tuple[tuple[str, str], ...]:
-    """The version; jobs nest since 6.2, which is Windows 8."""
-    return (("version", host.version()),)
+    """The version, asked of the process itself, not of WMI; jobs nest since 6.2, which is Windows 8."""
+    version = "none"
+    if sys.platform == "win32":
+        found = sys.getwindowsversion()
+        version = f"{found.major}.{found.minor}.{found.build}"
+    return (("version", version),)

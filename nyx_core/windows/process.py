@@ -22,7 +22,7 @@ class Process:
         """Nothing can be missing."""
         return LayerReport(self.name, LayerState.ACTIVE, "umask and directory can be set")
 
-    def apply(self, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:
+    def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Set them. The C library keeps only whether new files may be written; access lists decide the
         rest.
         """

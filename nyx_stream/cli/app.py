@@ -1,6 +1,8 @@
 """Puts the commands together and turns every error into one clear message and an exit code."""
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 
 import typer
@@ -8,7 +10,10 @@ import typer
 from nyx_stream.cli import log, output
 from nyx_stream.cli.audit import audit
 from nyx_stream.cli.check import check
+from nyx_stream.cli.demo import demo
+from nyx_stream.cli.doctor import doctor
 from nyx_stream.cli.exit_codes import ExitCode, code_of
+from nyx_stream.cli.new import new
 from nyx_stream.cli.plan import plan
 from nyx_stream.cli.run import run as run_command
 from nyx_stream.cli.schema import schema
@@ -27,6 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: dict[str, Callable[..., int | None]] = {
+    "demo": demo,
+    "doctor": doctor,
+    "new": new,
     "check": check,
     "plan": plan,
     "run": run_command,
@@ -46,6 +54,9 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.USAGE
     try:
         result = app(list(arguments) or ["--help"], prog_name="nyx", standalone_mode=False)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error)
     return result if isinstance(result, int) else ExitCode.OK

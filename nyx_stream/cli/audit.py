@@ -3,21 +3,34 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from itertools import count
+from typing import Annotated, BinaryIO
 
 import typer
 
-from nyx_stream.audit import AuditEvent, read_log
+from nyx_stream.audit import AuditError, AuditEvent
 from nyx_stream.audit.line import from_line, to_line
 from nyx_stream.cli import output
+from nyx_stream.text import escape
 
 _POLL = 0.2
 """Seconds between two looks at a file that is followed."""
 
-COLUMNS = ("TIME (UTC)", "PLUGIN", "CAPABILITY", "ACTION", "TARGET", "VERDICT", "RULE", "REASON", "LAYER")
+COLUMNS: dict[str, Callable[[AuditEvent], str]] = {
+    "TIME (UTC)": lambda event: datetime.fromtimestamp(event.time, UTC).strftime("%H:%M:%S.%f")[:-3],
+    "PLUGIN": lambda event: event.plugin or "-",
+    "CAPABILITY": lambda event: event.capability,
+    "ACTION": lambda event: event.action,
+    "TARGET": lambda event: event.target,
+    "VERDICT": lambda event: "allowed" if event.allowed else "denied",
+    "LAYER": lambda event: event.layer,
+    "RULE": lambda event: event.rule or "-",
+    "REASON": lambda event: event.reason,
+}
+"""The columns of the table, and what each shows."""
 
 
 class What(StrEnum):
@@ -53,53 +66,39 @@ def audit(
             and (verdict is None or event.allowed == (verdict is Verdict.allowed))
         )
 
-    # Where the following begins is noted before the reading, so that no event falls between the two.
-    end = os.stat(file).st_size
-    try:
-        events: Iterable[AuditEvent] = filter(fits, read_log(file))
-        print_events(deque(events, maxlen=lines) if what is What.tail else events, json=json)
-    except ValueError as error:
-        raise OSError(0, str(error).removeprefix(f"{file}:"), file) from None
-    if what is What.tail and follow:
-        for event in filter(fits, _following(file, end)):
-            output.say(_line(event) if json else "  ".join(_row(event)))
+    with open(file, "rb") as log:
+        numbers = count(1)
+        events: Iterable[AuditEvent] = filter(fits, _events(log, file, numbers))
+        shown = deque(events, maxlen=lines) if what is What.tail else events
+        if json:
+            for event in shown:
+                output.say(_line(event))
+        else:
+            print_events(shown)
+        while follow and what is What.tail:
+            for event in filter(fits, _events(log, file, numbers)):
+                output.say(_line(event) if json else "  ".join(escape(show(event)) for show in COLUMNS.values()))
+            time.sleep(_POLL)
 
 
-def print_events(events: Iterable[AuditEvent], *, json: bool = False) -> None:
-    """Prints events as a table, or as the lines that the log has."""
-    if json:
-        for event in events:
-            output.say(_line(event))
-    else:
-        output.table(COLUMNS, (_row(event) for event in events))
+def print_events(events: Iterable[AuditEvent], columns: Iterable[str] = COLUMNS) -> None:
+    """Prints events as a table of some of the `COLUMNS`."""
+    shown = tuple(columns)
+    output.table(shown, ([COLUMNS[name](event) for name in shown] for event in events))
 
 
 def _line(event: AuditEvent) -> str:
     return to_line(event).decode().rstrip("\n")
 
 
-def _row(event: AuditEvent) -> tuple[str, ...]:
-    return (
-        datetime.fromtimestamp(event.time, UTC).strftime("%H:%M:%S.%f")[:-3],
-        event.plugin or "-",
-        event.capability,
-        event.action,
-        event.target,
-        "allowed" if event.allowed else "denied",
-        event.rule or "-",
-        event.reason,
-        event.layer,
-    )
-
-
-def _following(file: str, start: int) -> Iterator[AuditEvent]:
-    with open(file, "rb") as log:
-        log.seek(start)
-        rest = b""
-        while True:
-            rest += log.readline()
-            if rest.endswith(b"\n"):
-                yield from_line(rest)
-                rest = b""
-            else:
-                time.sleep(_POLL)
+def _events(log: BinaryIO, file: str, numbers: Iterator[int]) -> Iterator[AuditEvent]:
+    """Yields the events of the whole lines from where `log` stands; an unfinished line is left for the next time."""
+    while line := log.readline():
+        if not line.endswith(b"\n"):
+            log.seek(-len(line), os.SEEK_CUR)
+            return
+        number = next(numbers)
+        try:
+            yield from_line(line)
+        except ValueError as error:
+            raise AuditError(file, f"line {number}: {error}") from None

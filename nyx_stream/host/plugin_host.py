@@ -5,8 +5,9 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
@@ -24,9 +25,13 @@ from nyx_stream.host.status import PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.inline import InlineLevel
 from nyx_stream.isolation.process.process import ProcessLevel
+from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment, Level, LevelFactory
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
+
+if TYPE_CHECKING:
+    from nyx_stream.capabilities.http import Network
 
 _log = logging.getLogger("nyx.host")
 
@@ -49,11 +54,11 @@ class PluginHost:
         audit: str | os.PathLike[str] | AuditSink | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         tripwire: bool = True,
-        network: Any = None,
+        network: "Network | None" = None,
     ) -> None:
         self._audit = audit
         self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
-        self._options: Mapping[str, Any] = {} if network is None else {"http": {"network": network}}
+        self._shared = Shared(network)
         self._tripwire = tripwire
         self._orders: tuple[PluginOrder, ...] = ()
         self._log: AuditLog | None = None
@@ -68,7 +73,7 @@ class PluginHost:
         self._open = False
 
     @classmethod
-    def from_toml(cls, path: str | os.PathLike[str], *, network: Any = None) -> Self:
+    def from_toml(cls, path: str | os.PathLike[str], *, network: "Network | None" = None) -> Self:
         """Returns a host for a host file; entering it loads the plugins listed there.
 
         Raises:
@@ -164,7 +169,10 @@ class PluginHost:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
         self._open_audit()
-        self._levels = {"inline": InlineLevel(tripwire=self._tripwire), "process": ProcessLevel()}
+        self._levels = {
+            "inline": InlineLevel(tripwire=self._tripwire, shared=self._shared),
+            "process": ProcessLevel(shared=self._shared),
+        }
         self._open = True
         try:
             for order in self._orders:
@@ -242,7 +250,12 @@ class PluginHost:
         factory = factory or self._level(entry.source.folder, entry.isolation)
         grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
         sink = entry.counting(self._sink)
-        guard = SandboxGuard(entry.policy, manifest=entry.source.manifest, places=entry.places, audit=sink)
+        guard = SandboxGuard(
+            replace(entry.policy, limits=grant.limits),
+            manifest=entry.source.manifest,
+            places=entry.places,
+            audit=sink,
+        )
         life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
         entry.supervisor, entry.guard, entry.grant = life, guard, grant
         try:
@@ -250,7 +263,7 @@ class PluginHost:
                 await asyncio.to_thread(make_private, entry.data)
             life.life.happen(Event.LOAD)
             entry.level = factory.isolate(
-                Assignment(entry.source, grant, guard, sink, self._options, crashed=life.crash)
+                Assignment(entry.source, grant, guard, sink, self._imported_paths(), crashed=life.crash)
             )
             await life.start(entry.level)
         except OSError as error:
@@ -262,6 +275,9 @@ class PluginHost:
             self._record(entry.id, "load", entry.source.folder, error)
             raise
         self._record(entry.id, "load", entry.source.folder)
+
+    def _imported_paths(self) -> tuple[str, ...]:
+        return tuple({path for entry in self._entries.values() for path in entry.source.imported_paths})
 
     async def _reload(self, entry: Entry) -> None:
         async with entry.changing:
@@ -282,7 +298,7 @@ class PluginHost:
             if given is None:
                 return
             grant = Grant.of(entry.source.manifest, given, entry.places)
-            guard.update(given)
+            guard.update(replace(given, limits=grant.limits))
             level.update(grant)
             entry.alive().resize(grant.limits)
             entry.policy, entry.policy_file, entry.grant = given, policy_file, grant

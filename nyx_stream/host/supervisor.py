@@ -184,7 +184,6 @@ class Supervisor:
             known = ", ".join(sorted(self._methods)) or "nothing"
             raise UnknownMethod(self.plugin, f"exports no method {method!r}; it exports {known}")
         raise UnknownMethod(self.plugin, f"{method} is {'a stream: use stream()' if kind else 'no stream: use call()'}")
-        return level
 
     def failure(self) -> PluginCrashed:
         """Returns the error for whoever needs a plugin that has failed."""
@@ -193,18 +192,16 @@ class Supervisor:
         return error
 
     def _unavailable(self) -> PluginError:
-        return (
-            self.failure()
-            if self.state is State.FAILED
-            else PluginStateError(self.plugin, f"it is {self.state} and takes no calls")
-        )
+        if self.state is State.FAILED:
+            return self.failure()
+        return PluginStateError(self.plugin, f"it is {self.state} and takes no calls")
 
     async def _run(self, level: Isolation, started: "asyncio.Future[None]") -> None:
         try:
             try:
                 await self._bring_up(level)
             except Exception as error:
-                if self.life.can(Event.FAIL):
+                if self.state is State.STARTING:  # being stopped while it starts is no failure
                     self._fail(error)
                 started.set_exception(error)
                 return

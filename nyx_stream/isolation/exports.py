@@ -23,8 +23,8 @@ _JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_in
 class Method:
     """One exported method of one plugin instance.
 
-    `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or the asynchronous generator, not yet
-    started; `check` validates a result, or one item of a stream. Both are pydantic's own functions and raise its
+    `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or asynchronous generator, not yet started;
+    `check` validates a result, or one item of a stream. Both are pydantic's own functions and raise its
     `ValidationError`. With `from_attributes`, values of other classes with the same attributes are taken: host and
     plugin need not share a model class. `begin_json` takes the arguments as a JSON object instead, `encode` turns what
     `check` returned into JSON. `returns` is the type of the result, or of an item.

@@ -27,7 +27,7 @@ from nyx_stream.isolation.instance import instantiate
 from nyx_stream.isolation.modules import PluginModules
 from nyx_stream.isolation.plugin_log import PluginLog
 from nyx_stream.isolation.plugin_tasks import PluginTasks
-from nyx_stream.isolation.provision import Provision
+from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
 from nyx_stream.isolation.tripwire_permits import Roots
 from nyx_stream.policy.grant import Grant
@@ -40,13 +40,14 @@ if TYPE_CHECKING:
 class InlineLevel:
     """Runs plugins inline. One per host; remembers the import path as it was when the host was made."""
 
-    def __init__(self, *, tripwire: bool) -> None:
+    def __init__(self, *, tripwire: bool, shared: Shared) -> None:
         self._tripwire = tripwire
+        self._shared = shared
         self._roots = Roots()
 
     def isolate(self, assignment: Assignment) -> "Inline":
         """Prepares one plugin; nothing of it runs yet."""
-        return Inline(assignment, armed=self._tripwire, roots=self._roots)
+        return Inline(assignment, self._shared, armed=self._tripwire, roots=self._roots)
 
     async def aclose(self) -> None:
         """Nothing is shared."""
@@ -55,7 +56,7 @@ class InlineLevel:
 class Inline:
     """One plugin on the host's loop. An `Isolation`, and the `Context` of its plugin."""
 
-    def __init__(self, assignment: Assignment, *, armed: bool, roots: Roots) -> None:
+    def __init__(self, assignment: Assignment, shared: Shared, *, armed: bool, roots: Roots) -> None:
         source = assignment.source
         self.manifest = assignment.grant.manifest
         self.log = PluginLog(self.manifest.id)
@@ -70,7 +71,7 @@ class Inline:
             sink=assignment.audit,
         )
         self._tasks = PluginTasks(self._watch, assignment.crashed)
-        self._provision = Provision(self.manifest.id, assignment.guard, assignment.options)
+        self._provision = Provision(assignment, shared)
         self._env = _environment(assignment.grant)
         self._plugin: Plugin | None = None
         self._ready = False
@@ -98,6 +99,7 @@ class Inline:
         if self._watch.armed:
             tripwire.install()
             attribute_default_executor(asyncio.get_running_loop())
+        self._provision.bind()
         with as_plugin(self._watch):
             self._load()
             await self._set_up()
@@ -183,9 +185,11 @@ class Inline:
             raise PluginStateError(self.manifest.id, "it is not loaded")
         try:
             await self._plugin.setup()
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if _is_our_cancellation(error):
+                raise
             raise PluginSetupError(self.manifest.id, f"setup raised {describe(error)}") from error
 
     async def _tear_down(self) -> PluginCallError | None:
@@ -202,8 +206,7 @@ class Inline:
             except BaseException as error:
                 if scope.expired():
                     return PluginCallError(self.manifest.id, f"teardown took longer than {limit:g} s")
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                if _is_our_cancellation(error):
                     raise
                 return self._raised("teardown", error, error)
         return None
@@ -221,6 +224,12 @@ class Inline:
         failure = PluginCallError(self.manifest.id, f"{what} raised {describe(error)}")
         failure.__cause__ = cause
         return failure
+
+
+def _is_our_cancellation(error: BaseException) -> bool:
+    """Whether somebody cancelled this task; a plugin can raise `CancelledError` by itself."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _environment(grant: Grant) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
         if trace:
             text = "\n".join([text, *(escape(line) for line in trace.splitlines())])
         with as_host():
-            self.logger.log(level, "%s", text, stacklevel=kwargs.get("stacklevel", 1) + 2)
+            self.logger.log(level, "%s", text, stacklevel=kwargs.get("stacklevel", 1) + 1)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         return msg, kwargs

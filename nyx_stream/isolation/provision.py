@@ -1,45 +1,76 @@
 """Making the capabilities of one plugin, on first use, and ending them. Knows no isolation level."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.lease import Lease
-from nyx_stream.guard import SandboxGuard
-from nyx_stream.isolation.seam import CAPABILITIES
+from nyx_stream.isolation.seam import CAPABILITIES, Assignment
 
-
-def _http(guard: SandboxGuard, lease: Lease, **options: Any) -> Any:
-    from nyx_stream.capabilities.http import GuardedClient
-
-    return GuardedClient(guard, lease, **options)
-
-
-def _files(guard: SandboxGuard, lease: Lease, **options: Any) -> Any:
+if TYPE_CHECKING:
     from nyx_stream.capabilities.files import GuardedFiles
+    from nyx_stream.capabilities.http import GuardedClient, Network
 
-    return GuardedFiles(guard, lease, **options)
+
+class Shared:
+    """What the capabilities of all plugins of one host have in common: one way to the network, one TLS context."""
+
+    def __init__(self, network: "Network | None" = None) -> None:
+        self._network = network
+
+    @property
+    def network(self) -> "Network":
+        """The host's network, made on first use."""
+        if self._network is None:
+            from nyx_stream.capabilities.http import Network
+
+            self._network = Network()
+        return self._network
 
 
 # Each imports its capability when it is first made: a plugin without HTTP costs no import of an HTTP client.
-_MAKERS: Mapping[str, Callable[..., Any]] = {"http": _http, "files": _files}
+def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedClient":
+    from nyx_stream.capabilities.http import GuardedClient
+
+    return GuardedClient(assignment.guard, lease, network=shared.network)
+
+
+def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFiles":  # noqa: ARG001  # as all makers
+    from nyx_stream.capabilities.files import GuardedFiles
+
+    return GuardedFiles(
+        assignment.guard,
+        lease,
+        limits=assignment.grant.limits,
+        places=assignment.grant.places,
+        protected=assignment.protected,
+    )
+
+
+_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {"http": _http, "files": _files}
 
 
 class Provision:
     """The capabilities of one plugin and their leases."""
 
-    def __init__(self, plugin: str, guard: SandboxGuard, options: Mapping[str, Any]) -> None:
-        self._guard = guard
-        self._options = options
+    def __init__(self, assignment: Assignment, shared: Shared) -> None:
+        self._assignment = assignment
+        self._shared = shared
+        plugin = assignment.grant.manifest.id
         self._leases = {name: Lease(plugin, name) for name in CAPABILITIES}
         self._made: dict[str, Any] = {}
+
+    def bind(self) -> None:
+        """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now."""
+        if self._assignment.grant.manifest.paths and self._assignment.grant.policy.paths:
+            self.get("files")
 
     def get(self, name: str) -> Any:
         """Returns the capability, made on first use. A revoked one is still handed out: it refuses by itself."""
         if name not in self._made:
             with as_host():
-                maker = _MAKERS[name]
-                self._made[name] = maker(self._guard, self._leases[name], **self._options.get(name, {}))
+                self._made[name] = _MAKERS[name](self._assignment, self._leases[name], self._shared)
         return self._made[name]
 
     def revoke(self, name: str, reason: str) -> None:
@@ -51,11 +82,13 @@ class Provision:
         """Ends all of them and closes what they hold; returns what went wrong meanwhile."""
         failures: list[Exception] = []
         for name, lease in self._leases.items():
+            made = self._made.pop(name, None)
             try:
                 lease.revoke(reason)
-                close = getattr(self._made.pop(name, None), "aclose", None)
-                if close is not None:
-                    await close()
+                if made is not None:
+                    closing = made.aclose() if hasattr(made, "aclose") else made.close()
+                    if inspect.isawaitable(closing):
+                        await closing
             except Exception as error:  # one capability that does not close must not keep the others open
                 failures.append(error)
         return failures

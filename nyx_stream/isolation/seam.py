@@ -1,5 +1,6 @@
 """What the host asks of an isolation level, whatever it is made of. Knows no level and no host."""
 
+import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -36,6 +37,13 @@ class PluginSource:
     names: frozenset[str] | None = None
     distribution: str | None = None
 
+    @property
+    def imported_paths(self) -> tuple[str, ...]:
+        """Absolute paths of the plugin's own code."""
+        if self.names is None:
+            return (self.root,)
+        return (self.folder, *(os.path.join(self.root, name) for name in self.names))
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -48,8 +56,8 @@ class Assignment:
     grant: Grant
     guard: SandboxGuard
     audit: AuditSink | None
-    options: Mapping[str, Any]
-    """Keyword arguments for the capabilities by name, e.g. `{"http": {"network": …}}`: for tests and hosts."""
+    protected: tuple[str, ...]
+    """Absolute paths that the host's plugins are imported from: nothing is written there for a plugin."""
     crashed: Callable[[BaseException], None]
 
 

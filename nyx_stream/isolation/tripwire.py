@@ -7,9 +7,11 @@ no list of hosts, and where no watched plugin runs, the hook is one look-up.
 Attribution, not containment: code in the same process can reach anything, this variable too.
 """
 
+import _thread
 import linecache
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -24,6 +26,7 @@ from nyx_stream.isolation.tripwire_permits import (
     imports,
     initialises_library,
     may_read,
+    pairs_sockets,
     starts_attributed_thread,
 )
 from nyx_stream.text import escape
@@ -90,19 +93,21 @@ class Watch(str):  # noqa: SLOT000  # one object per loaded plugin
             if opens_for_reading(event, args):
                 path = args[0] if args else None
                 # Relative paths are refused: which directory they are below, the event does not tell (dir_fd).
-                if type(path) is str and os.path.isabs(path) and self._may_read(path, frame):
+                if type(path) is str and os.path.isabs(path) and self._may_read(event, path, frame):
                     return
             elif capability == "native" and initialises_library(frame, self.roots):
                 return
             elif capability == "files" and imports(frame):
                 # An import that wants to cache bytecode: it goes on without, and nobody is to blame.
                 raise self._denial(capability, event, args, "bytecode is not cached while a plugin imports")
-            elif capability == "thread" and starts_attributed_thread(frame):
+            elif (event == "socket.__new__" and pairs_sockets(frame)) or (
+                capability == "thread" and starts_attributed_thread(frame)
+            ):
                 return
         raise self._refuse(capability, event, args, frame)
 
-    def _may_read(self, path: str, frame: FrameType) -> bool:
-        return may_read(os.path.realpath(path), frame, self.roots, self.folder)
+    def _may_read(self, event: str, path: str, frame: FrameType) -> bool:
+        return may_read(os.path.realpath(path), frame, self.roots, self.folder, listing=event != "open")
 
     def _refuse(self, capability: str, event: str, args: Sequence[Any], frame: FrameType) -> TripwireDenied:
         with as_host():
@@ -144,6 +149,20 @@ def install() -> None:
     if not _hooked:
         _hooked = True
         sys.addaudithook(_hook)
+        if sys.version_info < (3, 12):
+            _audit_thread_starts()
+
+
+def _audit_thread_starts() -> None:
+    """Gives Python 3.11 the audit event that 3.12 has for the start of a thread."""
+    start = _thread.start_new_thread
+
+    def start_new_thread(function: Any, args: Any, *kwargs: Any) -> int:
+        sys.audit("_thread.start_new_thread", function, args, *kwargs)
+        return start(function, args, *kwargs)
+
+    for module, name in ((_thread, "start_new_thread"), (_thread, "start_new"), (threading, "_start_new_thread")):
+        setattr(module, name, start_new_thread)
 
 
 def _hook(event: str, args: Sequence[Any], current: Any = running.get) -> None:

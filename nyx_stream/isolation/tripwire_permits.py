@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.metadata
 import linecache
 import os
+import socket
 import sys
 import sysconfig
 import tokenize
@@ -20,38 +21,48 @@ from typing import Any
 
 _SUFFIXES = (*importlib.machinery.all_suffixes(), ".zip")
 _METADATA = (".dist-info", ".egg-info")
+# Where the classes of the modules below say they come from: the frozen ones have two names.
+_MODULES = frozenset(
+    {
+        "_frozen_importlib",
+        "_frozen_importlib_external",
+        "importlib._bootstrap",
+        "importlib._bootstrap_external",
+        "importlib.metadata",
+        "linecache",
+        "tokenize",
+        "zipimport",
+    }
+)
 
 
-def _codes(value: Any, module: str) -> Iterator[CodeType]:
+def _codes(value: Any) -> Iterator[CodeType]:
     """Yields the code objects of a function, or of all functions of a class or module, with those nested in them."""
     if isinstance(value, CodeType):
         yield value
         for constant in value.co_consts:
             if isinstance(constant, CodeType):
-                yield from _codes(constant, module)
+                yield from _codes(constant)
     elif isinstance(value, (staticmethod, classmethod)):
-        yield from _codes(value.__func__, module)
+        yield from _codes(value.__func__)
     elif isinstance(value, FunctionType):
-        yield from _codes(value.__code__, module)
-    elif isinstance(value, type | ModuleType) and getattr(value, "__module__", module) == module:
+        yield from _codes(value.__code__)
+    elif isinstance(value, ModuleType) or (isinstance(value, type) and value.__module__ in _MODULES):
         for inner in list(vars(value).values()):
             if inner is not value and not isinstance(inner, ModuleType):
-                yield from _codes(inner, module)
+                yield from _codes(inner)
 
 
-def _identities(*values: ModuleType | FunctionType) -> dict[int, CodeType]:
+def _identities(*modules: ModuleType) -> dict[int, CodeType]:
     # The values keep the code objects alive, so that an identity stays theirs.
-    return {
-        id(code): code
-        for value in values
-        for code in _codes(value, value.__name__ if isinstance(value, ModuleType) else value.__module__)
-    }
+    return {id(code): code for module in modules for code in _codes(module)}
 
 
 _IMPORTING = _identities(importlib._bootstrap, importlib._bootstrap_external, zipimport)
 _IMPORT = id(importlib._bootstrap._find_and_load.__code__)  # type: ignore[attr-defined]
 _LISTING = _IMPORTING | _identities(importlib.metadata)
 _SHOWING = _identities(linecache, tokenize)
+_PAIRING = socket.socketpair.__code__
 
 
 class Roots:
@@ -70,7 +81,11 @@ class Roots:
 
     def in_import_path(self, path: str) -> bool:
         """Whether `path`, canonical, lies below a directory that modules are imported from, or is one."""
-        return path.startswith(self._imports) or f"{path}{os.sep}" in self._imports
+        return path.startswith(self._imports) or self.is_root(path)
+
+    def is_root(self, path: str) -> bool:
+        """Whether `path`, canonical, is itself an entry of the import path: a directory or a zip file."""
+        return f"{path}{os.sep}" in self._imports
 
     def is_metadata(self, path: str) -> bool:
         """Whether `path` is a file of an installed distribution's metadata."""
@@ -78,23 +93,24 @@ class Roots:
         return folder.endswith(_METADATA) and f"{os.path.dirname(folder)}{os.sep}" in self._imports
 
 
-def may_read(path: str, frame: FrameType, roots: Roots, folder: str) -> bool:
+def may_read(path: str, frame: FrameType, roots: Roots, folder: str, *, listing: bool) -> bool:
     """Whether the interpreter or an installed library reads what the plugin may import anyway.
 
     Args:
-        path: canonical path that is opened for reading or listed.
+        path: canonical path that is opened for reading, or listed.
         frame: the innermost frame; not one of the plugin's own.
         roots: the import path.
         folder: the plugin's folder, with a separator at its end.
+        listing: whether it is listed.
     """
-    if roots.in_library(path) or roots.is_metadata(path):
+    if roots.in_library(path) or roots.is_metadata(path) or (roots.is_root(path) and not listing):
         return True
     reachable = roots.in_import_path(path) or path.startswith(folder)
     if not reachable:
         return False
     inner = id(frame.f_code)
-    if inner in _LISTING and os.path.isdir(path):
-        return True
+    if listing:
+        return inner in _LISTING
     if inner in _SHOWING:
         return path.endswith(".py")
     return path.endswith(_SUFFIXES) and imports(frame)
@@ -116,6 +132,11 @@ def initialises_library(frame: FrameType | None, roots: Roots) -> bool:
             return imports(frame.f_back)
         frame = frame.f_back
     return False
+
+
+def pairs_sockets(frame: FrameType) -> bool:
+    """Whether `socket.socketpair` wraps its two ends, which are connected to nothing but each other."""
+    return frame.f_back is not None and frame.f_back.f_code is _PAIRING
 
 
 def starts_attributed_thread(frame: FrameType | None) -> bool:

@@ -5,13 +5,16 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nyx_stream.audit import AuditEvent
 from nyx_stream.host import Handle, PluginHost, find
 from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.manifest import Manifest
+
+if TYPE_CHECKING:
+    from nyx_stream.capabilities.http import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ async def run_plugin(
     *,
     policy: SandboxPolicy | str | os.PathLike[str] | None = None,
     isolation: Level = "inline",
-    network: Any = None,
+    network: "Network | None" = None,
 ) -> AsyncIterator[RunningPlugin]:
     """Runs the plugin in `folder` with a temporary data directory.
 

@@ -68,9 +68,10 @@ _PLAIN: dict[str, Callable[[], object]] = {
     "os.kill, of itself, with no signal": lambda: os.kill(os.getpid(), 0),
     "os.putenv": lambda: os.putenv("NYX_ROGUE", "1"),
     "ctypes.CDLL": lambda: ctypes.CDLL(None),
-    "a thread of its own": lambda: threading.Thread(target=print).start(),
     "a trace function, to watch the host": lambda: sys.settrace(None),
 }
+if sys.version_info >= (3, 12):  # before that, the interpreter tells no audit hook that a thread starts
+    _PLAIN["a thread of its own"] = lambda: threading.Thread(target=print).start()
 if hasattr(os, "posix_spawn"):
     _PLAIN["os.posix_spawn"] = lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {})
 if hasattr(signal, "pthread_kill"):

@@ -1,7 +1,7 @@
 """The guarded client for httpx: what a plugin holds as `self.http`."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -9,6 +9,9 @@ from nyx_stream.capabilities.http.dialect import Answered, Dialect
 from nyx_stream.capabilities.http.guarding import Guarding
 from nyx_stream.capabilities.http.response import GuardedBody, GuardedResponse
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
+
+if TYPE_CHECKING:
+    from nyx_stream.capabilities.http.client_httpx2 import GuardedHttpx2Client
 
 
 class HttpDenied(Answered, NetworkDenied, httpx.RequestError):
@@ -66,3 +69,12 @@ class GuardedClient(Guarding, httpx.AsyncClient):
     """
 
     dialect = HTTPX
+
+    def as_httpx2(self, **choices: Any) -> "GuardedHttpx2Client":
+        """A client for SDKs that ask for an `httpx2.AsyncClient`: the same guard, lease and connections, own cookies.
+
+        Closing it leaves this one open. Raises ImportError if httpx2 is not installed.
+        """
+        from nyx_stream.capabilities.http.client_httpx2 import HTTPX2, GuardedHttpx2Client
+
+        return GuardedHttpx2Client.through(self._gate.turned(HTTPX2), **choices)

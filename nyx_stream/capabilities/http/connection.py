@@ -169,7 +169,9 @@ class Connection(httpcore2.AsyncConnectionInterface):
         """Ends the exchange: the connection is free again if both sides are done, and closed otherwise."""
         if self._state is not _State.ACTIVE:
             return
-        if self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE:
+        done = self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+        # Bytes beyond the response would be taken for the answer to the next request.
+        if done and self._protocol.trailing_data == (b"", False):
             self._protocol.start_next_cycle()
             self._state = _State.IDLE
             self._expires = time.monotonic() + KEEP_ALIVE

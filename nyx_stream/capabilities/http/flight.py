@@ -75,11 +75,11 @@ class Flight:
             return None
         try:
             chunk = await self._chunks.next()
+            # A body that ends with its connection would look complete after the lease closed it.
+            self._gate.check(self._dialect, self._request)
         except BaseException as error:
             await self._fail(error)
             raise
-        # A body that ends with its connection would look complete after the lease closed it.
-        self._gate.check(self._dialect, self._request)
         return chunk
 
     async def drain(self) -> bytes:

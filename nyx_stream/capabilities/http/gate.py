@@ -5,6 +5,7 @@ verdict, and hands back a response from which no attribute leads to the pool. Kn
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,18 +25,23 @@ from nyx_stream.capabilities.http.verdicts import DialRefused, Exceeded, Refused
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import Decision, RequestVerdict, SandboxGuard
 
+_REMEMBERED = 256
+
 _PLAIN_PORTS = {"http": 80, "https": 443}
+_plain_origin = re.compile(r"(https?)://([a-z0-9.-]{1,253})(?::([0-9]{1,5}))?(?=[/?#]|\Z)").match
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A gate as its client holds it: functions, and no attribute that leads to the guard or the pool."""
 
+    forbid_text: Callable[[str, str, Callable[[], Any]], None]
     forbid: Callable[[str, Any, Callable[[], Any]], None]
     exchange: Callable[[Any], Awaitable[Any]]
     refuse_redirect: Callable[[Any, str, str], NoReturn]
     most_redirects: Callable[[], int]
     aclose: Callable[[], Awaitable[None]]
+    turned: Callable[[Dialect], "Passage"]
 
 
 class Gate:
@@ -45,6 +51,8 @@ class Gate:
         self._guard = guard
         self._lease = lease
         self._pool = Pool(Dialler(guard, network), guard.policy.limits.connections)
+        # Origins that some rule named when they were first asked for; it only saves asking that again.
+        self._named: set[str] = set()
         self._end_with_lease = lease.hold(self._pool.abort)
 
     @property
@@ -52,14 +60,21 @@ class Gate:
         """Id of the plugin behind it."""
         return self._guard.plugin
 
-    def passage(self, dialect: Dialect) -> "Passage":
-        """What a client of the dialect's library gets to see of this gate."""
+    def passage(self, dialect: Dialect, *, owner: bool = True) -> "Passage":
+        """What a client of the dialect's library gets to see of this gate; only its owner closes the connections."""
+
+        async def leave() -> None:
+            if owner:
+                await self.aclose()
+
         return Passage(
+            forbid_text=lambda method, url, request: self.forbid_text(dialect, method, url, request),
             forbid=lambda method, url, request: self.forbid(dialect, method, url, request),
             exchange=lambda request: self.exchange(dialect, request),
             refuse_redirect=lambda request, location, reason: self.refuse_redirect(dialect, request, location, reason),
             most_redirects=lambda: self._guard.policy.limits.redirects,
-            aclose=lambda: self.aclose(),  # a bound method would show the gate as `__self__`
+            aclose=leave,
+            turned=lambda dialect: self.passage(dialect, owner=False),
         )
 
     def forbid(self, dialect: Dialect, method: str, url: Any, request: Callable[[], Any]) -> None:
@@ -68,6 +83,23 @@ class Gate:
             decision = self._guard.judge_request(method, url).decision
             if not decision.allowed:
                 raise self._denied(dialect, method, url, decision, request)
+
+    def forbid_text(self, dialect: Dialect, method: str, url: str, request: Callable[[], Any]) -> None:
+        """Raises the denial of a request whose URL is not even parsed yet, if no rule so much as names its origin.
+
+        Parsing costs more than everything else about a denial. A text that is not plainly `http(s)://host[:port]`, and
+        an origin that some rule names, are left to `forbid`.
+        """
+        plain = _plain_origin(url)
+        if plain is None or plain[0] in self._named or self._lease.ended:
+            return
+        scheme, host, port = plain.groups()
+        decision = self._guard.judge_origin(host, int(port) if port else _PLAIN_PORTS[scheme])
+        if not decision.allowed:
+            raise self._denied(dialect, method, url, decision, request)
+        if len(self._named) >= _REMEMBERED:
+            self._named.clear()
+        self._named.add(plain[0])
 
     async def exchange(self, dialect: Dialect, request: Any) -> Any:
         """Sends a request of the dialect's library and returns its response, the body unread.
@@ -144,7 +176,7 @@ class Gate:
         return taken, verdict, raw
 
     def _denied(self, dialect: Dialect, method: str, url: Any, decision: Decision, request: Any) -> Exception:
-        denial: Any = self._guard.request_error(method, url, decision, dialect.denied)
+        denial: Any = self._guard.request_error(method, _without_password(url, dialect), decision, dialect.denied)
         denial.request = request
         self._guard.record(denial.capability, denial.action, denial.target, decision)
         return denial  # type: ignore[no-any-return]  # a class of the dialect
@@ -181,6 +213,13 @@ def _core_request(verdict: RequestVerdict, raw: RawHeaders, exchange: Exchange) 
     url = httpcore2.URL(scheme=verdict.scheme, host=verdict.host, port=verdict.port, target=verdict.target)
     waits = {"pool": exchange.wait(exchange.timeouts.pool)}
     return httpcore2.Request(verdict.method, url, headers=raw, extensions={"exchange": exchange, "timeout": waits})
+
+
+def _without_password(url: Any, dialect: Dialect) -> Any:
+    # Errors and audit events are read by others than the plugin.
+    if type(url) is dialect.library.URL and url.userinfo:
+        return str(url.copy_with(userinfo=b"[secure]"))
+    return url
 
 
 def _host_header(verdict: RequestVerdict) -> bytes:

@@ -6,7 +6,7 @@ CPython refuse the library's class as a new `__class__`. Redirects follow strict
 """
 
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.gate import Gate, Passage
@@ -40,20 +40,38 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
     _state: Any
 
     def __init__(self, guard: SandboxGuard, lease: Lease, *, network: Network | None = None, **choices: Any) -> None:
-        refused = choices.keys() - _CHOICES
-        if refused:
-            raise TypeError(f"not to be chosen about a guarded client: {', '.join(sorted(refused))}")
-        gate = Gate(guard, lease, network or Network()).passage(self.dialect)
-        self._gate: Passage = gate
+        _check_choices(choices)
+        self._enter(Gate(guard, lease, network or Network()).passage(self.dialect), choices)
+
+    @classmethod
+    def through(cls, passage: Passage, **choices: Any) -> Self:
+        """A client that shares a gate with another one, under the same lease, in the same pool."""
+        _check_choices(choices)
+        client = cls.__new__(cls)
+        client._enter(passage, choices)
+        return client
+
+    def _enter(self, passage: Passage, choices: dict[str, Any]) -> None:
+        self._gate: Passage = passage
         self._parsed: dict[str, Any] = {}
-        transport = self.dialect.transport(gate.exchange, gate.aclose)
+        transport = self.dialect.transport(passage.exchange, passage.aclose)
         super().__init__(transport=transport, trust_env=False, **choices)
 
     async def request(self, method: str, url: Any, **options: Any) -> Any:
         """Builds and sends a request, as the library does; a denied one is refused before it is built."""
-        merged = self._parse(url) if type(url) is str and len(url) < _LONGEST_REMEMBERED else self._merge_url(url)
-        if type(method) is str:
-            self._gate.forbid(method.upper(), merged, lambda: self.dialect.library.Request(method, merged))
+        if type(method) is not str:
+            return await super().request(method, url, **options)
+        verb = method.upper()
+
+        def refused() -> Any:
+            return self.dialect.library.Request(verb, self._merge_url(url))
+
+        merged = self._parsed.get(url) if type(url) is str else None
+        if merged is None:
+            if type(url) is str:
+                self._gate.forbid_text(verb, url, refused)
+            merged = self._merge(url)
+        self._gate.forbid(verb, merged, refused)
         return await super().request(method, merged, **options)
 
     async def send(
@@ -95,17 +113,15 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
     ) -> None:
         await self.aclose()
 
-    def _parse(self, text: str) -> Any:
+    def _merge(self, url: Any) -> Any:
         # Parsing costs as much as deciding, and most plugins ask for the same few URLs. Those that are relative depend
         # on `base_url` and are not remembered.
-        known = self._parsed.get(text)
-        if known is None:
-            known = self._merge_url(text)
+        merged = self._merge_url(url)
+        if type(url) is str and len(url) < _LONGEST_REMEMBERED and url.startswith(("http://", "https://")):
             if len(self._parsed) >= _REMEMBERED:
                 self._parsed.clear()
-            if text.startswith(("http://", "https://")):
-                self._parsed[text] = known
-        return known
+            self._parsed[url] = merged
+        return merged
 
     async def _send_handling_redirects(self, request: Any, follow_redirects: bool, history: list[Any]) -> Any:
         most = min(self.max_redirects, self._gate.most_redirects())
@@ -167,6 +183,12 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
             if cookie.domain:
                 cookies.jar.set_cookie(cookie)
         cookies.set_cookie_header(following)
+
+
+def _check_choices(choices: dict[str, Any]) -> None:
+    refused = choices.keys() - _CHOICES
+    if refused:
+        raise TypeError(f"not to be chosen about a guarded client: {', '.join(sorted(refused))}")
 
 
 def _origin(url: Any) -> tuple[str, bytes, int | None]:

@@ -17,16 +17,16 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from nyx_stream.guard import SandboxGuard
 from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
 from nyx_stream.isolation.process.messages import Answer, Ask, Fault, decode, fault_of
-from nyx_stream.isolation.provision import Provision
+from nyx_stream.isolation.provision import Provision, Shared
+from nyx_stream.isolation.seam import Assignment
 
 _log = logging.getLogger("nyx.isolation")
 
@@ -54,12 +54,16 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a handler is made with: the plugin's guard, and its capabilities as an inline plugin would have them."""
+    """What a handler is made with: the plugin's assignment, and its capabilities as an inline plugin would have them."""
 
-    plugin: str
-    guard: SandboxGuard
+    assignment: Assignment
     provision: Provision
-    options: Mapping[str, Any]
+    shared: Shared
+
+    @property
+    def plugin(self) -> str:
+        """The plugin's id."""
+        return self.assignment.grant.manifest.id
 
 
 HandlerFactory: TypeAlias = Callable[[Means], Handler]

@@ -29,7 +29,7 @@ from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, call_error, cause_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
 from nyx_stream.isolation.process.zygote_client import WorkerProcess, ZygoteClient
-from nyx_stream.isolation.provision import Provision
+from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
@@ -44,12 +44,13 @@ _AFTER = 2.0
 class ProcessLevel:
     """Runs plugins in sealed processes. One per host."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: Shared) -> None:
+        self._shared = shared
         self._zygote = ZygoteClient()
 
     def isolate(self, assignment: Assignment) -> "SealedPlugin":
         """Prepares one plugin; nothing of it runs yet."""
-        return SealedPlugin(assignment, self._zygote)
+        return SealedPlugin(assignment, self._shared, self._zygote)
 
     async def aclose(self) -> None:
         """Ends the zygote. Every plugin has been stopped."""
@@ -59,12 +60,13 @@ class ProcessLevel:
 class SealedPlugin:
     """One plugin in its worker. An `Isolation`."""
 
-    def __init__(self, assignment: Assignment, zygote: ZygoteClient) -> None:
+    def __init__(self, assignment: Assignment, shared: Shared, zygote: ZygoteClient) -> None:
         self._name = assignment.grant.manifest.id
         self._assignment = assignment
+        self._shared = shared
         self._zygote = zygote
         self._loop = asyncio.get_running_loop()
-        self._provision = Provision(self._name, assignment.guard, assignment.options)
+        self._provision = Provision(assignment, shared)
         self._log = LogIntake(self._name)
         self._process: WorkerProcess | None = None
         self._channel: Channel | None = None
@@ -80,6 +82,7 @@ class SealedPlugin:
     async def start(self) -> None:
         if sys.platform != "linux":
             raise PluginLoadError(self._name, f"no worker can be sealed on {sys.platform}: {_NEEDS}")
+        self._provision.bind()
         order = self._order()
         channel = await self._launch()
         try:
@@ -155,7 +158,7 @@ class SealedPlugin:
         self._errors = Output(errors, partial(self._log.line, "stderr"))
         channel = Channel(ours, Connection("host"), self._take, self._over, takes_descriptors=False)
         self._calls = RemoteCalls(self._name, channel, self._overdue)
-        means = Means(self._name, self._assignment.guard, self._provision, self._assignment.options)
+        means = Means(self._assignment, self._provision, self._shared)
         self._broker = Broker(means, HANDLERS, channel)
         self._log.open(channel)
         self._channel = channel

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.errors import NetworkDenied
+from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Plugin, Received, Server, loopback, reply
 
@@ -335,3 +335,25 @@ async def test_tls_verifies_the_origins_name(kind: Any, authority: Any) -> None:
                 await client.get("https://other.example.com/")
         assert network.dialled == ["93.184.215.14", "93.184.215.14"]
         assert server.requests[0].header("host") == "api.example.com"
+
+
+async def test_a_plugin_gets_an_httpx2_client_from_its_own(authority: Any) -> None:
+    """SDKs that ask for httpx2 get a client of the same guard, lease and pool; closing it closes nothing else."""
+    httpx2 = pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    async with Server(reply(200, b"x")) as server:
+        plugin = loopback(server)
+        async with plugin.client() as client:
+            await client.get(server.url)
+            async with client.as_httpx2(headers={"X-A": "1"}) as twin:
+                assert isinstance(twin, httpx2.AsyncClient)
+                assert (await twin.get(server.url)).text == "x"
+                with pytest.raises(NetworkDenied) as caught:
+                    await twin.get("https://evil.example.net/")
+                assert isinstance(caught.value, httpx2.RequestError)
+                with pytest.raises(TypeError, match="verify"):
+                    client.as_httpx2(verify=False)
+            assert (await client.get(server.url)).text == "x"
+            assert server.accepted == 1
+            plugin.lease.revoke("over")
+            with pytest.raises(Revoked):
+                await client.as_httpx2().get(server.url)

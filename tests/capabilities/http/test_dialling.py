@@ -5,12 +5,17 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpcore2
 import pytest
 
 from nyx_stream import attribution
 from nyx_stream.capabilities.http import Network
+from nyx_stream.capabilities.http.dialling import Dialler
 from nyx_stream.capabilities.http.network import PeerMismatch
+from nyx_stream.capabilities.http.pool import Pool
 from nyx_stream.capabilities.http.race import ATTEMPTS, alternate, first_connected
+from nyx_stream.capabilities.http.verdicts import DialRefused
+from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply, until
 
@@ -187,3 +192,21 @@ async def test_no_connection_outlives_its_client(kind: Any) -> None:
             assert server.port in ports
         ports = [c.raddr.port for c in process.net_connections("tcp") if c.raddr]
         assert server.port not in ports
+
+
+async def test_the_pool_knows_no_other_way_out() -> None:
+    """Neither a Unix socket nor a TCP address can be reached past the dialler."""
+    pool = Pool(Dialler(SandboxGuard(SandboxPolicy.locked_down()), Network()), 1)
+    with pytest.raises(httpcore2.ConnectError):
+        await pool._network_backend.connect_unix_socket("/run/docker.sock")
+    with pytest.raises(httpcore2.ConnectError):
+        await pool._network_backend.connect_tcp("127.0.0.1", 80)
+
+
+async def test_the_second_gate_decides_by_itself() -> None:
+    """A connection that no request asked for is refused for its origin, before any look-up."""
+    network = NamedNetwork(1)
+    dialler = Dialler(SandboxGuard(SandboxPolicy.locked_down()), network)
+    with pytest.raises(DialRefused):
+        await dialler.open("https", "evil.example.net", 443, 1)
+    assert network.looked_up == []

@@ -129,7 +129,7 @@ USERS = pytest.mark.parametrize(
     ],
 )
 SETTINGS = settings(
-    max_examples=int(os.environ.get("HUNT", "100")),
+    max_examples=100,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

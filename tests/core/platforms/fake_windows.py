@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,10 +53,10 @@ class FakeWindows:
     committed: int = 0
     before_assigning: Callable[[FakeWindows], None] = lambda system: None
     alive: bool = True
-    error: int = 0
 
     def __post_init__(self) -> None:
         self.chain: list[Job] = []
+        self.latest = threading.local()  # GetLastError is one per thread
         self.library = RecordedLibrary(
             GetCurrentProcess=lambda: ME,
             CreateJobObjectW=lambda *a: self._try("CreateJobObjectW", self._create, *a),
@@ -69,7 +70,7 @@ class FakeWindows:
 
     def kernel(self) -> Kernel32:
         """This system's kernel32, as the layer opens it."""
-        return Kernel32(self.library, lambda: self.error)
+        return Kernel32(self.library, lambda: getattr(self.latest, "error", 0))
 
     def enter_outer_job(self, job: Job) -> None:
         """Put the process into a job that somebody else made."""
@@ -87,12 +88,12 @@ class FakeWindows:
 
     def _try(self, name: str, act: Callable[..., int], *arguments: int) -> int:
         if name in self.failures:
-            self.error = self.failures[name]
+            self.latest.error = self.failures[name]
             return 0
         return act(*arguments)
 
     def _refuse(self, code: int) -> int:
-        self.error = code
+        self.latest.error = code
         return 0
 
     def _create(self, attributes: int | None, name: str | None) -> int:

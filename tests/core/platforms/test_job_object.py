@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from dataclasses import replace
 
 import pytest
 
 from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy
 from nyx_core.sandbox.policies import confinement_for
-from nyx_core.sandbox.report import LayerState
+from nyx_core.sandbox.report import LayerReport, LayerState
 from nyx_core.windows.access import Access
 from nyx_core.windows.job_objects import JobObject
 from nyx_core.windows.job_records import JobLimits, limits_record, ui_record
@@ -106,7 +107,7 @@ def test_a_system_that_forgets_limits_is_refused_before_the_job_is_entered() -> 
     system = FakeWindows(forgets=True)
     report = JobObject(system.kernel).apply(MINIMAL, ())
     assert report.state is LayerState.UNAVAILABLE
-    assert "the job keeps JobLimits(active_processes=None" in report.reason
+    assert "did not keep: active_processes 1, process_memory 134217728, kill_on_close" in report.reason
     assert not system.chain
     assert not system.left_open
 
@@ -121,6 +122,16 @@ def test_repeating_finds_the_job_and_makes_no_other() -> None:
     assert report.state is LayerState.ACTIVE
     assert report.reason == "in a job at least as tight already"
     assert len(system.jobs) == 1
+
+
+def test_the_limits_in_force_are_those_of_the_job_that_was_found() -> None:
+    """A process that grew since is told the limit it has, not the one a new job would have."""
+    system = FakeWindows(committed=300 * MIB)
+    layer = JobObject(system.kernel)
+    layer.apply(MINIMAL, ())
+    system.committed += 50 * MIB
+    memory = layer.apply(MINIMAL, ()).limits[0]
+    assert (memory.name, memory.soft, memory.hard) == ("memory", 428 * MIB, 428 * MIB)
 
 
 def test_the_loser_of_a_race_closes_an_empty_job_and_lives() -> None:
@@ -139,6 +150,31 @@ def test_the_loser_of_a_race_closes_an_empty_job_and_lives() -> None:
     assert system.alive
     assert [job.entered for job in system.left_open] == [True]
     assert len(system.jobs) == 2
+
+
+def test_many_threads_at_once_end_in_one_job() -> None:
+    """Eight threads that all have a complete job before any is entered: one wins, seven close theirs, none
+    dies.
+    """
+    system = FakeWindows()
+    everybody = threading.Barrier(8)
+    reports: list[LayerReport] = []
+
+    def together(system: FakeWindows) -> None:
+        everybody.wait(10)
+
+    system.before_assigning = together
+    threads = [
+        threading.Thread(target=lambda: reports.append(JobObject(system.kernel).apply(MINIMAL, ()))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {report.state for report in reports} == {LayerState.ACTIVE}
+    assert system.alive
+    assert len(system.jobs) == 8
+    assert [job.entered for job in system.left_open] == [True]
 
 
 def test_the_loser_of_a_race_against_something_looser_nests() -> None:

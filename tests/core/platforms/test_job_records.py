@@ -81,10 +81,12 @@ def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
 
 
 def test_committed_memory_is_the_last_word() -> None:
-    """`PrivateUsage` is the last of the counters."""
+    """`PrivateUsage` is the last of the counters, and `PagefileUsage` says the same two before it."""
     record = bytearray(records.memory_record(8))
     record[72:80] = (123_456).to_bytes(8, "little")
     assert records.read_committed(record, 8) == 123_456
+    record[56:64] = (234_567).to_bytes(8, "little")
+    assert records.read_committed(record, 8) == 234_567
 
 
 def test_active_processes_are_read_from_accounting() -> None:
@@ -105,10 +107,17 @@ def test_limits_survive_packing(value: JobLimits, word: int) -> None:
 
 @given(limits, limits, limits)
 def test_tightness_is_an_order(one: JobLimits, two: JobLimits, three: JobLimits) -> None:
-    """A job is as tight as itself, and as tight as whatever something looser is as tight as."""
-    assert one.as_tight_as(one)
-    if one.as_tight_as(two) and two.as_tight_as(three):
-        assert one.as_tight_as(three)
+    """A job lacks nothing of itself, and nothing of what a looser one lacks nothing of."""
+    assert not one.lacks(one)
+    if not one.lacks(two) and not two.lacks(three):
+        assert not one.lacks(three)
+
+
+@given(st.integers(0, 1 << 80), st.sampled_from([4, 8]))
+def test_what_is_too_large_for_its_field_is_tightened(value: int, word: int) -> None:
+    """No value overflows a record, and what is read back is never looser than what was asked."""
+    asked = JobLimits(value, value, value)
+    assert records.read_limits(records.limits_record(asked, word), word).lacks(asked) == ()
 
 
 def test_either_breakaway_counts() -> None:
@@ -117,7 +126,7 @@ def test_either_breakaway_counts() -> None:
     record[16:20] = (0x8 | 0x2000 | 0x1000).to_bytes(4, "little")
     found = records.read_limits(record, 8)
     assert found.breakaway
-    assert not found.as_tight_as(JobLimits(1, None, None))
+    assert found.lacks(JobLimits(1, None, None)) == ("no breakaway",)
 
 
 def test_a_limit_without_its_flag_is_no_limit() -> None:

@@ -262,3 +262,17 @@ def test_every_way_of_the_table_is_tried() -> None:
     """A new `via` in the table has to be written here."""
     table: list[dict[str, Any]] = [parameter.values[0] for parameter in cases("request")]
     assert {case["via"] for case in table if "via" in case} == _WAYS.keys() | _ELSEWHERE.keys()
+
+
+async def test_a_password_in_a_url_is_refused_and_not_told_on(kind: Any) -> None:
+    """Neither the error nor the audit log repeats it."""
+    async with Server() as server:
+        one = loopback(server, kind=kind)
+        async with one.client() as client:
+            with pytest.raises(NetworkDenied) as caught:
+                await client.get(server.url.replace("http://", "http://user:hunter2@"))
+            with pytest.raises(NetworkDenied):
+                await client.send(client.build_request("GET", server.url.replace("http://", "http://user:hunter2@")))
+        assert server.accepted == 0
+        assert "hunter2" not in str(caught.value)
+        assert all("hunter2" not in event.target for event in one.events)

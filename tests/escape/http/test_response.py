@@ -224,3 +224,15 @@ async def test_raw_deflate_that_is_a_bomb_is_bounded_too(kind: Any) -> None:
     ):
         with pytest.raises(LimitExceeded):
             await client.get(server.url)
+
+
+async def test_an_answer_nobody_asked_for_is_not_the_next_one(kind: Any) -> None:
+    """A second response behind the first is thrown away with its connection."""
+    second = reply(200, b"poison")
+    async with (
+        Server(lambda r: reply(200, b"first") + second if r.target == "/one" else reply(200, b"true")) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        assert (await client.get(f"{server.url}/one")).text == "first"
+        assert (await client.get(f"{server.url}/two")).text == "true"
+        assert server.accepted == 2

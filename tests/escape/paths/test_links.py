@@ -10,21 +10,21 @@ from .conftest import ALL, FILES, FOLLOWING, LOOKING, NAMING, OPERATIONS, SECRET
 OUTWARD = ["../out", "{base}/out", "{base}/R/b", "../R/b", "b/../../out", "../missing", "{base}/missing"]
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize("tail", ["/", "/.", "/..", "/f", "/missing/f", "/../f"])
 @pytest.mark.parametrize("target", OUTWARD)
-async def test_through_a_link_to_the_outside(world: World, operation: str, target: str, tail: str) -> None:
+async def test_through_a_link_to_the_outside(world: World, target: str, tail: str) -> None:
     """With anything after it, a slash is enough, a link that leads out is refused for every operation."""
     world.link("l", target)
-    await world.refused(operation, "l" + tail)
+    for operation in ALL:
+        await world.refused(operation, "l" + tail)
 
 
-@pytest.mark.parametrize("operation", FOLLOWING)
 @pytest.mark.parametrize("target", [*OUTWARD, "../S", "{base}/S", "../out/new", "{base}/R/f"])
-async def test_a_link_to_the_outside_at_the_end(world: World, operation: str, target: str) -> None:
+async def test_a_link_to_the_outside_at_the_end(world: World, target: str) -> None:
     """What follows a link is refused where it leads out, dangling or not, absolute even into R."""
     world.link("l", target)
-    await world.refused(operation, "l")
+    for operation in FOLLOWING:
+        await world.refused(operation, "l")
 
 
 @pytest.mark.parametrize("operation", FOLLOWING)

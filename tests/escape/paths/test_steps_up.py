@@ -5,11 +5,11 @@ import pytest
 from .conftest import ALL, FILES, NAMING, MakeWorld, World
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize("path", ["..", "../R/f", "a/../../R/f", "../S", "a/../../out/new", "b/c/../../../S", "./.."])
-async def test_a_step_above_the_root(world: World, operation: str, path: str) -> None:
+async def test_a_step_above_the_root(world: World, path: str) -> None:
     """A step above R is refused for every operation, also one that comes back to R."""
-    await world.refused(operation, path)
+    for operation in ALL:
+        await world.refused(operation, path)
 
 
 @pytest.mark.parametrize("path", ["f", "./f", "a/../f", "./b//c/./../../f", "b/c/../c/../../f"])
@@ -27,11 +27,11 @@ async def test_a_way_round_to_the_prefix(world: World) -> None:
     assert await world.files.read_text(f"{world.base}/out/.././R/b/../f") == "inside"
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize("path", ["{base}/R2/x", "{base}/R/../R2/x", "{base}/r/f", "{base}", "/", "{base}/R/../S"])
-async def test_whole_components(world: World, operation: str, path: str) -> None:
+async def test_whole_components(world: World, path: str) -> None:
     """A sibling whose name begins like R, another case, and what lies above R are not R."""
-    await world.refused(operation, path.format(base=world.base))
+    for operation in ALL:
+        await world.refused(operation, path.format(base=world.base))
 
 
 @pytest.mark.parametrize("operation", [name for name in NAMING if name != "mkdir"])

@@ -1,0 +1,127 @@
+"""`check_connect`: may this plugin connect to that host? A look-up, whatever the number of rules.
+
+The baseline is N, the time of an empty Python function call. The growth curves have a second one: reading the rules one
+by one, as allow-lists of a few lines of code do.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from benchmarks.measure import Growth, Result, Row, Series, Target
+from benchmarks.timing import EMPTY, Budget, Loop, empty_call, interleave, statement
+from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
+
+MILLION = 1_000_000
+_READ_BY_ONE = 10_000
+"""Rules that the naive baseline is timed with at most."""
+
+
+def run(budget: Budget) -> Iterator[Result]:
+    yield from _exact(budget)
+    yield from _wildcard(budget)
+    yield _by_rules(budget)
+    yield _by_plugins(budget)
+
+
+def guard_of(rules: int) -> SandboxGuard:
+    """Returns a guard with that many rules, the last but one for `api.example.com`, the last for `*.example.org`."""
+    names = [f"host{number}.example.net" for number in range(rules - 2)]
+    return SandboxGuard(SandboxPolicy.locked_down().allow_connect_host(*names, "api.example.com", "*.example.org"))
+
+
+def seen(guard: SandboxGuard, host: str = "api.example.com") -> Loop:
+    """Returns a loop over a check of one host."""
+    return statement("guard.check_connect(host, 443)", guard=guard, host=host)
+
+
+def unseen(guard: SandboxGuard, suffix: str = "example.org") -> Loop:
+    """Returns a loop over checks of hosts below `suffix`, each a new one."""
+    numbers = itertools.count()
+
+    def loop(count: int) -> float:
+        hosts = [f"cdn-{next(numbers)}.{suffix}" for _ in range(count)]
+        start = time.perf_counter()
+        for host in hosts:
+            guard.check_connect(host, 443)
+        return time.perf_counter() - start
+
+    return loop
+
+
+def _exact(budget: Budget) -> Iterator[Row]:
+    times = interleave(
+        budget, {"10 rules": seen(guard_of(10)), "1,000,000 rules": seen(guard_of(MILLION)), EMPTY: empty_call()}
+    )
+    yield Row("check_connect, allowed exact host, 10 rules", times["10 rules"], times[EMPTY], Target("N", 4))
+    yield Row(
+        "check_connect, 1,000,000 rules against 10", times["1,000,000 rules"], times["10 rules"], Target("ratio", 1.2)
+    )
+
+
+def _wildcard(budget: Budget) -> Iterator[Row]:
+    known, fresh = guard_of(10), guard_of(10)
+    times = interleave(
+        budget,
+        {"not seen before": unseen(fresh), "seen before": seen(known, "cdn.example.org"), EMPTY: empty_call()},
+    )
+    yield Row("check_connect, wildcard host not seen before", times["not seen before"], times[EMPTY], Target("N", 20))
+    yield Row("check_connect, wildcard host seen before", times["seen before"], times[EMPTY], Target("N", 5))
+
+
+def _by_rules(budget: Budget) -> Growth:
+    sizes = [10, 100, 1_000, 10_000, *([] if budget.quick else [100_000, MILLION])]
+    loops: dict[str, Loop] = {EMPTY: empty_call()}
+    for size in sizes:
+        guard = guard_of(size)
+        loops |= {f"seen {size}": seen(guard), f"new {size}": unseen(guard)}
+        if size <= _READ_BY_ONE:
+            rules = [rule.text for rule in guard.policy.connect]
+            loops[f"naive {size}"] = statement(
+                "any(match(host, rule) for rule in rules)", match=fnmatchcase, host="api.example.com", rules=rules
+            )
+    times = interleave(budget, loops)
+
+    def curve(name: str, key: str) -> Series:
+        points = ((size, times.get(f"{key} {size}", times[EMPTY] if key == "empty" else None)) for size in sizes)
+        return Series(name, tuple((size, measure) for size, measure in points if measure is not None))
+
+    return Growth(
+        "check_connect by number of rules",
+        "rules",
+        (
+            curve("host seen before", "seen"),
+            curve("host not seen before", "new"),
+            curve("reading the rules one by one (fnmatch)", "naive"),
+            curve("an empty call (N)", "empty"),
+        ),
+    )
+
+
+def _by_plugins(budget: Budget) -> Growth:
+    sizes = [1, 10, 100, 1_000, *([] if budget.quick else [10_000])]
+    policy = SandboxPolicy.locked_down().allow_connect_host("api.example.com", "*.example.org")
+    guards = [SandboxGuard(policy, plugin=f"plugin-{number}") for number in range(sizes[-1])]
+    times = interleave(budget, {str(size): _round_robin(guards[:size]) for size in sizes} | {EMPTY: empty_call()})
+    return Growth(
+        "check_connect by number of plugins, each with its guard, in turn",
+        "plugins",
+        (
+            Series("check_connect", tuple((size, times[str(size)]) for size in sizes)),
+            Series("an empty call (N)", tuple((size, times[EMPTY]) for size in sizes)),
+        ),
+    )
+
+
+def _round_robin(guards: list[SandboxGuard]) -> Loop:
+    turn = itertools.cycle(guards)
+
+    def loop(count: int) -> float:
+        chosen = list(itertools.islice(turn, count))
+        start = time.perf_counter()
+        for guard in chosen:
+            guard.check_connect("api.example.com", 443)
+        return time.perf_counter() - start
+
+    return loop

@@ -1,0 +1,59 @@
+"""The command line: `python -m benchmarks [--only NAME …] [--quick] [--json FILE] [--html FILE] [--compare FILE]`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.html_report import to_html
+from benchmarks.progress import progress_of
+from benchmarks.session import Bench, Report, benches, run_all
+from benchmarks.table import print_table
+
+_HTML = "benchmarks.html"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs benchmarks; returns 0, or 1 where one broke off or nothing was timed, or 2 for wrong arguments."""
+    there_are = benches()
+    options = _parser(there_are).parse_args(arguments)
+    if options.list:
+        for bench in there_are:
+            print(f"{bench.name:10} {bench.about}")
+        return 0
+    before = _read(options.compare) if options.compare is not None else None
+    chosen = [bench for bench in there_are if not options.only or bench.name in options.only]
+    with progress_of(chosen) as progress:
+        report = run_all(chosen, quick=options.quick, progress=progress)
+    print_table(report, before)
+    if options.json is not None:
+        options.json.write_text(report.to_json(), encoding="utf-8")
+        print(f"figures: {options.json}")
+    options.html.write_text(to_html(report, before), encoding="utf-8")
+    print(f"report:  {options.html}")
+    if not report.timed:
+        print("nothing was timed", file=sys.stderr)
+    return 0 if report.timed and not report.failed else 1
+
+
+def _parser(there_are: Sequence[Bench]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What each check costs, beside what it replaces."
+    )
+    names = [bench.name for bench in there_are]
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, growth curves without their ends")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--html", type=Path, metavar="FILE", default=Path(_HTML), help=f"the report ({_HTML})")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="show the figures of an earlier --json beside")
+    parser.add_argument("--list", action="store_true", help="say what there is and stop")
+    return parser
+
+
+def _read(path: Path) -> Report:
+    try:
+        return Report.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    except (ValueError, KeyError, TypeError) as error:
+        sys.exit(f"{path}: not the figures of an earlier run: {error!r}")

@@ -1,0 +1,156 @@
+"""Runs benchmarks, each in its process, and gathers what they give. Prints nothing."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+from benchmarks.measure import Growth, Result, Row
+
+_HERE = Path(__file__).parent
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One file: its name on the command line, its module, and the first paragraph of its docstring."""
+
+    name: str
+    module: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one benchmark gave. `failure` has the last lines of its standard error if it broke off."""
+
+    name: str
+    about: str
+    rows: tuple[Row, ...] = ()
+    growths: tuple[Growth, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run, as it is written to JSON and read back."""
+
+    quick: bool
+    machine: dict[str, str]
+    sections: tuple[Section, ...] = field(default=())
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for section in self.sections for row in section.rows)
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything at all was measured."""
+        return any(row.value is not None for row in self.rows)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a benchmark broke off."""
+        return any(section.failure for section in self.sections)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises `ValueError`, `KeyError` or `TypeError` for what `to_json` did not write."""
+        data = json.loads(text)
+        sections = tuple(
+            Section(
+                part["name"],
+                part["about"],
+                tuple(Row.from_json(row) for row in part["rows"]),
+                tuple(Growth.from_json(growth) for growth in part["growths"]),
+                part["failure"],
+            )
+            for part in data["sections"]
+        )
+        return cls(data["quick"], data["machine"], sections)
+
+
+def benches() -> list[Bench]:
+    """Returns every benchmark there is, by name."""
+    return [_bench(path) for path in sorted(_HERE.glob("bench_*.py"))]
+
+
+def run_all(chosen: Iterable[Bench], *, quick: bool, progress: Callable[[Bench, Result | None], None]) -> Report:
+    """Runs the chosen benchmarks; `progress` is told each result, and `None` when a benchmark begins."""
+    return Report(quick, machine(), tuple(_run(bench, quick, progress) for bench in chosen))
+
+
+def machine() -> dict[str, str]:
+    """Returns what the figures depend on, and nothing that names this host."""
+    system = platform.release().split("-")[0]
+    return {
+        "processor": f"{os.cpu_count()} cores, {platform.machine()}{_processor()}",
+        "system": f"{platform.system()} {system}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f", {platform.processor()}" if platform.processor() else ""
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f", {names[0]}" if names else ""
+
+
+def _bench(path: Path) -> Bench:
+    # Read, not imported: importing a benchmark imports what it measures.
+    about = ""
+    text = path.read_text(encoding="utf-8")
+    if text.startswith('"""'):
+        about = " ".join(text[3:].partition('"""')[0].partition("\n\n")[0].split())
+    return Bench(path.stem.removeprefix("bench_"), f"{__package__}.{path.stem}", about)
+
+
+def _run(bench: Bench, quick: bool, progress: Callable[[Bench, Result | None], None]) -> Section:
+    progress(bench, None)
+    rows: list[Row] = []
+    growths: list[Growth] = []
+    command = [sys.executable, "-m", f"{__package__}.worker", bench.module, "quick" if quick else "full"]
+    # The standard error goes to a file: a pipe that nobody reads would stop the benchmark once it is full.
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, encoding="utf-8", cwd=_HERE.parent, env=_environment()
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            result = _result(json.loads(line))
+            progress(bench, result)
+            if isinstance(result, Row):
+                rows.append(result)
+            else:
+                growths.append(result)
+        failure = "" if process.wait() == 0 else _last_lines(said, process.returncode)
+    return Section(bench.name, bench.about, tuple(rows), tuple(growths), failure)
+
+
+def _last_lines(said: IO[str], status: int) -> str:
+    said.seek(0)
+    return "\n".join([*said.read().splitlines()[-_LAST_LINES:], f"(exit status {status})"])
+
+
+def _result(message: dict[str, Any]) -> Result:
+    return Row.from_json(message["row"]) if "row" in message else Growth.from_json(message["growth"])
+
+
+def _environment() -> dict[str, str]:
+    # The import path of this process, however it was made; and bytecode, which the import times are about.
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}

@@ -1,0 +1,169 @@
+"""Plots as SVG text, with a logarithmic axis. Pure; knows measures and nothing of claims."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from benchmarks import figures
+from benchmarks.measure import Growth, Measure, Row
+
+_WIDTH = 760
+_BAR = 15
+_LABELS = 300
+_MARKS = ("circle", "square", "triangle", "diamond")
+
+
+class Scale:
+    """Maps values to places on a logarithmic axis from `start` to `end`, in whole decades that hold all values."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        positive = [value for value in values if value > 0]
+        self._low = math.floor(math.log10(min(positive)) + 1e-9)
+        self._high = max(math.ceil(math.log10(max(positive)) - 1e-9), self._low + 1)
+        self._start = start
+        self._step = (end - start) / (self._high - self._low)
+
+    def place(self, value: float) -> float:
+        return self._start + (math.log10(value) - self._low) * self._step if value > 0 else self._start
+
+    @property
+    def decades(self) -> list[float]:
+        return [10.0**power for power in range(self._low, self._high + 1)]
+
+
+def bars(rows: Sequence[Row]) -> str:
+    """Returns a chart of guarded costs, each above its baseline, with the quartiles as whiskers."""
+    shown = [row for row in rows if row.guarded is not None]
+    if not shown:
+        return ""
+    unit = shown[0].guarded.unit if shown[0].guarded is not None else "s"
+    measures = [m for row in shown for m in (row.guarded, row.baseline) if m is not None and m.unit == unit]
+    scale = Scale([value for m in measures for value in (m.median, *m.quartiles)], _LABELS, _WIDTH - 80)
+    parts: list[str] = []
+    top = 6.0
+    for row in shown:
+        parts.append(_text(0, top + 12, _cut(row.claim, 47), "label"))
+        for measure, kind in ((row.guarded, "guarded"), (row.baseline, "baseline")):
+            if measure is not None and measure.unit == unit:
+                parts.append(_bar(measure, kind, scale, top))
+                top += _BAR + 2
+        top += 8
+    grid = _grid_down(scale, unit, top)
+    return _svg(_WIDTH, top + 24, [*grid, *parts], "cost of each, guarded beside its baseline")
+
+
+def lines(growth: Growth) -> str:
+    """Returns a chart of curves, both axes logarithmic, with the quartiles as a band."""
+    left, right, bottom = 70.0, _WIDTH - 40.0, 300.0
+    points = [(x, m) for series in growth.series for x, m in series.points]
+    if not points:
+        return ""
+    unit = points[0][1].unit
+    across = Scale([max(x, 1) for x, _ in points], left, right)
+    up = Scale([value for _, m in points for value in (m.median, *m.quartiles)], bottom, 10)
+    parts = [
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{up.place(v):.1f}" y2="{up.place(v):.1f}"/>'
+        + _text(left - 8, up.place(v) + 4, figures.amount(v, unit), "tick end")
+        for v in up.decades
+    ]
+    parts += [_text(across.place(v), bottom + 18, f"{v:,.0f}", "tick middle") for v in across.decades]
+    parts.append(_text((left + right) / 2, bottom + 38, growth.x_label, "tick middle"))
+    top = bottom + 62
+    for number, series in enumerate(growth.series):
+        parts.append(_curve(number, [(across.place(max(x, 1)), m) for x, m in series.points], up))
+        parts.append(_mark(number, left + 6, top - 4) + _text(left + 18, top, series.name, "label"))
+        top += 18
+    return _svg(_WIDTH, top, parts, growth.title)
+
+
+def outcomes(rows: Sequence[Row]) -> str:
+    """Returns a chart of how far each row is from its target: left of the line is better than it."""
+    shown = [row for row in rows if row.value and row.target is not None]
+    if not shown:
+        return ""
+    shares = [_share(row) for row in shown]
+    scale = Scale([0.1, 10, *shares], _LABELS, _WIDTH - 80)
+    height = 20 * len(shown) + 8
+    one = scale.place(1)
+    parts = [
+        f'<line class="grid" x1="{scale.place(v):.1f}" x2="{scale.place(v):.1f}" y1="0" y2="{height}"/>'
+        + _text(scale.place(v), height + 16, f"{v:g} × target", "tick middle")
+        for v in scale.decades
+    ]
+    parts.append(f'<line class="target" x1="{one:.1f}" x2="{one:.1f}" y1="0" y2="{height}"/>')
+    for place, (row, share) in enumerate(zip(shown, shares, strict=True)):
+        y = 20 * place + 14
+        kind = "reached" if row.reached else "missed"
+        parts.append(_text(0, y + 4, _cut(row.claim, 47), "label"))
+        parts.append(f'<line class="{kind}" x1="{one:.1f}" x2="{scale.place(share):.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="{kind}" cx="{scale.place(share):.1f}" cy="{y}" r="5"/>')
+        figure = figures.figure(row.value or 0, row.kind)
+        parts.append(_text(_WIDTH, y + 4, figure, "value end"))
+    return _svg(_WIDTH, height + 24, parts, "every figure as a share of its target")
+
+
+def _share(row: Row) -> float:
+    if row.target is None or not row.value:
+        return 1.0
+    return row.target.bound / row.value if row.target.at_least else row.value / row.target.bound
+
+
+def _bar(measure: Measure, kind: str, scale: Scale, top: float) -> str:
+    left, end = _LABELS, scale.place(measure.median)
+    low, high = (scale.place(value) for value in measure.quartiles)
+    middle = top + _BAR / 2
+    name = f"{measure.name}: " if kind == "baseline" else ""
+    return (
+        f'<rect class="{kind}" x="{left}" y="{top:.1f}" width="{max(end - left, 1):.1f}" height="{_BAR}">'
+        f"<title>{escape(measure.name)}</title></rect>"
+        f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+        + _text(max(end, high) + 5, top + 12, f"{name}{figures.amount(measure.median, measure.unit)}", "value")
+    )
+
+
+def _grid_down(scale: Scale, unit: str, bottom: float) -> list[str]:
+    return [
+        f'<line class="grid" x1="{scale.place(v):.1f}" x2="{scale.place(v):.1f}" y1="0" y2="{bottom:.1f}"/>'
+        + _text(scale.place(v), bottom + 16, figures.amount(v, unit), "tick middle")
+        for v in scale.decades
+    ]
+
+
+def _curve(number: int, points: Sequence[tuple[float, Measure]], up: Scale) -> str:
+    line = " ".join(f"{x:.1f},{up.place(m.median):.1f}" for x, m in points)
+    upper = [f"{x:.1f},{up.place(m.quartiles[1]):.1f}" for x, m in points]
+    lower = [f"{x:.1f},{up.place(m.quartiles[0]):.1f}" for x, m in reversed(points)]
+    marks = "".join(_mark(number, x, up.place(m.median), f"{m.median:.3g}") for x, m in points)
+    return (
+        f'<polygon class="band c{number}" points="{" ".join(upper + lower)}"/>'
+        f'<polyline class="curve c{number}" points="{line}"/>{marks}'
+    )
+
+
+def _mark(number: int, x: float, y: float, title: str = "") -> str:
+    tip = f"<title>{escape(title)}</title>" if title else ""
+    match _MARKS[number % len(_MARKS)]:
+        case "circle":
+            return f'<circle class="mark c{number}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{tip}</circle>'
+        case "square":
+            return f'<rect class="mark c{number}" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8">{tip}</rect>'
+        case "triangle":
+            corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y + 4:.1f} {x - 5:.1f},{y + 4:.1f}"
+        case _:
+            corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
+    return f'<polygon class="mark c{number}" points="{corners}">{tip}</polygon>'
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _text(x: float, y: float, text: str, kind: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+
+
+def _svg(width: float, height: float, parts: Sequence[str], title: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )

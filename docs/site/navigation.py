@@ -1,0 +1,29 @@
+"""The order of the pages: four parts and the examples; inside a part, the pages named here first, all others after."""
+
+import os
+from typing import Any
+
+_PARTS = {
+    "Tutorial": ("tutorial", ["first-plugin.md"]),
+    "How to": ("how-to", ["write-a-policy.md", "embed-in-fastapi.md", "test-a-plugin.md", "read-the-audit-log.md"]),
+    "Reference": ("reference", ["command-line.md", "rules.md", "policy-file.md", "manifest-file.md", "host-file.md"]),
+    "Explanation": ("explanation", ["design.md", "threat-model.md"]),
+}
+_EXAMPLES = "examples"
+
+
+def on_config(config: Any) -> Any:
+    """Called by mkdocs before it reads the pages."""
+    config["nav"] = [{"Nyx": "index.md"}, *_parts(config["docs_dir"])]
+    return config
+
+
+def _parts(docs: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for title, (folder, first) in _PARTS.items():
+        present = sorted(name for name in os.listdir(os.path.join(docs, folder)) if name.endswith(".md"))
+        names = [*(name for name in first if name in present), *(name for name in present if name not in first)]
+        parts.append({title: [f"{folder}/{name}" for name in names]})
+    examples = sorted(entry.name for entry in os.scandir(os.path.join(docs, _EXAMPLES)) if entry.is_dir())
+    parts.append({"Examples": [f"{_EXAMPLES}/{name}/README.md" for name in examples]})
+    return parts

@@ -1,0 +1,45 @@
+"""A small HTTP server on loopback, so that the demo sends real requests and needs no network. Knows no plugin."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+_FORECASTS = {"oslo": (-4, "snow"), "lisbon": (17, "sun")}
+_PATIENCE = 10.0
+"""Seconds that a client may take to send its request."""
+
+
+@asynccontextmanager
+async def weather_service() -> AsyncIterator[int]:
+    """Serves `/v1/<city>` and `/internal/keys` on 127.0.0.1; gives the port."""
+    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+        status, body = _page(head.split(b" ", 2)[1].decode("ascii", "replace"))
+        writer.write(
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n".encode()
+            + body
+        )
+        await writer.drain()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass  # the client went away; there is nobody to tell
+    finally:
+        writer.close()
+
+
+def _page(path: str) -> tuple[str, bytes]:
+    if path == "/internal/keys":
+        return "200 OK", b'{"key":"this should never be seen"}'
+    city = path.removeprefix("/v1/")
+    if city not in _FORECASTS:
+        return "404 Not Found", b"{}"
+    degrees, sky = _FORECASTS[city]
+    return "200 OK", json.dumps({"city": city, "degrees": degrees, "sky": sky}).encode()

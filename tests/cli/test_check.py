@@ -1,0 +1,130 @@
+"""`nyx check`: a manifest against its code, without importing it."""
+
+import json
+
+import pytest
+
+
+def findings(nyx, case):
+    """Returns (exit code, [(severity, place, message)])."""
+    done = nyx("check", case.plugin, "--json")
+    return done.code, [(f["severity"], f["at"], f["message"]) for f in json.loads(done.out)["findings"]]
+
+
+def errors(nyx, case):
+    """Returns the messages of the errors."""
+    return [message for severity, _, message in findings(nyx, case)[1] if severity == "error"]
+
+
+def test_a_sound_plugin_is_ok(nyx, case):
+    """Nothing to say, exit code 0."""
+    case.write("plugin.toml", 'id = "w"\nversion = "1"\nentry = "w:W"\n')
+    case.write(
+        "w.py",
+        """
+        from nyx_stream import Plugin, export
+        class W(Plugin):
+            @export
+            async def hello(self) -> str:
+                return "hello"
+        """,
+    )
+    (case.plugin / "weather.py").unlink()
+    done = nyx("check", case.plugin)
+    assert done.code == 0
+    assert done.out == "w 1: ok (1 file read)\n"
+
+
+def test_the_code_is_not_imported(nyx, case):
+    """A module that would leave a mark when it is imported leaves none."""
+    mark = case.plugin / "mark"
+    case.write("weather.py", f"open({str(mark)!r}, 'w')\nclass Weather: pass\n")
+    nyx("check", case.plugin)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("class Other: pass", "entry: the class Weather is not there"),
+        ("class Weather:\n    pass", "entry: Weather is no subclass of Plugin"),
+        ("class Weather(:\n", "is no Python: invalid syntax"),
+    ],
+)
+def test_an_entry_point_that_would_not_load_is_an_error(nyx, case, code, message):
+    """The class must be there, readable, and derived from something."""
+    case.write("weather.py", code)
+    assert message in errors(nyx, case)
+
+
+def test_a_missing_module_is_an_error(nyx, case):
+    """The entry point names a module that is not in the folder."""
+    (case.plugin / "weather.py").unlink()
+    assert "entry: there is no weather.py and no weather/__init__.py" in errors(nyx, case)
+
+
+def test_permissions_must_match_use(nyx, case):
+    """A capability that is used must be asked for; what is asked for and never used is pointed out."""
+    case.write("plugin.toml", 'id = "w"\nversion = "1"\nentry = "weather:Weather"\n[permissions]\nenv = ["TZ"]\n')
+    case.write(
+        "weather.py",
+        """
+        from nyx_stream import Plugin, export
+        class Weather(Plugin):
+            @export
+            async def f(self):
+                await self.http.get("https://a.example/")
+                await self.files.read_text("x")
+        """,
+    )
+    code, found = findings(nyx, case)
+    assert code == 1
+    assert ("error", "weather.py:6", "self.http is used, and the manifest asks for no connect or request") in found
+    assert ("error", "weather.py:7", "self.files is used, and the manifest asks for no read or write") in found
+    assert ("warning", "plugin.toml", "env is asked for, and self.env is never used") in found
+
+
+@pytest.mark.parametrize(
+    ("call", "allowed"),
+    [
+        ('self.http.get("https://api.met.no/v1/x")', True),
+        ('self.http.get(f"https://api.met.no/v1/{1}")', True),
+        ('self.http.request("get", "https://api.met.no/x")', True),
+        ('self.http.post("https://api.met.no/v1/x")', False),
+        ('self.http.stream("GET", "https://other.example/")', False),
+        ('self.http.get(f"https://other.example/{1}")', False),
+        ('self.http.get("https://api.met.no@other.example/")', False),
+    ],
+)
+def test_written_urls_are_judged_by_the_manifest(nyx, case, call, allowed):
+    """A request whose URL stands in the code must be one that some policy could allow."""
+    case.write("weather.py", f"class Weather(Plugin):\n    async def f(self):\n        await {call}\n")
+    about_urls = [message for message in errors(nyx, case) if "http" in message and "self.http" not in message]
+    assert bool(about_urls) != allowed
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("open('/etc/passwd')", "open"),
+        ("import subprocess as s; s.run(['ls'])", "subprocess.run"),
+        ("from os import system; system('ls')", "os.system"),
+        ("import socket; socket.create_connection(('a', 1))", "socket.create_connection"),
+        ("import ctypes; ctypes.CDLL(None)", "ctypes.CDLL"),
+        ("import httpx; httpx.AsyncClient()", "httpx.AsyncClient"),
+        ("import urllib.request; urllib.request.urlopen('x')", "urllib.request.urlopen"),
+        ("from pathlib import Path; Path('x').read_text()", "pathlib.Path"),
+        ("import threading; threading.Thread(target=print)", "threading.Thread"),
+    ],
+)
+def test_going_round_the_capabilities_is_an_error(nyx, case, line, name):
+    """A call that the tripwire would refuse is found under whatever name it was imported."""
+    case.write("weather.py", line)
+    assert any(message.startswith(f"{name} goes round the sandbox") for message in errors(nyx, case))
+
+
+def test_docstrings_and_tests_are_not_uses(nyx, case):
+    """A URL in a docstring is no request, and the plugin's own tests may open what they like."""
+    case.write("weather.py", '"""See https://nowhere.example/."""\nclass Weather(Plugin):\n    pass\n')
+    case.write("test_weather.py", "open('x')")
+    assert not errors(nyx, case)

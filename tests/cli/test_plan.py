@@ -1,0 +1,76 @@
+"""`nyx plan`: rule by rule what would be granted."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from nyx_stream.cli.layers import RULE_KINDS, layer_of_limit, layer_of_rule
+from nyx_stream.policy import Limits
+
+
+def test_every_rule_has_its_status_and_lines(nyx, case):
+    """Asked, granted by which line, denied by which line, and what is not granted."""
+    plan = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)
+    found = {
+        (rule["kind"], rule["asked"].rsplit("/", 1)[-1]): (
+            rule["status"],
+            [by["at"] for by in rule["granted_by"]],
+            [by["at"] for by in rule["denied_by"]],
+        )
+        for rule in plan["rules"]
+    }
+    assert found == {
+        ("connect", "[::1]:8080"): ("granted", ["policy.toml:3"], []),
+        ("request", "**"): ("partly", ["policy.toml:2"], []),
+        ("read", "data"): ("refused", [], []),
+        ("read", "zoneinfo"): ("refused", [], []),
+        ("write", "weather"): ("partly", ["policy.toml:4"], ["policy.toml:8"]),
+        ("env", "TZ"): ("granted", [], []),
+        ("env", "LANG"): ("refused", [], []),
+    }
+    assert len(plan["not_granted"]) == 5
+    assert plan["env"] == ["TZ"]
+
+
+def test_limits_say_who_set_them(nyx, case):
+    """A limit comes from the manifest where it asks for less, from the policy, or is the default."""
+    case.policy.write_text('[limits]\nmemory = "32MiB"\ncall_timeout = "9s"\n', encoding="utf-8")
+    limits = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)["limits"]
+    assert limits["call_timeout"] == {"value": "5s", "from": "plugin.toml", "layer": "host"}
+    assert limits["memory"] == {"value": "32MiB", "from": "policy", "layer": "nothing"}
+    assert limits["queue"]["from"] == "default"
+
+
+def test_the_text_lists_what_is_missing(nyx, case):
+    """A reader sees what was asked for and not granted, with the author's reason."""
+    out = nyx("plan", case.plugin, *case.options()).out
+    assert "weather 1.2.0 at level inline" in out
+    assert 'request GET https://api.met.no/**: only in part ("reads forecasts")' in out
+    assert "env LANG: not at all" in out
+
+
+def test_a_plugin_that_asks_for_nothing_is_planned_too(nyx, case):
+    """No rules is an answer, not an error."""
+    case.write("plugin.toml", 'id = "weather"\nversion = "1"\nentry = "weather:Weather"\n')
+    done = nyx("plan", case.plugin, *case.options())
+    assert done.code == 0
+    assert "It asks for nothing." in done.out
+
+
+@pytest.mark.parametrize("level", ["inline", "process", "container"])
+def test_every_rule_and_limit_has_a_layer_at_every_level(level):
+    """No kind of rule and no limit is left out of the table, and only the kernel takes over from the guard."""
+    assert {layer_of_rule(kind, level) for kind in RULE_KINDS} <= {"guard", "guard+kernel"}
+    layers = {field.name: layer_of_limit(field.name, level) for field in fields(Limits)}
+    assert set(layers.values()) <= {"guard", "host", "kernel", "nothing"}
+    if level != "inline":
+        assert "nothing" not in layers.values()
+
+
+def test_unknown_names_have_no_layer():
+    """A rule kind or limit that does not exist is a fault of the caller."""
+    with pytest.raises(ValueError, match="no kind of rule"):
+        layer_of_rule("listen", "inline")
+    with pytest.raises(ValueError, match="no limit"):
+        layer_of_limit("patience", "inline")

@@ -1,0 +1,99 @@
+"""`nyx run`: one real call in a real host."""
+
+import json
+
+import pytest
+
+from nyx_stream.audit import read_log
+
+
+def test_a_result_is_printed_as_json(nyx, case, monkeypatch):
+    """The result of the call, with its arguments, its granted environment and its file on the disk."""
+    monkeypatch.setenv("TZ", "UTC")
+    done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options())
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == {"city": "oslo", "zone": "UTC"}
+    assert (case.data / "weather" / "last.txt").read_text() == "oslo"
+
+
+def test_values_are_json_or_else_text(nyx, case):
+    """A value that parses as JSON is what it parses as; any other is text, as it stands."""
+    values = ("a=1", "b=[1, 2]", 'c="1"', "d=x=y", "e=NaN", "f=null", "g={not json")
+    done = nyx("run", case.plugin, "echo", *values, *case.options(), "--json")
+    assert json.loads(done.out) == ["a:int", "b:list", "c:str", "d:str", "e:str", "f:NoneType", "g:str"]
+    assert done.out.count("\n") == 1
+
+
+def test_a_stream_is_printed_line_by_line(nyx, case):
+    """One JSON document per line."""
+    done = nyx("run", case.plugin, "count", "to=3", *case.options())
+    assert done.out == "0\n1\n2\n"
+
+
+def test_decisions_go_to_the_audit_log(nyx, case, tmp_path):
+    """The log has the allowed and the denied, and the denied call ends with exit code 1 and its explanation."""
+    log = tmp_path / "audit.jsonl"
+    nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--audit", log)
+    done = nyx("run", case.plugin, "fetch", *case.options(), "--audit", log)
+    assert done.code == 1
+    assert done.out == ""
+    assert "nyx: weather: http GET https://api.met.no/v2/x denied: no rule allows it" in done.err
+    assert "widen policy.toml:2 to what plugin.toml:5 asks" in done.err
+    events = [(event.capability, event.allowed) for event in read_log(log) if event.layer == "guard"]
+    assert events == [("files", True), ("http", False)]
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "message"),
+    [
+        (("nothing",), 5, "exports no method 'nothing'"),
+        (("forecast",), 5, "forecast: city: Missing required argument"),
+        (("forecast", "city=[1]"), 5, "forecast: city:"),
+        (("fail",), 5, "on\\u000apurpose"),
+        (("forecast", "city"), 2, "an argument is key=value"),
+        (("forecast", "city=a", "city=b"), 2, "city is given twice"),
+        (("forecast", "city=a", "--isolation", "moon"), 2, "moon"),
+    ],
+)
+def test_a_call_that_fails_says_why_on_stderr(nyx, case, call, code, message):
+    """An exit code of the table, the reason, no traceback, nothing on stdout."""
+    done = nyx("run", case.plugin, *call, *case.options())
+    assert done.code == code
+    assert done.out == ""
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_plugin_that_does_not_load_ends_with_its_own_code(nyx, case):
+    """Import error, exception in setup, and a folder that is not there: exit code 4."""
+    case.write("weather.py", "raise RuntimeError('no')")
+    assert nyx("run", case.plugin, "x", *case.options()).code == 4
+    assert nyx("run", case.plugin / "nowhere", "x", *case.options()).code == 4
+
+
+def test_a_call_over_its_timeout_ends_with_the_code_for_limits(nyx, case):
+    """Exit code 6."""
+    case.write(
+        "weather.py",
+        """
+        import asyncio
+        from nyx_stream import Plugin, export
+        class Weather(Plugin):
+            @export
+            async def forever(self):
+                await asyncio.Event().wait()
+        """,
+    )
+    case.policy.write_text('[allow]\nwrite = ["$DATA"]\n[limits]\ncall_timeout = "50ms"\n', encoding="utf-8")
+    done = nyx("run", case.plugin, "forever", *case.options())
+    assert done.code == 6
+    assert "took longer" in done.err
+
+
+def test_debug_logging_tells_each_decision(nyx, case, monkeypatch):
+    """`NYX_LOG=debug` shows on stderr what was decided, and by which rule."""
+    monkeypatch.setenv("NYX_LOG", "debug")
+    done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options())
+    assert "weather files write last.txt: allowed" in done.err
+    monkeypatch.setenv("NYX_LOG", "loud")
+    assert nyx("schema", "policy").code == 2

@@ -1,0 +1,249 @@
+"""The layers that macOS and OpenBSD share, on the POSIX system that the tests run on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from nyx_core.posix.announced import announced_posture
+from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
+from nyx_core.posix.measured import usage
+from nyx_core.posix.privileges import Privileges
+from nyx_core.posix.python_paths import python_paths
+from nyx_core.posix.witness import INVISIBLE, REFUSALS, witness
+from nyx_core.sandbox.confinement import Confinement, SandboxPolicy
+from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.report import LayerReport, LayerState
+
+if sys.platform == "win32":
+    pytest.skip("these layers are those of POSIX systems", allow_module_level=True)
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+LOCKED = (LayerReport("pledge", LayerState.ACTIVE, "pledged"),)
+
+
+def in_a_process(code: str) -> Any:
+    """Run `code` in an interpreter of its own and read what it prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_witness_gets_through_where_nothing_is_locked() -> None:
+    """Unconfined every act succeeds and is told as not refused: a witness that cannot fail proves nothing."""
+    code = """if True:
+        import json
+        from nyx_core.posix.witness import witness
+        from nyx_core.sandbox.confinement import Confinement
+        from nyx_core.sandbox.report import LayerReport, LayerState
+        locked = (LayerReport("pledge", LayerState.ACTIVE, "says so"),)
+        seen = witness("pledge", Confinement(native_code=False), locked)
+        print(json.dumps([[result.axis, result.refused, result.answer] for result in seen]))
+    """
+    seen = in_a_process(code)
+    axes = {"subprocess", "network", "udp", "reads", "native_code", "ipc"}
+    if os.access("/tmp", os.W_OK | os.X_OK):  # where ordinary permissions refuse already, nothing is tried
+        axes.add("writes")
+    assert {axis for axis, _, _ in seen} == axes
+    assert {(refused, answer) for _, refused, answer in seen} == {(False, "succeeded")}
+
+
+def test_the_witness_leaves_nothing_behind() -> None:
+    """What the witness makes it removes: no file stays, no child is left unreaped."""
+    before = {name for name in os.listdir("/tmp") if name.startswith(".nyx-witness-")}
+    witness("pledge", Confinement(), LOCKED)
+    assert {name for name in os.listdir("/tmp") if name.startswith(".nyx-witness-")} == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("state", [LayerState.UNAVAILABLE, LayerState.DEGRADED, LayerState.DISABLED])
+def test_the_witness_asks_nothing_of_a_lock_that_is_not_in_force(state: LayerState) -> None:
+    """A lock that says it does not hold has been told of already."""
+    assert witness("pledge", Confinement(), (LayerReport("pledge", state, ""),)) == ()
+
+
+def test_what_is_granted_is_not_tried() -> None:
+    """MINIMAL closes one axis, so one act is forbidden."""
+    seen = witness("pledge", confinement_for(SandboxPolicy.MINIMAL), LOCKED)
+    assert [result.axis for result in seen] == ["subprocess"]
+
+
+def test_an_invisible_path_is_a_refusal_and_a_missing_function_of_sockets_is_not() -> None:
+    """ENOENT refuses a path, since unveil answers so, and nothing else; an unknown answer never refuses."""
+    assert errno.ENOENT in INVISIBLE - REFUSALS
+    assert not {errno.EINVAL, errno.ECONNREFUSED, errno.EADDRINUSE} & INVISIBLE
+
+
+def test_descriptors_are_closed_but_for_those_that_stay() -> None:
+    """Exactly the kept ones are open afterwards, and the report lists them."""
+    code = """if True:
+        import json, os
+        from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
+        from nyx_core.sandbox.confinement import Confinement
+        extra = [os.dup(1) for _ in range(5)]
+        report = Descriptors(below_the_hard_limit).apply(Confinement(keep_descriptors=(0, 1, 2, extra[2])), ())
+        print(json.dumps([report.state.value, dict(report.facts)["open"].split(), str(extra[2])]))
+    """
+    state, left, kept = in_a_process(code)
+    assert state == "active"
+    assert left == ["0", "1", "2", kept]
+
+
+def test_descriptors_stay_where_that_is_asked() -> None:
+    """`None` keeps all, and the layer is disabled as asked."""
+    report = Descriptors(below_the_hard_limit).apply(Confinement(keep_descriptors=None), ())
+    assert report.state is LayerState.DISABLED
+
+
+def test_a_descriptor_that_does_not_close_is_told() -> None:
+    """A list that goes on naming an open descriptor ends in a report that names it."""
+    reader, writer = os.pipe()
+    kept_by_somebody = os.dup(reader)
+    answers = iter([[reader], [kept_by_somebody]])
+    report = Descriptors(lambda: next(answers)).apply(Confinement(), ())
+    os.close(kept_by_somebody)
+    os.close(writer)
+    assert report.state is LayerState.UNAVAILABLE
+    assert str(kept_by_somebody) in report.reason
+
+
+def test_becoming_another_user_has_no_way_back() -> None:
+    """All ids change, no group is left, and root cannot be become again."""
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    code = """if True:
+        import json, os
+        from nyx_core.posix.privileges import Privileges
+        from nyx_core.sandbox.confinement import Confinement, RunAs
+        report = Privileges().apply(Confinement(run_as=RunAs(65534, 65534)), ())
+        ids = [*os.getresuid(), *os.getresgid(), *os.getgroups()]
+        print(json.dumps([report.state.value, ids, Privileges().probe().state.value]))
+    """
+    state, ids, afterwards = in_a_process(code)
+    assert state == "active"
+    assert set(ids) == {65534}
+    assert afterwards == "unavailable"
+
+
+def test_an_ordinary_user_becomes_nobody_else() -> None:
+    """Without privileges the call fails with its errno, which the engine reports."""
+    code = """if True:
+        import json, os
+        from nyx_core.posix.privileges import Privileges
+        from nyx_core.sandbox.confinement import Confinement, RunAs
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            Privileges().apply(Confinement(run_as=RunAs(1, 1)), ())
+        except PermissionError as error:
+            print(json.dumps(error.errno))
+    """
+    assert in_a_process(code) == errno.EPERM
+
+
+def test_staying_the_same_user_is_disabled() -> None:
+    """Without `run_as` nothing is changed."""
+    assert Privileges().apply(Confinement(), ()).state is LayerState.DISABLED
+
+
+def test_an_announced_policy_only_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in the environment closes axes and proves nothing: it has no digest, so every layer is
+    applied.
+    """
+    monkeypatch.setenv("SANDBOX_POLICY", "strict")
+    assert announced_posture().closed == confinement_for(SandboxPolicy.STRICT).closed
+    assert announced_posture().digest == ""
+    monkeypatch.setenv("SANDBOX_POLICY", "none at all")
+    assert announced_posture().closed == frozenset()
+
+
+def test_the_interpreter_is_found_where_it_is() -> None:
+    """The standard library is among the paths, each is absolute and exists."""
+    found = python_paths()
+    assert os.path.dirname(os.__file__) in found
+    assert all(os.path.isabs(path) and os.path.exists(path) for path in found)
+    assert len(found) == len(set(found))
+
+
+def test_usage_is_measured() -> None:
+    """Memory in use is known; processes are counted, or the user is exempt and it says why."""
+    seen = usage()
+    assert seen.address_space is not None
+    assert seen.address_space > 1 << 20
+    assert seen.processes_exempt if os.getuid() == 0 else (seen.user_tasks or 0) >= 1
+
+
+def test_memory_is_limited_where_there_is_no_limit_on_address_space() -> None:
+    """OpenBSD has no RLIMIT_AS: the platform loads all the same, and memory is limited by RLIMIT_DATA."""
+    code = """if True:
+        import json, resource
+        del resource.RLIMIT_AS
+        import nyx_core.sandbox
+        from nyx_core.platforms import current_platform
+        from nyx_core.posix.rlimits import Limits, Usage
+        from nyx_core.sandbox.confinement import Confinement
+        names = [layer.name for layer in current_platform("openbsd7").layers]
+        report = Limits(lambda: Usage(1, 1, 1)).apply(Confinement(), ())
+        memory = next(limit for limit in report.limits if limit.name == "memory")
+        print(json.dumps([names[-1], list(resource.getrlimit(resource.RLIMIT_DATA)), [memory.soft, memory.hard]]))
+    """
+    last, data, told = in_a_process(code)
+    assert last == "pledge"
+    assert data == told == [64 << 20, 128 << 20]
+
+
+@pytest.mark.parametrize(("name", "lock"), [("darwin", "seatbelt"), ("openbsd7", "pledge")])
+@pytest.mark.parametrize("policy", ["MINIMAL", "STRICT"])
+def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, policy: str) -> None:
+    """A system that calls itself so and lacks the call: every layer before it holds, and applying raises."""
+    code = f"""if True:
+        import json, sys
+        import psutil
+        sys.platform = {name!r}
+        from nyx_core.sandbox import SandboxError, SandboxPolicy, apply_policy
+        try:
+            apply_policy(SandboxPolicy.{policy})
+        except SandboxError as error:
+            found = [[layer.name, layer.holds] for layer in error.report.layers]
+            print(json.dumps([error.layer, found, [limit.name for limit in error.report.limits]]))
+    """
+    layer, found, limits = in_a_process(code)
+    assert layer == lock
+    assert found == [
+        ["process", True],
+        ["descriptors", True],
+        ["environment", True],
+        ["privileges", True],
+        ["limits", True],
+        [lock, False],
+    ]
+    assert limits == ["memory", "processes", "open_files", "core"]
+
+
+@pytest.mark.parametrize("name", ["darwin", "openbsd7"])
+def test_a_survey_works_everywhere(name: str) -> None:
+    """`probe` tells of every layer, and raises nothing, wherever it runs."""
+    code = f"""if True:
+        import json, sys
+        import psutil
+        sys.platform = {name!r}
+        from nyx_core.sandbox import probe
+        report = probe()
+        print(json.dumps([[layer.name, layer.state.value, layer.reason] for layer in report.layers]))
+    """
+    found = in_a_process(code)
+    assert [state for layer, state, _ in found if layer in ("seatbelt", "pledge")] == ["unavailable"]
+    assert all(reason for _, _, reason in found)

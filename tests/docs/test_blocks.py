@@ -1,0 +1,164 @@
+"""Every code block of the docs and the README is run or validated, in order, in a directory of its page.
+
+- A block with a title is a file: it is written, and validated if it is TOML.
+- A Python block without one is run, by itself.
+- In a console block the commands `nyx` and `python` are run and their output is compared; `...` stands for anything.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nyx_stream.errors import PolicyError
+from nyx_stream.host import read_config
+from nyx_stream.plugin_sandbox import SandboxPolicy
+from nyx_stream.policy.manifest import Manifest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+_BLOCK = re.compile(r"^```(?P<kind>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+NOT_RUN = ("pip", "python3")
+"""Commands of console blocks that install or make environments: a clean checkout runs them, not each test run."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, with its line in the page."""
+
+    kind: str
+    title: str | None
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    """Returns the fenced blocks of a page that say what they are."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(match["kind"], match["title"], match["text"], text.count("\n", 0, match.start()) + 1)
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_of_a_page_holds(page, tmp_path):
+    """Files are valid, programs run, and commands print what the page says."""
+    for block in blocks(page):
+        where = f"{page.relative_to(ROOT)}:{block.line}"
+        if block.title is not None:
+            path = tmp_path / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+        if block.kind == "toml":
+            check_toml(block, tmp_path, where)
+        elif block.kind == "python":
+            check_python(block, tmp_path, where)
+        elif block.kind == "console":
+            check_console(block, tmp_path, where)
+        elif block.kind == "json":
+            json.loads(block.text)
+        else:
+            assert block.kind == "text", f"{where}: nobody knows how to check {block.kind}"
+
+
+def check_toml(block: Block, folder: Path, where: str) -> None:
+    """A TOML block is a manifest, a host file or a policy, or says in its first line that it is wrong on purpose."""
+    path = folder / (block.title or "block.toml")
+    path.write_text(block.text, encoding="utf-8")
+    if block.text.startswith("# wrong on purpose"):
+        with pytest.raises(PolicyError):
+            SandboxPolicy.from_toml(path)
+    elif block.text.startswith("[project"):
+        assert "nyx.plugins" in block.text
+    elif "[[plugins]]" in block.text:
+        # The files that it names follow in the page: they are read where the page runs the host.
+        with pytest.raises(PolicyError, match="plugins"):
+            read_config(path)
+    elif re.search(r"^entry = ", block.text, re.MULTILINE):
+        assert Manifest.from_toml(path).id, where
+    else:
+        SandboxPolicy.from_toml(path)
+
+
+def check_python(block: Block, folder: Path, where: str) -> None:
+    """A Python block compiles; one that is no file of its own also runs."""
+    compile(block.text, where, "exec")
+    if block.title is None:
+        done = run([sys.executable, "-c", block.text], folder)
+        assert done.returncode == 0, f"{where}:\n{done.stderr}"
+
+
+def check_console(block: Block, folder: Path, where: str) -> None:
+    """Each command of ours prints what stands below it."""
+    commands: list[tuple[str, list[str]]] = []
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            commands.append((line[2:], []))
+        else:
+            commands[-1][1].append(line)
+    for command, expected in commands:
+        environment, words = split(command)
+        if words[0] in NOT_RUN or " && " in command:
+            continue
+        program = {"nyx": [sys.executable, "-m", "nyx_stream"], "python": [sys.executable]}.get(words[0])
+        assert program is not None, f"{where}: nobody knows how to run {words[0]}"
+        done = run([*program, *words[1:]], folder, environment)
+        printed = (done.stdout + done.stderr).rstrip("\n")
+        assert matches("\n".join(expected), printed), f"{where}: {command} printed:\n{printed}"
+
+
+def split(command: str) -> tuple[dict[str, str], list[str]]:
+    """Returns the variables before a command, and its words."""
+    words = shlex.split(command)
+    environment = {}
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        environment[name] = value
+    return environment, words
+
+
+def run(
+    command: list[str], folder: Path, environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Runs a command in the page's directory, with the checkout on the path and the user's data directory in it."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(folder / ".local"), "NO_COLOR": "1"}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=variables | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Compares output; `...` stands for any text; the width of white space does not count."""
+    lines = _lines(expected)
+    # A line that is only `...` stands for any number of lines, none of them included.
+    pattern = "\n".join(
+        r"(?:.*\n)*.*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) for line in lines
+    )
+    return re.fullmatch(pattern, "\n".join(_lines(printed))) is not None
+
+
+def _lines(text: str) -> list[str]:
+    # The width of a column depends on the paths of the machine.
+    return [re.sub(r"(?<=\S) {2,}", "  ", line.rstrip()) for line in text.splitlines()]
+
+
+def test_the_comparison_tells_a_difference():
+    """The dots stand for anything, and nothing else does."""
+    assert matches("a ... c", "a b c")
+    assert matches("a\n...", "a\nb\nc")
+    assert not matches("a ... c", "a b d")
+    assert not matches("a", "a\nb")

@@ -1,0 +1,127 @@
+"""Importing under the tripwire: modules load, and the import machinery is no way to read or write other files."""
+
+import importlib
+import sys
+
+import pytest
+
+from nyx_stream import PluginHost
+from tests.host.plugin_folder import write_plugin
+
+# Of the standard library, rarely imported before, with and without native parts.
+MODULES = [
+    "wave",
+    "zipapp",
+    "this_is_not_a_module",
+    "xmlrpc.client",
+    "cmd",
+    "chunk_of_nothing",
+    "mailbox",
+    "_uuid",
+    "sqlite3",
+]
+
+
+async def test_importing_the_library_and_installed_packages_works(rogue):
+    """Modules that nobody has imported yet are found, read and executed; what does not exist is an ordinary error."""
+    for name in MODULES:
+        if name in sys.modules and name not in sys.builtin_module_names:
+            sys.modules.pop(name)
+        found = importlib.util.find_spec(name) is not None if "not" not in name else False
+        code = f"try: import {name}\nexcept ModuleNotFoundError: return 'missing'\nreturn 'imported'"
+        assert await rogue.run(code) == repr("imported" if found else "missing")
+    assert not rogue.denied
+
+
+async def test_a_library_that_needs_ctypes_can_be_imported(rogue):
+    """An installed module that opens a native library while it is imported is not the plugin's act."""
+    for name in ("ctypes", "uuid", "ctypes.util"):
+        sys.modules.pop(name, None)
+    assert await rogue.run("import ctypes, uuid, ctypes.util\nreturn uuid.UUID(int=1).int") == "1"
+    assert not rogue.denied
+
+
+async def test_tracebacks_logs_and_warnings_show_source_lines(rogue, caplog):
+    """Reading source lines for a traceback works in plugin code, and is not recorded as an attack."""
+    code = """
+import traceback, warnings, linecache
+linecache.clearcache()
+try: 1 / 0
+except ZeroDivisionError:
+    self.log.exception("oh")
+    text = traceback.format_exc()
+def deep():
+    return "".join(traceback.format_stack())
+return 'exec(source' in deep() or 'await names["attack"]' in deep()"""
+    assert await rogue.run(code) == "True"
+    assert "ZeroDivisionError" in caplog.text
+    assert not rogue.denied
+
+
+async def test_library_data_can_be_read_by_the_library(rogue):
+    """What an installed package reads of its own files is no attack: it could be imported as well."""
+    assert await rogue.run("import importlib.metadata\nreturn importlib.metadata.version('pydantic')[:1]") == "'2'"
+    assert not rogue.denied
+
+
+LOADER_ATTACKS = {
+    "get_data": "import importlib.machinery as m\nreturn m.SourceFileLoader('x', {t!r}).get_data({t!r})",
+    "own get_data": "return __loader__.get_data({t!r})",
+    "exec_module": (
+        "import importlib.util as u\nspec = u.spec_from_file_location('x', {t!r})\n"
+        "spec.loader.exec_module(u.module_from_spec(spec))"
+    ),
+    "a finder that points elsewhere": (
+        "import importlib.machinery as m, importlib.util as u\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'planted_x': return u.spec_from_file_location(name, {t!r}, loader=m.SourceFileLoader(name, {t!r}))\n"
+        "finder = Finder()\n"
+        "sys.meta_path.insert(0, finder)\n"
+        "try: import planted_x\n"
+        "finally: sys.meta_path.remove(finder)"
+    ),
+    "a planted import path": (
+        "folder = os.path.dirname({t!r})\n"
+        "sys.path.insert(0, folder)\n"
+        "try: import secret_module\n"
+        "finally: sys.path.remove(folder)"
+    ),
+    "write_atomic": "import importlib._bootstrap_external as b\nb._write_atomic({t!r}, b'evil')",
+    "runpy": "import runpy\nrunpy.run_path({t!r})",
+    "zipimport": "import zipimport\nzipimport.zipimporter({t!r})",
+    "linecache of a source file": "import linecache\nlinecache.clearcache()\nif not linecache.getline({t!r}, 1): open({t!r})",
+    "tokenize": "import tokenize\ntokenize.open({t!r})",
+}
+
+
+@pytest.mark.parametrize("name", LOADER_ATTACKS)
+async def test_import_machinery_reads_nothing_else(rogue, tmp_path, name):
+    """Files outside the import path are not read or written through importlib, whatever the plugin sets up."""
+    target = tmp_path / "elsewhere" / "secret_module.py"
+    target.parent.mkdir()
+    target.write_text("SECRET = 1\n")
+    with pytest.raises(Exception, match="denied|No module named|importing|open Zip"):
+        await rogue.run(LOADER_ATTACKS[name].format(t=str(target)))
+    assert rogue.denied
+    assert {event.layer for event in rogue.denied} == {"tripwire"}
+    assert target.read_text() == "SECRET = 1\n"
+
+
+async def test_bytecode_is_not_poisoned(rogue):
+    """An import in plugin code writes no bytecode, nor does anything that pretends to be one."""
+    import wave
+
+    cached = importlib.util.cache_from_source(wave.__file__)
+    code = f"import importlib._bootstrap_external as b\nb._write_atomic({cached!r}, b'evil')"
+    await rogue.refused(code, "files", "open")
+
+
+async def test_the_tripwire_can_be_switched_off_for_a_host(tmp_path, rogue):
+    """With `tripwire=False` a plugin is not watched, while another host's plugin beside it is."""
+    code = "class Main(Plugin):\n    @export\n    async def f(self) -> int: \n        with open('/etc/passwd') as f: return len(f.read())\n"
+    async with PluginHost(data_dir=tmp_path / "other", tripwire=False) as host:
+        free = await host.load(write_plugin(tmp_path / "rogue2", code, id="rogue"))
+        assert await free.call("f") > 0
+        await rogue.refused("open('/etc/passwd')", "files", "open")
+        assert await free.call("f") > 0

@@ -1,0 +1,80 @@
+"""Attack: magic links of procfs, descriptors by name, and things that are no plain files (cases 12, 13)."""
+
+import os
+import socket
+
+import pytest
+
+from .conftest import ALL, FILES, FOLLOWING, MakeWorld, World
+
+MAGIC = ["/proc/self/root", "/proc/self/cwd", "/proc/self/exe", "/proc/self/fd/0", "/dev/fd/0", "/proc/1/root"]
+
+
+@pytest.mark.parametrize("operation", ALL)
+@pytest.mark.parametrize("path", MAGIC)
+async def test_by_its_name(world: World, operation: str, path: str) -> None:
+    """A path of procfs or of /dev/fd is granted by no rule."""
+    await world.refused(operation, path)
+
+
+@pytest.mark.parametrize("operation", FOLLOWING)
+@pytest.mark.parametrize("path", MAGIC)
+async def test_by_a_link(world: World, operation: str, path: str) -> None:
+    """A link in R to one of them leads out."""
+    world.link("l", path)
+    await world.refused(operation, "l")
+    await world.refused(operation, "l/etc")
+
+
+@pytest.mark.parametrize("operation", FOLLOWING)
+async def test_in_a_granted_procfs(make_world: MakeWorld, operation: str) -> None:
+    """Where procfs itself is granted, its magic links still lead out."""
+    world = make_world(lambda policy: policy.allow_path_prefix("/proc"))
+    for path in ("root/etc", "cwd", "exe", "fd/0"):
+        await world.refused(operation, f"/proc/self/{path}")
+    assert await world.files.exists("/proc/self/stat")
+
+
+@pytest.mark.parametrize("operation", FILES)
+async def test_no_plain_file(world: World, operation: str) -> None:
+    """A FIFO, a socket and a device are refused at once by whatever would open them as a file."""
+    os.mkfifo(world.inside / "fifo")
+    names = ["fifo", "sock"]
+    if os.geteuid() == 0:
+        os.mknod(world.inside / "device", 0o020666, os.makedev(1, 3))
+        names.append("device")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.open(".", os.O_RDONLY)
+        os.chdir(world.inside)
+        listener.bind("sock")
+        os.fchdir(here)
+        os.close(here)
+        world.link("l", "fifo")
+        for name in [*names, "l"]:
+            if operation == "open x":
+                await world.fails(operation, name, FileExistsError)
+            else:
+                await world.refused(operation, name)
+
+
+@pytest.mark.parametrize("operation", FILES)
+async def test_a_directory_is_no_file(world: World, operation: str) -> None:
+    """A directory is not opened as a file."""
+    await world.fails(operation, "b", IsADirectoryError, FileExistsError)
+
+
+async def test_a_fifo_has_a_status(world: World) -> None:
+    """The allowed twin: asking what it is opens nothing, and it can be renamed and removed."""
+    os.mkfifo(world.inside / "fifo")
+    assert (await world.files.stat("fifo")).st_mode & 0o170000 == 0o010000
+    await world.files.rename("fifo", "other")
+    await world.files.remove("other")
+
+
+async def test_a_fifo_blocks_nobody(make_world: MakeWorld) -> None:
+    """Under a deny rule, where opening goes in steps, the FIFO is refused as quickly."""
+    world = make_world(lambda policy: policy.deny_path_prefix("$DATA/secret"))
+    os.mkfifo(world.inside / "fifo")
+    for operation in FILES:
+        if operation != "open x":
+            await world.refused(operation, "fifo")

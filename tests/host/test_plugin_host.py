@@ -1,0 +1,166 @@
+"""The host as a guest in other people's programs: beside others, in their task groups, in their applications."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from nyx_stream import PluginHost
+from nyx_stream.audit import AuditError
+from nyx_stream.errors import PluginStateError
+from nyx_stream.testing import run_plugin
+
+CODE = """
+    import asyncio
+    class Main(Plugin):
+        async def setup(self): self.spawn(asyncio.Event().wait())
+        @export
+        async def ping(self) -> str: return "pong"
+        @export
+        async def hang(self): await asyncio.Event().wait()
+        @export
+        async def shout(self, text: str):
+            self.log.warning("said %s", text)
+    """
+
+
+async def test_hosts_side_by_side_share_nothing(make, tmp_path):
+    """The same plugin in two hosts is two plugins; closing one host leaves the other alone."""
+    folder = make("p", CODE)
+    async with PluginHost(data_dir=tmp_path / "a") as one:
+        async with PluginHost(data_dir=tmp_path / "b") as two:
+            first, second = await one.load(folder), await two.load(folder)
+            assert first is not second
+        with pytest.raises(PluginStateError):
+            await second.call("ping")
+        assert await first.call("ping") == "pong"
+
+
+async def test_closing_the_host_leaves_nothing(make, tmp_path):
+    """At the end of the block every plugin is stopped, calls under way are ended, no task or module is left."""
+    before = asyncio.all_tasks(), set(sys.modules)
+    async with PluginHost(data_dir=tmp_path) as host:
+        for name in ("p", "q"):
+            await host.load(make(name, CODE))
+        call = asyncio.create_task(host["p"].call("hang"))
+        await asyncio.sleep(0)
+    with pytest.raises(PluginStateError):
+        await call
+    assert asyncio.all_tasks() == before[0]
+    assert not [name for name in set(sys.modules) - before[1] if name.startswith("_nyx")]
+    with pytest.raises(PluginStateError, match="the host is not entered, or is closed"):
+        await host.load(make("p", CODE))
+
+
+async def test_a_host_inside_a_cancelled_scope_still_closes_its_plugins(make, tmp_path):
+    """In a task group that is cancelled, asyncio's or anyio's, plugins are stopped before the group ends."""
+    before = asyncio.all_tasks()
+    async with anyio.create_task_group() as group:
+        async with PluginHost(data_dir=tmp_path) as host:
+            handle = await host.load(make("p", CODE))
+            group.cancel_scope.cancel()
+            await handle.call("hang")
+    assert handle.state == "stopped"
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run_until_cancelled(make, tmp_path))
+            await asyncio.sleep(0.05)
+            raise ValueError("the group ends")
+    assert caught.group_contains(ValueError)
+    assert asyncio.all_tasks() == before
+
+
+async def run_until_cancelled(make, tmp_path):
+    async with PluginHost(data_dir=tmp_path) as host:
+        await (await host.load(make("p", CODE))).call("hang")
+
+
+async def test_a_host_is_the_lifespan_of_an_application(make, tmp_path):
+    """A FastAPI application holds a host for its lifetime, and its routes call plugins."""
+    handles = []
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with PluginHost(data_dir=tmp_path) as host:
+            app.state.plugin = await host.load(make("p", CODE))
+            handles.append(app.state.plugin)
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/ping")
+    async def ping():
+        return await app.state.plugin.call("ping")
+
+    async with app.router.lifespan_context(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            answers = await asyncio.gather(*(client.get("/ping") for _ in range(5)))
+            assert {answer.json() for answer in answers} == {"pong"}
+    assert handles[0].state == "stopped"
+
+
+async def test_an_audit_log_that_cannot_be_opened_stops_the_host(tmp_path):
+    """A host that was asked for an audit does not run without one."""
+    with pytest.raises(AuditError, match="cannot be opened: .*Is a directory"):
+        async with PluginHost(audit=tmp_path):
+            pytest.fail("the host was entered")
+
+
+async def test_a_host_is_entered_once(tmp_path):
+    """Entering a host that is in use is a mistake that is said."""
+    async with PluginHost(data_dir=tmp_path) as host:
+        with pytest.raises(RuntimeError, match="in use already"):
+            await host.__aenter__()
+    async with host:
+        assert dict(host.plugins) == {}
+
+
+async def test_a_plugin_cannot_forge_log_lines(host, make, caplog):
+    """What a plugin logs is one line of the host's log, whatever it says, under the plugin's name."""
+    plugin = await host.load(make("p", CODE))
+    await plugin.call("shout", text="a\nERROR root:forged \x1b[2J\u202e")
+    (record,) = [record for record in caplog.records if record.name == "nyx.plugin.p"]
+    assert record.getMessage() == r"said a\u000aERROR root:forged \u001b[2J\u202e"
+    assert record.funcName == "shout"
+
+
+async def test_run_plugin_shows_an_author_what_a_plugin_was_denied(make):
+    """The shipped test aid runs a plugin under the real guard, by default with exactly what its manifest asks for."""
+    folder = make(
+        "p",
+        """
+        class Main(Plugin):
+            @export
+            async def save(self, name: str) -> None: await self.files.write_text(name, "x")
+        """,
+        permissions='write = ["$DATA"]',
+    )
+    async with run_plugin(folder) as plugin:
+        await plugin.call("save", name="a")
+        assert os.listdir(plugin.data) == ["a"]
+        assert plugin.denied == []
+        with pytest.raises(PermissionError):
+            await plugin.call("save", name="/etc/nyx")
+        assert [event.target for event in plugin.denied] == ["/etc/nyx"]
+    assert not os.path.exists(plugin.data)
+
+
+@pytest.mark.parametrize(
+    ("statement", "without"),
+    [
+        ("import nyx_stream", ["asyncio", "pydantic", "httpx", "nyx_stream.host"]),
+        ("from nyx_stream import Plugin, export", ["pydantic", "httpx", "nyx_stream.host", "nyx_stream.guard"]),
+        ("from nyx_stream import PluginHost", ["httpx", "httpcore2", "typer"]),
+    ],
+)
+def test_importing_costs_only_what_is_used(statement, without):
+    """A plugin's module does not import the host, and a host without HTTP does not import an HTTP client."""
+    code = f"import sys\n{statement}\nprint([name for name in {without!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
