@@ -9,6 +9,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment
 
 if TYPE_CHECKING:
+    from nyx_stream.capabilities.connect.guarded import GuardedConnect
     from nyx_stream.capabilities.files import GuardedFiles
     from nyx_stream.capabilities.http import GuardedClient, Network
 
@@ -48,7 +49,17 @@ def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFile
     )
 
 
-_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {"http": _http, "files": _files}
+def _connect(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedConnect":
+    from nyx_stream.capabilities.connect.guarded import GuardedConnect
+
+    return GuardedConnect(assignment.guard, lease, shared.network)
+
+
+_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {
+    "http": _http,
+    "files": _files,
+    "connect": _connect,
+}
 
 
 class Provision:
@@ -77,6 +88,12 @@ class Provision:
         """Ends one capability. Raises `KeyError` for a name that there is not."""
         with as_host():
             self._leases[name].revoke(reason)
+
+    def recheck(self) -> None:
+        """The policy changed: ends what it grants no more, where that was not for one operation only."""
+        if "connect" in self._made:
+            with as_host():
+                self._made["connect"].recheck()
 
     async def close(self, reason: str) -> list[Exception]:
         """Ends all of them and closes what they hold; returns what went wrong meanwhile."""
