@@ -54,7 +54,7 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a handler is made with: the plugin's assignment, and its capabilities as an inline plugin would have them."""
+    """What a handler is made with: the plugin's assignment, and its capabilities as it would have them inline."""
 
     assignment: Assignment
     provision: Provision

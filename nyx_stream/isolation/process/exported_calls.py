@@ -46,15 +46,13 @@ class ExportedCalls:
         self._methods: tuple[Method, ...] = ()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._consumed: dict[int, asyncio.Event] = {}
-
-    @property
-    def offered(self) -> bool:
+        self.offered = False
         """Whether calls are taken."""
-        return bool(self._methods)
 
     def offer(self, methods: Mapping[str, Method]) -> None:
         """Opens for calls: the places in `methods` are the numbers that the host uses."""
         self._methods = tuple(methods.values())
+        self.offered = True
 
     def call(self, frame: Frame) -> None:
         """Starts a call."""

@@ -26,7 +26,7 @@ from nyx_stream.isolation.process.messages import Fault, Order, Ready, Update, d
 from nyx_stream.isolation.process.messages import Sealed as SealedBody
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
-from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, call_error, cause_of
+from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
 from nyx_stream.isolation.process.zygote_client import WorkerProcess, ZygoteClient
 from nyx_stream.isolation.provision import Provision, Shared
@@ -135,6 +135,8 @@ class SealedPlugin:
             self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
 
     def trace(self, error: BaseException) -> str:
+        if isinstance(error.__cause__, RemoteTraceback):  # what happened at the host besides is no news
+            return str(error.__cause__)
         return trace_of(error)
 
     def _order(self) -> Order:
