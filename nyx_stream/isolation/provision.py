@@ -1,6 +1,7 @@
 """Making the capabilities of one plugin, on first use, and ending them. Knows no isolation level."""
 
 import inspect
+import mimetypes
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ class Shared:
 def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedClient":
     from nyx_stream.capabilities.http import GuardedClient
 
+    # Whoever posts a file by its name has the system's table of types read: by the host, now.
+    if not mimetypes.inited:
+        mimetypes.init()
     return GuardedClient(assignment.guard, lease, network=shared.network)
 
 

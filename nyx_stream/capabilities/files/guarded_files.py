@@ -198,6 +198,10 @@ class GuardedFiles:
         loop: AbstractEventLoop | None,
         executor: Executor | None,
     ) -> Any:
+        with self._files.room():
+            return self._files.admit(await self._unwrapped(file, mode, layers), loop, executor)
+
+    async def _unwrapped(self, file: Path, mode: str, layers: Callable[..., File]) -> File:
         writes = not {"w", "x", "a", "+"}.isdisjoint(mode)
         handover = Handover()
 
@@ -211,16 +215,15 @@ class GuardedFiles:
             return handover.give(layers(site.given, opener=opener))
 
         access: Access = "write" if writes else "read"
-        with self._files.room():
-            try:
-                opened = await self._gate.perform(access, access, [file], work)
-            except asyncio.CancelledError:
-                handover.abandon()
-                raise
-            if self._gate.ended:
-                handover.abandon()
-                raise self._gate.error(access)
-            return self._files.admit(opened, loop, executor)
+        try:
+            opened = await self._gate.perform(access, access, [file], work)
+        except asyncio.CancelledError:
+            handover.abandon()
+            raise
+        if self._gate.ended:
+            handover.abandon()
+            raise self._gate.error(access)
+        return opened
 
     async def _list(self, path: Path) -> list[str]:
         text = path_text(path)
@@ -230,6 +233,19 @@ class GuardedFiles:
     def _end(self) -> None:
         self._gate.close()
         self._files.end(self._gate.error)
+
+
+async def open_descriptor(files: GuardedFiles, path: str, mode: str) -> int:
+    """Opens a regular file for another process; `mode` is a binary one. The descriptor is the caller's to close.
+
+    It is not counted here, and it outlives the lease: a descriptor that was passed on cannot be taken back. Raises as
+    every operation of `files`.
+    """
+    opened = await files._unwrapped(path, mode, partial(io.open, mode=mode, buffering=0))
+    try:
+        return os.dup(opened.fileno())
+    finally:
+        opened.close()
 
 
 def _status(sites: Sites) -> os.stat_result:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import JsonValue
 
+from nyx_stream.capabilities.files.guarded_files import open_descriptor
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.process.broker import Means, Reply
 from nyx_stream.isolation.process.frames import ProtocolFault
@@ -98,11 +99,7 @@ class HostFiles:
         await self._downloads.close()
 
     async def _open(self, ask: Open) -> Reply:
-        opened = await self._files.open(ask.path, ask.mode, buffering=0)
-        try:
-            return Reply(None, (os.dup(opened.fileno()),))
-        finally:
-            await opened.close()
+        return Reply(None, (await open_descriptor(self._files, ask.path, ask.mode),))
 
     async def _write(self, ask: Write) -> Reply:
         if ask.body is None:

@@ -22,6 +22,8 @@ DESCRIPTORS = (0, 1, 2, CHANNEL)
 
 _OWN_FILES = 8
 """Descriptors of the worker itself, which do not count against the grant: those, and those of its event loop."""
+_PASSING = 32
+"""Descriptors of whole reads, writes and listings on their way, which the worker's side keeps below this number."""
 
 REQUIRED = frozenset({"descriptors", "environment", "capabilities", "limits", "no_new_privs", "landlock", "seccomp"})
 """Layers without which a worker is not sealed (Linux)."""
@@ -38,7 +40,9 @@ def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False)
     return Confinement(
         limits=ResourceLimits(
             memory=None,
-            open_files=Limit.of(limits.open_files + _OWN_FILES),
+            # Each connection has a descriptor for its bytes and one to let go by, each response one for its body. A
+            # worker that has no room for a descriptor it is sent is ended, so there is room for all that is granted.
+            open_files=Limit.of(limits.open_files + 3 * limits.connections + _PASSING + _OWN_FILES),
             processes=Limit.of(limits.processes),
         ),
         readable=tuple(dict.fromkeys((source.folder, source.root, framework))),

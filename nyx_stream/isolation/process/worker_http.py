@@ -80,7 +80,7 @@ class RemoteGate:
         await self.ready()
         room = await self._enter(dialect, request)
         try:
-            answered = await self._fetch(request)
+            answered = await self._fetch(dialect, request)
         except BaseException as error:
             room.release()
             raise_as(dialect, request, error)
@@ -113,7 +113,7 @@ class RemoteGate:
             await self._room.acquire()
         return self._room
 
-    async def _fetch(self, request: Any) -> Answered:
+    async def _fetch(self, dialect: Dialect, request: Any) -> Answered:
         stream = request.stream
         arguments: dict[str, Any] = {
             "method": str(request.method),
@@ -122,7 +122,7 @@ class RemoteGate:
             "timeout": request.extensions.get("timeout"),
             "whole": _wholly.get(),
         }
-        if hasattr(stream, "_stream"):  # a ByteStream of either library: the body is here already
+        if isinstance(stream, dialect.library.ByteStream):
             content = b"".join(stream)
             if len(content) <= INLINE:
                 return await self._line.ask("fetch", content=pack(content), **arguments)
