@@ -4,23 +4,11 @@ import gc
 
 import pytest
 
-from nyx_core.sandbox import LayerState, probe
 from nyx_stream import PluginHost
+from tests.conformance.machine import missing
 from tests.host.plugin_folder import write_plugin
 
 LEVELS = ("inline", "process")
-
-
-def missing() -> str:
-    """What this machine lacks to seal a process, or nothing."""
-    report = probe()
-    for name in ("landlock", "seccomp"):
-        layer = report.layer(name)
-        if layer is None:
-            return f"no {name} on {report.platform}"
-        if layer.state is not LayerState.ACTIVE:
-            return f"{name}: {layer.reason}"
-    return ""
 
 
 @pytest.fixture(params=LEVELS)

@@ -140,8 +140,7 @@ class Worker:
         try:
             self._plugin, methods = instantiate(name, self._order.entry, modules, self)
         except PluginLoadError as error:
-            trace = trace_of(error.__cause__ or error)
-            self._fail(Fault(reason="load", message=text(error.message), trace=trace))
+            self._fail(Fault(reason="load", message=text(error.message), trace=trace_of(error)))
             self._finish()
             return
         try:
