@@ -1,193 +1,186 @@
-"""What the guarded HTTP client costs, beside plain httpx and httpx2 against the same loopback server.
+"""The guarded HTTP client, beside plain httpx and its peers, against one loopback server.
 
-`run(quick)` returns one row per claim, each with its baseline from the same interleaved rounds. Run alone:
-`python -m benchmarks.bench_http [--quick]`.
+Wall time, for a request waits for the server: the ratio includes what the server takes, alike for all. Every client
+keeps its connections alive; the guarded one judges every request and every connection.
 """
 
-import argparse
 import asyncio
-import multiprocessing
-import statistics
+import ipaddress
+import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from multiprocessing.connection import Connection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
 
+from benchmarks.http_server import serving
+from benchmarks.measure import Growth, Measure, Result, Row, Series, Target
+from benchmarks.peers import peer, version
+from benchmarks.timing import Budget, Loop, awaited, cpu_time, interleave, once_each
 from nyx_stream.capabilities.http import GuardedClient
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import NetworkDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 
-try:
-    import httpx2
-except ImportError:
-    httpx2 = None  # type: ignore[assignment]
-
-Row = dict[str, Any]
-"""`claim`, `reach` (the ratio or microseconds to stay under), `unit`, and medians by `subject`."""
-
-_BODY = b"x" * 200
-_PIECE = bytes(256 * 1024)
-_MIB = 2**20
+_MIB = 1 << 20
 
 
-class _Server(asyncio.Protocol):
-    """Answers `/N` with N bytes, and anything else with a small body; as fast as asyncio can."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-        self._buffer = b""
-        self._left = 0
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while b"\r\n\r\n" in self._buffer:
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            size = head.split(b" ", 2)[1][1:]
-            self._left = int(size) if size.isdigit() else 0
-            length = self._left or len(_BODY)
-            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % length)
-            self._transport.write(b"" if self._left else _BODY)
-            self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-        while self._left and not self._full:
-            piece = _PIECE[: self._left]
-            self._left -= len(piece)
-            self._transport.write(piece)
+def run(budget: Budget) -> Iterator[Result]:
+    with serving() as port, asyncio.Runner() as runner:
+        clients: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        closing = _clients(port, clients, missing)
+        runner.run(anext(closing))
+        try:
+            yield from _requests(budget, runner, clients, missing, port)
+            yield from _bodies(budget, runner, clients, f"http://127.0.0.1:{port}")
+            yield from _denied(budget, runner, clients["guarded"])
+        finally:
+            runner.run(_finish(closing))
 
 
-def _serve(ready: Connection) -> None:
-    async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", 0)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
-
-
-@asynccontextmanager
-async def _clients(port: int) -> AsyncIterator[dict[str, Any]]:
+async def _clients(port: int, clients: dict[str, Any], missing: dict[str, str]) -> AsyncGenerator[None, None]:
+    """Fills `clients` by name, and `missing` with why a peer is not among them; closes them when it goes on."""
     rules = (f"GET http://127.0.0.1:{port}/**", "https://api.example.com/v1/**")
-    policy = SandboxPolicy.locked_down().allow_request(*rules).with_limits(response_bytes="4GiB")
-    guard = SandboxGuard(policy, plugin="bench")
-    clients: dict[str, Any] = {"httpx": httpx.AsyncClient(trust_env=False)}
-    if httpx2 is not None:
+    policy = SandboxPolicy.locked_down().allow_request(*rules).with_limits(response_bytes="4GiB", queue=1024)
+    clients["guarded"] = GuardedClient(SandboxGuard(policy, plugin="bench"), Lease("bench", "http"))
+    clients["httpx"] = httpx.AsyncClient(trust_env=False)
+    httpx2 = peer("httpx2")
+    if isinstance(httpx2, str):
+        missing["httpx2"] = httpx2
+    else:
         clients["httpx2"] = httpx2.AsyncClient(trust_env=False)
-    clients["guarded"] = GuardedClient(guard, Lease("bench", "http"))
-    try:
-        yield clients
-    finally:
-        for client in clients.values():
-            await client.aclose()
-
-
-async def _interleaved(
-    clients: dict[str, Any], rounds: int, measure: Callable[[Any], Awaitable[float]]
-) -> dict[str, float]:
-    """Medians by client; the rounds take turns, so that a busy moment of the machine falls on all of them."""
-    times: dict[str, list[float]] = {name: [] for name in clients}
+    yield
     for client in clients.values():
-        await measure(client)
-    for _ in range(rounds):
-        for name, client in clients.items():
-            times[name].append(await measure(client))
-    return {name: statistics.median(values) for name, values in times.items()}
+        await client.aclose()
 
 
-def _gets(url: str, count: int, concurrency: int) -> Callable[[Any], Awaitable[float]]:
-    async def worker(client: Any) -> None:
-        for _ in range(count // concurrency):
-            response = await client.get(url)
-            if response.status_code != 200:
-                raise RuntimeError(f"status {response.status_code}")
-
-    async def measure(client: Any) -> float:
-        started = time.perf_counter()
-        await asyncio.gather(*[worker(client) for _ in range(concurrency)])
-        return (time.perf_counter() - started) / count * 1e6
-
-    return measure
+async def _finish(closing: AsyncGenerator[None, None]) -> None:
+    with suppress(StopAsyncIteration):
+        await anext(closing)
 
 
-def _download(url: str, size: int) -> Callable[[Any], Awaitable[float]]:
-    async def measure(client: Any) -> float:
-        started, got = time.perf_counter(), 0
-        async with client.stream("GET", f"{url}/{size}") as response:
+def _get(runner: asyncio.Runner, client: Any, url: str, tasks: int) -> Loop:
+    async def get() -> None:
+        response = await client.get(url)
+        if response.status_code != 200:
+            raise RuntimeError(f"status {response.status_code}")
+
+    return awaited(runner, get, tasks=tasks, clock=time.perf_counter)
+
+
+def _requests(
+    budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], missing: Mapping[str, str], port: int
+) -> Iterator[Result]:
+    numbers = [1, 8, 32, *([] if budget.quick else [256])]
+    times: dict[int, dict[str, Measure]] = {}
+    for tasks in numbers:
+        loops = {name: _get(runner, client, f"http://127.0.0.1:{port}/v1/x", tasks) for name, client in clients.items()}
+        long_enough = Budget(budget.quick, budget.rounds, max(budget.sample, 0.01 + tasks * 1e-3))
+        times[tasks] = interleave(long_enough, loops, rounds=7 if budget.quick else 31)
+    for tasks, bound in ((1, 0.75), (32, 0.4)):
+        at = times[tasks]
+        claim = f"guarded GET, keep-alive, concurrency {tasks}"
+        yield Row(f"{claim}, against httpx", at["guarded"], at["httpx"], Target("ratio", bound))
+        yield Row(
+            f"{claim}, against httpx2",
+            at["guarded"] if "httpx2" in at else None,
+            at.get("httpx2"),
+            Target("ratio", 1.15),
+            missing.get("httpx2", ""),
+        )
+    yield Growth(
+        "a GET by concurrency, time per request",
+        "requests at a time",
+        tuple(Series(name, tuple((tasks, times[tasks][name]) for tasks in numbers)) for name in clients),
+    )
+    for module, package in (("httpx_secure", "httpx-secure"), ("ssrfguard.httpx", "ssrfguard")):
+        yield from _peer(budget, runner, clients["guarded"], module, package, port)
+
+
+def _peer(budget: Budget, runner: asyncio.Runner, guarded: Any, module: str, package: str, port: int) -> Iterator[Row]:
+    claim = f"guarded GET, keep-alive, concurrency 1, against {package}"
+    found = peer(module)
+    if isinstance(found, str):
+        yield Row(claim, reason=found)
+        return
+    client, url = _PEERS[package](found, port), f"http://127.0.0.1:{port}/v1/x"
+    try:
+        loops = {"guarded": _get(runner, guarded, url, 1), version(package): _get(runner, client, url, 1)}
+        times = interleave(budget, loops, rounds=7 if budget.quick else 31)
+        yield Row(claim, times["guarded"], times[version(package)])
+    except Exception as error:  # whatever a peer has against a loopback server
+        yield Row(claim, reason=f"{version(package)}: {type(error).__name__}: {error}")
+    finally:
+        runner.run(client.aclose())
+
+
+def _httpx_secure(module: Any, port: int) -> Any:
+    client = httpx.AsyncClient(trust_env=False)
+    # Loopback is not globally reachable, so its own validator must take over.
+    module.httpx_ssrf_protection(
+        client, custom_validator=lambda *target: target[2] == port, check_globally_reachable=False
+    )
+    return client
+
+
+def _ssrfguard(module: Any, port: int) -> Any:
+    loopback = (ipaddress.ip_network("127.0.0.1"),)
+    policy = module.Policy(allowed_networks=loopback, allowed_ports=frozenset({port}))
+    return module.AsyncClient(policy=policy, trust_env=False)
+
+
+_PEERS: Mapping[str, Callable[[Any, int], Any]] = {"httpx-secure": _httpx_secure, "ssrfguard": _ssrfguard}
+
+
+def _bodies(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], origin: str) -> Iterator[Result]:
+    whole = (128 if budget.quick else 1024) * _MIB
+    sizes = [0, 1 << 10, 1 << 15, _MIB, 32 * _MIB, *([] if budget.quick else [256 * _MIB, 1024 * _MIB])]
+    curves: dict[str, list[tuple[float, Measure]]] = {name: [] for name in clients}
+    for size in sizes:
+        loops = {name: _download(runner, client, f"{origin}/{size}", size) for name, client in clients.items()}
+        for name, measure in once_each(budget, loops, rounds=5).items():
+            curves[name].append((size, measure))
+    loops = {name: _download(runner, clients[name], f"{origin}/{whole}", whole) for name in ("guarded", "httpx")}
+    times = once_each(budget, loops, rounds=3 if budget.quick else 7)
+    yield Row(
+        f"guarded download of {whole // _MIB:,} MiB inline, against httpx",
+        times["guarded"],
+        times["httpx"],
+        Target("ratio", 1),
+    )
+    series = tuple(Series(name, tuple(points)) for name, points in curves.items())
+    yield Growth("a download by its size (an empty body at 1)", "bytes", series)
+
+
+def _download(runner: asyncio.Runner, client: Any, url: str, size: int) -> Loop:
+    async def download() -> None:
+        got = 0
+        async with client.stream("GET", url) as response:
             async for piece in response.aiter_bytes():
                 got += len(piece)
         if got != size:
             raise RuntimeError(f"{got} bytes of {size}")
-        return (time.perf_counter() - started) * 1e3
 
-    return measure
+    return awaited(runner, download, clock=time.perf_counter)
 
 
-def _denied(url: str) -> Callable[[Any], Awaitable[float]]:
-    async def measure(client: Any) -> float:
-        count = 2_000
-        started = time.perf_counter()
-        for number in range(count):
+def _denied(budget: Budget, runner: asyncio.Runner, client: Any) -> Iterator[Row]:
+    numbers = itertools.count()
+    places = {"host": "https://evil.example.net", "path": "https://api.example.com/v2"}
+
+    def refused(url: str) -> Callable[[], Awaitable[None]]:
+        async def get() -> None:
             try:
-                await client.get(f"{url}/{number}")
+                await client.get(f"{url}/{next(numbers)}")
             except NetworkDenied:
-                continue
-            raise RuntimeError("a denied request was not refused")
-        return (time.perf_counter() - started) / count * 1e6
+                return
+            raise RuntimeError(f"{url} was not refused")
 
-    return measure
+        return get
 
-
-async def _rows(port: int, quick: bool) -> list[Row]:
-    url, rounds, rows = f"http://127.0.0.1:{port}", 5 if quick else 15, []
-    async with _clients(port) as clients:
-        for concurrency, reach in ((1, 0.75), (32, 0.4)) if quick else ((1, 0.75), (8, 0.5), (32, 0.4), (256, 0.4)):
-            count = max(512, concurrency * 8)
-            medians = await _interleaved(clients, rounds, _gets(f"{url}/v1/x", count, concurrency))
-            claim = f"guarded GET, keep-alive, concurrency {concurrency}"
-            rows.append({"claim": claim, "reach": reach, "unit": "us", "baseline": "httpx", **medians})
-        size = (64 if quick else 1024) * _MIB
-        medians = await _interleaved(clients, 3 if quick else 5, _download(url, size))
-        claim = f"guarded download of {size // _MIB} MiB"
-        rows.append({"claim": claim, "reach": 1.0, "unit": "ms", "baseline": "httpx", **medians})
-        guarded = {"guarded": clients["guarded"]}
-        for place, where in (("host", "https://evil.example.net"), ("path", "https://api.example.com/v2")):
-            medians = await _interleaved(guarded, rounds, _denied(where))
-            claim = f"denied {place}, call to exception, each URL new"
-            rows.append({"claim": claim, "reach": 40, "unit": "us", "baseline": None, **medians})
-    return rows
-
-
-def run(quick: bool = False) -> list[Row]:
-    """Every claim of this file, measured now on this machine."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=_serve, args=(theirs,), daemon=True)
-    server.start()
-    try:
-        return asyncio.run(_rows(ours.recv(), quick))
-    finally:
-        server.terminate()
-        server.join()
-
-
-def main() -> None:
-    """Prints the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    for row in run(parser.parse_args().quick):
-        subjects = {name: round(value, 1) for name, value in row.items() if name in ("httpx", "httpx2", "guarded")}
-        figure = row["guarded"] / row[row["baseline"]] if row["baseline"] else row["guarded"]
-        print(f"{row['claim']:45} {subjects} {row['unit']}  {figure:.2f} (reach {row['reach']})")
-
-
-if __name__ == "__main__":
-    main()
+    loops = {name: awaited(runner, refused(url), clock=cpu_time) for name, url in places.items()}
+    for name, measure in interleave(budget, loops).items():
+        yield Row(f"denied request ({name}), from call to exception", measure, None, Target("s", 40e-6))

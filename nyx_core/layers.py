@@ -41,8 +41,8 @@ class Layer(Protocol):
 class Posture(NamedTuple):
     """What an earlier confinement of this process closed for good, as the OS itself tells.
 
-    `closed` holds names of `Confinement.closed`; `digest` is a prefix of `Confinement.digest()`, empty where
-    nothing is in force.
+    `closed` holds names of `Confinement.closed`, inherited ones too; `digest` is a prefix of `Confinement.digest()`,
+    empty where this very process was not confined.
     """
 
     closed: frozenset[str] = frozenset()

@@ -6,6 +6,8 @@ import sys
 import pytest
 from hypothesis import settings
 
+from nyx_core.sandbox import probe
+
 # The same examples in every run; wall time is no matter of tests.
 settings.register_profile("nyx", derandomize=True, deadline=None, database=None, max_examples=200)
 settings.load_profile("nyx")
@@ -18,8 +20,11 @@ def anyio_backend() -> str:
 
 
 def pytest_report_header() -> list[str]:
-    """Says what the run stands on."""
-    return [f"nyx: {platform.platform()}, Python {sys.version.split()[0]}"]
+    """Says what the run stands on: the system, and which layers its kernel offers."""
+    survey = probe()
+    layers = ", ".join(f"{layer.name} {layer.state.value}" for layer in survey.layers)
+    facts = ", ".join(f"{name} {value}" for name, value in survey.facts)
+    return [f"nyx: {platform.platform()}, Python {sys.version.split()[0]}, {facts}", f"nyx: {layers}"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,8 +5,7 @@ import os
 
 
 class EscapesRoot(OSError):
-    """The path leads out of the root, or through a magic link of procfs. Nothing was changed. `errno` is
-    EXDEV.
+    """The path leads out of the root, or through a magic link of procfs. Nothing was changed. `errno` is EXDEV.
 
     A class of its own because EXDEV has another meaning too: rename(2) across mount points.
     """

@@ -15,8 +15,7 @@ from nyx_core.beneath.walk import Opener
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_BENEATH = 0x08
 
-# Linux gives new calls one number on every architecture since 5.1 (alpha, which adds 110, has no Python
-# builds).
+# Linux gives new calls one number on every architecture since 5.1 (alpha, which adds 110, has no Python builds).
 _SYS_OPENAT2 = 437
 
 RETRIES = 64
@@ -58,15 +57,17 @@ def openat2_opener(root: int, otherwise: Opener | None = None) -> Opener:
         if how is None:
             how = hows[key] = _open_how(flags, mode)
         opened: int = call(number, directory, path, how.pointer, size)
-        tries = RETRIES
-        while opened < 0:
+        if opened >= 0:
+            return opened
+        for _ in range(RETRIES):
             error = ctypes.get_errno()
             # EINTR: as os.open does (PEP 475). Python runs its signal handlers between two calls.
-            if error not in (errno.EAGAIN, errno.EINTR) or not tries:
-                return _failed(error, path, flags, mode, otherwise)
-            tries -= 1
+            if error not in (errno.EAGAIN, errno.EINTR):
+                break
             opened = call(number, directory, path, how.pointer, size)
-        return opened
+            if opened >= 0:
+                return opened
+        return _failed(ctypes.get_errno(), path, flags, mode, otherwise)
 
     return open_below
 
@@ -87,15 +88,16 @@ def _open_how(flags: int, mode: int) -> _OpenHow:
 
 
 def probe() -> str | None:
-    """Why this process cannot use openat2, or `None` if it can. Opens the root directory once and closes
-    it."""
+    """Why this process cannot use openat2, or `None` if it can. Opens the root directory once and closes it."""
     if sys.platform != "linux":
         return "openat2 is a Linux system call"
     base = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(openat2_opener(base)(b".", os.O_PATH | os.O_CLOEXEC, 0))
     except OSError as error:
-        return f"openat2 answers {errno.errorcode.get(error.errno or 0, error.errno)}"
+        # Any other answer, such as EACCES where the root directory is closed to this user, is the call's own.
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return f"openat2 answers {errno.errorcode[error.errno]}"
     finally:
         os.close(base)
     return None

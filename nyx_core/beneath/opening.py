@@ -67,7 +67,7 @@ def list_directory(root: Root, path: str, judge: Judge | None = None) -> list[st
 def status(root: Root, path: str, judge: Judge | None = None) -> os.stat_result:
     """stat(2) of `path`, links followed. The thing itself is never opened: no FIFO or device is touched."""
     if not O_PATH:
-        return _status_in_directory(root, path, judge)
+        return status_by_walking(root, path, judge)
     descriptor = _reach_judged(root, path, O_PATH | os.O_CLOEXEC, judge)
     try:
         return os.fstat(descriptor)
@@ -89,15 +89,19 @@ def _reach_judged(root: Root, path: str, flags: int, judge: Judge | None) -> int
     return descriptor
 
 
-def _status_in_directory(root: Root, path: str, judge: Judge | None) -> os.stat_result:
-    """For macOS, where opening asks for permission to read: resolve to the directory, then fstatat(2)."""
-    with Walk(root.descriptor, os.fsencode(root.only or path)) as walk:
-        spot = walk.parent()
-        while walk.follow(spot):
+def status_by_walking(root: Root, path: str, judge: Judge | None = None) -> os.stat_result:
+    """`status` for macOS, where opening asks for permission to read: walks to the directory, then fstatat(2)."""
+    with Walk(root.descriptor, os.fsencode(root.inner(path))) as walk:
+        try:
             spot = walk.parent()
-        name = os.fsdecode(spot.name)
+            while walk.follow(spot):
+                spot = walk.parent()
+            name = os.fsdecode(spot.name)
+            found = os.stat(name, dir_fd=spot.directory, follow_symlinks=False)
+        except OSError:
+            judge_way(root, path, judge)
+            raise
         root.judge(spot.directory, judge, None if name == "." else name)
-        found = os.stat(name, dir_fd=spot.directory, follow_symlinks=False)
         if spot.must_be_directory and not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         return found
@@ -131,7 +135,7 @@ def _open_judged(root: Root, path: str, flags: int, mode: int, judge: Judge) -> 
 
 def _open_existing(root: Root, path: str, flags: int, judge: Judge) -> int:
     if flags & os.O_CREAT:
-        root.refuse_unnamed(path if root.only is None else root.only)
+        root.refuse_unnamed(root.inner(path))
     descriptor = open_file(root, path, flags & ~(os.O_CREAT | os.O_TRUNC | os.O_EXCL))
     try:
         root.judge(descriptor, judge)

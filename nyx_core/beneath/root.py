@@ -24,8 +24,7 @@ _ANOTHER_TRY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 class Root:
     """A directory held open by `descriptor`. Where a single file was granted, `only` is its name in there.
 
-    The owner calls `close`, and sees to it that no use begins after that: the number may be another file's
-    then.
+    The owner calls `close`, and sees to it that no use begins after that: the number may be another file's then.
     """
 
     descriptor: int
@@ -37,8 +36,7 @@ class Root:
         os.close(self.descriptor)
 
     def reach(self, path: str, flags: int, mode: int = 0o666) -> int:
-        """Opens whatever `path` names below the root, with exactly these flags. The operations build on
-        it."""
+        """Opens whatever `path` names below the root, with exactly these flags. The operations build on it."""
         if "/" not in path and not flags & O_PATH and self.only is None and path not in _NO_NAMES:
             # A single name needs no resolver: it can only be an entry of the root, and if that is a link,
             # O_NOFOLLOW leaves it to the opener. (With O_PATH it would open the link itself.)
@@ -48,15 +46,18 @@ class Root:
                 if error.errno not in _ANOTHER_TRY:
                     raise
         elif self.only is not None:
-            return self._reach_only(path, flags, mode)
+            return os.open(self.inner(path), flags | os.O_NOFOLLOW, mode, dir_fd=self.descriptor)
         elif flags & os.O_CREAT:
             self.refuse_unnamed(path)
         return self.opener(os.fsencode(path), flags, mode)
 
-    def _reach_only(self, path: str, flags: int, mode: int) -> int:
+    def inner(self, path: str) -> str:
+        """The path below `descriptor`: of a root that is a file, the file's name, and nothing else is below it."""
+        if self.only is None:
+            return path
         if path not in ("", "."):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        return os.open(self.only or "", flags | os.O_NOFOLLOW, mode, dir_fd=self.descriptor)
+        return self.only
 
     def refuse_unnamed(self, path: str) -> None:
         """Raises if `path` ends in `.`, `..` or `/`, which is no name that could be made, moved or removed.
@@ -94,7 +95,7 @@ class Root:
         below = place[len(inside) :]
         if name is not None:
             below = f"{below}/{name}" if below else name
-        judge(below, f"{inside}{below}" if below else base)
+        judge("" if self.only is not None else below, f"{inside}{below}" if below else base)
 
 
 def native_opener(root: int) -> Opener:
@@ -104,8 +105,7 @@ def native_opener(root: int) -> Opener:
 
 
 def open_root(path: str, opener: Callable[[int], Opener] = native_opener) -> Root:
-    """Opens the directory or regular file `path` as a root; links in `path` are followed, now and never
-    again.
+    """Opens the directory or regular file `path` as a root; links in `path` are followed, now and never again.
 
     Raises:
         OSError: what open(2) gives; ENOENT if nothing is there.

@@ -5,6 +5,7 @@ Capabilities belong to a thread: the ones of threads that exist already stay, an
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +14,6 @@ from nyx_core.linux.libc import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAPBSET_DROP,
-    PR_CAPBSET_READ,
     prctl,
     syscall,
 )
@@ -89,16 +89,16 @@ def _drop_bounding(kept: int) -> str:
     effective, _, _ = capability_sets()
     if not effective >> CAP_SETPCAP & 1:
         return "unchanged: no CAP_SETPCAP"
-    dropped = 0
     for capability in range(64):
+        if kept >> capability & 1:
+            continue
         try:
-            present = prctl(PR_CAPBSET_READ, capability)
-        except OSError:
-            break  # EINVAL: above the last capability of this kernel
-        if present and not kept >> capability & 1:
             prctl(PR_CAPBSET_DROP, capability)
-            dropped += 1
-    return f"{dropped} dropped"
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                break  # above the last capability of this kernel
+            raise
+    return "only CAP_SYS_RESOURCE dropped" if kept else "empty"
 
 
 def _threads_with_more(permitted: int) -> int:

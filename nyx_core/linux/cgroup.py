@@ -5,6 +5,7 @@ The limits count the whole cgroup's resident memory and tasks, and so hold for c
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,12 +47,16 @@ class Cgroup(NamedTuple):
     name: str = "cgroup"
 
     def probe(self) -> LayerReport:
-        """Whether the own cgroup may be divided and passes on the controllers."""
+        """Whether the own cgroup may be divided and has the controllers."""
         parent, report = self._parent()
         return report or LayerReport(self.name, LayerState.ACTIVE, f"{parent} is delegated")
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
-        """Make a child cgroup, limit it, and move this process into it."""
+        """Make a child cgroup, move this process into it, and limit it.
+
+        A cgroup with processes of its own passes no controller on (cgroups(7), "no internal processes"), so the move
+        comes first. If anything fails afterwards, the process goes back and the child is removed.
+        """
         if not wanted.cgroup:
             return LayerReport(self.name, LayerState.DISABLED, "not asked for")
         parent, report = self._parent()
@@ -59,25 +64,42 @@ class Cgroup(NamedTuple):
             return report
         child = f"{parent}/nyx-{os.getpid()}"
         os.mkdir(child)
-        for name, value in (*settings(wanted.limits).items(), ("cgroup.procs", str(os.getpid()))):
-            with open(f"{child}/{name}", "w", encoding="ascii") as file:
-                file.write(value)
+        try:
+            _write(f"{child}/cgroup.procs", str(os.getpid()))
+            _write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in NEEDED))
+            for name, value in settings(wanted.limits).items():
+                _write(f"{child}/{name}", value)
+        except OSError as error:
+            _write(f"{parent}/cgroup.procs", str(os.getpid()))
+            os.rmdir(child)
+            if error.errno == errno.EBUSY:
+                return self._unavailable(f"{parent} has other processes")
+            raise
         return LayerReport(self.name, LayerState.ACTIVE, f"in {child}", facts=tuple(settings(wanted.limits).items()))
 
     def _parent(self) -> tuple[str, LayerReport | None]:
         try:
             parent = own_cgroup(_read(f"{self.proc}/mounts"), _read(f"{self.proc}/cgroup"))
-            passed_on = [] if parent is None else _read(f"{parent}/cgroup.subtree_control").split()
+            controllers = [] if parent is None else _read(f"{parent}/cgroup.controllers").split()
         except OSError as error:
             return "", self._unavailable(f"cannot be read: {error.strerror}")
         if parent is None:
             return "", self._unavailable("no cgroup v2 is mounted")
-        missing = [name for name in NEEDED if name not in passed_on]
+        missing = [name for name in NEEDED if name not in controllers]
         if missing:
-            return "", self._unavailable(f"{parent} does not pass on: {', '.join(missing)}")
+            return "", self._unavailable(f"{parent} lacks the controllers: {', '.join(missing)}")
         if not os.access(parent, os.W_OK):
             return "", self._unavailable(f"{parent} is not delegated to uid {os.geteuid()}")
         return parent, None
 
     def _unavailable(self, reason: str) -> LayerReport:
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDY)
+
+
+def _write(path: str, text: str) -> None:
+    # Never created: a file that is missing is a controller that is missing.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)

@@ -71,7 +71,7 @@ class Landlock(NamedTuple):
         except OSError as error:
             return self._stand_in(wanted, self._absent(error))
         used = min(found, self.newest)
-        every_thread = thread_count() > 1
+        every_thread = _may_have_threads()
         if every_thread and used < TSYNC_SINCE:
             return self._stand_in(wanted, self._threads(used))
         ruleset = ruleset_for(wanted, used, paths)
@@ -101,7 +101,7 @@ class Landlock(NamedTuple):
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDIES.get(number, ""))
 
     def _threads(self, used: int) -> LayerReport:
-        reason = f"threads exist already, and ABI {used} covers the calling one only"
+        reason = f"threads exist already, or cannot be counted, and ABI {used} covers the calling one only"
         remedy = "confine before any thread starts, or Linux 7.0 (ABI 8)"
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, remedy)
 
@@ -112,6 +112,13 @@ class Landlock(NamedTuple):
             return LayerReport(self.name, report.state, reason, report.remedy)
         reason = f"{report.reason}; seccomp refuses every open for writing instead"
         return LayerReport(self.name, LayerState.DEGRADED, reason, report.remedy, "seccomp")
+
+
+def _may_have_threads() -> bool:
+    try:
+        return thread_count() > 1
+    except OSError:
+        return True  # without /proc nobody knows, and a thread left out would be a hole
 
 
 def _enter(ruleset: Ruleset, used: int, flags: int) -> None:

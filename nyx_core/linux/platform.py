@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 from nyx_core.layers import Platform
 from nyx_core.linux import landlock, seccomp
 from nyx_core.linux.capabilities import Capabilities
 from nyx_core.linux.cgroup import Cgroup
-from nyx_core.linux.descriptors import Descriptors
 from nyx_core.linux.environment import WipedEnvironment
 from nyx_core.linux.namespaces import Namespaces
 from nyx_core.linux.no_new_privs import NoNewPrivs
 from nyx_core.linux.privileges import Privileges
 from nyx_core.linux.usage import usage
 from nyx_core.linux.witness import witness
+from nyx_core.posix.descriptors import Descriptors
 from nyx_core.posix.process import Process
 from nyx_core.posix.rlimits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def platform() -> Platform:
     """The layers: what needs privileges first, then what reads /proc, then the locks, for those refuse the rest."""
     layers = (
         Process(),
-        Descriptors(),
+        Descriptors(listed_in_proc),
         WipedEnvironment(),
         Cgroup(),
         Namespaces(),
@@ -33,6 +39,11 @@ def platform() -> Platform:
         seccomp.Seccomp(),
     )
     return Platform("linux", layers, witness, facts, seccomp.posture)
+
+
+def listed_in_proc() -> Iterable[int]:
+    """Numbers in /proc/self/fd: exactly what is open, and the listing itself; raises `OSError` without /proc."""
+    return [int(name) for name in os.listdir("/proc/self/fd")]
 
 
 def facts() -> tuple[tuple[str, str], ...]:

@@ -5,8 +5,7 @@ Names paths only; opens nothing. Missing ones are skipped by whoever uses them.
 
 from __future__ import annotations
 
-import os
-import sys
+from nyx_core.posix.python_paths import python_paths
 
 LIBRARIES = (
     "/lib",
@@ -35,17 +34,5 @@ NAMES = (  # getaddrinfo through nss
 
 def runtime_paths(*, network: bool) -> tuple[str, ...]:
     """Absolute paths to read. With `network`, those of name resolution too."""
-    paths = (*_python_paths(), *LIBRARIES, *TRUST, *TIME, *DEVICES, *(NAMES if network else ()))
+    paths = (*python_paths(), *LIBRARIES, *TRUST, *TIME, *DEVICES, *(NAMES if network else ()))
     return tuple(dict.fromkeys(paths))
-
-
-def _python_paths() -> list[str]:
-    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    paths = [os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    for entry in sys.path:
-        if not os.path.isabs(entry):
-            continue  # the working directory is no part of the installation
-        installed = any(entry.startswith(prefix.rstrip("/") + "/lib") for prefix in prefixes)
-        if installed or os.path.basename(entry) in ("site-packages", "dist-packages"):
-            paths.append(entry)
-    return paths

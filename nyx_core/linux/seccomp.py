@@ -30,7 +30,7 @@ REMEDY = "a kernel with CONFIG_SECCOMP_FILTER (Linux 4.14), and no outer filter 
 
 def posture() -> Posture:
     """What filters of Nyx in force on this thread close."""
-    return posture_from(_ask)
+    return posture_from(_ask, os.getpid())
 
 
 def _ask(chunk: int) -> int:

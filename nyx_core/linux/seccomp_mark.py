@@ -1,8 +1,10 @@
 """The mark that a filter leaves: what it closes, told by the kernel and so neither forged nor forgotten. Pure.
 
 prctl(2) with an option that the kernel does not have answers EINVAL. The filter answers it with an errno that
-carries eleven bits: chunk 0 is the set of closed axes, the following ones are the beginning of the confinement's
-digest. Of several filters the newest answers, which is the tightest, since confining never widens.
+carries eleven bits: chunk 0 is the set of closed axes, two name the process that was confined, and four are the
+beginning of the confinement's digest. A child inherits the filter, and so what is closed; its limits and its
+descriptors are another matter, so to it nothing counts as applied. Of several filters the newest answers, which is
+the tightest, since confining never widens.
 """
 
 from __future__ import annotations
@@ -21,31 +23,41 @@ MARK = 0x6E79_7830  # a prctl option of no kernel
 AXES = ("subprocess", "network", "udp", "writes", "reads", "native_code", "ipc")
 CARRIED = 0x800  # errno 2048 to 4095: the kernel has no such numbers, and allows a filter to answer them
 PAYLOAD = 0x7FF
+PID_CHUNKS = 2  # a pid has at most 22 bits (PID_MAX_LIMIT)
 DIGEST_CHUNKS = 4
 
 
-def chunks_of(closed: frozenset[str], digest: str) -> tuple[int, ...]:
+def chunks_of(closed: frozenset[str], digest: str, pid: int) -> tuple[int, ...]:
     """The errno for each chunk. `digest` is hexadecimal."""
     axes = sum(1 << place for place, name in enumerate(AXES) if name in closed)
     start = int(digest[:11], 16)  # 44 bits: four chunks of eleven
-    parts = [(start >> 11 * (DIGEST_CHUNKS - 1 - place)) & PAYLOAD for place in range(DIGEST_CHUNKS)]
-    return tuple(CARRIED | part for part in (axes, *parts))
+    parts = (axes, *_split(pid, PID_CHUNKS), *_split(start, DIGEST_CHUNKS))
+    return tuple(CARRIED | part for part in parts)
 
 
-def mark_arms(wanted: Confinement) -> tuple[Arm, ...]:
+def _split(value: int, count: int) -> list[int]:
+    return [value >> 11 * (count - 1 - place) & PAYLOAD for place in range(count)]
+
+
+def _joined(parts: list[int]) -> int:
+    value = 0
+    for part in parts:
+        value = value << 11 | part
+    return value
+
+
+def mark_arms(wanted: Confinement, pid: int) -> tuple[Arm, ...]:
     """The arms for the rule of prctl."""
-    chunks = chunks_of(wanted.closed, wanted.digest())
+    chunks = chunks_of(wanted.closed, wanted.digest(), pid)
     return tuple(Arm((Test(0, (MARK,)), Test(1, (place,))), refuse(chunk)) for place, chunk in enumerate(chunks))
 
 
-def posture_from(ask: Callable[[int], int]) -> Posture:
-    """Read the mark. `ask` returns the errno of prctl(MARK, chunk)."""
-    answers = [ask(place) for place in range(1 + DIGEST_CHUNKS)]
+def posture_from(ask: Callable[[int], int], pid: int) -> Posture:
+    """Read the mark as process `pid`. `ask` returns the errno of prctl(MARK, chunk)."""
+    answers = [ask(place) for place in range(1 + PID_CHUNKS + DIGEST_CHUNKS)]
     if not all(CARRIED <= number <= CARRIED | PAYLOAD for number in answers):
         return Posture()
     axes, *parts = (number & PAYLOAD for number in answers)
     closed = frozenset(name for place, name in enumerate(AXES) if axes >> place & 1)
-    start = 0
-    for part in parts:
-        start = start << 11 | part
-    return Posture(closed, f"{start:011x}")
+    own = _joined(parts[:PID_CHUNKS]) == pid
+    return Posture(closed, f"{_joined(parts[PID_CHUNKS:]):011x}" if own else "")

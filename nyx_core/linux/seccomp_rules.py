@@ -64,6 +64,7 @@ AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_BITS = 1, 5, 0xF
 IPPROTO_DEFAULT, IPPROTO_TCP = 0, 6
 MSG_FASTOPEN = 0x2000_0000
+TCP_ULP = 31
 OPEN_WRITES = (
     0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000
 )  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE without O_DIRECTORY
@@ -132,7 +133,7 @@ def _kernel_arguments(wanted: Confinement, here: Situation) -> dict[str, Rule]:
         "personality": _only(Test(0, (PER_QUERY,))),
         "ioctl": _but(1, TERMINAL_IOCTLS + OWNER_IOCTLS + attributes),
         "fcntl": _but(1, OWNER_FCNTLS),
-        "prctl": Rule(ALLOW, (tracer, *mark_arms(wanted))),
+        "prctl": Rule(ALLOW, (tracer, *mark_arms(wanted, here.pid))),
         "prlimit64": first,
         "sched_setparam": first,
         "sched_setscheduler": first,
@@ -178,12 +179,15 @@ def _network(network: Network) -> dict[str, Rule]:
         Test(1, (SOCK_STREAM,), SOCK_TYPE_BITS),
         Test(2, (IPPROTO_DEFAULT, IPPROTO_TCP)),
     )
-    # MSG_FASTOPEN connects without passing Landlock's hook for connect.
+    # MSG_FASTOPEN connects without passing Landlock's hook for connect, and TCP_ULP can turn TCP into SMC, which
+    # that hook does not know.
     rules = {"socket": tcp, "socketpair": pair, "sendto": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN)}
     rules |= {
         "sendmsg": _but(2, (MSG_FASTOPEN,), MSG_FASTOPEN),
         "sendmmsg": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN),
     }
+    upper = (Test(1, (IPPROTO_TCP,)), Test(2, (TCP_ULP,)))
+    rules |= {"setsockopt": Rule(ALLOW, (Arm(upper, refuse(errno.EPERM)),))}
     if not network.bind:
         rules |= {"listen": REFUSED}  # listen(2) without bind(2) takes a free port, and Landlock does not see it
     return rules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,7 @@ class SyscallTable(NamedTuple):
         return cls(machine, audit_arch, MappingProxyType(names), MappingProxyType(numbers))
 
 
+@cache
 def native_table() -> SyscallTable | None:
     """The table of this process, or `None` on an architecture that Nyx does not know (32-bit ones too)."""
     machine = os.uname().machine

@@ -27,6 +27,10 @@ class Process(NamedTuple):
         if wanted.new_session:
             if os.getsid(0) != os.getpid():
                 os.setsid()  # EPERM for the leader of a process group: only a forked process can leave its terminal
+            elif _has_terminal():
+                return LayerReport(
+                    self.name, LayerState.UNAVAILABLE, "leads a session with a terminal", "a fork before"
+                )
             import signal  # costs several milliseconds, and few ask for this
 
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -35,3 +39,12 @@ class Process(NamedTuple):
             os.chdir(wanted.working_directory)
             done.append("working directory set")
         return LayerReport(self.name, LayerState.ACTIVE, ", ".join(done))
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal: /dev/tty opens only then (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

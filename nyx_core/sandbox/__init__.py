@@ -1,4 +1,10 @@
-"""The doorway of the OS layer: confine this process, and learn what really holds. Knows no plugins."""
+"""The doorway of the OS layer: confine this process, and learn what really holds. Knows no plugins.
+
+The values are loaded with this package. The three functions, and with them the platform's layers, are loaded when they
+are first named: layers import the values from here, and confining itself then imports nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from nyx_core.sandbox.confinement import (
     Confinement,
@@ -9,9 +15,11 @@ from nyx_core.sandbox.confinement import (
     SandboxPolicy,
     SandboxStatus,
 )
-from nyx_core.sandbox.doorway import apply_policy, confine, probe
 from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, SandboxReport, WitnessResult
+
+if TYPE_CHECKING:
+    from nyx_core.sandbox.doorway import apply_policy, confine, probe
 
 __all__ = [
     "Confinement",
@@ -31,3 +39,11 @@ __all__ = [
     "confine",
     "probe",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("apply_policy", "confine", "probe"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nyx_core.sandbox import doorway
+
+    return getattr(doorway, name)

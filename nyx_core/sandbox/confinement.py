@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -208,6 +207,8 @@ class Confinement:
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of everything asked for: equal confinements have equal digests."""
+        import hashlib  # loads OpenSSL, which whoever only builds a confinement does not need
+
         parts = [f"{name}={_stable(getattr(self, name))}" for name in self.__slots__]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 

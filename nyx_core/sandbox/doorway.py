@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib  # noqa: F401 for digests; loaded here, so that confining itself imports nothing
 import sys
 
 from nyx_core.platforms import current_platform
@@ -11,7 +12,7 @@ from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.policies import confinement_for
 from nyx_core.sandbox.report import SandboxReport
 
-# Loaded with the doorway, so that confining itself imports nothing.
+# The layers, for the same reason.
 PLATFORM = current_platform()
 
 
@@ -25,7 +26,7 @@ def apply_policy(policy: SandboxPolicy, *, cooperative_only: bool = False) -> Sa
     """
     if PLATFORM is None:
         return SandboxStatus.UNSUPPORTED
-    enforce(PLATFORM, confinement_for(SandboxPolicy(policy)), cooperative_only=cooperative_only)
+    _tell(enforce(PLATFORM, confinement_for(SandboxPolicy(policy)), cooperative_only=cooperative_only))
     return SandboxStatus.APPLIED
 
 
@@ -33,7 +34,9 @@ def confine(confinement: Confinement) -> SandboxReport:
     """Confine this process, for good, and tell what really holds. Raises `SandboxError` as `apply_policy` does."""
     if PLATFORM is None:
         raise SandboxError(f"Nyx has no layers for {sys.platform}")
-    return enforce(PLATFORM, confinement)
+    report = enforce(PLATFORM, confinement)
+    _tell(report)
+    return report
 
 
 def probe() -> SandboxReport:
@@ -41,3 +44,16 @@ def probe() -> SandboxReport:
     if PLATFORM is None:
         return SandboxReport(sys.platform, "", "")
     return survey(PLATFORM)
+
+
+def _tell(report: SandboxReport) -> None:
+    """Logs how the sandbox was applied to `nyx.sandbox`."""
+    # Whoever wants to read a log has loaded the module already; to load it costs more than to confine the process.
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return
+    log = logging.getLogger("nyx.sandbox")
+    for layer in report.layers:
+        log.log(
+            logging.DEBUG if layer.holds else logging.WARNING, "%s %s: %s", layer.name, layer.state.value, layer.reason
+        )

@@ -57,15 +57,19 @@ def survey(platform: Platform) -> SandboxReport:
 
 
 def _in_force(platform: Platform, *, cooperative_only: bool) -> Posture:
-    """What the OS says, and where it cannot say or was never asked to refuse anything, what the environment says."""
+    """What the OS says; where it cannot say or was never asked to refuse anything, what the environment says.
+
+    The environment can be forged and is inherited, so it counts in one direction: it may forbid what would widen. It
+    has a digest, and so may make a call a repetition, only where every layer is applied again all the same.
+    """
     posture = platform.posture()
-    if posture is not None and (posture.digest or not cooperative_only):
+    if posture is not None and (posture.closed or not cooperative_only):
         return posture
     named = os.environ.get("SANDBOX_POLICY")
     if named not in {policy.value for policy in SandboxPolicy}:
         return Posture()
     confinement = confinement_for(SandboxPolicy(named))
-    return Posture(confinement.closed, confinement.digest())
+    return Posture(confinement.closed, confinement.digest() if cooperative_only else "")
 
 
 def _apply(layer: Layer, wanted: Confinement, before: tuple[LayerReport, ...]) -> LayerReport:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy
 
 EVERYWHERE = ("/",)
-# Threads that exist already keep their capabilities; a host that confines itself late is told so, not refused.
-MAY_DEGRADE = frozenset({"namespaces", "cgroup", "capabilities"})
+MAY_DEGRADE = frozenset(
+    {
+        "namespaces",
+        "cgroup",
+        # Threads that exist already keep their capabilities; a host that confines itself late is told so, not refused.
+        "capabilities",
+        # The guide asks of macOS for rlimits, and for seatbelt where it can be had.
+        "seatbelt",
+        # The guide asks of Windows for the Job Object, which closes neither network nor files.
+        "access",
+    }
+)
+"""What the ready-made policies ask for and can do without; what is missing is logged as a warning."""
 
 
 def confinement_for(policy: SandboxPolicy) -> Confinement:

@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.USAGE
     try:
         result = app(list(arguments) or ["--help"], prog_name="nyx", standalone_mode=False)
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except (BrokenPipeError, SystemExit):  # typer exits by itself when whoever read the output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
@@ -67,7 +67,7 @@ def _failed(error: Exception | KeyboardInterrupt) -> int:
     if message is not None:
         output.complain(f"{_flat(message())} (nyx --help)")
         return ExitCode.USAGE
-    code = code_of(error)
+    code = ExitCode.INTERRUPTED if isinstance(error, typer.Abort) else code_of(error)
     _log.debug("exit code %d", code, exc_info=error)
     output.complain(_told(error, code))
     return code

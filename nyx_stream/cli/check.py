@@ -110,7 +110,7 @@ def _permissions(manifest: Manifest, scan: Scan) -> Iterator[Finding]:
         place = scan.uses.get(capability)
         if place is not None and not given:
             yield Finding("error", str(place), f"self.{capability} is used, and the manifest asks for no {kinds}")
-        elif place is None and given:
+        elif capability not in scan.mentions and given:
             yield Finding("warning", FILE_NAME, f"{kinds} is asked for, and self.{capability} is never used")
 
 

@@ -3,6 +3,7 @@
 from enum import IntEnum
 from typing import Self
 
+from nyx_core.sandbox import SandboxError
 from nyx_stream.audit import AuditError
 from nyx_stream.errors import (
     LimitExceeded,
@@ -45,6 +46,7 @@ class ExitCode(IntEnum):
 
 # The first match decides, so the narrower errors come first.
 _BY_ERROR: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
+    (SandboxError, ExitCode.SANDBOX),
     (PolicyError, ExitCode.CONFIG),
     (SandboxDenied, ExitCode.DENIED),
     ((LimitExceeded, PluginTimeout, PluginBusy), ExitCode.LIMIT),

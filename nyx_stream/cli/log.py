@@ -10,10 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
+from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
+from nyx_stream.isolation.seam import Level
+from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
 
 VARIABLE = "NYX_LOG"
 _LEVELS = ("debug", "info", "warning", "error")
+_sandbox = logging.getLogger("nyx.sandbox")
 _decisions = logging.getLogger("nyx.decisions")
 
 
@@ -32,6 +36,20 @@ def configure() -> str | None:
     logger.setLevel(level.upper())
     logger.propagate = False
     return None
+
+
+def log_grant(grant: Grant, level: Level) -> None:
+    """Writes, at `debug`, what a plugin was granted, and which layer holds it to that."""
+    if not _sandbox.isEnabledFor(logging.DEBUG):
+        return
+    plugin = grant.manifest.id
+    _sandbox.debug("%s at level %s, folders: %s", plugin, level, dict(grant.places))
+    for row in grant.rows():
+        by = ", ".join(f"{rule.text} ({rule.source})" for rule in row.by) or "-"
+        layer = layer_of_rule(row.kind, level)
+        _sandbox.debug("%s %s %s: %s, by %s, held by %s", plugin, row.kind, escape(row.asked), row.status, by, layer)
+    for name, value in grant.limits.printed().items():
+        _sandbox.debug("%s limit %s: %s, held by %s", plugin, name, value, layer_of_limit(name, level))
 
 
 def log_decision(event: AuditEvent) -> None:

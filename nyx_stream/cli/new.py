@@ -32,7 +32,7 @@ def new(
         path = os.path.join(directory, target.format_map(names))
         with open(path, "x", encoding="utf-8") as file:
             file.write(Template(text).substitute(names))
-        output.say(path)
+        output.say(path.replace(os.sep, "/"))
 
 
 def _names(name: str) -> dict[str, str]:

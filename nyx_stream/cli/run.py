@@ -10,7 +10,7 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.isolation import IsolationOption
-from nyx_stream.cli.log import audit_sink
+from nyx_stream.cli.log import audit_sink, log_grant
 from nyx_stream.host import PluginHost
 from nyx_stream.isolation.seam import Level
 from nyx_stream.text import escape
@@ -43,6 +43,7 @@ async def _run(
 ) -> None:
     async with audit_sink(audit) as sink, PluginHost(audit=sink, data_dir=data_dir) as host:
         handle = await host.load(plugin, policy=policy, isolation=isolation)
+        log_grant(handle.grant, isolation)
         if not handle.methods.get(method, False):
             output.say_json(await handle.call(method, **values), compact=compact)
             return

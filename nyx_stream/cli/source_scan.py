@@ -6,6 +6,7 @@ is for that. Knows neither manifests nor policies.
 
 import ast
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ _METHODS = {
     "delete": "DELETE",
     "options": "OPTIONS",
 }
+_LARGEST = 4 * 2**20
+"""Bytes of one source file."""
 _NOT_SCANNED = ("__pycache__", "tests", "node_modules")
 
 # What goes round the capabilities, by dotted name or by the module it lies in, and what to do instead.
@@ -83,7 +86,9 @@ class Scan:
     """All that was seen."""
 
     uses: dict[str, Place] = field(default_factory=dict)
-    """Capability by name, with the first place that uses it."""
+    """Capability by name, with the first place that uses it of `self`."""
+    mentions: set[str] = field(default_factory=set)
+    """Names of capabilities that are taken of any object: another module may be given the plugin."""
     urls: list[Url] = field(default_factory=list)
     bypasses: list[Bypass] = field(default_factory=list)
     broken: list[tuple[Place, str]] = field(default_factory=list)
@@ -97,25 +102,36 @@ def scan_folder(folder: str) -> Scan:
     scan = Scan()
     for path in _sources(folder):
         name = os.path.relpath(path, folder).replace(os.sep, "/")
-        with open(path, "rb") as file:
-            source = file.read()
         try:
-            tree = ast.parse(source, name)
+            tree = _parse(path, name)
+            _Reader(scan, name).visit(tree)
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None) or 1
             scan.broken.append((Place(name, line), f"is no Python: {getattr(error, 'msg', error)}"))
-            continue
-        scan.trees[name] = tree
-        _Reader(scan, name).visit(tree)
+        except (RecursionError, MemoryError):
+            scan.broken.append((Place(name, 1), "is nested too deep to be read"))
+        else:
+            scan.trees[name] = tree
     return scan
+
+
+def _parse(path: str, name: str) -> ast.Module:
+    with open(path, "rb") as file:
+        source = file.read(_LARGEST + 1)
+    if len(source) > _LARGEST:
+        raise ValueError(f"larger than {_LARGEST} bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the compiler thinks of the plugin's style is not asked here
+        return ast.parse(source, name)
 
 
 def _sources(folder: str) -> Iterator[str]:
     for base, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _NOT_SCANNED and not name.startswith("."))
         for name in sorted(files):
-            if name.endswith(".py") and not name.startswith("test_") and name != "conftest.py":
-                yield os.path.join(base, name)
+            path = os.path.join(base, name)
+            if name.endswith(".py") and not name.startswith("test_") and name != "conftest.py" and os.path.isfile(path):
+                yield path
 
 
 class _Reader(ast.NodeVisitor):
@@ -144,8 +160,10 @@ class _Reader(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.value, ast.Name) and node.value.id == "self" and node.attr in CAPABILITIES:
-            self._scan.uses.setdefault(node.attr, self._place(node))
+        if node.attr in CAPABILITIES:
+            self._scan.mentions.add(node.attr)
+            if isinstance(node.value, ast.Name) and node.value.id == "self":
+                self._scan.uses.setdefault(node.attr, self._place(node))
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:

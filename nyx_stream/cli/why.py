@@ -51,6 +51,9 @@ def why(
     policy: Annotated[str, typer.Option(help="The policy file.")],
     manifest: Annotated[str | None, typer.Option(help="A plugin.toml: what it does not ask for is denied.")] = None,
     plugin: Annotated[str | None, typer.Option(help="A plugin folder, instead of --manifest.")] = None,
+    address: Annotated[
+        list[str] | None, typer.Option(help="An answer to the look-up of the host; may be given several times.")
+    ] = None,
     mode: Annotated[Access, typer.Option(help="For a path: read, or also write.")] = Access.r,
     data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -59,9 +62,11 @@ def why(
     guard, places = _guard(policy, manifest, plugin, data_dir)
     match kind:
         case Kind.connect:
-            answer = _connect(guard, *_exactly(1, target, "connect HOST:PORT"))
+            (host_port,) = _exactly(1, target, "connect HOST:PORT")
+            answer = _connect(guard, host_port, address)
         case Kind.request:
-            answer = _request(guard, *_exactly(2, target, "request METHOD URL"))
+            method, url = _exactly(2, target, "request METHOD URL")
+            answer = _request(guard, method, url, address)
         case Kind.path:
             (path,) = _exactly(1, target, "path PATH")
             answer = _path(guard, expand(path, places), mode)
@@ -87,18 +92,23 @@ def _exactly(count: int, target: list[str], form: str) -> list[str]:
     return target
 
 
-def _connect(guard: SandboxGuard, target: str) -> _Answer:
+def _connect(guard: SandboxGuard, target: str, addresses: list[str] | None) -> _Answer:
     host, colon, port = target.rpartition(":")
     # ASCII only, as a port is written: int() would read other digits, and blanks.
     if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise typer.BadParameter("a connection is HOST:PORT, as in api.example.com:443 or [::1]:8080")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     decision = guard.decide_connect(host, int(port))
+    if addresses and decision.allowed:
+        decision = guard.decide_addresses(host, int(port), addresses)
     return _Answer(decision, "connect", target, guard.connect_error(host, int(port), decision))
 
 
-def _request(guard: SandboxGuard, method: str, url: str) -> _Answer:
-    decision = guard.decide_request(method, url)
+def _request(guard: SandboxGuard, method: str, url: str, addresses: list[str] | None) -> _Answer:
+    verdict = guard.judge_request(method, url)
+    decision = verdict.decision
+    if addresses and decision.allowed:
+        decision = guard.decide_addresses(verdict.host, verdict.port, addresses)
     return _Answer(decision, f"http {method}", url, guard.request_error(method, url, decision))
 
 

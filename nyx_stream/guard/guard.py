@@ -1,15 +1,14 @@
 """The decision point. Decides, audits, explains; performs nothing and does no I/O.
 
-The hot path is one look-up in a set of targets that the rules in force have allowed before. That memory belongs to
-the rules: a change of policy replaces both in one assignment, so no check sees half of a change. Only allowed targets
-are remembered, and a bounded number of them, so a flood of misses neither grows it nor empties it.
+The hot path is one look-up in what the rules in force have allowed before (`memory`). That memory belongs to the
+rules: a change of policy replaces both in one assignment, so no check sees half of a change.
 """
 
 import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nyx_core.beneath.text import NATIVE, Flavour
 from nyx_stream.audit import AuditEvent
@@ -17,32 +16,25 @@ from nyx_stream.audit.event import Layer
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, SandboxDenied
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.explain import explain_connect, explain_path, explain_request
+from nyx_stream.guard.memory import LONGEST_LABEL, REMEMBERED, Memory, no_label, odd_character
 from nyx_stream.guard.ruleset import Ruleset
 from nyx_stream.guard.url_parts import is_url
 from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
-from nyx_stream.policy.manifest import Manifest
 
-REMEMBERED = 4096
-"""Allowed targets that are remembered, of each kind."""
-
-_LONGEST_REMEMBERED = 1024
-_PORTS_REMEMBERED = 16
-_NO_NAMES = frozenset({"", ".", ".."})
+if TYPE_CHECKING:  # it brings pydantic, which takes longer to import than all of this
+    from nyx_stream.policy.manifest import Manifest
 
 Denied = TypeVar("Denied", bound=SandboxDenied)
 
 
-class _State:
+class _State(Memory):
     """The rules in force and what they have allowed so far; replaced as a whole."""
 
-    __slots__ = ("connects", "folders", "requests", "rules")
+    __slots__ = ("rules",)
 
     def __init__(self, rules: Ruleset) -> None:
+        super().__init__()
         self.rules = rules
-        self.connects: dict[str, set[int]] = {}
-        self.requests: dict[tuple[str, object], RequestVerdict] = {}
-        # By mode, the folders, as normal text, in which every name is allowed.
-        self.folders: dict[str, set[str]] = {}
 
 
 class SandboxGuard:
@@ -66,7 +58,7 @@ class SandboxGuard:
         self,
         policy: SandboxPolicy,
         *,
-        manifest: Manifest | None = None,
+        manifest: "Manifest | None" = None,
         plugin: str | None = None,
         places: Places = NO_PLACES,
         audit: Callable[[AuditEvent], None] | None = None,
@@ -91,9 +83,22 @@ class SandboxGuard:
     def check_connect(self, host: str, port: int) -> None:
         """Returns if a connection is granted; raises `NetworkDenied` otherwise."""
         try:
-            if type(host) is str and port in self._state.connects[host]:
-                return
-        except (KeyError, TypeError):
+            state = self._state
+            hosts = state.connects[port]
+            if type(host) is str:
+                if host in hosts:
+                    return
+                # A new name in a zone that wildcard rules have opened: only its first label is to be looked at.
+                label, _, zone = host.partition(".")
+                if zone in state.zones[port] and (
+                    no_label(label) is None
+                    if "-" in label
+                    else odd_character(label) is None and 0 < len(label) <= LONGEST_LABEL
+                ):
+                    if len(hosts) < REMEMBERED:
+                        hosts.add(host)
+                    return
+        except (KeyError, TypeError):  # a port that is new, or none at all
             pass
         self._check_connect(host, port)
 
@@ -111,12 +116,9 @@ class SandboxGuard:
         What a path leads to, only opening it tells; the files capability decides on that too.
         """
         if type(path) is str:
-            cut = path.rfind("/")
-            if (
-                path[:cut] in self._state.folders.get(mode, ())
-                and path[cut + 1 :] not in _NO_NAMES
-                and "\0" not in path
-            ):
+            folder, _, name = path.rpartition("/")
+            # A printable name holds no NUL and no surrogate; without its dots, "", "." and ".." are empty.
+            if folder in self._state.folders.get(mode, ()) and name.isprintable() and name.strip("."):
                 return
         self._check_path(path, mode)
 
@@ -154,10 +156,8 @@ class SandboxGuard:
         if known is not None:
             return known
         verdict = state.rules.request(method, url)
-        if verdict.decision.allowed and key is not None and len(verdict.target) <= _LONGEST_REMEMBERED:
-            if len(state.requests) >= REMEMBERED:
-                state.requests.clear()
-            state.requests[key] = verdict
+        if verdict.decision.allowed and key is not None:
+            state.keep_request(key, verdict)
         return verdict
 
     def judge_origin(self, host: str, port: int) -> Decision:
@@ -243,11 +243,7 @@ class SandboxGuard:
             raise self.connect_error(host, port, decision)
         # With an audit, every check is to be recorded, and so none may take the short way.
         if self._audit is None:
-            if len(state.connects) >= REMEMBERED:
-                state.connects.clear()
-            ports = state.connects.setdefault(host, set())
-            if len(ports) < _PORTS_REMEMBERED:
-                ports.add(port)
+            state.keep_connect(host, port, state.rules.open_zone(host, port))
 
     def _check_path(self, path: str | os.PathLike[str], mode: str) -> None:
         state = self._state
@@ -257,11 +253,8 @@ class SandboxGuard:
         self.record("files", action, str(text), verdict.decision)
         if not verdict.decision.allowed:
             raise self.path_error(verdict, action, str(text), mode)
-        if self._audit is None and (folder := state.rules.plain_folder(text, mode)) is not None:
-            known = state.folders.setdefault(mode, set())
-            if len(known) >= REMEMBERED:
-                known.clear()
-            known.add(folder)
+        if self._audit is None and (folder := state.rules.open_folder(text, mode)) is not None:
+            state.keep_folder(folder, mode)
 
 
 def path_text(path: object) -> str:

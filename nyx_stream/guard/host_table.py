@@ -16,11 +16,12 @@ _Ports = ConnectRule | dict[int | None, ConnectRule]
 class HostTable:
     """Exact names in a hash, wildcards by label walk, networks by one hash per prefix length in use."""
 
-    __slots__ = ("_names", "_networks", "_suffixes")
+    __slots__ = ("_names", "_networks", "_suffixes", "_zones")
 
     def __init__(self, rules: Iterable[ConnectRule]) -> None:
         self._names: dict[str, _Ports] = {}
         self._suffixes: dict[str, _Ports] = {}
+        self._zones: set[str] | None = None  # made when it is first asked for
         # By IP version, then prefix length, longest first: the networks of that length by their first bits.
         self._networks: dict[int, dict[int, dict[int, _Ports]]] = {4: {}, 6: {}}
         for rule in rules:
@@ -43,15 +44,25 @@ class HostTable:
         found = self._names.get(host)
         if found is not None and (rule := _at(found, port)) is not None:
             return rule
-        suffixes = self._suffixes
-        if suffixes:
-            dot = host.find(".")
-            while dot >= 0:
-                found = suffixes.get(host[dot + 1 :])
-                if found is not None and (rule := _at(found, port)) is not None:
-                    return rule
-                dot = host.find(".", dot + 1)
+        if self._suffixes and (rule := self.match_wildcard(host, port)) is not None:
+            return rule
         return self.match_address(*address_number(host), port) if is_address(host) else None
+
+    def match_wildcard(self, host: str, port: int) -> ConnectRule | None:
+        """Returns a wildcard rule that covers a canonical name at `port`."""
+        dot = host.find(".")
+        while dot >= 0:
+            found = self._suffixes.get(host[dot + 1 :])
+            if found is not None and (rule := _at(found, port)) is not None:
+                return rule
+            dot = host.find(".", dot + 1)
+        return None
+
+    def names_directly_below(self, zone: str) -> bool:
+        """Tells whether some rule names a host that is one label below a canonical name."""
+        if self._zones is None:
+            self._zones = {name.partition(".")[2] for name in self._names}
+        return zone in self._zones
 
     def at(self, host: str) -> list[ConnectRule]:
         """Returns rules of a name at any port, as far as they can be found without a search."""

@@ -6,6 +6,7 @@ plugin asked for it.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
@@ -15,10 +16,19 @@ from nyx_stream.guard.request_table import Origin, RequestTable
 from nyx_stream.guard.special_addresses import is_loopback, why_special
 from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
 from nyx_stream.policy import ConnectRule, Mode, PathRule, Places, RequestRule, SandboxPolicy
-from nyx_stream.policy.hosts import HostError, address_number, canonical_address, canonical_host, is_address
-from nyx_stream.policy.manifest import Manifest
+from nyx_stream.policy.hosts import (
+    LONGEST_NAME,
+    HostError,
+    address_number,
+    canonical_address,
+    canonical_host,
+    is_address,
+)
 from nyx_stream.policy.path_rule import bind_all, path_key
 from nyx_stream.policy.request_rule import METHOD, NEVER_METHODS
+
+if TYPE_CHECKING:  # it brings pydantic
+    from nyx_stream.policy.manifest import Manifest
 
 NO_RULE = "no rule allows it"
 NOT_ASKED = "no rule of the plugin's manifest asks for it"
@@ -60,7 +70,7 @@ class Ruleset:
 
     __slots__ = ("allowed", "asked", "data", "denied", "flavour", "manifest", "policy")
 
-    def __init__(self, policy: SandboxPolicy, manifest: Manifest | None, places: Places, flavour: Flavour) -> None:
+    def __init__(self, policy: SandboxPolicy, manifest: "Manifest | None", places: Places, flavour: Flavour) -> None:
         self.policy = policy
         self.manifest = manifest
         self.flavour = flavour
@@ -137,15 +147,9 @@ class Ruleset:
                 return PathVerdict(Decision(False, None, "a relative path is relative to $DATA, and there is none"), "")
             given = f"{self.data}/{path}"
         normal = normalise(given, self.flavour)
-        key = path_key(normal, self.flavour)
-        denied = self.denied.paths.covering(key)
-        if denied is not None:
-            return PathVerdict(Decision(False, denied.text, f"denied by the rule {denied.text}"), normal)
-        rule = self.allowed.allows_path(key, wanted)
-        asked = self.asked is None or self.asked.allows_path(key, wanted) is not None
-        decision = _decision(rule, asked)
-        if rule is None or not decision.allowed:
-            return PathVerdict(self._why_not_path(decision, key, wanted), normal)
+        decision, rule = self._path(path_key(normal, self.flavour), wanted)
+        if rule is None:
+            return PathVerdict(decision, normal)
         return PathVerdict(decision, normal, rule, _below(given, normal, rule.prefix, self.flavour))
 
     def denies_path(self, canonical: str, *, below: bool = False) -> PathRule | None:
@@ -154,15 +158,41 @@ class Ruleset:
         rule = self.denied.paths.covering(key)
         return self.denied.paths.below(key) if rule is None and below else rule
 
-    def plain_folder(self, path: str, mode: str) -> str | None:
+    def open_zone(self, host: str, port: int) -> str | None:
+        """Returns the parent domain of an allowed host if every single label below it is allowed at `port` too.
+
+        The host itself shows that no wildcard rule denies them. A deny rule may name one of them, or a deeper wildcard
+        deny what is further below; then, or where an exact rule allowed the host, there is no such zone.
+        """
+        zone = host.partition(".")[2]
+        # A label has 63 characters at most: names in the zone are never too long.
+        if "." not in zone or len(zone) > LONGEST_NAME - 64 or canonical_host(host) != host or is_address(host):
+            return None
+        for side in (self.allowed, self.asked):
+            if side is not None and side.hosts.match_wildcard(host, port) is None:
+                return None
+        return None if self.denied.hosts.names_directly_below(zone) else zone
+
+    def open_folder(self, path: str, mode: str) -> str | None:
         """Returns the folder of an allowed path if every name in it is allowed too, by any rule that covers it."""
-        cut = path.rfind("/")
-        folder = path[:cut]
-        if self.flavour != "posix" or cut < 1 or normalise(path, self.flavour) != path:
+        folder = path.rpartition("/")[0]
+        if self.flavour != "posix" or not folder or not path.isascii() or normalise(path, self.flavour) != path:
             return None
-        if self.denied.paths.below(folder) is not None or not path.isascii():
+        if self.denied.paths.below(folder) is not None:
             return None
-        return folder if self.path(folder, mode).decision.allowed else None
+        return folder if self._path(folder, "r" if mode == "r" else "rw")[1] is not None else None
+
+    def _path(self, key: str, mode: Mode) -> tuple[Decision, PathRule | None]:
+        """Returns the decision on the key of a path, with the rule where it is allowed."""
+        denied = self.denied.paths.covering(key)
+        if denied is not None:
+            return Decision(False, denied.text, f"denied by the rule {denied.text}"), None
+        rule = self.allowed.allows_path(key, mode)
+        asked = self.asked is None or self.asked.allows_path(key, mode) is not None
+        decision = _decision(rule, asked)
+        if not decision.allowed:
+            return self._why_not_path(decision, key, mode), None
+        return decision, rule
 
     def _why_not_path(self, decision: Decision, key: str, mode: Mode) -> Decision:
         readable = self.allowed.paths.covering(key) if mode == "rw" else None
@@ -250,6 +280,9 @@ def _allowed(text: str) -> Decision:
 
 def _below(given: str, normal: str, prefix: str, flavour: Flavour) -> str:
     """Returns what `given` says after the components of `prefix`; the normal text where it takes another way there."""
+    if flavour == "posix" and given is normal:
+        # The text is normal as it was given, and the prefix covers it: what follows is the rest.
+        return normal[len(normalise(prefix, flavour)) :].lstrip("/") or "."
     separator = "\\" if flavour == "windows" else "/"
     if flavour == "windows":
         given = given.replace("/", "\\")

@@ -1,7 +1,7 @@
 """What a URL says, read once into exact types. Everything that programs read in different ways is refused.
 
-Knows no rule. A text is read by the same parser that `httpx` uses for the request, and by a strict one beside it: where
-the two name different hosts, the URL is refused.
+Knows no rule. A text that every reader takes as it stands is read here; any other by the same parser that `httpx` uses
+for the request, and by a strict one beside it: where the two name different hosts, the URL is refused.
 """
 
 import re
@@ -9,10 +9,20 @@ import sys
 from dataclasses import dataclass
 from typing import Protocol
 
-from nyx_stream.policy.hosts import HostError, canonical_host
+from nyx_stream.policy.hosts import LONGEST_NAME, HostError, canonical_host
 from nyx_stream.policy.request_rule import DEFAULT_PORTS
 from nyx_stream.policy.url_path import LONGEST, has_broken_escape, normalise_path
 
+# A URL that every reader takes as it stands: nothing in it is escaped, decoded, lower-cased or resolved. Such a host
+# needs no IDNA and is no number; such a path has no dot segment, no empty segment and nothing encoded. What follows
+# the last slash of a path may be empty.
+_PLAIN = re.compile(
+    r"(?P<scheme>https?)://"
+    r"(?P<host>(?:[a-z0-9_][a-z0-9_-]{0,62}(?<!-)\.)+[a-z]{2,63})"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+    r"(?P<path>(?:/(?!\.{0,2}(?:[/?]|$))[A-Za-z0-9._~@:!$&()*+,;=-]+)*/?)"
+    r"(?P<query>\?[A-Za-z0-9._~@:$&()*+,;=/-]+)?"
+)
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)")
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _TARGET = re.compile(rb"[\x21-\x7e]*")
@@ -82,6 +92,24 @@ def _is_url_class(kind: type) -> bool:
 
 
 def _read_text(text: str) -> UrlParts:
+    # Most texts are plain, and reading one of those ourselves costs a seventh of what the parser of httpx takes.
+    parts = _read_plain(text)
+    return parts if parts is not None else _read_any(text)
+
+
+def _read_plain(text: str) -> UrlParts | None:
+    plain = _PLAIN.fullmatch(text) if len(text) <= LONGEST else None
+    if plain is None:
+        return None
+    scheme, host, port, path, query = plain.groups("")
+    number = int(port) if port else DEFAULT_PORTS[scheme]
+    if number > 65535 or len(host) > LONGEST_NAME or "xn--" in host:
+        return None
+    path = path or "/"
+    return UrlParts(scheme, host, number, path, f"{path}{query}".encode("ascii"))
+
+
+def _read_any(text: str) -> UrlParts:
     import httpx  # 100 ms, and most hosts have it loaded by the time a request is checked
 
     if len(text) > LONGEST_URL:

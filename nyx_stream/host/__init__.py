@@ -1,10 +1,22 @@
 """Embedding plugins: the host, the handles it gives out, and what it tells about them."""
 
-from nyx_stream.host.config import read_config
+from typing import TYPE_CHECKING, Any
+
 from nyx_stream.host.discovery import discover, find
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.lifecycle import State
 from nyx_stream.host.plugin_host import PluginHost
 from nyx_stream.host.status import PluginStats, PluginStatus
 
+if TYPE_CHECKING:
+    from nyx_stream.host.config import read_config
+
 __all__ = ["Handle", "PluginHost", "PluginStats", "PluginStatus", "State", "discover", "find", "read_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "read_config":  # a host without a host file does without its pydantic models
+        from nyx_stream.host.config import read_config
+
+        return read_config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,18 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem
 from nyx_stream.host.discovery import find
+from nyx_stream.host.status import OnFail
 from nyx_stream.isolation.seam import Level, PluginSource
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
-
-OnFail: TypeAlias = Literal["restart", "disable", "abort"]
-"""What follows when a plugin fails: it is started again, it stays failed, or the host ends with its error."""
 
 _Text = Annotated[str, StringConstraints(min_length=1)]
 

@@ -1,14 +1,16 @@
 """Finding plugins, in folders and among installed distributions, without importing a line of their code."""
 
-import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator
-from importlib.metadata import Distribution, EntryPoint
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from nyx_stream.errors import ManifestError, PluginLoadError, PluginNotFound, Problem
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "nyx.plugins"
 """Entry-point group of distributions that are plugins; the name of the entry point is the plugin's id."""
@@ -28,7 +30,7 @@ def find(where: str | os.PathLike[str]) -> PluginSource:
         return in_folder(text)
     if text != where or os.path.basename(text) != text or text in ("", ".", ".."):
         raise PluginNotFound(text, "no such plugin folder")
-    for entry in importlib.metadata.entry_points(group=GROUP, name=text):
+    for entry in _installed(text):
         return in_distribution(entry)
     raise PluginNotFound(text, f"no such folder, and no installed distribution has it in its entry points {GROUP}")
 
@@ -39,7 +41,7 @@ def in_folder(folder: str) -> PluginSource:
     return PluginSource(_manifest(os.path.join(folder, FILE_NAME)), folder, folder)
 
 
-def in_distribution(entry: EntryPoint) -> PluginSource:
+def in_distribution(entry: "EntryPoint") -> PluginSource:
     """Returns the plugin of an entry point: its manifest lies in the package that the entry point names.
 
     Raises:
@@ -74,11 +76,17 @@ def discover(folder: str | os.PathLike[str] | None = None) -> Iterator[PluginSou
                     yield in_folder(path)
                 except ManifestError as error:
                     yield error
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    for entry in _installed():
         try:
             yield in_distribution(entry)
         except (ManifestError, PluginLoadError) as error:
             yield error
+
+
+def _installed(name: str | None = None) -> "Iterable[EntryPoint]":
+    from importlib.metadata import entry_points  # imports the e-mail parser: only where it is needed
+
+    return entry_points(group=GROUP) if name is None else entry_points(group=GROUP, name=name)
 
 
 def _manifest(path: str) -> Manifest:
@@ -88,7 +96,7 @@ def _manifest(path: str) -> Manifest:
         raise ManifestError([Problem(f"cannot be read: {error.strerror}", where=path)]) from error
 
 
-def _shipped_manifest(distribution: Distribution | None, top: str) -> str | None:
+def _shipped_manifest(distribution: "Distribution | None", top: str) -> str | None:
     if distribution is None:
         return None
     for file in distribution.files or ():

@@ -4,13 +4,13 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 
+from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.calls import CallCount
-from nyx_stream.host.config import OnFail
 from nyx_stream.host.lifecycle import OVER, State
-from nyx_stream.host.status import PluginStats, PluginStatus
+from nyx_stream.host.status import OnFail, PluginStats, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.seam import Isolation, Level, PluginSource
 from nyx_stream.policy import Places, SandboxPolicy
@@ -84,7 +84,11 @@ class Entry:
 
         def record(event: AuditEvent) -> None:
             self.denied += not event.allowed
-            sink(event)
+            token = running.set(None)  # decisions are made in the plugin's context; a sink is the host's
+            try:
+                sink(event)
+            finally:
+                running.reset(token)
 
         return record
 

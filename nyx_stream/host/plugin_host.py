@@ -9,22 +9,18 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import anyio
-
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
 from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
 from nyx_stream.guard import SandboxGuard
-from nyx_stream.host.config import HostConfig, OnFail, PluginOrder, read_config
 from nyx_stream.host.data_dir import default_data_dir, make_private
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.lifecycle import Event
 from nyx_stream.host.restart import Restarts
-from nyx_stream.host.status import PluginStatus
+from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.inline import InlineLevel
-from nyx_stream.isolation.process.process import ProcessLevel
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment, Level, LevelFactory
 from nyx_stream.policy import SandboxPolicy
@@ -32,10 +28,9 @@ from nyx_stream.policy.grant import Grant
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
+    from nyx_stream.host.config import PluginOrder
 
 _log = logging.getLogger("nyx.host")
-
-_CONFIG = HostConfig(audit=None, data_dir=None, tripwire=True, plugins=())
 
 
 class PluginHost:
@@ -80,6 +75,8 @@ class PluginHost:
             PolicyError: with every fault of the file, and of the policies and manifests that it names.
             OSError: the file cannot be read.
         """
+        from nyx_stream.host.config import read_config  # its pydantic models are needed here only
+
         config = read_config(path)
         host = cls(audit=config.audit, data_dir=config.data_dir, tripwire=config.tripwire, network=network)
         host._orders = tuple(config.plugins)
@@ -169,10 +166,7 @@ class PluginHost:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
         self._open_audit()
-        self._levels = {
-            "inline": InlineLevel(tripwire=self._tripwire, shared=self._shared),
-            "process": ProcessLevel(shared=self._shared),
-        }
+        self._levels = {"inline": InlineLevel(tripwire=self._tripwire, shared=self._shared)}
         self._open = True
         try:
             for order in self._orders:
@@ -185,32 +179,49 @@ class PluginHost:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
-        if self._abort is not None and self._owner is not None:
-            abort, self._abort = self._abort, None
-            if self._owner.uncancel() == 0:
-                raise abort
+        try:
+            await self._close()
+        finally:
+            if self._abort is not None and self._owner is not None:
+                abort, self._abort = self._abort, None
+                if self._owner.uncancel() == 0:
+                    raise abort
 
     async def _close(self) -> None:
-        # Shielded: in a cancelled scope of anyio every wait would be cancelled, and plugins would be left behind.
+        """Shuts down to the end, however often this task is cancelled meanwhile; then lets the cancellation through."""
+        import anyio  # here, for it takes as long to import as the host
+
+        interrupted: asyncio.CancelledError | None = None
+        # Shielded: in a cancelled scope of anyio every wait is cancelled, over and over.
         with anyio.CancelScope(shield=True):
-            self._open = False
-            await self._restarts.close()
-            lives = [entry.supervisor for entry in self._entries.values() if entry.supervisor is not None]
-            results = await asyncio.gather(*(life.stop() for life in reversed(lives)), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    _log.error("stopping a plugin failed", exc_info=result)
-            for level in self._levels.values():
-                await level.aclose()
-            self._levels = {}
-            self._entries.clear()
-            self._handles.clear()
-            self._unreadable.clear()
-            self._sink = None
-            if self._log is not None:
-                log, self._log = self._log, None
-                await log.aclose()
+            closing = asyncio.ensure_future(self._shut_down())
+            while not closing.done():
+                try:
+                    await asyncio.wait((closing,))
+                except asyncio.CancelledError as error:
+                    interrupted = error
+        closing.result()
+        if interrupted is not None:
+            raise interrupted
+
+    async def _shut_down(self) -> None:
+        self._open = False
+        await self._restarts.close()
+        lives = [entry.supervisor for entry in self._entries.values() if entry.supervisor is not None]
+        results = await asyncio.gather(*(life.stop() for life in reversed(lives)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                _log.error("stopping a plugin failed", exc_info=result)
+        for level in self._levels.values():
+            await level.aclose()
+        self._levels = {}
+        self._entries.clear()
+        self._handles.clear()
+        self._unreadable.clear()
+        self._sink = None
+        if self._log is not None:
+            log, self._log = self._log, None
+            await log.aclose()
 
     def _open_audit(self) -> None:
         if self._audit is None or callable(self._audit):
@@ -219,7 +230,7 @@ class PluginHost:
             self._log = AuditLog.open(self._audit)
             self._sink = self._log.record
 
-    async def _load_order(self, order: PluginOrder) -> None:
+    async def _load_order(self, order: "PluginOrder") -> None:
         policy = order.policy_file if order.policy_file is not None else order.policy
         try:
             await self.load(
@@ -240,14 +251,19 @@ class PluginHost:
         name = os.path.basename(os.fspath(plugin))
         if not self._open:
             raise PluginStateError(name, "the host is not entered, or is closed")
+        if isolation == "process" and isolation not in self._levels:
+            from nyx_stream.isolation.process.process import ProcessLevel  # a host without one need not import it
+
+            self._levels[isolation] = ProcessLevel(shared=self._shared)
         if isolation not in self._levels:
-            known = ", ".join(self._levels)
+            known = "inline, process"
             raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
         return self._levels[isolation]
 
     async def _start(self, entry: Entry, factory: LevelFactory | None = None) -> None:
         """Gives an entry a new life. Call it with `entry.changing` held."""
-        factory = factory or self._level(entry.source.folder, entry.isolation)
+        if factory is None or not self._open:  # the host may have been closed while this load waited
+            factory = self._level(entry.source.folder, entry.isolation)
         grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
         sink = entry.counting(self._sink)
         guard = SandboxGuard(

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from nyx_stream.errors import NyxError
 from nyx_stream.host.entry import Entry
+from nyx_stream.host.lifecycle import State
 
 _log = logging.getLogger("nyx.host")
 
@@ -68,8 +69,10 @@ class Restarts:
                 except NyxError as error:
                     _log.error("plugin %s: restart %d of %d failed: %s", name, self._tried[name], TRIES, error)
                     continue
-                self._since[name] = time.monotonic()
-                return
+                if entry.state is not State.FAILED:
+                    self._since[name] = time.monotonic()
+                    return
+                # It failed again before this task came to know that it ran: `schedule` left that to this task.
             _log.error("plugin %s stays failed after %d restarts", name, TRIES)
         finally:
             self._tasks.pop(name, None)

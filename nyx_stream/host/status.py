@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from nyx_stream.host.lifecycle import State
 from nyx_stream.isolation.seam import Level
+
+OnFail: TypeAlias = Literal["restart", "disable", "abort"]
+"""What follows when a plugin fails: it is started again, it stays failed, or the host ends with its error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,8 @@ class Supervisor:
         try:
             await level.stop(sparing)
         except PluginError as error:
-            _log.error("plugin %s: %s", self.plugin, error, exc_info=error)
+            # Not `exc_info`: printing the plugin's exceptions runs their code, and they may say anything.
+            _log.error("plugin %s: %s\n%s", self.plugin, error, level.trace(error))
         self._scopes.close()
         self._level = None
         if self.life.can(Event.ENDED):

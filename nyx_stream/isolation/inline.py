@@ -158,7 +158,7 @@ class Inline:
         try:
             await self._tasks.end(sparing)
             for error in await self._provision.close("the plugin was unloaded"):
-                self.log.error("closing a capability failed", exc_info=error)
+                self.log.error("closing a capability failed: %s", self.trace(error))
         finally:
             self._plugin = None
             self._methods.clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
 from typing import Any
 
-from nyx_stream.attribution import running
+from nyx_stream.attribution import as_host, running
 from nyx_stream.errors import PluginCrashed
 from nyx_stream.isolation.faults import describe
 from nyx_stream.isolation.tripwire import Watch
@@ -81,4 +81,7 @@ class PluginTasks:
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)
+            # A callback runs in the context it was added in, here the plugin's: what the host does now, and the tasks
+            # that it starts, must not count as the plugin's.
+            with as_host():
+                self._crashed(error)

@@ -7,7 +7,6 @@ plugins but the folder whose code is the plugin's.
 import importlib._bootstrap
 import importlib._bootstrap_external
 import importlib.machinery
-import importlib.metadata
 import linecache
 import os
 import socket
@@ -28,7 +27,6 @@ _MODULES = frozenset(
         "_frozen_importlib_external",
         "importlib._bootstrap",
         "importlib._bootstrap_external",
-        "importlib.metadata",
         "linecache",
         "tokenize",
         "zipimport",
@@ -60,7 +58,6 @@ def _identities(*modules: ModuleType) -> dict[int, CodeType]:
 
 _IMPORTING = _identities(importlib._bootstrap, importlib._bootstrap_external, zipimport)
 _IMPORT = id(importlib._bootstrap._find_and_load.__code__)  # type: ignore[attr-defined]
-_LISTING = _IMPORTING | _identities(importlib.metadata)
 _SHOWING = _identities(linecache, tokenize)
 _PAIRING = socket.socketpair.__code__
 
@@ -110,10 +107,15 @@ def may_read(path: str, frame: FrameType, roots: Roots, folder: str, *, listing:
         return False
     inner = id(frame.f_code)
     if listing:
-        return inner in _LISTING
+        return inner in _IMPORTING or _lists_metadata(frame)
     if inner in _SHOWING:
         return path.endswith(".py")
     return path.endswith(_SUFFIXES) and imports(frame)
+
+
+def _lists_metadata(frame: FrameType) -> bool:
+    metadata = sys.modules.get("importlib.metadata")  # not imported for this: it is slow to import
+    return metadata is not None and frame.f_code is metadata.FastPath.children.__code__
 
 
 def imports(frame: FrameType | None) -> bool:

@@ -128,3 +128,23 @@ def test_docstrings_and_tests_are_not_uses(nyx, case):
     case.write("weather.py", '"""See https://nowhere.example/."""\nclass Weather(Plugin):\n    pass\n')
     case.write("test_weather.py", "open('x')")
     assert not errors(nyx, case)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = " + "+".join(["1"] * 100_000), "nested too deep"),
+        ("x = '\0'", "is no Python"),
+        ("#" * (4 * 2**20 + 1), "larger than"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_syntax_is_an_error_of_its_own(nyx, case, code, message):
+    """No source ends the check with an error of ours."""
+    case.write("odd.py", code)
+    assert any(message in found for found in errors(nyx, case))
+
+
+def test_a_capability_that_another_module_is_given_counts_as_used(nyx, case):
+    """`plugin.http` in a second file is a use of what the manifest asks for."""
+    case.write("more.py", "async def f(plugin):\n    await plugin.http.get('https://api.met.no/v1/x')\n")
+    assert not [found for found in findings(nyx, case)[1] if "self.http is never used" in found[2]]

@@ -1,7 +1,9 @@
 """The command as a whole: its doors, its exit codes, and how errors read."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from nyx_core.sandbox import SandboxError
 from nyx_stream.audit import AuditError
 from nyx_stream.cli import ExitCode
 from nyx_stream.cli.exit_codes import code_of
@@ -42,17 +45,46 @@ def test_without_the_extra_it_says_what_to_install():
     assert done.stderr == "nyx: typer is not installed: pip install 'nyx-sandbox[cli]'\n"
 
 
-def test_a_reader_that_went_away_is_no_error():
-    """`nyx schema policy | head -1` ends quietly."""
-    command = f"{sys.executable} -m nyx_stream schema policy | true"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+def test_a_reader_that_went_away_is_no_error(case):
+    """`nyx … | head -1` ends quietly, with exit code 0."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "nyx_stream", "plan", str(case.plugin), "--policy", str(case.policy)]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process on Windows")
+def test_an_interrupt_has_its_code(case):
+    """A command that is interrupted from the keyboard ends with 130 and no traceback."""
+    case.write(
+        "weather.py",
+        """
+        import asyncio
+        from nyx_stream import Plugin, export
+        class Weather(Plugin):
+            @export
+            async def ticks(self):
+                yield "ready"
+                await asyncio.Event().wait()
+        """,
+    )
+    command = [sys.executable, "-m", "nyx_stream", "run", case.plugin, "ticks", *case.options()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == '"ready"\n'
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (PolicyError([]), ExitCode.CONFIG),
+        (SandboxError("no"), ExitCode.SANDBOX),
         (LimitExceeded(plugin="p", limit="memory", allowed=1, detail="d"), ExitCode.LIMIT),
         (PluginTimeout("p", "m"), ExitCode.LIMIT),
         (PluginLoadError("p", "m"), ExitCode.PLUGIN),

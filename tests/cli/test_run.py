@@ -94,6 +94,9 @@ def test_debug_logging_tells_each_decision(nyx, case, monkeypatch):
     """`NYX_LOG=debug` shows on stderr what was decided, and by which rule."""
     monkeypatch.setenv("NYX_LOG", "debug")
     done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options())
-    assert "weather files write last.txt: allowed" in done.err
+    assert "weather files write last.txt allowed: allowed by the rule [guard, rule " in done.err
+    assert (
+        "weather request GET https://api.met.no/**: partly, by GET https://api.met.no/v1/** (policy.toml:2)" in done.err
+    )
     monkeypatch.setenv("NYX_LOG", "loud")
     assert nyx("schema", "policy").code == 2

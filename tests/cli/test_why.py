@@ -88,3 +88,13 @@ def test_a_hostile_target_cannot_forge_lines(nyx, case):
     assert "\x1b" not in done.out
     assert "\u202e" not in done.out
     assert "\\u001b" in done.out
+
+
+@pytest.mark.parametrize(("address", "code"), [("93.184.215.14", 0), ("10.0.0.7", 1), ("not an address", 1)])
+def test_an_answer_of_the_look_up_is_judged_too(nyx, case, address, code):
+    """A granted name may lead to a public address and to no private one."""
+    for question in (("request", "GET", "https://api.met.no/v1/x"), ("connect", "api.example.com:443")):
+        case.policy.write_text(
+            '[allow]\nrequest = ["GET https://api.met.no"]\nconnect = ["api.example.com"]\n', encoding="utf-8"
+        )
+        assert nyx("why", "--policy", case.policy, *question, "--address", address).code == code

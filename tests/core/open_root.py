@@ -42,7 +42,3 @@ def _new_root(root: str) -> None:
     os.chdir(root)
     syscall("pivot_root", b".", b".")
     syscall("umount2", b".", DETACH)
-
-
-if __name__ == "__main__":
-    main()

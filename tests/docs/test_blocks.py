@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from nyx_stream.cli import main
 from nyx_stream.errors import PolicyError
 from nyx_stream.host import read_config
 from nyx_stream.plugin_sandbox import SandboxPolicy
@@ -48,9 +48,14 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the pages are written for POSIX paths")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_of_a_page_holds(page, tmp_path):
+def test_every_block_of_a_page_holds(page, tmp_path, monkeypatch, capfd):
     """Files are valid, programs run, and commands print what the page says."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):  # wherever the platform keeps data of applications
+        monkeypatch.setenv(name, str(tmp_path / ".local"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for block in blocks(page):
         where = f"{page.relative_to(ROOT)}:{block.line}"
         if block.title is not None:
@@ -60,9 +65,9 @@ def test_every_block_of_a_page_holds(page, tmp_path):
         if block.kind == "toml":
             check_toml(block, tmp_path, where)
         elif block.kind == "python":
-            check_python(block, tmp_path, where)
+            check_python(block, where)
         elif block.kind == "console":
-            check_console(block, tmp_path, where)
+            check_console(block, where, capfd)
         elif block.kind == "json":
             json.loads(block.text)
         else:
@@ -88,15 +93,15 @@ def check_toml(block: Block, folder: Path, where: str) -> None:
         SandboxPolicy.from_toml(path)
 
 
-def check_python(block: Block, folder: Path, where: str) -> None:
+def check_python(block: Block, where: str) -> None:
     """A Python block compiles; one that is no file of its own also runs."""
     compile(block.text, where, "exec")
     if block.title is None:
-        done = run([sys.executable, "-c", block.text], folder)
+        done = python("-c", block.text)
         assert done.returncode == 0, f"{where}:\n{done.stderr}"
 
 
-def check_console(block: Block, folder: Path, where: str) -> None:
+def check_console(block: Block, where: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Each command of ours prints what stands below it."""
     commands: list[tuple[str, list[str]]] = []
     for line in block.text.splitlines():
@@ -105,40 +110,31 @@ def check_console(block: Block, folder: Path, where: str) -> None:
         else:
             commands[-1][1].append(line)
     for command, expected in commands:
-        environment, words = split(command)
-        if words[0] in NOT_RUN or " && " in command:
+        words = shlex.split(command)
+        variables = [words.pop(0).partition("=")[::2] for _ in range(len(words)) if re.match(r"[A-Z_]+=", words[0])]
+        if words[0] in NOT_RUN:
             continue
-        program = {"nyx": [sys.executable, "-m", "nyx_stream"], "python": [sys.executable]}.get(words[0])
-        assert program is not None, f"{where}: nobody knows how to run {words[0]}"
-        done = run([*program, *words[1:]], folder, environment)
-        printed = (done.stdout + done.stderr).rstrip("\n")
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables:
+                patch.setenv(name, value)
+            printed = output_of(words, capfd).rstrip("\n")
         assert matches("\n".join(expected), printed), f"{where}: {command} printed:\n{printed}"
 
 
-def split(command: str) -> tuple[dict[str, str], list[str]]:
-    """Returns the variables before a command, and its words."""
-    words = shlex.split(command)
-    environment = {}
-    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        name, _, value = words.pop(0).partition("=")
-        environment[name] = value
-    return environment, words
+def output_of(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    """Runs a command in the page's directory; returns what it wrote to stdout, then what it wrote to stderr."""
+    if words[0] == "nyx":
+        capfd.readouterr()
+        main(words[1:])
+        return "".join(capfd.readouterr())
+    assert words[0] == "python", f"nobody knows how to run {words[0]}"
+    done = python(*words[1:])
+    return done.stdout + done.stderr
 
 
-def run(
-    command: list[str], folder: Path, environment: dict[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
-    """Runs a command in the page's directory, with the checkout on the path and the user's data directory in it."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(folder / ".local"), "NO_COLOR": "1"}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=variables | (environment or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def python(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs this Python in the page's directory."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
 
 
 def matches(expected: str, printed: str) -> bool:

@@ -8,7 +8,7 @@ def write_plugin(
     folder: Path,
     code: str,
     *,
-    id: str | None = None,
+    plugin_id: str | None = None,
     permissions: str = "",
     limits: str = "",
     entry: str = "main:Main",
@@ -16,7 +16,7 @@ def write_plugin(
 ) -> Path:
     """Writes a plugin whose entry module is `main.py`; `files` are more modules, by name, `__` standing for `/`."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = f'id = "{id or folder.name}"\nversion = "1.0"\nentry = "{entry}"\n'
+    manifest = f'id = "{plugin_id or folder.name}"\nversion = "1.0"\nentry = "{entry}"\n'
     manifest += f"[permissions]\n{dedent(permissions)}\n[limits]\n{dedent(limits)}\n"
     (folder / "plugin.toml").write_text(manifest)
     (folder / "main.py").write_text("from nyx_stream import Plugin, export\n" + dedent(code))

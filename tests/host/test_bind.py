@@ -131,7 +131,7 @@ async def bad(handle: Handle, weather: Weather) -> None:
 
 @pytest.mark.parametrize("checker", [["mypy", "--strict", "--no-error-summary"], ["pyright", "--outputjson"]])
 def test_type_checkers_understand_bind_and_export(tmp_path, checker):
-    """mypy and pyright see the protocol's types through `bind` and the method's through `export`: four faults, no more."""
+    """mypy and pyright see the protocol's types through `bind` and `export`: four faults, no more."""
     (tmp_path / "typed.py").write_text(TYPED)
     (tmp_path / "pyrightconfig.json").write_text(f'{{"extraPaths": ["{Path.cwd()}"]}}')
     done = subprocess.run(

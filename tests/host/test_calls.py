@@ -16,6 +16,7 @@ from nyx_stream.errors import (
     PluginTimeout,
     UnknownMethod,
 )
+from tests.host.waiting import until
 
 CODE = """
     import asyncio
@@ -46,7 +47,9 @@ CODE = """
         async def cancelled(self): raise asyncio.CancelledError
         @export
         async def denied(self):
-            raise FilesystemDenied(plugin="p", capability="files", action="read", target="/x", rule=None, reason="no rule")
+            raise FilesystemDenied(
+                plugin="p", capability="files", action="read", target="/x", rule=None, reason="no rule"
+            )
         @export
         async def hang(self) -> int:
             self.started += 1
@@ -96,12 +99,7 @@ async def plugin(host, make):
     )
 
 
-async def until(plugin, count):
-    while await running(plugin) != count:
-        await asyncio.sleep(0)
-
-
-async def running(plugin):
+def running(plugin):
     return plugin._entry.supervisor._level._plugin.started
 
 
@@ -180,7 +178,7 @@ async def test_a_call_that_takes_too_long_is_cancelled(host, make):
     plugin = await host.load(make("p", CODE.replace("-> AsyncIterator[int]", ""), limits='call_timeout = "30ms"'))
     with pytest.raises(PluginTimeout, match=r"p: hang took longer than 0\.03 s"):
         await plugin.call("hang")
-    assert await running(plugin) == 0
+    assert running(plugin) == 0
     assert await plugin.call("add", a=1) == 2
     assert (plugin.stats().timeouts, plugin.stats().failed) == (1, 1)
     with pytest.raises(PluginTimeout):
@@ -199,28 +197,27 @@ async def test_a_call_that_swallows_its_cancellation_still_ends_in_a_timeout(hos
 async def test_cancelling_the_caller_cancels_the_call(plugin):
     """The method runs in its caller's task: cancelled with it, in asyncio's way and in anyio's."""
     task = asyncio.create_task(plugin.call("hang"))
-    await until(plugin, 1)
+    await until(lambda: running(plugin) == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await running(plugin) == 0
+    assert running(plugin) == 0
     with anyio.move_on_after(0.01) as scope:
         await plugin.call("hang")
     assert scope.cancelled_caught
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await plugin.call("hang")
-    assert await running(plugin) == 0
+    assert running(plugin) == 0
 
 
 async def test_calls_beyond_the_limit_wait_then_are_refused_then_let_in_again(plugin):
     """Three calls run, two wait, the next is refused at once; when room is free again all go through."""
     calls = [asyncio.create_task(plugin.call("hang")) for _ in range(5)]
-    while (plugin.stats().active, plugin.stats().waiting) != (3, 2):
-        await asyncio.sleep(0)
+    await until(lambda: (plugin.stats().active, plugin.stats().waiting) == (3, 2))
     with pytest.raises(PluginBusy, match="p: 3 calls run and 2 wait; nothing was started"):
         await plugin.call("add", a=1)
-    assert await running(plugin) == 3
+    assert running(plugin) == 3
     plugin._entry.supervisor._level._plugin.gate.set()
     assert await asyncio.gather(*calls) == [1] * 5
     assert await plugin.call("add", a=1) == 2
@@ -231,8 +228,7 @@ async def test_calls_beyond_the_limit_wait_then_are_refused_then_let_in_again(pl
 async def test_a_waiting_call_that_is_cancelled_takes_no_room(plugin):
     """Cancelling a call in the queue gives its place up, whoever is let in meanwhile."""
     calls = [asyncio.create_task(plugin.call("hang")) for _ in range(5)]
-    while plugin.stats().waiting != 2:
-        await asyncio.sleep(0)
+    await until(lambda: plugin.stats().waiting == 2)
     plugin._entry.supervisor._level._plugin.gate.set()
     calls[3].cancel()
     done = await asyncio.gather(*calls, return_exceptions=True)
@@ -266,25 +262,23 @@ async def test_closing_or_forgetting_a_stream_ends_it(plugin):
     """A stream that is closed, or no longer referred to, runs its finally and gives its room back."""
     items = plugin.stream("count", upto=9)
     await anext(items)
-    assert await running(plugin) == 1
+    assert running(plugin) == 1
     await items.aclose()
-    assert await running(plugin) == 0
+    assert running(plugin) == 0
     items = plugin.stream("count", upto=9)
     await anext(items)
     del items
     gc.collect()
-    await until(plugin, 0)
-    while plugin.stats().active:
-        await asyncio.sleep(0)
+    await until(lambda: running(plugin) == 0)
+    await until(lambda: not plugin.stats().active)
 
 
 async def test_unloading_ends_calls_and_streams(host, plugin):
-    """Calls under way get PluginStateError, waiting ones too; a paused stream is closed and says so at its next step."""
+    """Calls under way and waiting ones get PluginStateError; a paused stream is closed and says so at its next step."""
     items = plugin.stream("count", upto=9)
     await anext(items)
     calls = [asyncio.create_task(plugin.call("hang")) for _ in range(4)]
-    while plugin.stats().waiting != 2:
-        await asyncio.sleep(0)
+    await until(lambda: plugin.stats().waiting == 2)
     await host.unload("p")
     for result in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(result, PluginStateError)
@@ -295,9 +289,13 @@ async def test_unloading_ends_calls_and_streams(host, plugin):
 
 async def test_calls_work_inside_a_task_group(plugin):
     """A failing call in a task group fails the group as any task does, and leaves the plugin running."""
-    with pytest.raises(ExceptionGroup) as caught:
+
+    async def both():
         async with asyncio.TaskGroup() as group:
             group.create_task(plugin.call("hang"))
             group.create_task(plugin.call("fail"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await both()
     assert caught.group_contains(PluginCallError)
     assert await plugin.call("add", a=1) == 2

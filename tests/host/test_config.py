@@ -62,7 +62,7 @@ async def test_a_plugin_that_must_run_keeps_the_host_from_starting(make, tmp_pat
 def test_every_error_of_all_files_comes_at_once(make, tmp_path):
     """Faults of the host file, of policies and of manifests are told together, each with its file and line."""
     make("one", GOOD)
-    make("same", GOOD, id="one")
+    make("same", GOOD, plugin_id="one")
     (make("bad", GOOD) / "plugin.toml").write_text('id = "Bad Id"\nversion = "1"\nentry = "main:Main"\n')
     (tmp_path / "bad.toml").write_text('[allow]\nconnect = ["*.com"]\n')
     (tmp_path / "nyx.toml").write_text(

@@ -35,7 +35,7 @@ def site(tmp_path, monkeypatch):
     sys.modules.pop("nyx_test_imported", None)
 
 
-def install(site, name, package, id, *, entry=None, manifest=True, listed=True):
+def install(site, name, package, plugin, *, entry=None, manifest=True, listed=True):
     folder = site / package
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('the package itself is not to be imported globally')\n")
@@ -43,11 +43,11 @@ def install(site, name, package, id, *, entry=None, manifest=True, listed=True):
     (folder / "words.py").write_text("WORD = 'word'\n")
     entry = entry or f"{package}.main:Main"
     if manifest:
-        (folder / "plugin.toml").write_text(f'id = "{id}"\nversion = "1.0"\nentry = "{package}.main:Main"\n')
+        (folder / "plugin.toml").write_text(f'id = "{plugin}"\nversion = "1.0"\nentry = "{package}.main:Main"\n')
     info = site / f"{package}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[nyx.plugins]\n{id} = {entry}\n")
+    (info / "entry_points.txt").write_text(f"[nyx.plugins]\n{plugin} = {entry}\n")
     files = [f"{package}/__init__.py", f"{package}/main.py", f"{package}/words.py"]
     if listed and manifest:
         files.append(f"{package}/plugin.toml")

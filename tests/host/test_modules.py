@@ -27,8 +27,13 @@ def modules(name: str) -> dict[str, str]:
     return {
         "shared": f"NAME = 'shared of {name}'",
         "pack__INIT": "from . import inner",
-        "pack__inner": f"import shared\nfrom ..shared import NAME as N\nNAME = 'inner of {name}'\nassert N == shared.NAME",
-        "late": f"from shared import NAME",
+        "pack__inner": f"""
+            import shared
+            from ..shared import NAME
+            assert NAME == shared.NAME
+            NAME = 'inner of {name}'
+            """,
+        "late": "from shared import NAME",
     }
 
 

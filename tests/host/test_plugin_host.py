@@ -15,6 +15,7 @@ from nyx_stream import PluginHost
 from nyx_stream.audit import AuditError
 from nyx_stream.errors import PluginStateError
 from nyx_stream.testing import run_plugin
+from tests.host.waiting import until
 
 CODE = """
     import asyncio
@@ -61,24 +62,70 @@ async def test_closing_the_host_leaves_nothing(make, tmp_path):
 async def test_a_host_inside_a_cancelled_scope_still_closes_its_plugins(make, tmp_path):
     """In a task group that is cancelled, asyncio's or anyio's, plugins are stopped before the group ends."""
     before = asyncio.all_tasks()
-    async with anyio.create_task_group() as group:
-        async with PluginHost(data_dir=tmp_path) as host:
-            handle = await host.load(make("p", CODE))
-            group.cancel_scope.cancel()
-            await handle.call("hang")
+    async with anyio.create_task_group() as group, PluginHost(data_dir=tmp_path) as host:
+        handle = await host.load(make("p", CODE))
+        group.cancel_scope.cancel()
+        await handle.call("hang")
     assert handle.state == "stopped"
-    with pytest.raises(ExceptionGroup) as caught:
+    hosts = []
+
+    async def guest():
+        async with PluginHost(data_dir=tmp_path) as host:
+            hosts.append(await host.load(make("p", CODE)))
+            await hosts[0].call("hang")
+
+    async def group_that_fails():
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(run_until_cancelled(make, tmp_path))
-            await asyncio.sleep(0.05)
+            tasks.create_task(guest())
+            await until(lambda: hosts and hosts[0].stats().active)
             raise ValueError("the group ends")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await group_that_fails()
+    assert hosts[0].state == "stopped"
     assert caught.group_contains(ValueError)
     assert asyncio.all_tasks() == before
 
 
-async def run_until_cancelled(make, tmp_path):
+async def test_a_host_that_is_cancelled_while_it_closes_closes_first(make, tmp_path):
+    """Cancelling a host in the middle of its shutdown does not cut it short; the cancellation comes after it."""
+    before = asyncio.all_tasks()
+    code = """
+    import asyncio
+    class Main(Plugin):
+        async def setup(self):
+            self.late = asyncio.Event()
+        async def teardown(self): await self.late.wait()
+    """
+    plugins = []
+
+    async def application():
+        async with PluginHost(data_dir=tmp_path) as host:
+            plugins.append(await host.load(make("p", code)))
+
+    task = asyncio.create_task(application())
+    await until(lambda: plugins and plugins[0].state == "stopping")
+    instance = plugins[0]._entry.supervisor._level._plugin
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    instance.late.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert plugins[0].state == "stopped"
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_load_that_overlaps_the_end_of_the_host_leaves_nothing(make, tmp_path):
+    """A load under way while the host closes is an error, and its plugin does not run."""
+    before = asyncio.all_tasks()
     async with PluginHost(data_dir=tmp_path) as host:
-        await (await host.load(make("p", CODE))).call("hang")
+        loading = asyncio.create_task(host.load(make("p", CODE, permissions='write = ["$DATA"]')))
+        await asyncio.sleep(0)
+    with pytest.raises(PluginStateError):
+        await loading
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_host_is_the_lifespan_of_an_application(make, tmp_path):
@@ -98,16 +145,16 @@ async def test_a_host_is_the_lifespan_of_an_application(make, tmp_path):
     async def ping():
         return await app.state.plugin.call("ping")
 
-    async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
-            answers = await asyncio.gather(*(client.get("/ping") for _ in range(5)))
-            assert {answer.json() for answer in answers} == {"pong"}
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
+    async with app.router.lifespan_context(app), client:
+        answers = await asyncio.gather(*(client.get("/ping") for _ in range(5)))
+        assert {answer.json() for answer in answers} == {"pong"}
     assert handles[0].state == "stopped"
 
 
 async def test_an_audit_log_that_cannot_be_opened_stops_the_host(tmp_path):
     """A host that was asked for an audit does not run without one."""
-    with pytest.raises(AuditError, match="cannot be opened: .*Is a directory"):
+    with pytest.raises(AuditError, match=r"cannot be opened: .*Is a directory"):
         async with PluginHost(audit=tmp_path):
             pytest.fail("the host was entered")
 
@@ -148,7 +195,8 @@ async def test_run_plugin_shows_an_author_what_a_plugin_was_denied(make):
         with pytest.raises(PermissionError):
             await plugin.call("save", name="/etc/nyx")
         assert [event.target for event in plugin.denied] == ["/etc/nyx"]
-    assert not os.path.exists(plugin.data)
+    with pytest.raises(FileNotFoundError):
+        os.listdir(plugin.data)
 
 
 @pytest.mark.parametrize(

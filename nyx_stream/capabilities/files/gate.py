@@ -23,8 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where to work: `path` below `root`, and the judge of what it leads to (`None` if no rule can refuse
-    it).
+    """Where to work: `path` below `root`, and the judge of what it leads to (`None` if no rule can refuse it).
 
     `given` is the path as the plugin gave it, fit to be shown to it.
     """
@@ -46,8 +45,7 @@ class _Step:
 
 
 class Gate:
-    """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any
-    more."""
+    """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any more."""
 
     __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease")
 
@@ -93,10 +91,15 @@ class Gate:
         texts = [path_text(path) for path in paths]
         target = " -> ".join(texts)
         if self.ended:
-            raise self.error(action, target)
+            error = self.error(action, target)
+            self._guard.record("files", action, target, Decision(False, None, error.reason))
+            raise error
         steps = [self._decide(action, access, text) for text in texts]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._run, action, access, target, steps, work)
+        result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
+        if access == "read" and self.ended:
+            raise self.error(action, target)
+        return result
 
     def _decide(self, action: str, access: Access, text: str) -> _Step:
         mode = "r" if access == "read" else "rw"

@@ -22,6 +22,7 @@ from nyx_stream.capabilities.files.judging import Access, Bench
 from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
 from nyx_stream.capabilities.files.whole import read_whole
 from nyx_stream.capabilities.lease import Lease
+from nyx_stream.errors import Revoked
 from nyx_stream.guard import SandboxGuard, path_text
 from nyx_stream.policy import NO_PLACES, Limits, Places
 
@@ -113,9 +114,12 @@ class GuardedFiles:
         """
         if not closefd:
             raise ValueError("cannot use closefd=False with a file name")
-        if type(mode) is not str:
-            raise TypeError(f"mode must be a str, not {type(mode).__name__}")
-        # A codec is code that runs when the file is opened, and the opening runs as the host.
+        # The opening runs as the host: nothing of the plugin's may run in it, neither a number's or a text's methods
+        # nor a codec.
+        if type(mode) is not str or type(buffering) is not int:
+            raise TypeError("mode must be a str, buffering an int")
+        if not all(value is None or type(value) is str for value in (encoding, errors, newline)):
+            raise TypeError("encoding, errors and newline must be str or None")
         if encoding is not None and encodings.search_function(encoding) is None:
             raise LookupError(f"unknown encoding: {encoding}")
         layers = partial(io.open, mode=mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
@@ -131,8 +135,7 @@ class GuardedFiles:
         return (await self.read_bytes(path)).decode(encoding, errors)
 
     async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
-        """Replaces a file atomically, or creates it, and returns its size: a reader sees the old or the new
-        content."""
+        """Replaces a file atomically, or creates it, and returns its size: a reader sees the old or the new content."""
         content = bytes(data)
 
         def write(sites: Sites) -> int:
@@ -164,14 +167,13 @@ class GuardedFiles:
     def iterdir(self, path: Path = ".") -> "Listing":
         """The entries of a directory: `async for entry in files.iterdir(p)`, or `await` for all as a list.
 
-        Each is `path` joined with a name, fit to be passed to the other operations; the order is the
-        system's.
+        Each is `path` joined with a name, fit to be passed to the other operations; the order is the system's.
         """
         return Listing(partial(self._list, path))
 
     async def mkdir(self, path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Makes a directory; the arguments are those of `pathlib.Path.mkdir`."""
-        work = partial(_make_directory, mode=mode, parents=parents, exist_ok=exist_ok)
+        work = partial(_make_directory, mode=int(mode), parents=bool(parents), exist_ok=bool(exist_ok))
         await self._gate.perform("mkdir", "write", [path], lambda sites: work(sites[0]))
 
     async def rename(self, source: Path, target: Path) -> None:
@@ -217,7 +219,7 @@ class GuardedFiles:
         access: Access = "write" if writes else "read"
         try:
             opened = await self._gate.perform(access, access, [file], work)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Revoked):
             handover.abandon()
             raise
         if self._gate.ended:
@@ -257,7 +259,8 @@ def _names(sites: Sites) -> list[str]:
 
 
 def _make_directory(site: Site, mode: int, parents: bool, exist_ok: bool) -> None:
-    above = [cut for cut in range(len(site.path)) if site.path[cut] == "/" and site.path[:cut].strip("/.")]
+    path = site.path
+    above = [cut for cut in range(len(path)) if path[cut] in ("/", os.sep) and path[:cut].strip("/\\.")]
     for cut in above if parents else ():
         with contextlib.suppress(FileExistsError):
             beneath.make_directory(site.root, site.path[:cut], judge=site.judge)

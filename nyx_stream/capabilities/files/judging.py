@@ -72,8 +72,7 @@ class Bench:
 
         def judge(below: str, absolute: str) -> None:
             text = os.path.join(prefix, below) if below else prefix
-            # A link may lead from what the plugin asked for to what it did not, below one prefix of the
-            # policy.
+            # A link may lead from what the plugin asked for to what it did not, below one prefix of the policy.
             decision = self._guard.decide_path(text, mode)
             if not decision.allowed:
                 raise Refused(decision)

@@ -59,22 +59,17 @@ class OpenFiles:
 
         The files are closed in threads, since closing flushes, and waits for a read under way.
         """
-        try:
-            loop: AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:  # the host's loop is gone, so closing holds nobody up
-            loop = None
         for wrapped in list(self._files):
             file, wrapped._file = wrapped._file, _Ended(error)
-            if loop is None:
+            try:
+                asyncio.get_running_loop().run_in_executor(None, _close, file)
+            except RuntimeError:  # the host's loop, or its executor, is gone already: closing holds nobody up
                 _close(file)
-            else:
-                loop.run_in_executor(None, _close, file)
         self._files.clear()
 
 
 class Handover:
-    """Passes a file from the thread that opens it to a task that may be cancelled meanwhile: it never gets
-    lost."""
+    """Passes a file from the thread that opens it to a task that may be cancelled meanwhile: it never gets lost."""
 
     __slots__ = ("_abandoned", "_file", "_lock")
 

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection of the pool: h11 for the protocol, `Wire` for the bytes, `Exchange` for the bounds.
 
-Takes the place of httpcore2's own connection, so that limits are kept while bytes arrive and not after, and a switch of
-protocols has no way through. Knows nothing of the library above or of plugins.
+Like httpcore2's own connection, but that limits are kept while bytes arrive and not after, and that a switch of
+protocols has no way through. Errors are httpcore2's. Knows nothing of the library above or of plugins.
 """
 
 import enum
@@ -14,7 +14,7 @@ import h11
 import httpcore2
 
 from nyx_stream.capabilities.http.dialling import Dialler
-from nyx_stream.capabilities.http.exchange import READ_AHEAD, Exchange, Head
+from nyx_stream.capabilities.http.exchange import READ_AHEAD, Exchange, Head, Origin
 from nyx_stream.capabilities.http.verdicts import Refused, refusal
 from nyx_stream.capabilities.http.wire import Wire
 
@@ -32,60 +32,55 @@ class _State(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Connection(httpcore2.AsyncConnectionInterface):
-    """A connection to one origin, for one exchange at a time."""
+class Connection:
+    """A connection to one origin, for one exchange at a time. Made unconnected; the first exchange dials."""
 
-    def __init__(self, origin: httpcore2.Origin, dialler: Dialler) -> None:
-        self._origin = origin
+    def __init__(self, origin: Origin, dialler: Dialler) -> None:
+        self.origin = origin
+        self.idle_since = 0.0
         self._dialler = dialler
         self._epoch = dialler.epoch()
         self._state = _State.NEW
         self._wire: Wire | None = None
         self._protocol = h11.Connection(h11.CLIENT)
-        self._expires = 0.0
 
-    async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
-        """Sends the request of an `Exchange` and reads the response's head into it; the response carries the body.
+    async def send(self, exchange: Exchange) -> None:
+        """Sends the request of `exchange` and reads the response's head into it.
 
         Raises httpcore2 errors, `Refused` and `Exceeded`; the connection is then closed.
         """
-        exchange: Exchange = request.extensions["exchange"]
-        if self._state not in (_State.NEW, _State.IDLE):
-            raise httpcore2.ConnectionNotAvailable
         fresh, self._state = self._state is _State.NEW, _State.ACTIVE
         try:
             wire = await self._dial(exchange) if fresh else self._connected()
             # A server may answer and close before it has taken the whole body: its answer counts.
             with suppress(httpcore2.WriteError):
-                await self._send(wire, request, exchange)
+                await self._send(wire, exchange)
             exchange.head_complete(await self._receive_head(wire, exchange))
         except BaseException:
             self.abort()
             raise
-        body = Body(self, exchange)
-        exchange.chunks = body
-        return httpcore2.Response(200, content=body)
 
     async def _dial(self, exchange: Exchange) -> Wire:
-        scheme, host = self._origin.scheme.decode("ascii"), self._origin.host.decode("ascii")
-        limit = exchange.wait(exchange.timeouts.connect)
-        self._wire = await self._dialler.open(scheme, host, self._origin.port, limit)
+        scheme, host, port = self.origin
+        self._wire = await self._dialler.open(scheme, host, port, exchange.wait(exchange.timeouts.connect))
+        # The client may have been closed meanwhile, when there was nothing here to close.
+        self._connected()
         # h11 raises a plain protocol error at its own bound; ours come first and name the limit.
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=exchange.bounds.header_bytes + READ_AHEAD)
         return self._wire
 
     def _connected(self) -> Wire:
-        if self._wire is None:
-            raise httpcore2.ConnectionNotAvailable
+        if self._wire is None or self._state is not _State.ACTIVE:
+            raise httpcore2.ReadError("the connection is closed")
         return self._wire
 
     # Sending.
 
-    async def _send(self, wire: Wire, request: httpcore2.Request, exchange: Exchange) -> None:
-        body = exchange.body
+    async def _send(self, wire: Wire, exchange: Exchange) -> None:
+        body, message = exchange.body, exchange.message
         try:
             head = self._protocol.send(
-                h11.Request(method=request.method, target=request.url.target, headers=request.headers)
+                h11.Request(method=message.method, target=message.target, headers=message.headers)
             )
             if isinstance(body, bytes):
                 exchange.sent(len(body))
@@ -165,96 +160,41 @@ class Connection(httpcore2.AsyncConnectionInterface):
             self.abort()
             raise
 
-    def release(self) -> None:
-        """Ends the exchange: the connection is free again if both sides are done, and closed otherwise."""
+    def release(self) -> bool:
+        """Ends the exchange: returns True if the connection can serve another one, and closes it otherwise."""
         if self._state is not _State.ACTIVE:
-            return
+            return False
         done = self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
         # Bytes beyond the response would be taken for the answer to the next request.
         if done and self._protocol.trailing_data == (b"", False):
             self._protocol.start_next_cycle()
             self._state = _State.IDLE
-            self._expires = time.monotonic() + KEEP_ALIVE
-        else:
-            self.abort()
+            self.idle_since = time.monotonic()
+            return True
+        self.abort()
+        return False
 
-    def abort(self) -> None:
-        """Closes the connection at once, without waiting."""
-        self._state = _State.CLOSED
-        if self._wire is not None:
-            self._wire.abort()
-
-    # What the pool asks.
-
-    async def aclose(self) -> None:
-        """Closes the connection and waits until its descriptor is gone."""
-        self._state = _State.CLOSED
-        if self._wire is not None:
-            await self._wire.aclose()
-
-    def can_handle_request(self, origin: httpcore2.Origin) -> bool:
-        """Whether the connection leads to `origin`."""
-        return origin == self._origin
-
-    def is_available(self) -> bool:
-        """Whether a request may be sent now."""
-        return self._state is _State.IDLE
-
-    def is_idle(self) -> bool:
-        """Whether no exchange is under way."""
-        return self._state is _State.IDLE
-
-    def is_closed(self) -> bool:
-        """Whether it is of no further use."""
-        return self._state is _State.CLOSED
-
-    def is_connected(self) -> bool:
-        """Whether it was dialled and not closed."""
-        return self._wire is not None and self._state is not _State.CLOSED
-
-    def has_expired(self) -> bool:
-        """Whether an idle connection is to be closed: too old, ended by its peer, or allowed by a policy of old."""
-        return self._state is _State.IDLE and (
-            self._epoch is not self._dialler.epoch()
-            or time.monotonic() > self._expires
+    def stale(self) -> bool:
+        """Whether an idle connection is of no more use: too old, ended by its peer, or allowed by a policy of old."""
+        return (
+            self._state is not _State.IDLE
+            or self._epoch is not self._dialler.epoch()
+            or time.monotonic() - self.idle_since > KEEP_ALIVE
             or self._wire is None
             or self._wire.stale()
         )
 
-    def info(self) -> str:
-        """One line for the pool's `repr`."""
-        return f"{self._origin}, HTTP/1.1, {self._state.name}"
-
-
-class Body:
-    """The body of a response on a connection; the pool closes it to get the connection back."""
-
-    __slots__ = ("_connection", "_exchange", "_open")
-
-    def __init__(self, connection: Connection, exchange: Exchange) -> None:
-        self._connection = connection
-        self._exchange = exchange
-        self._open = True
-
-    async def next(self) -> bytes | None:
-        """The next bytes, still encoded; `None` once the body is complete."""
-        # Once it is given back, the connection carries other exchanges: their bytes are not ours to read.
-        return await self._connection.next_chunk(self._exchange) if self._open else None
-
     def abort(self) -> None:
-        """Closes the connection at once: a reader wakes with an error."""
-        if self._open:
-            self._connection.abort()
+        """Closes the connection at once, without waiting; a reader wakes with an error."""
+        self._state = _State.CLOSED
+        if self._wire is not None:
+            self._wire.abort()
 
     async def aclose(self) -> None:
-        """Gives the connection back."""
-        if self._open:
-            self._open = False
-            self._connection.release()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (chunk := await self.next()) is not None:
-            yield chunk
+        """Closes the connection and waits until its descriptor is gone."""
+        self.abort()
+        if self._wire is not None:
+            await self._wire.aclose()
 
 
 def _closing(chunks: AsyncIterable[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

@@ -6,7 +6,7 @@ Decides and counts; does no I/O.
 import time
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 from nyx_stream.capabilities.http.verdicts import Exceeded
 
@@ -49,28 +49,45 @@ class Head:
     headers: RawHeaders
 
 
-class Chunks(Protocol):
-    """The response body on its connection, still encoded."""
+class Origin(NamedTuple):
+    """Where a request goes: canonical, as the guard's verdict has it."""
 
-    async def next(self) -> bytes | None:
-        """The next bytes; `None` once the body is complete."""
+    scheme: str
+    host: str
+    port: int
 
-    def abort(self) -> None:
-        """Closes the connection at once: a reader wakes with an error."""
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent ahead of a body: built from a verdict and from headers that were checked."""
+
+    method: str
+    target: bytes
+    headers: RawHeaders
 
 
 class Exchange:
     """A request on its way. Every wait is cut to the deadline, every byte is counted against its bound."""
 
-    __slots__ = ("_arrived", "_received", "_sent", "body", "bounds", "chunks", "deadline", "head", "timeouts")
+    __slots__ = (
+        "_arrived", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin", "timeouts",
+    )  # fmt: skip
 
-    def __init__(self, body: bytes | AsyncIterable[bytes], timeouts: Timeouts, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        message: Message,
+        body: bytes | AsyncIterable[bytes],
+        timeouts: Timeouts,
+        bounds: Bounds,
+    ) -> None:
+        self.origin = origin
+        self.message = message
         self.body = body
         self.timeouts = timeouts
         self.bounds = bounds
         self.deadline = time.monotonic() + bounds.seconds
         self.head: Head | None = None
-        self.chunks: Chunks | None = None
         self._sent = 0
         self._arrived = 0
         self._received = 0

@@ -168,7 +168,12 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
         reason = why_not(location, request.url.scheme)
         if reason is not None:
             self._gate.refuse_redirect(request, location, reason)
-        following: Any = super()._build_redirect_request(request, response)
+        library = self.dialect.library
+        try:
+            following: Any = super()._build_redirect_request(request, response)
+        except (library.InvalidURL, ValueError) as error:
+            message = f"Invalid URL in location header: {error}."
+            raise library.RemoteProtocolError(message, request=request) from error
         if _origin(following.url) != _origin(request.url):
             self._leave_credentials(following)
         return following

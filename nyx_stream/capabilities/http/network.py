@@ -10,8 +10,6 @@ import socket
 import ssl
 import threading
 
-import httpx
-
 from nyx_stream.attribution import as_host
 
 
@@ -69,6 +67,8 @@ class Network:
     def _build_trust(self) -> None:
         with self._building:
             if self._trust is None:
+                import httpx  # 100 ms, and most hosts that need no certificates never load it
+
                 context = httpx.create_ssl_context(trust_env=False)
                 context.set_alpn_protocols(["http/1.1"])
                 self._trust = context

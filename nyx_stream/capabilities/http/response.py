@@ -4,10 +4,12 @@ Mixed into the classes of each library. At level `inline` this is least authorit
 the same process can walk closures and frames.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
+from itertools import chain
 from typing import Any, ClassVar
 
 from nyx_stream.capabilities.http.decoding import BadCoding, Decoder, decoder_for
@@ -17,6 +19,9 @@ from nyx_stream.capabilities.http.verdicts import Exceeded
 # Each library has its own types for the same methods; the mixins are written against what they share.
 _Stream: Any = object
 _Response: Any = object
+
+
+_STEPS_AT_ONCE = 16
 
 
 class GuardedBody(_Stream):  # type: ignore[misc]  # the base is known where it is mixed in
@@ -75,8 +80,10 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
             self._finish()
         self._num_bytes_downloaded = len(raw)
         decoder = self._bounded_decoder()
-        self._content = b"".join(self._decoded(decoder, raw)) if decoder else raw
-        return self._content
+        if decoder:
+            raw = b"".join([piece async for piece in self._decoded(decoder, raw, flush=True)])
+        self._content = raw
+        return raw
 
     async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yields the decoded body in pieces of `chunk_size` bytes. Raises `LimitExceeded`, and the library's errors."""
@@ -89,10 +96,10 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
         chunks = _Chunks(chunk_size)
         async with aclosing(self.aiter_raw()) as raw_chunks:
             async for raw in raw_chunks:
-                for piece in self._decoded(decoder, raw, flush=False):
+                async for piece in self._decoded(decoder, raw, flush=False):
                     for chunk in chunks.add(piece):
                         yield chunk
-        for piece in self._decoded(decoder, b""):
+        async for piece in self._decoded(decoder, b"", flush=True):
             for chunk in chunks.add(piece):
                 yield chunk
         if chunks.rest:
@@ -116,11 +123,14 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
         except BadCoding as error:
             raise self._fault(error) from error
 
-    def _decoded(self, decoder: Decoder, raw: bytes, *, flush: bool = True) -> Any:
+    async def _decoded(self, decoder: Decoder, raw: bytes, *, flush: bool) -> AsyncIterator[bytes]:
+        steps = chain(decoder.decode(raw), decoder.flush()) if flush else decoder.decode(raw)
         try:
-            yield from decoder.decode(raw)
-            if flush:
-                yield from decoder.flush()
+            for number, piece in enumerate(steps, 1):
+                yield piece
+                if number % _STEPS_AT_ONCE == 0:
+                    # A body that inflates a thousandfold must not hold up the other plugins of the loop.
+                    await asyncio.sleep(0)
         except BadCoding as error:
             raise self._fault(error) from error
         except Exceeded as error:

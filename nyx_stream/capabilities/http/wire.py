@@ -15,7 +15,7 @@ from typing import cast
 
 import httpcore2
 
-HIGH_WATER = 1024 * 1024
+HIGH_WATER = 512 * 1024
 """Bytes kept for a reader that does not come; then the socket is no longer read."""
 
 _SHUTDOWN = 1.0

@@ -4,7 +4,7 @@ Knows frames and methods; knows neither the socket nor the life of the worker.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -14,7 +14,6 @@ from nyx_stream.isolation.exports import Method
 from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.process.frames import MAX_BODY, Frame, Kind
 from nyx_stream.isolation.process.messages import Fault, Reason, fault_of, text
-from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_log import RemoteLog
 
 
@@ -35,17 +34,13 @@ class _Misfit(Exception):
 class ExportedCalls:
     """What the host has called and is not over. Every number gets one last frame: RESULT, END or FAILED."""
 
-    def __init__(
-        self, connection: Connection, send: Send, drain: Callable[[], Awaitable[None]], log: RemoteLog
-    ) -> None:
-        self._connection = connection
+    def __init__(self, send: Send, log: RemoteLog) -> None:
         self._send = send
-        self._drain = drain
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._methods: tuple[Method, ...] = ()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._consumed: dict[int, asyncio.Event] = {}
+        self._demands: dict[int, asyncio.Event] = {}
         self.offered = False
         """Whether calls are taken."""
 
@@ -60,12 +55,12 @@ class ExportedCalls:
 
     def open(self, frame: Frame) -> None:
         """Starts a stream."""
-        self._consumed[frame.id] = asyncio.Event()
+        self._demands[frame.id] = asyncio.Event()
         self._start(frame.id, self._stream(frame.id, self._methods[frame.detail], frame.body))
 
-    def consumed(self, number: int) -> None:
-        """The host has consumed items of a stream."""
-        event = self._consumed.get(number)
+    def next(self, number: int) -> None:
+        """The consumer of a stream asks for its next item."""
+        event = self._demands.get(number)
         if event is not None:
             event.set()
 
@@ -89,7 +84,7 @@ class ExportedCalls:
 
     def _done(self, number: int, task: "asyncio.Task[None]") -> None:
         del self._tasks[number]
-        self._consumed.pop(number, None)
+        self._demands.pop(number, None)
         if task.cancelled():  # before its first step, so that it could not say so itself
             self._send(Kind.FAILED, number, Fault(reason="call", name="CancelledError").encode())
 
@@ -105,24 +100,18 @@ class ExportedCalls:
         try:
             items = _begun(method, arguments)
             try:
+                # One item for each demand, as inline: the generator never runs ahead of its consumer.
+                demand = self._demands[number]
                 async for item in items:
-                    body = _encoded(method, item)
-                    await self._room(number, len(body))
-                    self._send(Kind.ITEM, number, body)
+                    demand.clear()
+                    self._send(Kind.ITEM, number, _encoded(method, item))
+                    await demand.wait()
             finally:
                 await self._close(method, items)
         except BaseException as error:
             self._send(Kind.FAILED, number, _fault(method, error))
         else:
             self._send(Kind.END, number)
-
-    async def _room(self, number: int, size: int) -> None:
-        """Waits until an item may be sent."""
-        event = self._consumed[number]
-        while not self._connection.item_fits(number, size):
-            event.clear()
-            await event.wait()
-        await self._drain()
 
     async def _close(self, method: Method, items: Any) -> None:
         try:

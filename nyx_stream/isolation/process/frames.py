@@ -57,7 +57,7 @@ class Kind(IntEnum):
     CANCEL = 0x301
     """(h) Cancels a call or stream; (w) cancels an ASK. One that is over already is none: frames cross."""
     NEXT = 0x302
-    """(h) `detail` items of a stream were consumed."""
+    """(h) The consumer of a stream asks for its next item; OPEN asks for the first."""
     STOP = 0x303
     """(h) Run `teardown` and end."""
     STOPPED = 0x304

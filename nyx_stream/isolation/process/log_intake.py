@@ -45,6 +45,10 @@ class LogIntake:
         """Takes a line of `"stdout"` or `"stderr"`, safe to print."""
         self._logger.log(_LEVELS[stream], "%s: %s", stream, text)
 
+    def warning(self, message: str) -> None:
+        """Logs a warning of the framework that concerns the plugin."""
+        self._logger.warning("%s", message)
+
     def error(self, message: str, error: Exception) -> None:
         """Logs an error of the framework that concerns the plugin."""
         self._logger.error("%s", message, exc_info=error)

@@ -9,12 +9,16 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import anyio
+import psutil
 
+from nyx_stream.audit import AuditEvent
 from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
 from nyx_stream.isolation.faults import trace_of
 from nyx_stream.isolation.process.broker import Broker, Means
@@ -28,6 +32,7 @@ from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
+from nyx_stream.isolation.process.watch import Watch, Watched
 from nyx_stream.isolation.process.zygote_client import WorkerProcess, ZygoteClient
 from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
@@ -47,28 +52,32 @@ class ProcessLevel:
     def __init__(self, *, shared: Shared) -> None:
         self._shared = shared
         self._zygote = ZygoteClient()
+        self._watch = Watch()
 
     def isolate(self, assignment: Assignment) -> "SealedPlugin":
         """Prepares one plugin; nothing of it runs yet."""
-        return SealedPlugin(assignment, self._shared, self._zygote)
+        return SealedPlugin(assignment, self._shared, self._zygote, self._watch)
 
     async def aclose(self) -> None:
         """Ends the zygote. Every plugin has been stopped."""
+        await self._watch.aclose()
         await self._zygote.aclose()
 
 
 class SealedPlugin:
     """One plugin in its worker. An `Isolation`."""
 
-    def __init__(self, assignment: Assignment, shared: Shared, zygote: ZygoteClient) -> None:
+    def __init__(self, assignment: Assignment, shared: Shared, zygote: ZygoteClient, watch: Watch) -> None:
         self._name = assignment.grant.manifest.id
         self._assignment = assignment
         self._shared = shared
         self._zygote = zygote
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._provision = Provision(assignment, shared)
         self._log = LogIntake(self._name)
         self._process: WorkerProcess | None = None
+        self._pid: int | None = None
         self._channel: Channel | None = None
         self._awaited: asyncio.Future[Frame] | None = None
         self._ready = False
@@ -98,13 +107,34 @@ class SealedPlugin:
         except PluginCrashed as error:
             raise PluginLoadError(self._name, error.message) from error
         self._ready = True
+        self._begin_watch(order, sealed)
 
     def _judge(self, order: Order, sealed: SealedBody) -> None:
+        """Takes the worker's report, or refuses the worker. What the policy lets pass is told."""
         try:
-            self.gaps = judge(order, sealed)
+            gaps = judge(order, sealed)
         except SealRefused as error:
             raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
         self.report = sealed.report
+        for layer, reason in gaps:
+            self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
+            if self._assignment.audit is not None:
+                event = AuditEvent(time.time(), self._name, "sandbox", "seal", layer, False, None, reason, "host")
+                self._assignment.audit(event)
+
+    def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
+        if self._pid is None or (files := order.confinement.limits.open_files) is None:
+            return
+        with suppress(psutil.NoSuchProcess):  # it died in this moment: others see to that
+            watched = Watched(
+                name=self._name,
+                process=psutil.Process(self._pid),
+                memory=sealed.baseline + order.memory,
+                descriptors=files.hard,
+                idle=lambda: not self._calls.active,
+                exceeded=self._bury,
+            )
+            self._watch.add(watched)
 
     async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
         return await self._calls.call(method, arguments)
@@ -149,7 +179,7 @@ class SealedPlugin:
             names=source.names,
             places=dict(grant.places),
             env=_environment(grant),
-            confinement=confinement_of(source, grant),
+            confinement=confinement_of(source, grant, degrade=grant.policy.degrade == "allow"),
             memory=grant.limits.memory,
             setup_timeout=grant.limits.setup_timeout,
         )
@@ -167,6 +197,7 @@ class SealedPlugin:
         self._channel = channel
         try:
             self._process = await self._zygote.launch((theirs.fileno(), their_output, their_errors))
+            self._pid = self._process.forked.result()
         except OSError as error:
             raise PluginLoadError(self._name, f"no process can be made for it: {error}") from error
         finally:
@@ -248,6 +279,8 @@ class SealedPlugin:
 
     async def _end(self, channel: Channel, why: str) -> None:
         channel.close()
+        if self._pid is not None:
+            self._watch.remove(self._pid)
         status = None
         if self._process is not None:
             self._process.kill()

@@ -11,17 +11,13 @@ machine and see the same frames, each its own in the moment of sending. Knows no
 
 from collections import deque
 from collections.abc import Iterable
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal
 
 from nyx_stream.isolation.process.frames import HEADER, Frame, Header, Kind, ProtocolFault, decode_header, encode
 
 Side = Literal["host", "worker"]
 
-STREAM_ITEMS = 8
-"""Items of a stream that may be under way, not yet consumed."""
-STREAM_BYTES = 2**20
-"""Bytes of them; one item alone may be larger."""
 LOG_RECORDS = 64
 """Log records that may be under way, not yet taken."""
 MAX_ASKS = 256
@@ -83,27 +79,14 @@ SENDERS: dict[Side, frozenset[Kind]] = {
 }
 
 
-class _Stream:
-    """Items of one stream that were sent and not yet consumed."""
+class _Way(Enum):
+    """What a call or stream under way is waiting for."""
 
-    __slots__ = ("bytes", "sizes")
-
-    def __init__(self) -> None:
-        self.sizes: deque[int] = deque()
-        self.bytes = 0
-
-    def fits(self, size: int) -> bool:
-        return not self.sizes or (len(self.sizes) < STREAM_ITEMS and self.bytes + size <= STREAM_BYTES)
-
-    def add(self, size: int) -> None:
-        self.sizes.append(size)
-        self.bytes += size
-
-    def consume(self, count: int) -> None:
-        if count > len(self.sizes):
-            raise ProtocolFault(f"{count} items consumed, of {len(self.sizes)} sent")
-        for _ in range(count):
-            self.bytes -= self.sizes.popleft()
+    RESULT = "result"
+    ITEM = "item"
+    """The worker makes the next item."""
+    DEMAND = "demand"
+    """The consumer has not asked for another item: the worker rests."""
 
 
 class Connection:
@@ -116,7 +99,7 @@ class Connection:
         self._buffer = bytearray()
         self._header: Header | None = None
         self._descriptors: deque[int] = deque()
-        self._calls: dict[int, _Stream | None] = {}
+        self._calls: dict[int, _Way] = {}
         self._asks: set[int] = set()
         self._logs = 0
 
@@ -134,11 +117,6 @@ class Connection:
         data = encode(frame)
         self._pass(frame.kind, frame.id, frame.detail, len(frame.body))
         return data
-
-    def item_fits(self, number: int, size: int) -> bool:
-        """Whether an item of `size` bytes may be sent now."""
-        stream = self._calls.get(number)
-        return stream is None or stream.fits(size)
 
     def log_fits(self) -> bool:
         """Whether a log record may be sent now."""
@@ -213,10 +191,10 @@ class Connection:
     def _opens_call(self, kind: Kind, number: int, _detail: int, _size: int) -> None:
         if not number or number in self._calls:
             raise ProtocolFault(f"{kind.name}: the number {number} is in use")
-        self._calls[number] = _Stream() if kind is Kind.OPEN else None
+        self._calls[number] = _Way.ITEM if kind is Kind.OPEN else _Way.RESULT
 
     def _ends_call(self, kind: Kind, number: int, _detail: int, _size: int) -> None:
-        if number not in self._calls or (self._calls[number] is None) is (kind is Kind.END):
+        if number not in self._calls or (self._calls[number] is _Way.RESULT) is (kind is Kind.END):
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
         del self._calls[number]
 
@@ -228,18 +206,17 @@ class Connection:
         elif self.state is State.RUNNING:
             raise ProtocolFault("a start failed that was done")
 
-    def _sends_item(self, kind: Kind, number: int, _detail: int, size: int) -> None:
-        stream = self._calls.get(number)
-        if stream is None:
-            raise ProtocolFault(f"{kind.name} for {number}, which is no stream under way")
-        if not stream.fits(size):
-            raise ProtocolFault(f"more items of stream {number} than may be under way")
-        stream.add(size)
+    def _sends_item(self, _kind: Kind, number: int, _detail: int, _size: int) -> None:
+        if self._calls.get(number) is not _Way.ITEM:
+            raise ProtocolFault(f"an item of {number} that nobody asked for")
+        self._calls[number] = _Way.DEMAND
 
-    def _consumes(self, _kind: Kind, number: int, detail: int, _size: int) -> None:
-        stream = self._calls.get(number)
-        if stream is not None:  # otherwise the stream ended meanwhile
-            stream.consume(detail)
+    def _demands_item(self, _kind: Kind, number: int, _detail: int, _size: int) -> None:
+        way = self._calls.get(number)
+        if way is _Way.DEMAND:
+            self._calls[number] = _Way.ITEM
+        elif way is not None:  # otherwise the stream ended meanwhile
+            raise ProtocolFault(f"another item of {number} is under way")
 
     def _opens_ask(self, _kind: Kind, number: int, _detail: int, _size: int) -> None:
         if not number or number in self._asks:
@@ -274,7 +251,7 @@ _CHECKS = {
     Kind.END: Connection._ends_call,
     Kind.FAILED: Connection._fails,
     Kind.ITEM: Connection._sends_item,
-    Kind.NEXT: Connection._consumes,
+    Kind.NEXT: Connection._demands_item,
     Kind.ASK: Connection._opens_ask,
     Kind.ANSWER: Connection._ends_ask,
     Kind.REFUSED: Connection._ends_ask,

@@ -115,7 +115,7 @@ class RemoteCalls:
                     return
                 yield self._value(name, method, frame)
                 if not inflow.over():
-                    self._channel.send(Kind.NEXT, number, detail=1)
+                    self._channel.send(Kind.NEXT, number)
         finally:
             if not inflow.over():
                 await self._cancel(number, name, inflow)

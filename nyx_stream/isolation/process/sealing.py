@@ -90,8 +90,8 @@ class _Report(Message, extra="ignore"):
     descriptors: list[int] | None
 
 
-def judge(order: Order, sealed: Sealed) -> tuple[str, ...]:
-    """Returns what of the order is not enforced, in words: nothing, unless the order allowed that.
+def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
+    """Returns the layers that are not in force, each with the reason: none, unless the order allowed that.
 
     Raises:
         SealRefused: the report is not what was asked for.
@@ -107,9 +107,10 @@ def judge(order: Order, sealed: Sealed) -> tuple[str, ...]:
     for name in sorted(REQUIRED):
         layer = states.get(name)
         if layer is None or (layer.state != LayerState.ACTIVE.value and not layer.stand_in):
-            missing.append(f"{name}: {layer.reason if layer is not None else 'not reported'}")
+            reason = layer.reason if layer is not None else "not reported"
             if name not in order.confinement.may_degrade:
-                raise SealRefused(f"not in force: {missing[-1]}")
+                raise SealRefused(f"{name} is not in force: {reason}")
+            missing.append((name, reason))
     if not report.witness or not all(result.refused for result in report.witness):
         raise SealRefused("no witness, or one that got through")
     if report.descriptors != list(DESCRIPTORS):

@@ -124,7 +124,7 @@ class Worker:
     async def run(self, early: deque[Frame]) -> None:
         """Runs the plugin until the host stops it or goes."""
         self._main = asyncio.current_task()
-        self._calls = ExportedCalls(self._connection, self._send, self._drain, self.log)
+        self._calls = ExportedCalls(self._send, self.log)
         self._channel = Channel(self._socket, self._connection, self._take, self._channel_ended, takes_descriptors=True)
         starting = self._loop.create_task(self._start(), name="setup")
         self._tasks.add(starting)
@@ -141,8 +141,7 @@ class Worker:
         try:
             self._plugin, methods = instantiate(name, self._order.entry, modules, self)
         except PluginLoadError as error:
-            trace = trace_of(error.__cause__ or error)
-            self._fail(Fault(reason="load", message=text(error.message), trace=trace))
+            self._fail(Fault(reason="load", message=text(error.message), trace=trace_of(error)))
             self._finish()
             return
         try:
@@ -170,7 +169,7 @@ class Worker:
         elif kind is Kind.OPEN:
             self._calls.open(frame)
         elif kind is Kind.NEXT:
-            self._calls.consumed(frame.id)
+            self._calls.next(frame.id)
         elif kind is Kind.CANCEL:
             self._calls.cancel(frame.id)
         elif kind is Kind.ANSWER or kind is Kind.REFUSED:
@@ -223,9 +222,6 @@ class Worker:
 
     def _send(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
         self._channel.send(kind, number, body=body)
-
-    async def _drain(self) -> None:
-        await self._channel.drain()
 
     async def _guarded(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:

@@ -157,7 +157,8 @@ class Plugin:
 
     @asynccontextmanager
     async def client(self, **choices: Any) -> AsyncIterator[Any]:
-        """The plugin's guarded client."""
+        """The plugin's guarded client; on a busy machine the library's own five seconds may pass before it is asked."""
+        choices.setdefault("timeout", 30)
         self.guard = SandboxGuard(self.policy, plugin=self.name, audit=self.events.append)
         self.lease = Lease(self.name, "http")
         async with self.kind(self.guard, self.lease, network=self.network, **choices) as client:
@@ -176,6 +177,6 @@ def loopback(server: Server, **options: Any) -> Plugin:
 
 async def until(reached: Callable[[], bool]) -> None:
     """Lets the event loop run until `reached`; the other side of a test has no event of its own to wait for."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not reached():  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -354,6 +354,45 @@ async def test_a_plugin_gets_an_httpx2_client_from_its_own(authority: Any) -> No
                     client.as_httpx2(verify=False)
             assert (await client.get(server.url)).text == "x"
             assert server.accepted == 1
+            late = client.as_httpx2()
             plugin.lease.revoke("over")
             with pytest.raises(Revoked):
-                await client.as_httpx2().get(server.url)
+                await late.get(server.url)
+        async with plugin.client() as client:
+            late = client.as_httpx2()
+        with pytest.raises(RuntimeError, match="closed"):
+            await late.get(server.url)
+
+
+@pytest.mark.parametrize("location", ["http://[", "//[::1", "http://x:99999999/", "http://\u00e9.example/%"])
+async def test_a_location_that_is_no_url_is_the_servers_fault(kind: Any, location: str) -> None:
+    """Followed, it is a RemoteProtocolError or a denial; not followed, a response without a next request."""
+    async with (
+        Server(reply(302, location=location)) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        assert (await client.get(server.url)).status_code == 302
+        with pytest.raises((client.dialect.library.RemoteProtocolError, NetworkDenied)):
+            await client.get(server.url, follow_redirects=True)
+
+
+async def test_a_client_closed_during_a_look_up_connects_no_more(kind: Any) -> None:
+    """The dial that was under way is closed as it arrives."""
+    waiting, proceed = asyncio.Event(), asyncio.Event()
+
+    class Slow(NamedNetwork):
+        async def resolve(self, host: str, port: int) -> list[str]:
+            waiting.set()
+            await proceed.wait()
+            return await super().resolve(host, port)
+
+    policy = SandboxPolicy.locked_down().allow_connect_host("api.example.com")
+    async with Server(reply(200, b"x")) as server:
+        async with Plugin(policy, Slow(server.port), kind).client() as client:
+            task = asyncio.create_task(client.get("http://api.example.com/"))
+            await waiting.wait()
+            await client.aclose()
+            proceed.set()
+            with pytest.raises(client.dialect.library.NetworkError):
+                await task
+        assert server.requests == []

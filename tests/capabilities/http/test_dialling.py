@@ -2,17 +2,17 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpcore2
 import pytest
 
 from nyx_stream import attribution
 from nyx_stream.capabilities.http import Network
 from nyx_stream.capabilities.http.dialling import Dialler
 from nyx_stream.capabilities.http.network import PeerMismatch
-from nyx_stream.capabilities.http.pool import Pool
 from nyx_stream.capabilities.http.race import ATTEMPTS, alternate, first_connected
 from nyx_stream.capabilities.http.verdicts import DialRefused
 from nyx_stream.guard import SandboxGuard
@@ -194,15 +194,6 @@ async def test_no_connection_outlives_its_client(kind: Any) -> None:
         assert server.port not in ports
 
 
-async def test_the_pool_knows_no_other_way_out() -> None:
-    """Neither a Unix socket nor a TCP address can be reached past the dialler."""
-    pool = Pool(Dialler(SandboxGuard(SandboxPolicy.locked_down()), Network()), 1)
-    with pytest.raises(httpcore2.ConnectError):
-        await pool._network_backend.connect_unix_socket("/run/docker.sock")
-    with pytest.raises(httpcore2.ConnectError):
-        await pool._network_backend.connect_tcp("127.0.0.1", 80)
-
-
 async def test_the_second_gate_decides_by_itself() -> None:
     """A connection that no request asked for is refused for its origin, before any look-up."""
     network = NamedNetwork(1)
@@ -210,3 +201,9 @@ async def test_the_second_gate_decides_by_itself() -> None:
     with pytest.raises(DialRefused):
         await dialler.open("https", "evil.example.net", 443, 1)
     assert network.looked_up == []
+
+
+def test_a_network_costs_no_import_of_an_http_client() -> None:
+    """A host makes one for all its plugins before any of them asks for HTTP."""
+    code = "import sys; from nyx_stream.capabilities.http import Network; Network(); sys.exit('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -100,7 +100,7 @@ async def test_reading_and_waiting_have_their_timeouts(kind: Any) -> None:
         async with plugin.client() as client:
             library = client.dialect.library
             with pytest.raises(library.ReadTimeout):
-                await client.get(server.url, timeout=0.05)
+                await client.get(server.url, timeout=library.Timeout(30, read=0.05))
             first = asyncio.create_task(client.get(server.url))
             await until(lambda: server.accepted >= 2)
             with pytest.raises(library.PoolTimeout):

@@ -31,6 +31,7 @@ async def test_nothing_is_sent_after_the_lease_ends(kind: Any) -> None:
                 assert isinstance(caught.value, client.dialect.library.RequestError)
                 assert caught.value.request.url == server.url  # type: ignore[attr-defined]
         assert len(server.requests) == 1
+        assert [event.reason for event in plugin.denials] == ["revoked: incident 42"] * 2
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n"])
@@ -105,7 +106,7 @@ async def test_idle_connections_close_with_the_lease(kind: Any) -> None:
     async with server, plugin.client() as client:
         await client.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         plugin.lease.revoke("over")
-        await asyncio.wait_for(ended.wait(), 5)
+        assert await asyncio.wait_for(ended.wait(), 30)
 
 
 async def test_finished_requests_leave_nothing_with_the_lease(kind: Any) -> None:

@@ -60,3 +60,12 @@ async def test_the_sdk_reports_a_denial_as_its_cause(kind: Any) -> None:
                 await client.chat.completions.create(**_ASK)
             assert isinstance(caught.value.__cause__, NetworkDenied)
         assert server.accepted == 0
+
+
+async def test_server_sent_events_of_httpx2() -> None:
+    """What httpx2 has beyond httpx works over the guarded client too."""
+    pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    async with Server(lambda _: _streamed()) as server, loopback(server).client() as client:
+        async with client.as_httpx2().sse(server.url) as source:
+            events = [event async for event in source]
+        assert [event.data for event in events][-1] == "[DONE]"

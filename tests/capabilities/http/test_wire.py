@@ -27,18 +27,18 @@ async def _pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
 
 async def _write_on(wire: Wire) -> None:
     while True:
-        await wire.write(bytes(HIGH_WATER), 1)
+        await wire.write(bytes(HIGH_WATER), 30)
 
 
 async def test_bytes_arrive_in_order_and_then_the_end() -> None:
     """What was sent before the end is read before it."""
     async with _pair() as (wire, peer):
         peer.send(b"one")
-        assert await wire.read(1) == b"one"
+        assert await wire.read(30) == b"one"
         peer.send(b"two")
         peer.close()
-        assert await wire.read(1) == b"two"
-        assert await wire.read(1) == b""
+        assert await wire.read(30) == b"two"
+        assert await wire.read(30) == b""
 
 
 async def test_a_reader_that_does_not_come_holds_the_peer_back() -> None:
@@ -52,7 +52,7 @@ async def test_a_reader_that_does_not_come_holds_the_peer_back() -> None:
         assert not sending.done()
         got = 0
         while got < total:
-            got += len(await wire.read(5))
+            got += len(await wire.read(30))
         await sending
         assert got == total
 

@@ -1,6 +1,5 @@
 """openat2 and the walk open the same thing or fail the same way, over generated trees. The walk is the oracle."""
 
-import errno
 import os
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nyx_core.beneath.opening import open_file, status
+from nyx_core.beneath.opening import open_file, status, status_by_walking
 from nyx_core.beneath.root import Root, open_root
 from nyx_core.beneath.walk import O_PATH, Opener, walking_opener
 
@@ -193,6 +192,31 @@ def test_a_judge_changes_no_outcome(user: int | None, tree: Tree, paths: list[tu
             root.close()
 
 
+@USERS
+@SETTINGS
+@given(tree=TREES, paths=st.lists(PATHS, min_size=1, max_size=12))
+def test_both_statuses_agree(user: int | None, tree: Tree, paths: list[str]) -> None:
+    """The status that macOS gets by walking is the one that Linux gets by O_PATH."""
+    with made(tree, user) as base:
+        root = open_root(os.path.join(base, "R"))
+        try:
+            for path in paths:
+                with identity(user):
+                    found = [told(partial(way, root, path)) for way in (status, status_by_walking)]
+                assert found[0] == found[1], path
+        finally:
+            root.close()
+
+
+def told(operation: Callable[[], os.stat_result]) -> Outcome:
+    """The inode and kind that a status tells, or the class and number of the failure."""
+    try:
+        result = operation()
+    except OSError as error:
+        return type(error).__name__, error.errno
+    return "found", (result.st_ino, result.st_mode)
+
+
 def allow_all(below: str, absolute: str) -> None:
     """A judge of no objections."""
     assert absolute.endswith(below)
@@ -200,13 +224,7 @@ def allow_all(below: str, absolute: str) -> None:
 
 def same_status(root: Root, path: str) -> bool:
     """Whether the status of a path is told with a judge as without."""
-    results = []
-    for judge in (None, allow_all):
-        try:
-            results.append(("found", status(root, path, judge).st_ino))
-        except OSError as error:
-            results.append((type(error).__name__, error.errno or errno.EIO))
-    return results[0] == results[1]
+    return told(partial(status, root, path)) == told(partial(status, root, path, allow_all))
 
 
 def names_in(base: str) -> set[str]:

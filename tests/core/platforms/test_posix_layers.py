@@ -205,17 +205,24 @@ def test_memory_is_limited_where_there_is_no_limit_on_address_space() -> None:
     assert data == told == [64 << 20, 128 << 20]
 
 
-@pytest.mark.parametrize(("name", "lock"), [("darwin", "seatbelt"), ("openbsd7", "pledge")])
-@pytest.mark.parametrize("policy", ["MINIMAL", "STRICT"])
-def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, policy: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "lock", "call"),
+    [
+        ("darwin", "seatbelt", "confine(Confinement(environment=None, keep_descriptors=None))"),
+        ("openbsd7", "pledge", "confine(Confinement(environment=None, keep_descriptors=None))"),
+        ("openbsd7", "pledge", "apply_policy(SandboxPolicy.MINIMAL)"),
+        ("openbsd7", "pledge", "apply_policy(SandboxPolicy.STRICT)"),
+    ],
+)
+def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, call: str) -> None:
     """A system that calls itself so and lacks the call: every layer before it holds, and applying raises."""
     code = f"""if True:
         import json, sys
         import psutil
         sys.platform = {name!r}
-        from nyx_core.sandbox import SandboxError, SandboxPolicy, apply_policy
+        from nyx_core.sandbox import Confinement, SandboxError, SandboxPolicy, apply_policy, confine
         try:
-            apply_policy(SandboxPolicy.{policy})
+            {call}
         except SandboxError as error:
             found = [[layer.name, layer.holds] for layer in error.report.layers]
             print(json.dumps([error.layer, found, [limit.name for limit in error.report.limits]]))
@@ -231,6 +238,28 @@ def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, policy:
         [lock, False],
     ]
     assert limits == ["memory", "processes", "open_files", "core"]
+
+
+@pytest.mark.parametrize("policy", ["MINIMAL", "STRICT"])
+def test_macos_gets_its_rlimits_where_seatbelt_cannot_be_had(policy: str) -> None:
+    """The guide asks of macOS for rlimits, and for seatbelt where it can be had: without it, a warning tells."""
+    code = f"""if True:
+        import json, logging, sys
+        import psutil
+        said = []
+        handler = logging.Handler()
+        handler.emit = lambda record: said.append(record.getMessage())
+        logging.getLogger("nyx.sandbox").addHandler(handler)
+        sys.platform = "darwin"
+        from nyx_core.sandbox import SandboxPolicy, apply_policy
+        status = apply_policy(SandboxPolicy.{policy})
+        import resource
+        print(json.dumps([status.name, resource.getrlimit(resource.RLIMIT_NOFILE), said]))
+    """
+    status, limit, said = in_a_process(code)
+    assert status == "APPLIED"
+    assert limit == [64, 128]
+    assert [line for line in said if line.startswith("seatbelt unavailable")] == said
 
 
 @pytest.mark.parametrize("name", ["darwin", "openbsd7"])

@@ -1,5 +1,6 @@
 """What a hostile server may answer: bombs, endless streams, trickles and switches of protocol."""
 
+import asyncio
 import gzip
 import tracemalloc
 import zlib
@@ -185,7 +186,6 @@ async def test_a_request_body_over_the_limit_is_not_sent_on(kind: Any, pieces: b
 @pytest.mark.parametrize("part", ["head", "body"])
 async def test_a_trickle_ends_at_the_deadline(kind: Any, part: str) -> None:
     """A server that sends a byte before each timeout is still bound by the request's own deadline."""
-    import asyncio
 
     async def answer() -> AsyncIterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\n" if part == "head" else b"HTTP/1.1 200 OK\r\n\r\n"
@@ -197,7 +197,7 @@ async def test_a_trickle_ends_at_the_deadline(kind: Any, part: str) -> None:
         one = loopback(server, kind=kind)
         one.policy = one.policy.with_limits(request_timeout="300ms")
         async with one.client(timeout=None) as client:
-            with pytest.raises(client.dialect.library.ReadTimeout):
+            with pytest.raises(client.dialect.library.TimeoutException):
                 await client.get(server.url)
 
 
@@ -236,3 +236,25 @@ async def test_an_answer_nobody_asked_for_is_not_the_next_one(kind: Any) -> None
         assert (await client.get(f"{server.url}/one")).text == "first"
         assert (await client.get(f"{server.url}/two")).text == "true"
         assert server.accepted == 2
+
+
+async def test_a_bomb_does_not_hold_up_the_loop(kind: Any) -> None:
+    """While a body inflates to its limit, other tasks of the host run."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with (
+        Server(reply(200, _bomb(64 * _MIB), content_encoding="gzip")) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        task = asyncio.create_task(other())
+        with pytest.raises(LimitExceeded):
+            await response.aread()
+        task.cancel()
+        assert turns >= 30

@@ -54,17 +54,17 @@ OPENS = {
 
 @pytest.mark.parametrize("name", OPENS)
 async def test_reaching_for_a_file_is_refused_and_recorded(rogue, tmp_path, name):
-    """Whatever way plugin code takes to a file, it is refused before it happens, with the plugin's line in the record."""
+    """Whatever way plugin code takes to a file, it is refused before it happens, with its line in the record."""
     target = tmp_path / "secret.txt"
     target.write_text("secret")
     code, action = OPENS[name]
     if action == "os.setxattr" and not hasattr(os, "setxattr"):
         pytest.skip("this platform has no extended attributes")
     event = await rogue.refused(code.format(target=str(target)), "files", action)
-    if action not in ("tempfile.mkstemp",):
+    if action != "tempfile.mkstemp":
         assert str(tmp_path) in event.target
     assert target.read_text() == "secret"
-    assert sorted(os.listdir(tmp_path)) == ["data", "rogue", "secret.txt"] or "data" not in os.listdir(tmp_path)
+    assert set(os.listdir(tmp_path)) == {"rogue", "secret.txt"}
 
 
 async def test_the_record_has_the_plugins_own_source_line(tmp_path):
@@ -96,10 +96,8 @@ async def test_the_record_has_the_plugins_own_source_line(tmp_path):
 async def test_the_host_opens_files_while_a_plugin_is_loaded(rogue, tmp_path):
     """The twin: the host's own code, also between the steps of a plugin, is not the plugin's."""
     (tmp_path / "own.txt").write_text("own")
-    items = rogue.handle.stream
     assert await rogue.run("return 1") == "1"
     assert (tmp_path / "own.txt").read_text() == "own"
-    assert items is not None
     assert not rogue.denied
 
 
@@ -118,4 +116,5 @@ class Path:
         self.said += 1
         return os.__file__ if self.said == 1 else "/etc/passwd"
 return open(Path()).read()"""
-    await rogue.refused(code, "files", "open")
+    event = await rogue.refused(code, "files", "open")
+    assert "/etc/passwd" in event.target or os.__file__ in event.target

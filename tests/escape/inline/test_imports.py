@@ -9,17 +9,7 @@ from nyx_stream import PluginHost
 from tests.host.plugin_folder import write_plugin
 
 # Of the standard library, rarely imported before, with and without native parts.
-MODULES = [
-    "wave",
-    "zipapp",
-    "this_is_not_a_module",
-    "xmlrpc.client",
-    "cmd",
-    "chunk_of_nothing",
-    "mailbox",
-    "_uuid",
-    "sqlite3",
-]
+MODULES = ["wave", "zipapp", "this_is_not_a_module", "xmlrpc.client", "cmd", "mailbox", "_uuid", "sqlite3"]
 
 
 async def test_importing_the_library_and_installed_packages_works(rogue):
@@ -58,6 +48,18 @@ return 'exec(source' in deep() or 'await names["attack"]' in deep()"""
     assert not rogue.denied
 
 
+async def test_a_syntax_error_is_no_attack_and_reads_no_file(rogue, tmp_path):
+    """The compiler opens a file to show a faulty line: for text without a file nobody is to blame."""
+    code = "import ast\ntry: ast.literal_eval('f(')\nexcept SyntaxError: return 'caught'"
+    assert await rogue.run(code) == "'caught'"
+    assert not rogue.denied
+    target = tmp_path / "secret.txt"
+    target.write_text("secret\n")
+    code = f"try: compile('return 1', {str(target)!r}, 'exec')\nexcept SyntaxError as error: return error.text"
+    assert await rogue.run(code) == "None"
+    assert [event.layer for event in rogue.denied] == ["tripwire"]
+
+
 async def test_library_data_can_be_read_by_the_library(rogue):
     """What an installed package reads of its own files is no attack: it could be imported as well."""
     assert await rogue.run("import importlib.metadata\nreturn importlib.metadata.version('pydantic')[:1]") == "'2'"
@@ -75,7 +77,8 @@ LOADER_ATTACKS = {
         "import importlib.machinery as m, importlib.util as u\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'planted_x': return u.spec_from_file_location(name, {t!r}, loader=m.SourceFileLoader(name, {t!r}))\n"
+        "        if name == 'planted_x':\n"
+        "            return u.spec_from_file_location(name, {t!r}, loader=m.SourceFileLoader(name, {t!r}))\n"
         "finder = Finder()\n"
         "sys.meta_path.insert(0, finder)\n"
         "try: import planted_x\n"
@@ -90,7 +93,9 @@ LOADER_ATTACKS = {
     "write_atomic": "import importlib._bootstrap_external as b\nb._write_atomic({t!r}, b'evil')",
     "runpy": "import runpy\nrunpy.run_path({t!r})",
     "zipimport": "import zipimport\nzipimport.zipimporter({t!r})",
-    "linecache of a source file": "import linecache\nlinecache.clearcache()\nif not linecache.getline({t!r}, 1): open({t!r})",
+    "linecache of a source file": (
+        "import linecache\nlinecache.clearcache()\nif not linecache.getline({t!r}, 1): open({t!r})"
+    ),
     "tokenize": "import tokenize\ntokenize.open({t!r})",
 }
 
@@ -101,7 +106,7 @@ async def test_import_machinery_reads_nothing_else(rogue, tmp_path, name):
     target = tmp_path / "elsewhere" / "secret_module.py"
     target.parent.mkdir()
     target.write_text("SECRET = 1\n")
-    with pytest.raises(Exception, match="denied|No module named|importing|open Zip"):
+    with pytest.raises(Exception, match=r"denied|No module named|importing|open Zip"):
         await rogue.run(LOADER_ATTACKS[name].format(t=str(target)))
     assert rogue.denied
     assert {event.layer for event in rogue.denied} == {"tripwire"}
@@ -114,14 +119,20 @@ async def test_bytecode_is_not_poisoned(rogue):
 
     cached = importlib.util.cache_from_source(wave.__file__)
     code = f"import importlib._bootstrap_external as b\nb._write_atomic({cached!r}, b'evil')"
-    await rogue.refused(code, "files", "open")
+    event = await rogue.refused(code, "files", "open")
+    assert cached in event.target
 
 
 async def test_the_tripwire_can_be_switched_off_for_a_host(tmp_path, rogue):
     """With `tripwire=False` a plugin is not watched, while another host's plugin beside it is."""
-    code = "class Main(Plugin):\n    @export\n    async def f(self) -> int: \n        with open('/etc/passwd') as f: return len(f.read())\n"
+    code = """
+    class Main(Plugin):
+        @export
+        async def f(self) -> int:
+            with open('/etc/passwd') as file: return len(file.read())
+    """
     async with PluginHost(data_dir=tmp_path / "other", tripwire=False) as host:
-        free = await host.load(write_plugin(tmp_path / "rogue2", code, id="rogue"))
+        free = await host.load(write_plugin(tmp_path / "rogue2", code, plugin_id="rogue"))
         assert await free.call("f") > 0
         await rogue.refused("open('/etc/passwd')", "files", "open")
         assert await free.call("f") > 0

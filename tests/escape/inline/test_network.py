@@ -79,7 +79,7 @@ async def test_a_socket_pair_is_allowed(rogue):
 async def test_the_host_connects_while_a_plugin_runs(rogue, listener):
     """The twin: the host's own connection goes through at the same time."""
     running = asyncio.create_task(rogue.run("await asyncio.sleep(0.01)"))
-    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    _, writer = await asyncio.open_connection(*listener.getsockname())
     writer.close()
     await writer.wait_closed()
     await running

@@ -55,7 +55,7 @@ CARRIED = {
 @pytest.mark.parametrize("name", CARRIED)
 async def test_attribution_follows_the_plugins_work(rogue, name):
     """In a thread of the pool, a callback or a task, the plugin's code is still refused what it is refused directly."""
-    with pytest.raises(Exception, match="denied|during the call"):
+    with pytest.raises(Exception, match=r"denied|during the call"):
         await rogue.run(CARRIED[name].format(what="lambda: open('/etc/hostname').read()"))
     assert [(event.layer, event.action) for event in rogue.denied if event.layer == "tripwire"] == [
         ("tripwire", "open")

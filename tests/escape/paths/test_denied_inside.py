@@ -19,22 +19,21 @@ async def denied(make_world: MakeWorld) -> World:
     return make_world(deny)
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize(
     "path", ["secret", "secret/f", "secret/new", "./a/../secret/f", "b/c/f", "planned", "planned/x"]
 )
-async def test_by_its_name(denied: World, operation: str, path: str) -> None:
+async def test_by_its_name(denied: World, path: str) -> None:
     """Every operation on a denied path is refused by the rule, also where nothing is there."""
-    error = await denied.refused(operation, path)
-    assert error.rule is not None
+    for operation in ALL:
+        error = await denied.refused(operation, path)
+        assert error.rule is not None
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize(
     "path",
     ["l/f", "l/new", "up/secret/f", "deep/../c/f", "deep/../c/new", "lp/x", "l/.", "l/f/", "l/x/y/z", "n/../secret/q"],
 )
-async def test_through_a_link_in_the_middle(denied: World, operation: str, path: str) -> None:
+async def test_through_a_link_in_the_middle(denied: World, path: str) -> None:
     """A link inside R, or the way back out of one, does not lead to it, nor tells what is there."""
     denied.link("l", "secret")
     denied.link("up", "b/..")
@@ -42,15 +41,16 @@ async def test_through_a_link_in_the_middle(denied: World, operation: str, path:
     denied.link("lp", "planned")
     denied.link("n", "a")
     (denied.inside / "b/d").mkdir()
-    await denied.refused(operation, path)
+    for operation in ALL:
+        await denied.refused(operation, path)
 
 
-@pytest.mark.parametrize("operation", FOLLOWING)
 @pytest.mark.parametrize("target", ["secret/f", "b/c/f", "a/../secret/f"])
-async def test_through_a_link_at_the_end(denied: World, operation: str, target: str) -> None:
+async def test_through_a_link_at_the_end(denied: World, target: str) -> None:
     """A link to a denied file is not followed."""
     denied.link("l", target)
-    await denied.refused(operation, "l")
+    for operation in FOLLOWING:
+        await denied.refused(operation, "l")
 
 
 @pytest.mark.parametrize("operation", ["open w", "open a", "write_bytes", "write_text"])
@@ -62,12 +62,12 @@ async def test_creation_through_a_dangling_link(denied: World, operation: str) -
     await denied.refused(operation, "p")
 
 
-@pytest.mark.parametrize("operation", ["rename from", "remove tree", "rename to", "remove"])
 @pytest.mark.parametrize("path", ["b", "n/../b", "./b"])
-async def test_its_parent_is_not_moved_away(denied: World, operation: str, path: str) -> None:
+async def test_its_parent_is_not_moved_away(denied: World, path: str) -> None:
     """The directory that a denied one lies in is not renamed, replaced or removed, by whatever way it is named."""
     denied.link("n", "a")
-    await denied.refused(operation, path)
+    for operation in ["rename from", "remove tree", "rename to", "remove"]:
+        await denied.refused(operation, path)
 
 
 async def test_its_parent_behind_a_link(denied: World) -> None:

@@ -13,18 +13,18 @@ from nyx_stream.policy import SandboxPolicy
 from .conftest import ALL, OPERATIONS, SECRET, World
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize("path", ["f\0g", "\0", "f\0", "a/\0/f", ""])
-async def test_nul_and_nothing(world: World, operation: str, path: str) -> None:
+async def test_nul_and_nothing(world: World, path: str) -> None:
     """A NUL never cuts a name short, and the empty path names nothing."""
-    await world.refused(operation, path)
+    for operation in ALL:
+        await world.refused(operation, path)
 
 
-@pytest.mark.parametrize("operation", ALL)
 @pytest.mark.parametrize("path", ["n" * 300, "a/" + "n" * 300, "a/../" * 840 + "f"])
-async def test_too_long(world: World, operation: str, path: str) -> None:
+async def test_too_long(world: World, path: str) -> None:
     """A name or a path that is too long is the system's own error."""
-    assert (await world.fails(operation, path)).errno == errno.ENAMETOOLONG
+    for operation in ALL:
+        assert (await world.fails(operation, path)).errno == errno.ENAMETOOLONG
 
 
 async def test_names_that_are_no_text(world: World) -> None:
@@ -85,11 +85,11 @@ class Liar(str):
         return "f"
 
 
-@pytest.mark.parametrize("operation", ALL)
-async def test_a_subclass_of_text(world: World, operation: str) -> None:
+async def test_a_subclass_of_text(world: World) -> None:
     """The characters of a text count, not what its class says about them."""
-    await world.refused(operation, Liar(world.base / "S"))
-    await world.refused(operation, Liar("../S"))
+    for operation in ALL:
+        await world.refused(operation, Liar(world.base / "S"))
+        await world.refused(operation, Liar("../S"))
 
 
 class PathOfLiar(os.PathLike[str]):

@@ -1,0 +1,55 @@
+"""What importing costs, beyond starting the interpreter: CPU time of a child process, less that of an empty one.
+
+Bytecode is cached, as after an installation. Both packages are imported by their doorways too, for alone they bring
+little.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from benchmarks.measure import Measure, Result, Row, Target
+from benchmarks.timing import Budget, Loop, once_each
+
+_CLAIMS = (
+    ("import nyx_core", 30e-3),
+    ("import nyx_core.sandbox", 30e-3),
+    ("import nyx_stream", 200e-3),
+    ("from nyx_stream import Plugin, export", 200e-3),
+    ("from nyx_stream import PluginHost", 200e-3),
+    ("from nyx_stream.plugin_sandbox import SandboxGuard", 200e-3),
+)
+
+
+def run(budget: Budget) -> Iterator[Result]:
+    if not hasattr(os, "wait4"):
+        for code, _ in _CLAIMS:
+            yield Row(code, reason="this platform does not tell the CPU time of one child process")
+        return
+    loops = {code: _child(code) for code in ("pass", *(code for code, _ in _CLAIMS))}
+    times = once_each(budget, loops, rounds=7 if budget.quick else 31)
+    bare = times["pass"]
+    for code, bound in _CLAIMS:
+        beyond = tuple(taken - least for taken, least in zip(times[code].values, bare.values, strict=True))
+        yield Row(f"{code}, beyond the interpreter", Measure("import", beyond), bare, Target("s", bound))
+
+
+def _child(code: str) -> Loop:
+    """Returns a loop over child processes; gives their user and system time."""
+    where = os.pathsep.join(entry for entry in sys.path if entry)
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": where, "PYTHONDONTWRITEBYTECODE": ""}
+
+    def loop(count: int) -> float:
+        taken = 0.0
+        for _ in range(count):
+            process = subprocess.Popen(command, env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode != 0:
+                raise RuntimeError(f"{code}: exit status {process.returncode}")
+            taken += usage.ru_utime + usage.ru_stime
+        return taken
+
+    return loop

@@ -1,0 +1,135 @@
+"""Opening a file so that no link leads out, beside what it replaces.
+
+Against a plain `os.open`; against the check that most code has instead (realpath, compare the prefix, open by name),
+which loses to whoever swaps a name in between; and `files.read_bytes` against aiofiles.
+"""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiofiles
+
+from benchmarks.measure import Growth, Measure, Result, Row, Series, Target
+from benchmarks.timing import Budget, Loop, awaited, calls, interleave
+from nyx_core.beneath.openat2 import probe
+from nyx_core.beneath.opening import open_file
+from nyx_core.beneath.root import open_root
+from nyx_core.beneath.walk import walking_opener
+from nyx_stream.capabilities.files import GuardedFiles
+from nyx_stream.capabilities.lease import Lease
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.policy import SandboxPolicy
+
+_CONTENT = b"x" * 4096
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC
+_WAYS = {
+    "safe": "safe open",
+    "walk": "the walk, without openat2",
+    "judged": "with a deny rule inside",
+    "realpath": "realpath, compare, open",
+    "os.open": "os.open",
+}
+
+
+def run(budget: Budget) -> Iterator[Result]:
+    depths = [1, 4, 16, *([] if budget.quick else [64])]
+    times = {depth: _opens(budget, depth) for depth in depths}
+    reason = probe()
+    why = "" if reason is None else f"openat2 cannot be used here: {reason}"
+    for depth, name in ((1, "a name"), (4, "4 components")):
+        safe, plain, checked = (times[depth][way] for way in ("safe", "os.open", "realpath"))
+        yield Row(f"safe open + close of {name}, against os.open", safe, plain, Target("ratio", 1.5), why)
+        yield Row(f"safe open + close of {name}, against realpath and check", safe, checked, Target("faster", 4), why)
+    yield Row("the same by the walk, 4 components", times[4]["walk"], times[4]["realpath"])
+    yield Row("the same with a deny rule inside, 4 components", times[4]["judged"], times[4]["realpath"])
+    yield Growth(
+        "open + close by depth",
+        "components below the grant",
+        tuple(Series(name, tuple((depth, times[depth][way]) for depth in depths)) for way, name in _WAYS.items()),
+    )
+    yield from _whole_files(budget)
+
+
+def _allow(below: str, absolute: str) -> None:
+    """A judge without objections: what is left is the cost of asking the kernel for the canonical path."""
+
+
+@contextmanager
+def _folder(depth: int) -> Iterator[tuple[str, str]]:
+    """A directory with a file of 4 KiB `depth` components below it: the directory and the path below."""
+    with tempfile.TemporaryDirectory() as base:
+        # As deep as a plugin's data directory lies: every way here pays for the names above it but the safe ones.
+        real = os.path.join(os.path.realpath(base), "plugins", "weather", "data")
+        path = "/".join(["d"] * (depth - 1) + ["file.txt"])
+        os.makedirs(os.path.dirname(os.path.join(real, path)), exist_ok=True)
+        with open(os.path.join(real, path), "wb") as file:
+            file.write(_CONTENT)
+        yield real, path
+
+
+def _opens(budget: Budget, depth: int) -> dict[str, Measure]:
+    """Times all ways to open one file and close it again."""
+    with _folder(depth) as (base, path):
+        whole = os.path.join(base, path)
+        native, walking = open_root(base), open_root(base, walking_opener)
+
+        def realpath_and_check() -> None:
+            real = os.path.realpath(whole)
+            if not real.startswith(base + os.sep):
+                raise PermissionError(whole)
+            os.close(os.open(real, _FLAGS))
+
+        loops: dict[str, Loop] = {
+            "os.open": calls(lambda: os.close(os.open(whole, _FLAGS))),
+            "realpath": calls(realpath_and_check),
+            "safe": calls(lambda: os.close(open_file(native, path, os.O_RDONLY))),
+            "walk": calls(lambda: os.close(open_file(walking, path, os.O_RDONLY))),
+            "judged": calls(lambda: os.close(open_file(native, path, os.O_RDONLY, judge=_allow))),
+        }
+        try:
+            return interleave(budget, loops)
+        finally:
+            native.close()
+            walking.close()
+
+
+def _whole_files(budget: Budget) -> Iterator[Row]:
+    """Reading and writing 4 KiB through the capability and through aiofiles: wall time, for threads take part."""
+    with _folder(1) as (base, path), asyncio.Runner() as runner:
+        whole = os.path.join(base, path)
+        places = {"$DATA": base}
+        guard = SandboxGuard(SandboxPolicy.locked_down().allow_path_prefix("$DATA"), plugin="bench", places=places)
+        lease = Lease("bench", "files")
+        files = GuardedFiles(guard, lease, places=places)
+
+        async def read_by_aiofiles() -> bytes:
+            async with aiofiles.open(whole, "rb") as file:
+                return await file.read()
+
+        async def write_by_aiofiles() -> int:
+            async with aiofiles.open(whole, "wb") as file:
+                return await file.write(_CONTENT)
+
+        async def read_by_open() -> bytes:
+            async with files.open(path, "rb") as file:
+                content: bytes = await file.read()
+                return content
+
+        ways = {
+            "aiofiles read": read_by_aiofiles,
+            "read_bytes": lambda: files.read_bytes(path),
+            "open and read": read_by_open,
+            "aiofiles write": write_by_aiofiles,
+            "write_bytes": lambda: files.write_bytes(path, _CONTENT),
+        }
+        times = interleave(budget, {name: awaited(runner, way, clock=time.perf_counter) for name, way in ways.items()})
+        lease.revoke("the benchmark is over")
+    yield Row(
+        "files.read_bytes of 4 KiB, against aiofiles", times["read_bytes"], times["aiofiles read"], Target("ratio", 0.6)
+    )
+    yield Row("files.open and read of 4 KiB, against aiofiles", times["open and read"], times["aiofiles read"])
+    yield Row("files.write_bytes (atomic) of 4 KiB, against aiofiles", times["write_bytes"], times["aiofiles write"])

@@ -1,0 +1,148 @@
+"""Tests of the instrument: what a run writes and says. Nothing here is held to a time."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmarks.html_report import to_html
+from benchmarks.measure import Row
+from benchmarks.session import Bench, Report, benches, run_all
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the command printed, and the files that it wrote."""
+
+    status: int
+    output: str
+    json: Path
+    html: Path
+
+
+def run_benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`--only tripwire --quick`: the fastest there is, and one with processes of its own."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    json, html = folder / "figures.json", folder / "report.html"
+    done = run_benchmarks("--only", "tripwire", "--quick", "--json", str(json), "--html", str(html))
+    return Run(done.returncode, done.stdout, json, html)
+
+
+class Fetches(HTMLParser):
+    """Collects everything that a browser would fetch or run, and the tags that stay open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        if tag in ("script", "link", "img", "iframe", "object"):
+            self.fetched.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_quick_run_succeeds_and_says_where_its_files_are(quick_run: Run) -> None:
+    """The command ends with 0 and prints a table with a figure and an outcome for each row."""
+    assert quick_run.status == 0
+    assert "tripwire installed" in quick_run.output
+    assert "1.1 ×" in quick_run.output
+    assert str(quick_run.json) in quick_run.output
+    assert str(quick_run.html) in quick_run.output
+
+
+def test_the_json_is_read_back_as_it_was_written(quick_run: Run) -> None:
+    """The figures file holds every value of every round, and reads back as the same report."""
+    text = quick_run.json.read_text(encoding="utf-8")
+    report = Report.from_json(text)
+    assert json.loads(report.to_json()) == json.loads(text)
+    assert report.quick
+    assert report.timed
+    assert not report.failed
+    for row in report.rows:
+        assert row.guarded is not None
+        assert row.baseline is not None
+        assert len(row.guarded.values) == len(row.baseline.values) > 1
+
+
+def test_the_report_stands_alone(quick_run: Run) -> None:
+    """The HTML report is well formed, has a chart in it, and fetches and runs nothing."""
+    page = Fetches()
+    page.feed(quick_run.html.read_text(encoding="utf-8"))
+    assert page.fetched == []
+    assert page.open == []
+    assert {"table", "svg", "rect", "circle"} <= page.seen
+
+
+def test_an_earlier_run_is_shown_beside(quick_run: Run) -> None:
+    """With `--compare`, each row has its earlier figure, and the present one as a multiple of it."""
+    report = Report.from_json(quick_run.json.read_text(encoding="utf-8"))
+    assert "(now 1.00 ×)" in to_html(report, report)
+
+
+def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
+    """`--compare` with something else names the file and runs nothing."""
+    for content in ("{}", "not json", '{"sections": 1}'):
+        file = tmp_path / "other.json"
+        file.write_text(content, encoding="utf-8")
+        done = run_benchmarks("--compare", str(file), "--only", "tripwire", "--quick")
+        assert done.returncode != 0
+        assert str(file) in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_benchmark_that_breaks_off_is_told_and_fails_the_run() -> None:
+    """A benchmark that cannot run leaves its last words in the report, and nothing counts as timed."""
+    report = run_all([Bench("none", "benchmarks.bench_none", "")], quick=True, progress=lambda *_: None)
+    assert report.failed
+    assert not report.timed
+    assert "bench_none" in report.sections[0].failure
+    assert "broke off" in to_html(report)
+
+
+def test_every_benchmark_has_a_claim_to_show() -> None:
+    """Each `bench_….py` is found, with the first paragraph of its docstring."""
+    there_are = benches()
+    assert {
+        "connect",
+        "path",
+        "request",
+        "flood",
+        "open",
+        "http",
+        "process",
+        "call",
+        "audit",
+        "import",
+        "tripwire",
+    } <= {bench.name for bench in there_are}
+    assert all(bench.about for bench in there_are)
+
+
+def test_a_row_that_could_not_be_measured_says_so() -> None:
+    """A row without a measure has no figure and is neither reached nor missed."""
+    row = Row("something", reason="there is no kernel for it")
+    assert row.value is None
+    assert row.reached is None

@@ -1,0 +1,71 @@
+"""Tests of the arithmetic: how figures come out of measures."""
+
+import pytest
+
+from benchmarks import figures, svg
+from benchmarks.measure import Growth, Kind, Measure, Row, Series, Target
+from benchmarks.timing import QUICK, Budget, empty_call, interleave
+
+
+def measure(*values: float) -> Measure:
+    return Measure("m", values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound", "value", "reached", "text"),
+    [
+        ("ratio", 2.0, 2.0, True, "2 ×"),
+        ("ratio", 1.9, 2.0, False, "2 ×"),
+        ("N", 4.0, 2.0, True, "2 N"),
+        ("faster", 0.5, 0.5, True, "0.5 × as fast"),
+        ("faster", 4.0, 0.5, False, "0.5 × as fast"),
+        ("s", 3e-6, 2e-6, True, "2 µs"),
+        ("/s", 400_000, 500_000, True, "500,000 /s"),
+        ("/s", 600_000, 500_000, False, "500,000 /s"),
+    ],
+)
+def test_a_figure_is_made_as_its_target_says(kind: Kind, bound: float, value: float, reached: bool, text: str) -> None:
+    """Each kind of target has its figure, its sense and its text."""
+    row = Row("claim", measure(2e-6, 4e-6, 1e-6), measure(1e-6, 2e-6, 0.5e-6), Target(kind, bound))
+    assert row.value == pytest.approx(value)
+    assert row.reached is reached
+    assert figures.figure(row.value or 0, kind) == text
+
+
+def test_a_ratio_is_taken_within_its_round() -> None:
+    """A round in which the machine was slow for both counts as any other."""
+    row = Row("claim", measure(2.0, 20.0, 200.0), measure(1.0, 10.0, 100.0))
+    assert row.figures == (2.0, 2.0, 2.0)
+    assert figures.spread(row) == "± 0%"
+
+
+def test_all_loops_are_timed_in_every_round() -> None:
+    """Interleaving gives every loop one value per round, of one operation."""
+    counts: dict[str, list[int]] = {"a": [], "b": []}
+
+    def loop(name: str):
+        def repeat(count: int) -> float:
+            counts[name].append(count)
+            return count * 2e-6
+
+        return repeat
+
+    times = interleave(Budget(True, 5, 1e-3), {"a": loop("a"), "b": loop("b")})
+    assert [len(times[name].values) for name in "ab"] == [5, 5]
+    assert times["a"].values == pytest.approx([2e-6] * 5)
+    assert counts["a"][-1] * 2e-6 >= 1e-3
+
+
+def test_an_empty_call_is_timed() -> None:
+    """N is a positive time."""
+    assert interleave(QUICK, {"N": empty_call()}, rounds=3)["N"].median > 0
+
+
+def test_curves_of_any_values_are_drawn() -> None:
+    """A chart takes zero as an x, a single point, and curves of different lengths."""
+    curve = Series("a < b", ((0, measure(1e-6, 2e-6)), (1 << 30, measure(1.0))))
+    drawn = svg.lines(Growth("growth", "bytes", (curve, Series("one", ((1, measure(1e-3)),)))))
+    assert drawn.count("<polyline") == 2
+    assert "a &lt; b" in drawn
+    assert svg.lines(Growth("empty", "x", ())) == ""
+    assert svg.bars([Row("nothing", reason="why")]) == ""

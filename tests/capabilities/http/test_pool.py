@@ -1,0 +1,108 @@
+"""The pool: bounded, fair, and never without a place once a turn was granted."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from nyx_stream.capabilities.http import connection as connection_module
+from nyx_stream.capabilities.http.dialling import Dialler
+from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Origin, Timeouts
+from nyx_stream.capabilities.http.pool import Pool
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.policy import SandboxPolicy
+from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, reply, until
+
+
+def _pool(port: int, most: int) -> Pool:
+    guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("*.example.com"))
+    return Pool(Dialler(guard, NamedNetwork(port)), most)
+
+
+def _exchange(host: str = "a.example.com", target: str = "/", *, pool: float | None = None) -> Exchange:
+    message = Message("GET", target.encode(), [(b"Host", host.encode())])
+    bounds = Bounds(1000, 1000, 1000, 30)
+    return Exchange(Origin("http", host, 80), message, b"", Timeouts(pool=pool), bounds)
+
+
+async def _fetch(pool: Pool, exchange: Exchange) -> bytes:
+    connection = await pool.send(exchange)
+    body = b""
+    while (chunk := await connection.next_chunk(exchange)) is not None:
+        body += chunk
+    pool.give_back(connection)
+    return body
+
+
+async def test_another_origin_takes_the_place_of_the_oldest_idle_connection() -> None:
+    """With every place taken by idle connections, a new origin is served and the longest idle one is closed."""
+    async with Server(reply(200, b"x")) as server:
+        pool = _pool(server.port, 2)
+        for host in ("a.example.com", "b.example.com", "c.example.com", "b.example.com"):
+            assert await _fetch(pool, _exchange(host)) == b"x"
+        assert server.accepted == 3
+        assert {connection.origin.host for connection in pool._open} == {"b.example.com", "c.example.com"}
+        await pool.aclose()
+
+
+async def test_turns_are_granted_in_order() -> None:
+    """Exchanges that wait are served in the order in which they came, whatever their origin."""
+    async with Server(lambda r: reply(200, r.target.encode())) as server:
+        pool = _pool(server.port, 1)
+        first = _exchange()
+        held = await pool.send(first)
+        waiting = [
+            asyncio.create_task(_fetch(pool, _exchange(f"{'ab'[n % 2]}.example.com", f"/{n}"))) for n in range(6)
+        ]
+        await asyncio.sleep(0)
+        pool.give_back(held)
+        await asyncio.gather(*waiting)
+        assert [request.target for request in server.requests] == ["/"] + [f"/{n}" for n in range(6)]
+        await pool.aclose()
+
+
+async def test_whatever_happens_to_exchanges_no_place_is_lost() -> None:
+    """Many exchanges of several origins, some cancelled at any moment, some denied: all places serve in the end."""
+    chance = random.Random(1)
+    async with Server(reply(200, b"x")) as server:
+        pool = _pool(server.port, 3)
+
+        async def one(number: int) -> None:
+            host = ("a.example.com", "b.example.com", "c.example.com", "evil.example.net")[number % 4]
+            task = asyncio.create_task(_fetch(pool, _exchange(host)))
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+            if number % 3 == 0:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        await asyncio.gather(*[one(number) for number in range(200)])
+        assert len(pool._open) <= 3
+        held = [await pool.send(_exchange(pool=30)) for _ in range(3)]
+        assert len(pool._open) == 3
+        for connection in held:
+            pool.give_back(connection)
+        await pool.aclose()
+
+
+async def test_idle_connections_are_closed_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no request comes to notice: the server sees the end."""
+    monkeypatch.setattr("nyx_stream.capabilities.http.pool.KEEP_ALIVE", 0.02)
+    async with Server(reply(200, b"x")) as server:
+        pool = _pool(server.port, 3)
+        for host in ("a.example.com", "b.example.com"):
+            await _fetch(pool, _exchange(host))
+        await until(lambda: not pool._open)
+        assert pool._idle == {}
+        assert pool._sweep is None
+        await pool.aclose()
+
+
+async def test_a_connection_too_old_is_not_used(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the moment of its use, too."""
+    monkeypatch.setattr(connection_module, "KEEP_ALIVE", -1.0)
+    async with Server(reply(200, b"x")) as server, loopback(server, kind=kind).client() as client:
+        await client.get(server.url)
+        await client.get(server.url)
+        assert server.accepted == 2

@@ -1,0 +1,167 @@
+r"""Opening on Windows: the text, the comparison and the calls, against a library that records them.
+
+What the real kernel32 answers is not known here; `test_windows_live` asks it, on Windows.
+"""
+
+import ctypes
+import errno
+from typing import Any
+
+import pytest
+
+from nyx_core.beneath import windows
+from nyx_core.beneath.errors import EscapesRoot, NotPlain
+from nyx_core.beneath.win32_files import CREATE_NEW, FILE_SHARE_READ, FILE_SHARE_WRITE, Kernel32
+
+ROOT = "\\\\?\\C:\\app"
+
+
+class Function:
+    """One recorded function of a library, with the attributes that ctypes gives it."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls: list[tuple[Any, ...]] = []
+        self.argtypes: list[Any] = []
+        self.restype: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        assert len(arguments) == len(self.argtypes)
+        self.calls.append(arguments)
+        return self.answer(*arguments)
+
+
+class Library:
+    """Opens every path of `leads_to` and says that it leads where the table says."""
+
+    def __init__(self, leads_to: dict[str, str], kind: int = 1) -> None:
+        self.open: dict[int, str] = {}
+        self.leads_to = leads_to
+        self.CreateFileW = Function(self._create)
+        self.GetFinalPathNameByHandleW = Function(self._final)
+        self.GetFileType = Function(lambda handle: kind)
+        self.CloseHandle = Function(self._close)
+
+    def _create(self, path: str, *_: Any) -> int | None:
+        if path not in self.leads_to:
+            return ctypes.c_void_p(-1).value
+        handle = 100 + len(self.CreateFileW.calls)
+        self.open[handle] = self.leads_to[path]
+        return handle
+
+    def _final(self, handle: int, buffer: Any, size: int, flags: int) -> int:
+        buffer.value = self.open[handle]
+        return len(self.open[handle])
+
+    def _close(self, handle: int) -> int:
+        del self.open[handle]
+        return 1
+
+
+def root_over(library: Library) -> windows.Root:
+    return windows.Root(Kernel32(library, lambda: 2), 7, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [("f", ["f"]), ("a\\b/c", ["a", "b", "c"]), ("a\\..\\f", ["f"]), (".", []), ("a/./b\\", ["a", "b"]), ("a/..", [])],
+)
+def test_names_from_the_root(path: str, names: list[str]) -> None:
+    """Either separator parts names, and `..` is taken away lexically, as Win32 does."""
+    assert windows.resolve(path) == names
+
+
+@pytest.mark.parametrize(
+    "path", ["..", "a\\..\\..\\f", "C:\\app\\f", "\\f", "/f", "\\\\server\\share", "C:f", "\\\\?\\C:\\x"]
+)
+def test_texts_that_lead_out(path: str) -> None:
+    """What goes above the root or names a place of its own is an escape."""
+    with pytest.raises(EscapesRoot):
+        windows.resolve(path)
+
+
+@pytest.mark.parametrize("path", ["CON", "a\\nul.txt", "COM\u00b9", "file::$DATA", "PROGRA~1\\f", "f.", "f ", "a*"])
+def test_texts_that_mean_more(path: str) -> None:
+    """Devices, streams, short names and stripped ends are an error before anything is opened."""
+    with pytest.raises(OSError, match=r"path|name") as caught:
+        windows.resolve(path)
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    ("final", "inside"),
+    [(ROOT, ""), (ROOT + "\\", ""), (ROOT + "\\a\\f", "a\\f"), ("\\\\?\\c:\\APP\\a", "a")],
+)
+def test_below(final: str, inside: str) -> None:
+    """A final path is compared by whole components and without case."""
+    assert windows.below(ROOT, final) == inside
+
+
+@pytest.mark.parametrize("final", ["\\\\?\\C:\\app2\\f", "\\\\?\\C:\\", "\\\\?\\D:\\app\\f", "\\\\?\\UNC\\s\\app\\f"])
+def test_not_below(final: str) -> None:
+    """A sibling, a parent, another drive and a server are not below."""
+    with pytest.raises(EscapesRoot):
+        windows.below(ROOT, final)
+
+
+def test_what_leads_out_is_closed_again() -> None:
+    """A link whose final path is outside is an escape, the judge is not asked, and no handle stays open."""
+    library = Library({ROOT + "\\link": "\\\\?\\C:\\other\\secret"})
+    with pytest.raises(EscapesRoot):
+        windows.status(root_over(library), "link", lambda below, absolute: pytest.fail("asked"))
+    assert library.open == {}
+
+
+def test_the_judge_sees_the_final_path() -> None:
+    """The judge is given where the path led to, and its refusal closes the handle."""
+    library = Library({ROOT + "\\link": ROOT + "\\Real\\f"})
+    seen = []
+
+    def judge(below: str, absolute: str) -> None:
+        seen.append((below, absolute))
+        raise PermissionError("refused")
+
+    with pytest.raises(PermissionError, match="refused"):
+        windows.open_file(root_over(library), "link", 0, judge=judge)
+    assert seen == [("Real\\f", "C:\\app\\Real\\f")]
+    assert library.open == {}
+
+
+def test_a_device_is_refused() -> None:
+    """What is no disk file is not plain."""
+    library = Library({ROOT + "\\pipe": ROOT + "\\pipe"}, kind=3)
+    with pytest.raises(NotPlain):
+        windows.open_file(root_over(library), "pipe", 0)
+    assert library.open == {}
+
+
+def test_nothing_is_shared_for_removal() -> None:
+    """Every handle is opened without FILE_SHARE_DELETE, verbatim, and not inherited."""
+    library = Library({ROOT: ROOT, ROOT + "\\a": ROOT + "\\a"})
+    with pytest.raises(OSError, match="Win32 error 2"):
+        windows.open_file(root_over(library), "a\\new", 0o101)
+    for path, _, share, security, _, _, template in library.CreateFileW.calls:
+        assert path.startswith("\\\\?\\")
+        assert share == FILE_SHARE_READ | FILE_SHARE_WRITE
+        assert security is None
+        assert template is None
+    assert library.open == {}
+
+
+def test_creation_comes_after_the_comparison() -> None:
+    """A file is created by CREATE_NEW in a directory that is held and was compared, never by its name alone."""
+    library = Library({ROOT + "\\a": "\\\\?\\C:\\elsewhere"})
+    with pytest.raises(EscapesRoot):
+        windows.open_file(root_over(library), "a\\new", 0o301)
+    assert all(call[4] != CREATE_NEW for call in library.CreateFileW.calls)
+    assert library.open == {}
+
+
+def test_signatures() -> None:
+    """Handles are pointer-sized, and every call has a declared signature."""
+    library = Library({})
+    Kernel32(library, lambda: 0)
+    assert library.CreateFileW.restype is ctypes.c_void_p
+    assert [len(f.argtypes) for f in (library.CreateFileW, library.GetFinalPathNameByHandleW)] == [7, 4]
+    for function in (library.GetFileType, library.CloseHandle):
+        assert function.argtypes == [ctypes.c_void_p]

@@ -1,0 +1,183 @@
+"""The pure decisions of the other layers: limits, environment, cgroup, the filter's mark, values."""
+
+import resource
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from nyx_core.linux.cgroup import own_cgroup, settings
+from nyx_core.linux.seccomp_mark import AXES, chunks_of, posture_from
+from nyx_core.posix.environment import environment_for
+from nyx_core.posix.rlimits import HEADROOM, UNLIMITED, Usage, clamp, memory_goal, processes_goal, wishes
+from nyx_core.sandbox import Confinement, Limit, Network, ResourceLimits, RunAs, SandboxPolicy
+from nyx_core.sandbox.policies import confinement_for
+
+MIB = 1024 * 1024
+PID_MAX = 4_194_303
+ASKED = Limit(64 * MIB, 128 * MIB)
+
+
+def test_memory_is_literal_below_the_limit_and_added_above_it() -> None:
+    """A process with headroom gets the literal limit, any other its use plus the limit."""
+    assert memory_goal(ASKED, Usage(30 * MIB, 1, 1))[0] == ASKED
+    assert memory_goal(ASKED, Usage(64 * MIB - HEADROOM, 1, 1))[0] == ASKED
+    for used in (64 * MIB - HEADROOM + 1, 64 * MIB, 5000 * MIB):
+        goal, note = memory_goal(ASKED, Usage(used, 1, 1))
+        assert goal == Limit(used + 64 * MIB, used + 128 * MIB)
+        assert "use + limit" in note
+
+
+@pytest.mark.parametrize(
+    ("usage", "goal"),
+    [
+        (Usage(0, 1, 1), Limit(10, 50)),
+        (Usage(0, 4, 4), Limit(10, 50)),
+        (Usage(0, 1, 30), Limit(40, 80)),
+        (Usage(0, 20, 20), Limit(30, 70)),
+        (Usage(0, None, None, "the kernel exempts root"), Limit(10, 50)),
+    ],
+)
+def test_processes_are_literal_only_where_the_count_is_the_sandboxs_own(usage: Usage, goal: Limit) -> None:
+    """A user who runs other tasks gets their count plus the limit."""
+    assert processes_goal(Limit(10, 50), usage)[0] == goal
+
+
+def test_what_cannot_be_measured_is_not_guessed() -> None:
+    """Without a reading of what is in use no limit is set that might kill."""
+    with pytest.raises(LookupError, match="memory"):
+        wishes(ResourceLimits(), Usage(None, 1, 1))
+    with pytest.raises(LookupError, match="processes"):
+        wishes(ResourceLimits(memory=None), Usage(1, None, None))
+
+
+@pytest.mark.parametrize(
+    ("goal", "soft", "hard", "result"),
+    [
+        (Limit(64, 128), UNLIMITED, UNLIMITED, Limit(64, 128)),
+        (Limit(64, 128), 1024, 4096, Limit(64, 128)),
+        (Limit(64, 128), 100, 100, Limit(64, 100)),
+        (Limit(64, 128), 20, 40, Limit(20, 40)),
+        (Limit(64, 128), 20, 4096, Limit(20, 128)),
+        (Limit(64, 128), 0, 0, Limit(0, 0)),
+    ],
+)
+def test_no_limit_is_raised(goal: Limit, soft: int, hard: int, result: Limit) -> None:
+    """What is asked for is clamped to what is in force."""
+    assert clamp(goal, soft, hard) == result
+
+
+def test_limits_left_alone() -> None:
+    """`None` asks for nothing, so nothing is set."""
+    nothing = ResourceLimits(memory=None, open_files=None, processes=None, core=None)
+    assert wishes(nothing, Usage(None, None, None)) == ()
+    one = wishes(ResourceLimits(memory=None, open_files=None, processes=None), Usage(None, None, None))
+    assert [wish.number for wish in one] == [resource.RLIMIT_CORE]
+
+
+def test_the_environment_is_decided_anew() -> None:
+    """What an environment claims about the sandbox is replaced by what is asked for."""
+    current = {"TZ": "UTC", "SECRET": "x", "NO_NETWORK": "0", "SANDBOX_POLICY": "strict"}
+    assert environment_for(Confinement(environment=("TZ", "SANDBOX_POLICY")), current) == {
+        "TZ": "UTC",
+        "NO_SUBPROCESS": "1",
+        "NO_NETWORK": "1",
+        "NO_FILESYSTEM_WRITE": "1",
+    }
+    minimal = environment_for(confinement_for(SandboxPolicy.MINIMAL), current)
+    assert minimal == {"TZ": "UTC", "SECRET": "x", "SANDBOX_POLICY": "minimal", "NO_SUBPROCESS": "1"}
+    free = Confinement(environment=(), subprocess=True, writable=("/w",), network=Network.unrestricted())
+    assert environment_for(free, current) == {}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "membership", "found"),
+    [
+        ("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0", "0::/user.slice/a.scope", "/sys/fs/cgroup/user.slice/a.scope"),
+        ("cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0", "4:memory:/x\n0::/", "/sys/fs/cgroup/unified"),
+        ("cgroup /sys/fs/cgroup/memory cgroup rw 0 0", "0::/", None),
+        ("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0", "4:memory:/x", None),
+        ("", "", None),
+    ],
+)
+def test_the_own_cgroup_is_found(mounts: str, membership: str, found: str | None) -> None:
+    """Only version 2 counts, wherever it is mounted."""
+    assert own_cgroup(mounts, membership) == found
+
+
+def test_the_settings_of_a_cgroup() -> None:
+    """Memory and tasks are limited; what is not asked for is not written."""
+    asked = {"memory.high": str(64 * MIB), "memory.max": str(128 * MIB), "pids.max": "50"}
+    assert settings(ResourceLimits()) == asked
+    assert settings(ResourceLimits(memory=None, processes=None)) == {}
+
+
+@pytest.mark.parametrize("closed", [frozenset[str](), frozenset({"subprocess"}), frozenset(AXES)])
+def test_the_mark_carries_axes_and_digest(closed: frozenset[str]) -> None:
+    """What a filter answers is what `posture_from` reads back."""
+    digest = Confinement().digest()
+    chunks = chunks_of(closed, digest, PID_MAX)
+    assert all(2048 <= chunk <= 4095 for chunk in chunks)
+    posture = posture_from(chunks.__getitem__, PID_MAX)
+    assert posture.closed == closed
+    assert digest.startswith(posture.digest)
+    assert len(posture.digest) == 11
+    assert posture_from(chunks.__getitem__, 1) == (closed, "")  # a child inherits what is closed, and no more
+
+
+@pytest.mark.parametrize("number", [0, 1, 22, 38, 2047])
+def test_an_ordinary_errno_is_no_mark(number: int) -> None:
+    """A kernel without the filter, or another filter, marks nothing."""
+    posture = posture_from(lambda _chunk: number, PID_MAX)
+    assert (posture.closed, posture.digest) == (frozenset(), "")
+
+
+def test_every_axis_of_a_confinement_has_a_place_in_the_mark() -> None:
+    """An axis that the mark could not carry would be forgotten."""
+    assert Confinement(native_code=False).closed == frozenset(AXES)
+    open_wide = Confinement(readable=("/",), writable=("/",), network=Network.unrestricted(), subprocess=True, ipc=True)
+    assert open_wide.closed == frozenset()
+
+
+def test_equal_confinements_have_equal_digests() -> None:
+    """The digest depends on every field and on nothing else."""
+    assert Confinement().digest() == Confinement().digest()
+    one = Confinement(may_degrade=frozenset({"landlock", "cgroup", "seccomp"}))
+    other = Confinement(may_degrade=frozenset({"seccomp", "landlock", "cgroup"}))
+    assert one.digest() == other.digest()
+    changed = {
+        Confinement(umask=0o022).digest(),
+        Confinement(readable=("/a",)).digest(),
+        Confinement(limits=ResourceLimits(core=None)).digest(),
+        Confinement(run_as=RunAs(1, 1)).digest(),
+        Confinement().digest(),
+    }
+    assert len(changed) == 5
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: Confinement(readable=("relative",)), "absolute"),
+        (lambda: Confinement(writable=("/a\0b",)), "NUL"),
+        (lambda: Confinement(umask=0o1000), "umask"),
+        (lambda: Confinement(namespaces=frozenset({"uts"})), "unknown namespaces: uts"),
+        (lambda: Confinement(namespaces=frozenset({"user"}), run_as=RunAs(1, 1)), "user namespace"),
+        (lambda: ResourceLimits(memory=Limit(2, 1)), "limit memory 2/1"),
+        (lambda: ResourceLimits(open_files=Limit(-1, 1)), "limit open_files"),
+        (lambda: Network("some"), "want none, tcp or unrestricted"),
+        (lambda: Network.tcp(connect=(0,)), "1 to 65535"),
+        (lambda: Network.tcp(bind=(65536,)), "1 to 65535"),
+        (lambda: Network("none", connect=(1,)), "ports are given"),
+        (lambda: RunAs(0, 1), "above 0"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(build: object, text: str) -> None:
+    """A wrong value is an error where it is written, not where it is applied."""
+    with pytest.raises(ValueError, match=text):
+        build()  # type: ignore[operator]
+
+
+def test_values_are_frozen() -> None:
+    """A confinement cannot be changed after it was checked."""
+    with pytest.raises(FrozenInstanceError):
+        Confinement().umask = 0  # type: ignore[misc]

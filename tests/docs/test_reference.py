@@ -1,0 +1,79 @@
+"""The reference says what the code has: commands, limits, errors, and a site that builds."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nyx_stream.errors
+from nyx_stream.cli import main
+from nyx_stream.cli.app import app
+from nyx_stream.cli.layers import layer_of_limit
+from nyx_stream.policy import Limits
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def page(name: str) -> str:
+    """Returns the text of a page."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def test_every_command_and_option_is_described(capfd):
+    """The page of the command line has each command, and each option but `--help` and short forms."""
+    text = page("reference/command-line.md")
+    names = {str(command.name) for command in app.registered_commands}
+    assert names == set(re.findall(r"^\| `nyx (\w+)", text, re.MULTILINE))
+    for name in names:
+        assert main([name, "--help"]) == 0
+        for option in set(re.findall(r"--[a-z][a-z-]+", capfd.readouterr().out)) - {"--help", "--lines"}:
+            assert option in text, f"{name} {option}"
+
+
+def test_every_limit_has_its_line():
+    """Name, default and layer of each limit, and no other."""
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| [^|]+ \| (\w+) \|$", page("reference/policy-file.md"), re.MULTILINE)
+    printed = Limits().printed()
+    assert rows == [(name, str(value), layer_of_limit(name, "inline")) for name, value in printed.items()]
+
+
+def test_the_drawn_tree_has_every_error():
+    """The tree in the docstring, which is the page of the errors, names each class below its parent."""
+    tree = nyx_stream.errors.__doc__ or ""
+    kinds = [
+        kind for kind in vars(nyx_stream.errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
+    own = [kind for kind in kinds if kind.__module__ == "nyx_stream.errors"]
+    assert own
+    for kind in own:
+        assert re.search(rf"\b{kind.__name__}\b", tree), kind.__name__
+
+
+def test_the_site_builds_strictly(tmp_path):
+    """No dead link, no page left out, no docstring that cannot be read."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    where = ["--config-file", DOCS / "site" / "mkdocs.yml", "--site-dir", tmp_path / "site"]
+    done = subprocess.run([*build, *where], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "explanation" / "threat-model" / "index.html").exists()
+
+
+def test_every_dependency_has_its_reason():
+    """What the package needs, and what the extra for the command line needs, stands in the page with a reason."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    names = {re.split(r"[<>=\[]", need)[0] for need in needed}
+    assert names == set(
+        re.findall(r"^\| ([a-z0-9]+)[, ].*\| .{20,} \|", page("explanation/dependencies.md"), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_into_the_repository_lead_somewhere(name):
+    """Each relative link names a file that is there."""
+    text = (DOCS.parent / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (DOCS.parent / target).is_file(), target

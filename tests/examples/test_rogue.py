@@ -1,0 +1,31 @@
+"""The hostile example: refused in everything, by somebody, and on record."""
+
+import pytest
+
+from nyx_stream.host import PluginHost
+
+
+@pytest.mark.parametrize("level", ["inline"])
+async def test_every_attempt_is_refused_by_a_layer_and_audited(level, examples, tmp_path):
+    """No attempt works or fails for another reason; the record has a denial for each, of the layer that it names."""
+    events = []
+    async with PluginHost(audit=events.append, data_dir=tmp_path) as host:
+        rogue = await host.load(examples / "rogue", policy=examples / "rogue" / "policy.toml", isolation=level)
+        attempts = [attempt async for attempt in rogue.stream("attack")]
+    assert len(attempts) > 50
+    assert [attempt for attempt in attempts if not attempt.refused] == []
+    for layer in ("guard", "tripwire"):
+        refused = sum(attempt.layer == layer for attempt in attempts)
+        assert refused == sum(not event.allowed and event.layer == layer for event in events), layer
+    rules = {attempt.rule for attempt in attempts if attempt.rule is not None}
+    assert rules == {str(tmp_path / "rogue" / "secret")}
+
+
+async def test_the_plugin_lives_on_and_leaves_no_trace(examples, tmp_path):
+    """After all of it the host still answers, and nothing was written but what is granted."""
+    async with PluginHost(data_dir=tmp_path) as host:
+        rogue = await host.load(examples / "rogue", policy=examples / "rogue" / "policy.toml")
+        first = [attempt.what async for attempt in rogue.stream("attack")]
+        again = [attempt.what async for attempt in rogue.stream("attack")]
+    assert first == again
+    assert [path.name for path in (tmp_path / "rogue").iterdir()] == ["mine.txt"]
