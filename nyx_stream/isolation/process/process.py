@@ -142,7 +142,7 @@ class SealedPlugin:
     def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         return self._calls.stream(method, arguments)
 
-    async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:  # noqa: ARG002  # no task here is the plugin's
+    async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:  # no task here is the plugin's
         failure = None
         with anyio.CancelScope(shield=True):
             if self._channel is not None:

@@ -11,6 +11,9 @@ from nyx_stream.isolation.process.messages import Message
 INLINE = 64 * 1024
 """Bytes that still travel inside a message; more of them go through a pipe of their own."""
 
+PASSING = 32
+"""Descriptors of bodies, whole files and listings that may be on their way at once, beside what a grant counts."""
+
 
 class Arguments(Message):
     """Base of what a handler takes: exact types, no field that it does not know."""

@@ -6,12 +6,9 @@ for that, until it is closed or the plugin ends: a descriptor cannot be taken ba
 """
 
 import asyncio
-import encodings
 import errno
-import io
 import os
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,16 +16,17 @@ from typing import Any, NamedTuple
 from aiofiles.base import AiofilesContextManager
 
 from nyx_stream.capabilities.files.guarded_files import Listing, Path
-from nyx_stream.capabilities.files.opened import File, OpenFiles
+from nyx_stream.capabilities.files.layering import Layers, layers_of
+from nyx_stream.capabilities.files.opened import OpenFiles
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.guard import path_text
 from nyx_stream.isolation.process.line import Line
 from nyx_stream.isolation.process.messages import Fault, error_of
-from nyx_stream.isolation.process.wire_values import INLINE, pack, pack_path, unpack
+from nyx_stream.isolation.process.wire_values import INLINE, PASSING, pack, pack_path, unpack
 from nyx_stream.isolation.process.worker_bodies import adopt, ask_with_body, whole
 
-_AT_ONCE = 16
+_AT_ONCE = PASSING // 2
 """Descriptors that whole reads and listings may take at once, beside those of open files."""
 
 
@@ -73,13 +71,7 @@ class RemoteFiles:
             ValueError, TypeError, LookupError: wrong arguments, as the built-in `open`; nothing was opened.
             LimitExceeded: `open_files` of the grant are open.
         """
-        if not closefd:
-            raise ValueError("cannot use closefd=False with a file name")
-        if type(mode) is not str:
-            raise TypeError(f"mode must be a str, not {type(mode).__name__}")
-        if encoding is not None and encodings.search_function(encoding) is None:
-            raise LookupError(f"unknown encoding: {encoding}")
-        layers = partial(io.open, mode=mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
+        layers = layers_of(mode, buffering, encoding, errors, newline, closefd)
         return AiofilesContextManager(self._open(file, mode, layers, loop, executor))
 
     async def read_bytes(self, path: Path) -> bytes:
@@ -155,7 +147,7 @@ class RemoteFiles:
         self,
         file: Path,
         mode: str,
-        layers: Callable[..., File],
+        layers: Layers,
         loop: AbstractEventLoop | None,
         executor: Executor | None,
     ) -> Any:
@@ -206,7 +198,7 @@ class _Reached(Exception):
     """The built-in `open` found its arguments in order and asked for a descriptor."""
 
 
-def _check_arguments(layers: Callable[..., File]) -> None:
+def _check_arguments(layers: Layers) -> None:
     """Raises what the built-in `open` says about its arguments, before the host is asked."""
 
     def reached(*_: object) -> int:
