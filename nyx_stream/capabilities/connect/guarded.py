@@ -17,6 +17,7 @@ from nyx_stream.guard import Decision, SandboxGuard
 from nyx_stream.policy.hosts import canonical_host
 
 _PIECE = 64 * 1024
+_DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Link:
@@ -48,8 +49,8 @@ class Link:
             with suppress(OSError):  # the peer may have ended it
                 self.sock.shutdown(socket.SHUT_RDWR)
                 # What had arrived could still be read after that; what arrives from now on is refused (RFC 1122,
-                # 4.2.2.13).
-                while self.sock.recv(_PIECE):
+                # 4.2.2.13). Whoever shares the socket may have made it a blocking one.
+                while self.sock.recv(_PIECE, _DO_NOT_WAIT):
                     pass
 
     def release(self) -> None:
