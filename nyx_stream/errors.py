@@ -8,6 +8,7 @@
     │   ├── FilesystemDenied
     │   ├── TripwireDenied                    plugin code went round its capabilities, inline level
     │   └── Revoked                           the host took the capability back
+    ├── AuditError                            the audit log cannot be opened, or lost events
     ├── LimitExceeded                         a limit of the grant was reached: body bytes, header bytes, …
     └── PluginError                           `plugin` names it
         ├── PluginNotFound (LookupError)      no such folder, distribution or loaded plugin
@@ -157,6 +158,15 @@ class LimitExceeded(NyxError):
         self.detail = detail
         who = f"{escape(plugin)}: " if plugin else ""
         super().__init__(f"{who}{limit} exceeded: {detail} (limit {allowed})")
+
+
+class AuditError(NyxError):
+    """The audit log cannot be opened, or lost events. `path` names it, `lost` counts the events."""
+
+    def __init__(self, path: str, message: str, lost: int = 0) -> None:
+        self.path = path
+        self.lost = lost
+        super().__init__(f"audit log {path}: {message}")
 
 
 class PluginError(NyxError):

@@ -73,7 +73,8 @@ def _lines(rules: Ruleset, kind: str, denied: Rule | None, near: list[Rule], ask
     if rules.manifest is None:
         return "\n".join(lines)
     if asked is not None:
-        lines.append(f"  asked:   {_cited(asked, rules.manifest.why.get(kind))}")
+        said = "connect" if isinstance(asked, ConnectRule) else kind
+        lines.append(f"  asked:   {_cited(asked, rules.manifest.why.get(said))}")
     return "\n".join([*lines, f"  fix:     {_fix(kind, denied, near, asked)}"])
 
 
