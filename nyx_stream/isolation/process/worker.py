@@ -43,7 +43,8 @@ def main(sock: socket.socket) -> int:
     try:
         sealed = sealing.seal(order)
     except (SandboxError, OSError, ValueError) as error:
-        opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=str(error)[:8192]).encode())
+        message = text(f"its process cannot be sealed: {error}")
+        opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=message).encode())
         return 1
     opening.put(Kind.SEALED, sealed.encode())
     opening.take(None, Kind.START)

@@ -34,12 +34,13 @@ PLUGINS = 8
 
 async def drain(plugin) -> int:
     """Consumes an endless stream until it breaks off; returns how many items came."""
-    number = -1
+    items = 0
     try:
         async for number in plugin.stream("count"):
-            pass
+            assert number == items
+            items += 1
     except PluginCrashed:
-        return number + 1
+        return items
     raise AssertionError("an endless stream ended")
 
 
