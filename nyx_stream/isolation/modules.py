@@ -89,7 +89,7 @@ class _Finder:
         self,
         name: str,
         path: Sequence[str] | None = None,
-        target: ModuleType | None = None,  # noqa: ARG002  # part of the hook's signature
+        target: ModuleType | None = None,  # part of the hook's signature
     ) -> ModuleSpec | None:
         """The hook of `sys.meta_path`."""
         if not name.startswith(self._dotted):

@@ -4,15 +4,14 @@ The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, 
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import nyx_stream
 from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
-from nyx_stream.isolation.process.messages import Message, Order, Sealed
+from nyx_stream.isolation.process.messages import Order, Sealed
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy.grant import Grant
 
@@ -67,23 +66,27 @@ class SealRefused(Exception):
     """The host does not take a worker's report."""
 
 
-class _Layer(Message, extra="ignore"):
+class _Layer(TypedDict):
     name: str
     state: str
     reason: str
     stand_in: str
 
 
-class _Witness(Message, extra="ignore"):
-    act: str
+class _Witness(TypedDict):
     refused: bool
 
 
-class _Report(Message, extra="ignore"):
+class _Report(TypedDict):
+    """What is read of a report; the rest of it is for people."""
+
     policy_hash: str
     layers: list[_Layer]
     witness: list[_Witness]
     descriptors: list[int] | None
+
+
+_REPORT = TypeAdapter(_Report)
 
 
 def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
@@ -93,24 +96,24 @@ def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
         SealRefused: the report is not what was asked for.
     """
     try:
-        report = _Report.model_validate(sealed.report)
+        report = _REPORT.validate_python(sealed.report)
     except ValidationError as error:
         raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
-    if report.policy_hash != _limited(order.confinement, sealed.baseline + order.memory).digest():
+    if report["policy_hash"] != _limited(order.confinement, sealed.baseline + order.memory).digest():
         raise SealRefused("it reports another confinement than was ordered")
-    states = {layer.name: layer for layer in report.layers}
+    states = {layer["name"]: layer for layer in report["layers"]}
     missing = []
     for name in sorted(REQUIRED):
         layer = states.get(name)
-        if layer is None or (layer.state != LayerState.ACTIVE.value and not layer.stand_in):
-            reason = layer.reason if layer is not None else "not reported"
+        if layer is None or (layer["state"] != LayerState.ACTIVE.value and not layer["stand_in"]):
+            reason = layer["reason"] if layer is not None else "not reported"
             if name not in order.confinement.may_degrade:
                 raise SealRefused(f"{name} is not in force: {reason}")
             missing.append((name, reason))
-    if not report.witness or not all(result.refused for result in report.witness):
+    if not report["witness"] or not all(result["refused"] for result in report["witness"]):
         raise SealRefused("no witness, or one that got through")
-    if report.descriptors != list(DESCRIPTORS):
-        raise SealRefused(f"it holds the descriptors {report.descriptors}, not {list(DESCRIPTORS)}")
+    if report["descriptors"] != list(DESCRIPTORS):
+        raise SealRefused(f"it holds the descriptors {report['descriptors']}, not {list(DESCRIPTORS)}")
     return tuple(missing)
 
 
@@ -122,8 +125,3 @@ def _mapped() -> int:
     """Bytes of address space of this process; proc_pid_statm(5)."""
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def warm() -> Mapping[str, Any]:
-    """Does once, in the zygote, what the first sealing would do again in every worker; seals nothing."""
-    return {"confinement": Confinement().digest()}
