@@ -4,8 +4,7 @@ The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, 
 """
 
 import os
-from dataclasses import replace
-from typing import TypedDict
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -66,18 +65,21 @@ class SealRefused(Exception):
     """The host does not take a worker's report."""
 
 
-class _Layer(TypedDict):
+@dataclass(frozen=True, slots=True)
+class _Layer:
     name: str
     state: str
     reason: str
     stand_in: str
 
 
-class _Witness(TypedDict):
+@dataclass(frozen=True, slots=True)
+class _Witness:
     refused: bool
 
 
-class _Report(TypedDict):
+@dataclass(frozen=True, slots=True)
+class _Report:
     """What is read of a report; the rest of it is for people."""
 
     policy_hash: str
@@ -99,21 +101,21 @@ def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
         report = _REPORT.validate_python(sealed.report)
     except ValidationError as error:
         raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
-    if report["policy_hash"] != _limited(order.confinement, sealed.baseline + order.memory).digest():
+    if report.policy_hash != _limited(order.confinement, sealed.baseline + order.memory).digest():
         raise SealRefused("it reports another confinement than was ordered")
-    states = {layer["name"]: layer for layer in report["layers"]}
+    states = {layer.name: layer for layer in report.layers}
     missing = []
     for name in sorted(REQUIRED):
         layer = states.get(name)
-        if layer is None or (layer["state"] != LayerState.ACTIVE.value and not layer["stand_in"]):
-            reason = layer["reason"] if layer is not None else "not reported"
+        if layer is None or (layer.state != LayerState.ACTIVE.value and not layer.stand_in):
+            reason = layer.reason if layer is not None else "not reported"
             if name not in order.confinement.may_degrade:
                 raise SealRefused(f"{name} is not in force: {reason}")
             missing.append((name, reason))
-    if not report["witness"] or not all(result["refused"] for result in report["witness"]):
+    if not report.witness or not all(result.refused for result in report.witness):
         raise SealRefused("no witness, or one that got through")
-    if report["descriptors"] != list(DESCRIPTORS):
-        raise SealRefused(f"it holds the descriptors {report['descriptors']}, not {list(DESCRIPTORS)}")
+    if report.descriptors != list(DESCRIPTORS):
+        raise SealRefused(f"it holds the descriptors {report.descriptors}, not {list(DESCRIPTORS)}")
     return tuple(missing)
 
 
