@@ -1,6 +1,9 @@
 """The hostile example: refused in everything, by somebody, and on record."""
 
+from types import SimpleNamespace
+
 import pytest
+from pydantic_core import to_jsonable_python
 
 from nyx_stream.host import PluginHost
 from tests.conformance.machine import missing
@@ -17,7 +20,7 @@ async def test_every_attempt_is_refused_by_a_layer_and_audited(level, behind, ex
     events = []
     async with PluginHost(audit=events.append, data_dir=tmp_path) as host:
         rogue = await host.load(examples / "rogue", policy=examples / "rogue" / "policy.toml", isolation=level)
-        attempts = [attempt async for attempt in rogue.stream("attack")]
+        attempts = [SimpleNamespace(**to_jsonable_python(attempt)) async for attempt in rogue.stream("attack")]
     assert len(attempts) > 50
     assert [attempt for attempt in attempts if not attempt.refused] == []
     for layer in ("guard", "tripwire"):

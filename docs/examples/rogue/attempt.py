@@ -31,7 +31,9 @@ async def attempt(what: str, act: Try) -> Attempt:
     except Exception as error:
         refusal = _by_the_kernel(error)
         if refusal is not None:
-            return Attempt(what=what, refused=True, layer="kernel", reason=f"{type(refusal).__name__}: {refusal.strerror}")
+            return Attempt(
+                what=what, refused=True, layer="kernel", reason=f"{type(refusal).__name__}: {refusal.strerror}"
+            )
         return Attempt(what=what, refused=False, reason=f"failed by itself: {type(error).__name__}: {error}")
     return Attempt(what=what, refused=False, reason=f"it worked: {outcome!r:.80}")
 

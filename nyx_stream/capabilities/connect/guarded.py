@@ -99,7 +99,7 @@ class GuardedConnect:
         self._check_room()
         self._dialling += 1
         try:
-            async with asyncio.timeout(self._guard.policy.limits.request_timeout):
+            async with asyncio.timeout(self._guard.limits.request_timeout):
                 sock, address = await self._dialler.dial(host, port)
         except DialRefused as refused:
             target = f"{netloc(host, port)} at {refused.at}"
@@ -134,7 +134,7 @@ class GuardedConnect:
             link.sock.close()
 
     def _check_room(self) -> None:
-        most = self._guard.policy.limits.connections
+        most = self._guard.limits.connections
         if self._dialling + len(self._links) >= most:
             detail = f"{most} connections are up"
             raise LimitExceeded(plugin=self._guard.plugin, limit="connections", allowed=most, detail=detail)

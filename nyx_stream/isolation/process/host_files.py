@@ -72,7 +72,7 @@ class HostFiles:
 
     def __init__(self, means: Means) -> None:
         self._plugin = means.plugin
-        self._limits = means.assignment.grant.limits
+        self._guard = means.assignment.guard
         self._files: GuardedFiles = means.provision.get("files")
         self._uploads = Uploads()
         self._downloads = Downloads(means.plugin)
@@ -91,15 +91,19 @@ class HostFiles:
         if action == "announce":
             return self._uploads.give()
         if action == "facts":
-            return Reply({"plugin": self._plugin, **_counts(self._limits.open_files, self._limits.read_bytes)})
+            return Reply(self._facts())
         return await self._change(action, arguments)
 
     async def aclose(self) -> None:
         self._uploads.close()
         await self._downloads.close()
 
+    def _facts(self) -> dict[str, JsonValue]:
+        limits = self._guard.limits
+        return {"plugin": self._plugin, "open_files": limits.open_files, "read_bytes": limits.read_bytes}
+
     async def _open(self, ask: Open) -> Reply:
-        return Reply(None, (await open_descriptor(self._files, ask.path, ask.mode),))
+        return Reply(self._facts(), (await open_descriptor(self._files, ask.path, ask.mode),))
 
     async def _write(self, ask: Write) -> Reply:
         if ask.body is None:
@@ -138,7 +142,7 @@ class HostFiles:
 
     def _check_size(self, size: int) -> None:
         # A worker holds no more than its memory, so no more than that can be honest.
-        most = self._limits.memory
+        most = self._guard.limits.memory
         if size > most:
             raise LimitExceeded(plugin=self._plugin, limit="memory", allowed=most, detail="a file to write is larger")
 
@@ -151,10 +155,6 @@ def _numbers(status: os.stat_result) -> JsonValue:
     parts: Any = status.__reduce__()
     fields, more = parts[1]
     return [list(fields), dict(more)]
-
-
-def _counts(open_files: int, read_bytes: int) -> dict[str, JsonValue]:
-    return {"open_files": open_files, "read_bytes": read_bytes}
 
 
 async def _once(text: bytes) -> AsyncIterator[bytes]:

@@ -92,7 +92,7 @@ class HostHttp:
         await self._downloads.close()
 
     def _facts(self) -> dict[str, JsonValue]:
-        limits = self._guard.policy.limits
+        limits = self._guard.limits
         return {
             "plugin": self._plugin,
             "redirects": limits.redirects,

@@ -79,7 +79,7 @@ class SealedPlugin:
         self._process: WorkerProcess | None = None
         self._pid: int | None = None
         self._channel: Channel | None = None
-        self._awaited: asyncio.Future[Frame] | None = None
+        self._handshake: asyncio.Queue[Frame | PluginError] = asyncio.Queue()
         self._ready = False
         self._stopped: asyncio.Future[PluginError | None] | None = None
         self._burial: asyncio.Task[None] | None = None
@@ -93,9 +93,8 @@ class SealedPlugin:
             raise PluginLoadError(self._name, f"no worker can be sealed on {sys.platform}: {_NEEDS}")
         self._provision.bind()
         order = self._order()
-        channel = await self._launch()
+        channel = await self._launch(order)
         try:
-            channel.send(Kind.ORDER, body=order.encode())
             sealed = decode(SealedBody, await self._next(Kind.SEALED))
             self._judge(order, sealed)
             channel.send(Kind.START)
@@ -184,7 +183,8 @@ class SealedPlugin:
             setup_timeout=grant.limits.setup_timeout,
         )
 
-    async def _launch(self) -> Channel:
+    async def _launch(self, order: Order) -> Channel:
+        """Has a worker made; its order waits for it in the channel."""
         ours, theirs = socket.socketpair()
         (output, their_output), (errors, their_errors) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
         self._output = Output(output, partial(self._log.line, "stdout"))
@@ -195,6 +195,7 @@ class SealedPlugin:
         self._broker = Broker(means, HANDLERS, channel)
         self._log.open(channel)
         self._channel = channel
+        channel.send(Kind.ORDER, body=order.encode())
         try:
             self._process = await self._zygote.launch((theirs.fileno(), their_output, their_errors))
             self._pid = self._process.forked.result()
@@ -208,10 +209,9 @@ class SealedPlugin:
 
     async def _next(self, kind: Kind) -> Frame:
         """Waits for the next frame of the handshake. Raises what went wrong instead."""
-        self._awaited = self._loop.create_future()
-        if self._burial is not None:
-            await self._burial
-        frame = await self._awaited
+        frame = await self._handshake.get()
+        if isinstance(frame, PluginError):
+            raise frame
         if frame.kind is kind:
             return frame
         fault = decode(Fault, frame)
@@ -234,8 +234,8 @@ class SealedPlugin:
             self._crashed(decode(Fault, frame))
         elif kind is Kind.STOPPED:
             self._settle(None)
-        elif self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(frame)
+        else:
+            self._handshake.put_nowait(frame)
 
     def _failed(self, frame: Frame) -> None:
         if frame.id:
@@ -243,8 +243,8 @@ class SealedPlugin:
         elif self._stopped is not None:
             error = call_error(self._name, "teardown", decode(Fault, frame))
             self._settle(error if isinstance(error, PluginError) else PluginError(self._name, f"teardown: {error}"))
-        elif self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(frame)
+        else:
+            self._handshake.put_nowait(frame)
 
     def _settle(self, failure: PluginError | None) -> None:
         """`teardown` is over, one way or the other; the first word counts."""
@@ -293,9 +293,7 @@ class SealedPlugin:
         failure = PluginCrashed(self._name, why or _how(status) + _lines(self._errors.tail))
         await self._broker.close()
         self._calls.fail(failure)
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_exception(failure)
-            self._awaited.exception()  # retrieved: nobody may be waiting any more
+        self._handshake.put_nowait(failure)
         self._settle(failure)
         if self._ready and self._stopped is None:
             # After the callers, which were woken a moment ago: they are to get this very error.

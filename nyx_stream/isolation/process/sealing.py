@@ -4,15 +4,13 @@ The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, 
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import nyx_stream
 from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
-from nyx_stream.isolation.process.messages import Message, Order, Sealed
+from nyx_stream.isolation.process.messages import Order, Sealed
 from nyx_stream.isolation.process.wire_values import PASSING
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy.grant import Grant
@@ -78,23 +76,30 @@ class SealRefused(Exception):
     """The host does not take a worker's report."""
 
 
-class _Layer(Message, extra="ignore"):
+@dataclass(frozen=True, slots=True)
+class _Layer:
     name: str
     state: str
     reason: str
     stand_in: str
 
 
-class _Witness(Message, extra="ignore"):
-    act: str
+@dataclass(frozen=True, slots=True)
+class _Witness:
     refused: bool
 
 
-class _Report(Message, extra="ignore"):
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What is read of a report; the rest of it is for people."""
+
     policy_hash: str
     layers: list[_Layer]
     witness: list[_Witness]
     descriptors: list[int] | None
+
+
+_REPORT = TypeAdapter(_Report)
 
 
 def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
@@ -104,7 +109,7 @@ def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
         SealRefused: the report is not what was asked for.
     """
     try:
-        report = _Report.model_validate(sealed.report)
+        report = _REPORT.validate_python(sealed.report)
     except ValidationError as error:
         raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
     if report.policy_hash != _limited(order.confinement, sealed.baseline + order.memory).digest():
@@ -133,8 +138,3 @@ def _mapped() -> int:
     """Bytes of address space of this process; proc_pid_statm(5)."""
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def warm() -> Mapping[str, Any]:
-    """Does once, in the zygote, what the first sealing would do again in every worker; seals nothing."""
-    return {"confinement": Confinement().digest()}

@@ -4,6 +4,7 @@ Runs in a process forked from the zygote. Trusts its host; nothing that it check
 """
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -44,7 +45,8 @@ def main(sock: socket.socket) -> int:
     try:
         sealed = sealing.seal(order)
     except (SandboxError, OSError, ValueError) as error:
-        opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=str(error)[:8192]).encode())
+        message = text(f"its process cannot be sealed: {error}")
+        opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=message).encode())
         return 1
     opening.put(Kind.SEALED, sealed.encode())
     opening.take(None, Kind.START)
@@ -53,11 +55,6 @@ def main(sock: socket.socket) -> int:
     worker = Worker(order, connection, sock, loop)
     loop.run_until_complete(worker.run(opening.left))
     return 0
-
-
-def warm() -> None:
-    """Does in the zygote what every worker would do first."""
-    sealing.warm()
 
 
 class _Opening:
@@ -151,6 +148,7 @@ class Worker:
                 self._fail(raised("setup", "setup", error))
                 self._finish()
             return
+        gc.enable()
         self._calls.offer(methods)
         faces = [
             MethodFace(name=method.name, stream=method.stream, returns=describe_type(method.returns))

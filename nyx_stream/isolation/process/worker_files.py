@@ -44,11 +44,10 @@ class RemoteFiles:
     Every operation raises what those of `GuardedFiles` raise, with the host's text.
     """
 
-    __slots__ = ("_facts", "_files", "_line", "_passing")
+    __slots__ = ("_files", "_line", "_most_open", "_passing")
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._facts: Facts | None = None
         self._files: OpenFiles | None = None
         self._passing = asyncio.Semaphore(_AT_ONCE)
 
@@ -76,9 +75,9 @@ class RemoteFiles:
 
     async def read_bytes(self, path: Path) -> bytes:
         """The content of a file. Raises `LimitExceeded` if it has more than `read_bytes` of the grant."""
-        facts = await self._ready()
         async with self._passing:
             answered = await self._line.ask("open", path=pack_path(path_text(path)), mode="rb")
+            facts = self._learn(answered.value)
             descriptor = answered.descriptors[0]
             try:
                 if os.fstat(descriptor).st_size > INLINE:  # from a disk that may take a while
@@ -153,10 +152,10 @@ class RemoteFiles:
     ) -> Any:
         given = path_text(file)
         _check_arguments(layers)
-        await self._ready()
-        files = self._open_files
+        files = await self._opening()
         with files.room():
             answered = await self._line.ask("open", path=pack_path(given), mode=_raw(mode))
+            self._learn(answered.value)
             opened = layers(given, opener=lambda *_: answered.descriptors[0])
             return files.admit(opened, loop, executor)
 
@@ -177,18 +176,16 @@ class RemoteFiles:
             pipe.close()
         return b"".join(parts)
 
-    async def _ready(self) -> Facts:
-        if self._facts is None:
-            value = (await self._line.ask("facts")).value
-            self._facts = Facts(*(value[name] for name in Facts._fields))
-            self._files = OpenFiles(Lease(self._facts.plugin, "files"), self._facts.open_files)
-        return self._facts
-
-    @property
-    def _open_files(self) -> OpenFiles:
+    async def _opening(self) -> OpenFiles:
         if self._files is None:
-            raise RuntimeError("the capability has not been used yet")
+            facts = self._learn((await self._line.ask("facts")).value)
+            self._files = OpenFiles(Lease(facts.plugin, self._line.capability), lambda: self._most_open)
         return self._files
+
+    def _learn(self, value: dict[str, Any]) -> Facts:
+        facts = Facts(*(value[name] for name in Facts._fields))
+        self._most_open = facts.open_files
+        return facts
 
     def _failed(self, fault: Fault) -> Exception:
         return error_of(fault, self._line.capability)

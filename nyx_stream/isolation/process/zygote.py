@@ -1,5 +1,7 @@
 """The zygote: a warm process that workers fork from. Single-threaded; runs no code of any plugin.
 
+It keeps one spare worker, forked ahead and rehearsed, which becomes the next one that is asked for.
+
 It has imported the framework and the libraries that plugins share with it, so that a worker costs a fork, and its
 pages are shared. It is the parent of the workers: it reaps them, and when its host goes, by closed socket or by
 signal, it kills them all and ends. Blocking I/O only. Knows no plugin and no policy.
@@ -15,11 +17,14 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import NamedTuple
 
 from nyx_stream.isolation.process import worker
 from nyx_stream.isolation.process.lineage import die_with_parent
+from nyx_stream.isolation.process.rehearsal import rehearse
 from nyx_stream.isolation.process.sealing import CHANNEL
 from nyx_stream.isolation.process.zygote_messages import (
     MAX_PACKET,
@@ -47,6 +52,8 @@ STACK = 512 * 1024
 """Bytes of a thread's stack: the system's 8 MiB would count against the memory of the grant at once."""
 
 _DESCRIPTORS = 3
+_REHEARSALS = 3
+"""Some bytecode is specialised the second time it runs."""
 
 
 def main(descriptor: int, host: int) -> None:
@@ -61,16 +68,25 @@ def main(descriptor: int, host: int) -> None:
     threading.stack_size(STACK)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams of this process
-    worker.warm()
+    for _ in range(_REHEARSALS):
+        rehearse()
     # Out of the collector's sight: it would write to every page of theirs, and each worker would get its own copy.
     gc.collect()
     gc.freeze()
+    gc.disable()  # until a worker is ready: nothing of what it makes before is garbage
     with socket.socket(fileno=descriptor) as link:
         Zygote(link).serve()
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
+
+
+class _Spare(NamedTuple):
+    """A worker that waits for its descriptors at the other end of `link`."""
+
+    pid: int
+    link: socket.socket
 
 
 class Zygote:
@@ -80,6 +96,7 @@ class Zygote:
         self._link = link
         self._workers: dict[int, int] = {}
         """pid by worker."""
+        self._spare: _Spare | None = None
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
@@ -92,7 +109,10 @@ class Zygote:
         try:
             serving = True
             while serving:
-                ready = {descriptor for descriptor, _ in poll.poll()}
+                ready = {descriptor for descriptor, _ in poll.poll(0)}
+                if not ready:  # nobody waits: the time for what somebody will want
+                    self._make_spare()
+                    ready = {descriptor for descriptor, _ in poll.poll()}
                 if self._wake in ready:
                     with suppress(BlockingIOError):
                         os.read(self._wake, 4096)
@@ -104,6 +124,8 @@ class Zygote:
         finally:
             for pid in self._workers.values():
                 os.kill(pid, signal.SIGKILL)
+            if self._spare is not None:
+                os.kill(self._spare.pid, signal.SIGKILL)
 
     def _take(self) -> bool:
         """Takes one request; returns whether there was one."""
@@ -120,19 +142,47 @@ class Zygote:
     def _fork(self, number: int, descriptors: list[int]) -> None:
         zygote = os.getpid()
         try:
-            pid = os.fork()
+            pid = self._hand_over(descriptors) or os.fork()
         except OSError as error:
             self._send(NotForked(worker=number, errno=error.errno or errno.EAGAIN))
         else:
             if pid == 0:
-                self._become_worker(zygote, descriptors)
+                self._become_worker(zygote, lambda: descriptors)
             self._workers[number] = pid
             self._send(Forked(worker=number, pid=pid))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _become_worker(self, zygote: int, descriptors: list[int]) -> None:
+    def _hand_over(self, descriptors: list[int]) -> int:
+        """Makes the spare the worker that is asked for; returns its pid, or 0 if there is none."""
+        if self._spare is None:
+            return 0
+        spare, self._spare = self._spare, None
+        with spare.link:
+            try:
+                socket.send_fds(spare.link, [b"."], descriptors)
+            except OSError:  # it died, and will be reaped
+                return 0
+        return spare.pid
+
+    def _make_spare(self) -> None:
+        if self._spare is not None:
+            return
+        zygote = os.getpid()
+        link, remote = socket.socketpair()
+        with remote:
+            try:
+                pid = os.fork()
+            except OSError:  # the host will be told when it asks for a worker
+                link.close()
+                return
+            if pid == 0:
+                link.close()
+                self._become_worker(zygote, lambda: _handed_over(remote))
+        self._spare = _Spare(pid, link)
+
+    def _become_worker(self, zygote: int, descriptors: Callable[[], list[int]]) -> None:
         """The rest of the life of a forked process. Never returns: nothing of the zygote may run in it."""
         status = 1
         try:
@@ -141,7 +191,7 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             die_with_parent(zygote, signal.SIGKILL)
             self._link.close()
-            status = worker.main(_placed(descriptors))
+            status = worker.main(_placed(descriptors()))
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -152,16 +202,34 @@ class Zygote:
 
     def _reap(self) -> None:
         numbers = {pid: number for number, pid in self._workers.items()}
-        while self._workers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
-            number = numbers[pid]
-            del self._workers[number]
-            self._send(Exited(worker=number, status=os.waitstatus_to_exitcode(status)))
+            if self._spare is not None and pid == self._spare.pid:
+                self._spare.link.close()
+                self._spare = None
+                continue
+            number = numbers.get(pid)
+            if number is not None:
+                del self._workers[number]
+                self._send(Exited(worker=number, status=os.waitstatus_to_exitcode(status)))
 
     def _send(self, report: Forked | NotForked | Exited) -> None:
         self._link.send(report.encode())
+
+
+def _handed_over(link: socket.socket) -> list[int]:
+    """Rehearses, then waits for the descriptors of the worker that this spare is to be."""
+    rehearse()
+    with link:
+        _, descriptors, _, _ = socket.recv_fds(link, 1, _DESCRIPTORS)
+    if len(descriptors) != _DESCRIPTORS:
+        raise SystemExit(0)  # the zygote is gone
+    return descriptors
 
 
 def _placed(descriptors: list[int]) -> socket.socket:

@@ -5,6 +5,7 @@ run as a plugin's own modules. What needs preparing before sealing is left out: 
 """
 
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from tests.conformance.machine import missing
 from tests.escape.kernel import attacks_code, attacks_files, attacks_kernel, attacks_network, room
 from tests.host.plugin_folder import write_plugin
 
-MODULES = {module.__name__.rpartition(".")[2]: module for module in (attacks_code, attacks_files, attacks_kernel, attacks_network)}
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (attacks_code, attacks_files, attacks_kernel, attacks_network)
+}
+
+# A sealed plugin may map executable memory: without that, no extension module could be loaded.
+ALLOWED = {"executable_memory_by_python", "executable_memory_by_mprotect"}
 
 CODE = """
     import errno, os, threading
@@ -27,9 +34,10 @@ CODE = """
         async def attempt(self, module: str, name: str, where: str) -> str:
             os.chdir(where)
             try:
-                found = globals()[module].book.attacks[name].attempt(None)
+                found = globals()[module].book.attacks[name]
+                found = found.attempt(found.before())
             except OSError as error:
-                return errno.errorcode.get(error.errno, "") or str(error)
+                return errno.errorcode.get(error.errno) or f"{type(error).__name__}: {error}"
             except Exception as error:
                 return f"{type(error).__name__}: {error}"
             return f"succeeded: {found!r}"[:500]
@@ -70,26 +78,29 @@ def folder(tmp_path):
     return folder
 
 
-def attacks(module: str, *, killed: bool) -> dict[str, room.Attack]:
-    found = MODULES[module].book.attacks
-    unprepared = {name: it for name, it in found.items() if it.before.__name__ == "<lambda>"}
-    return {name: it for name, it in unprepared.items() if it.killed is killed}
+def unprepared(module: str) -> dict[str, room.Attack]:
+    """The attacks that need nothing done before sealing."""
+    nothing = room.Book.attack.__kwdefaults__["before"].__qualname__
+    return {name: it for name, it in MODULES[module].book.attacks.items() if it.before.__qualname__ == nothing}
 
 
 @pytest.mark.parametrize("module", MODULES)
 async def test_every_attack_is_refused(host, folder, tmp_path, module):
     """Each attack of a kind gets its refusal; afterwards the plugin still has its threads and takes calls."""
     plugin = await host.load(folder, isolation="process")
-    for name, attack in attacks(module, killed=False).items():
+    for name, attack in unprepared(module).items():
+        if name in ALLOWED:
+            continue
         answer = await plugin.call("attempt", module=module, name=name, where=str(tmp_path / "room"))
-        assert answer.startswith(attack.answers), f"{name}: {answer}"
+        # EPERM too where another layer answers: here no path at all may be written, so that the filter is first.
+        assert answer.startswith((*attack.answers, "EPERM")), f"{name}: {answer}"
     assert await plugin.call("thread") == 1
 
 
-@pytest.mark.parametrize("module", MODULES)
-async def test_what_the_filter_kills_is_a_crash_with_its_signal(host, folder, tmp_path, module):
-    """A system call of a foreign architecture ends the worker, and its host knows why."""
-    for name in attacks(module, killed=True):
-        plugin = await host.load(folder, isolation="process")
-        with pytest.raises(PluginCrashed, match="its process was killed by SIGSYS"):
-            await plugin.call("attempt", module=module, name=name, where=str(tmp_path / "room"))
+async def test_a_foreign_system_call_ends_the_worker(host, folder, tmp_path):
+    """The 32-bit entrance of the kernel is not refused but deadly, and the host knows what it was."""
+    if "int_0x80" not in attacks_kernel.book.attacks or platform.machine() != "x86_64":
+        pytest.skip("only x86-64 has a second entrance")
+    plugin = await host.load(folder, isolation="process")
+    with pytest.raises(PluginCrashed, match="its process was killed by SIGSYS"):
+        await plugin.call("attempt", module="attacks_kernel", name="int_0x80", where=str(tmp_path / "room"))

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -49,10 +50,8 @@ json_values = st.recursive(
 )
 def test_any_body_is_a_message_or_a_fault(model, body):
     """No body raises anything but ProtocolFault."""
-    try:
-        decode(model, Frame(MODELS[model], body=body))
-    except ProtocolFault as fault:
-        assert str(fault).startswith(f"the body of {MODELS[model].name} is no {model.__name__}")
+    with suppress(ProtocolFault):
+        assert isinstance(decode(model, Frame(MODELS[model], body=body)), model)
 
 
 @given(st.sampled_from(list(MODELS)), st.data())
@@ -107,15 +106,13 @@ def test_a_text_that_cannot_be_read_is_no_obstacle():
 
 @given(json_values)
 def test_any_description_of_a_type_is_understood_or_a_fault(description):
-    """What a worker says of its results builds a decoder or breaks the protocol; it never imports or raises otherwise."""
+    """What a worker says of its results builds a decoder or breaks the protocol; nothing else is raised."""
     try:
         decode_result = decoder(description)
     except ProtocolFault:
         return
-    try:
+    with suppress(ValueError):
         decode_result(b'{"a": [1, "x"]}')
-    except ValueError:
-        pass
 
 
 def test_a_type_nested_too_deep_is_a_fault():

@@ -128,7 +128,7 @@ async def test_every_end_of_a_worker_is_a_typed_error(load, end, tmp_path):
 
 
 async def test_a_call_that_ignores_its_cancellation_has_its_worker_killed(load):
-    """A spin without an await, and a coroutine that swallows its cancellation: the caller gets its timeout, the worker dies."""
+    """A spin without an await, a coroutine that swallows its cancellation: a timeout for the caller, the worker dies."""
     for method in ("spin", "stubborn"):
         plugin = await load(CODE, name=method, limits='call_timeout = "200ms"')
         with pytest.raises(PluginTimeout):
@@ -140,7 +140,7 @@ async def test_a_call_that_ignores_its_cancellation_has_its_worker_killed(load):
 async def test_a_worker_that_dies_while_it_starts(load):
     """An end during import or setup is an error of the load, with the last lines."""
     code = "import os, sys\nprint('no way', file=sys.stderr, flush=True)\nos._exit(5)"
-    with pytest.raises(PluginLoadError, match="its process ended with exit status 5; the last lines.*\n    no way"):
+    with pytest.raises(PluginLoadError, match=r"its process ended with exit status 5; the last lines.*\n    no way"):
         await load(code)
     code = "import os\nclass Main(Plugin):\n    async def setup(self): os.kill(os.getpid(), 9)"
     with pytest.raises(PluginLoadError, match="its process was killed by SIGKILL"):
