@@ -21,6 +21,8 @@ from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_
 from nyx_stream.isolation.process.wire_values import INLINE, Arguments, Packed, pack
 
 _NO_BODY = (204, 304)
+_REMEMBERED = 256
+_LONGEST_REMEMBERED = 1024
 
 Url = Annotated[str, Field(max_length=2**17)]
 Header = Annotated[str, Field(max_length=2**20)]
@@ -36,7 +38,7 @@ class Fetch(Arguments):
     method: Annotated[str, Field(max_length=1024)]
     url: Url
     headers: Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
-    timeout: JsonValue = None
+    timeout: Any = None
     content: Packed = b""
     body: int | None = None
     whole: bool
@@ -73,6 +75,7 @@ class HostHttp:
         self._plugin = means.plugin
         self._guard = means.assignment.guard
         self._passage = passage_of(means.provision.get("http"))
+        self._urls: dict[str, httpx.URL] = {}
         self._uploads = Uploads()
         self._downloads = Downloads(means.plugin)
 
@@ -116,11 +119,22 @@ class HostHttp:
     def _request(self, ask: Fetch, pipe: BodyPipe | None) -> httpx.Request:
         return httpx.Request(
             ask.method,
-            _url(ask.url),
+            self._url(ask.url),
             headers=_headers(ask.headers),
             stream=_Sent(pipe, self._plugin) if pipe is not None else httpx.ByteStream(ask.content),
             extensions={} if ask.timeout is None else {"timeout": ask.timeout},
         )
+
+    def _url(self, text: str) -> httpx.URL:
+        # Parsing costs as much as deciding, and most plugins ask for the same few URLs.
+        url = self._urls.get(text)
+        if url is None:
+            url = _url(text)
+            if len(text) < _LONGEST_REMEMBERED:
+                if len(self._urls) >= _REMEMBERED:
+                    self._urls.clear()
+                self._urls[text] = url
+        return url
 
     async def _reply(self, ask: Fetch, response: Any) -> Reply:
         head: dict[str, JsonValue] = {

@@ -80,17 +80,20 @@ class Ready(Message):
 
 
 class Ask(Message):
-    """ASK: `action` and `arguments` mean what the capability's handler and proxy agree on."""
+    """ASK: `action` and `arguments` mean what the capability's handler and proxy agree on.
+
+    Any JSON: the type would say it, but pydantic checks it in Python, for each value of what it has just parsed.
+    """
 
     capability: Annotated[str, Field(max_length=64)]
     action: Annotated[str, Field(max_length=64)]
-    arguments: dict[str, JsonValue]
+    arguments: dict[str, Any]
 
 
 class Answer(Message):
-    """ANSWER: the value; descriptors come with the frame."""
+    """ANSWER: the value, any JSON; descriptors come with the frame."""
 
-    value: JsonValue = None
+    value: Any = None
 
 
 class Update(Message):
