@@ -115,8 +115,9 @@ class SandboxDenied(NyxError, PermissionError):
 
     def __str__(self) -> str:
         who = f"{escape(self.plugin)}: " if self.plugin else ""
+        # The action may be the plugin's text too: the method of a request.
         what = " ".join(dict.fromkeys((self.capability, self.action)))
-        head = f"{who}{what} {escape(self.target)} denied: {self.reason}"
+        head = f"{who}{escape(what)} {escape(self.target)} denied: {self.reason}"
         hint = self.hint
         return f"{head}\n{hint}" if hint else head
 
