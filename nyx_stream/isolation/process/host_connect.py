@@ -6,6 +6,7 @@ sockets, the lifeline, by which each side learns that the other has let go.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -42,6 +43,12 @@ class HostConnect:
             raise ProtocolFault(f"connect cannot {action!r}")
         ask = Open.model_validate(arguments)
         link = await self._connect.open(ask.host, ask.port)
+        try:
+            _settle(link.sock)
+        except OSError:
+            link.release()
+            link.sock.close()
+            raise
         lent = _Lent(link, self._lent.discard)
         self._lent.add(lent)
         return Reply(self._plugin, (os.dup(link.sock.fileno()), lent.theirs.detach()))
@@ -49,6 +56,17 @@ class HostConnect:
     async def aclose(self) -> None:
         for lent in list(self._lent):
             lent.drop()
+
+
+def _settle(sock: socket.socket) -> None:
+    """Tells the kernel that the connection is up; raises OSError if it is not any more.
+
+    After a connect(2) that did not wait, Linux counts a socket as connecting until the next call of connect, and once
+    its peer has reset such a one, MSG_FASTOPEN leads it elsewhere. The seal refuses that flag; this is the second lock.
+    """
+    code = sock.connect_ex(sock.getpeername())
+    if code not in (0, errno.EISCONN):
+        raise OSError(code, os.strerror(code))
 
 
 class _Lent:

@@ -20,8 +20,8 @@ def cases_of(module: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and node.name[0] != "_"]
 
 
-# In a worker, wrong arguments are found before the host is asked; inline, with the opening itself. What is cancelled may
-# have been asked for or not.
+# In a worker, wrong arguments are found before the host is asked; inline, with the opening itself. What is
+# cancelled may have been asked for or not.
 NOT_COMPARED = {("files", "wrong_arguments_open_nothing"), ("files", "a_cancelled_write_leaves_the_old_content")}
 
 EVERY = [pytest.param(module, case, id=f"{module}-{case}") for module in MODULES for case in cases_of(module)]

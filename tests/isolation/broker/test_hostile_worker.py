@@ -82,7 +82,7 @@ async def test_announced_bodies_are_bounded(load):
     """A worker cannot make its host hold descriptors without end."""
     plugin = await load()
     code = "line = self._context._lines.to('files')\nfor _ in range(100): await line.ask('announce')"
-    with pytest.raises(PluginCrashed, match="broke the protocol .* more than 64 bodies"):
+    with pytest.raises(PluginCrashed, match=r"broke the protocol .* more than 64 bodies"):
         await plugin.call("run", code=code)
 
 

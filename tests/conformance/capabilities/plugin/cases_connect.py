@@ -50,11 +50,8 @@ async def ends_are_told_apart(plugin):
     stream = await plugin.connect("granted.example", 80)
     await stream.send(HELLO)
     await stream.send_eof()
-    while await anyio.sleep(0) is None:
-        try:
-            await stream.receive()
-        except anyio.EndOfStream:
-            break
+    async for _ in stream:
+        pass
     told.append(await refused(stream.receive(), anyio.EndOfStream))
     await stream.aclose()
     return told

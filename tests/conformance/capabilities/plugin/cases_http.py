@@ -270,16 +270,16 @@ async def httpx2_is_there_too(plugin):
 
 async def bounds_are_kept(plugin):
     """Bodies each way, on the wire and decoded, and headers: each limit by its name."""
-    http, told = plugin.http, []
-    for act in (
+    http = plugin.http
+    acts = (
         http.get(f"{SITE}/too-large"),
         http.get(f"{SITE}/too-long"),
         http.get(f"{SITE}/bomb"),
         http.get(f"{SITE}/heady"),
         http.post(f"{SITE}/echo", content=b"x" * 2_000_001),
         http.post(f"{SITE}/echo", content=_pieces(21)),
-    ):
-        told.append(await refused(act, LimitExceeded))
+    )
+    told = [await refused(act, LimitExceeded) for act in acts]
     async with http.stream("GET", f"{SITE}/too-long") as reply:
         told.append(await refused(reply.aread(), LimitExceeded))
     return told
