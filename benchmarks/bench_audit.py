@@ -15,6 +15,8 @@ from nyx_stream.guard import Decision, SandboxGuard
 from nyx_stream.plugin_sandbox import SandboxPolicy
 
 _DECISION = Decision(True, "GET https://api.met.no/v1/**", "allowed by the rule")
+_EVENT = "1.4 µs of it are the nine fields of a frozen AuditEvent"
+_LINE = "escaping and encoding a line takes 7.5 µs of the writing thread, in turn with the thread that records"
 _RECORDS = 60_000
 """Fewer than the log keeps in memory: none is dropped."""
 
@@ -29,13 +31,13 @@ def run(budget: Budget) -> Iterator[Result]:
                 EMPTY: empty_call(),
             },
         )
-        yield Row("audit record, cost to the caller", times["record"], times[EMPTY], Target("s", 2e-6))
+        yield Row("audit record, cost to the caller", times["record"], times[EMPTY], Target("s", 2e-6), _EVENT)
         disk = once_each(
             budget,
             {"to disk": lambda _: _record(path, _RECORDS, time.perf_counter, whole=True) / _RECORDS},
             rounds=5 if budget.quick else 15,
         )
-        yield Row("audit records to disk, synced", disk["to disk"], None, Target("/s", 100_000))
+        yield Row("audit records to disk, synced", disk["to disk"], None, Target("/s", 100_000), _LINE)
 
 
 def _record(path: str, count: int, clock: Callable[[], float], *, whole: bool) -> float:

@@ -13,6 +13,10 @@ from benchmarks.timing import EMPTY, Budget, Loop, cpu_time, empty_call, interle
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
 
 MILLION = 1_000_000
+_HYPHEN = (
+    "5 N to be called and find the host unknown, 6 N to take it apart and find its zone, 8 N for the pattern that "
+    "tells a hyphen inside a label from one at its end"
+)
 _READ_BY_ONE = 10_000
 """Rules that the naive baseline is timed with at most."""
 
@@ -71,7 +75,7 @@ def _wildcard(budget: Budget) -> Iterator[Row]:
         },
     )
     yield Row("check_connect, wildcard host not seen before", times["new"], times[EMPTY], Target("N", 20))
-    yield Row("the same, with a hyphen in its label", times["new, hyphen"], times[EMPTY], Target("N", 20))
+    yield Row("the same, with a hyphen in its label", times["new, hyphen"], times[EMPTY], Target("N", 20), _HYPHEN)
     yield Row("check_connect, wildcard host seen before", times["seen"], times[EMPTY], Target("N", 5))
 
 

@@ -10,10 +10,10 @@ from benchmarks.table import cells_of, heads_of, summary
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --faint: #5c6773; --line: #d9dee4; --page: #ffffff; --panel: #f6f8fa;
   --guarded: #1f6feb; --baseline: #9aa5b1; --good: #1a7f37; --bad: #c9302c;
-  --c0: #1f6feb; --c1: #d9730d; --c2: #7a8591; --c3: #8e44ad; }
+  --c0: #1f6feb; --c1: #d9730d; --c2: #7a8591; --c3: #8e44ad; --c4: #0f8b8d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --faint: #9aa5b1; --line: #30363d; --page: #0d1117;
   --panel: #161b22; --guarded: #4493f8; --baseline: #6e7681; --good: #3fb950; --bad: #f85149;
-  --c0: #4493f8; --c1: #f0883e; --c2: #8b949e; --c3: #c297ff; } }
+  --c0: #4493f8; --c1: #f0883e; --c2: #8b949e; --c3: #c297ff; --c4: #39c5cf; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 1080px;
   margin: 2rem auto; padding: 0 1.5rem; }
 h1 { margin-bottom: .2rem } h2 { margin-top: 2.6rem; border-top: 1px solid var(--line); padding-top: 1.2rem }
@@ -22,13 +22,14 @@ table { border-collapse: collapse; width: 100%; font-size: 14px }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap;
   font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left; white-space: normal }
+td.part { text-align: left; padding-top: 1.1rem; font-weight: 600 } td.part a { color: inherit }
 td.why { text-align: left; white-space: normal; color: var(--faint); border-bottom: 1px solid var(--line);
   padding-left: 1.6rem; font-size: 13px }
 td.head, b.figure { font-weight: 600 } .reached { color: var(--good) } .missed { color: var(--bad) }
 .not-measured { color: var(--faint) }
 svg { max-width: 100%; height: auto; background: var(--panel); border-radius: 6px; padding: 12px;
   box-sizing: border-box }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif } svg .tick { fill: var(--faint) }
+svg text { fill: var(--ink); font: 12px system-ui, sans-serif } svg text.tick, svg text.faint { fill: var(--faint) }
 svg .middle { text-anchor: middle } svg .end { text-anchor: end } svg .value { font-variant-numeric: tabular-nums }
 svg .grid { stroke: var(--line); stroke-width: 1 } svg .target { stroke: var(--ink); stroke-width: 1.5 }
 svg rect.guarded { fill: var(--guarded) } svg rect.baseline { fill: var(--baseline) }
@@ -37,6 +38,7 @@ svg circle.reached { fill: var(--good) } svg circle.missed { fill: var(--bad) }
 svg line.reached { stroke: var(--good); stroke-width: 3 } svg line.missed { stroke: var(--bad); stroke-width: 3 }
 svg .curve { fill: none; stroke-width: 2 } svg .band { opacity: .15; stroke: none }
 svg .c0 { stroke: var(--c0); fill: var(--c0) } svg .c1 { stroke: var(--c1); fill: var(--c1) }
+svg .c4 { stroke: var(--c4); fill: var(--c4) } svg .curve.c4 { fill: none }
 svg .c2 { stroke: var(--c2); fill: var(--c2) } svg .c3 { stroke: var(--c3); fill: var(--c3) }
 svg .curve.c0, svg .curve.c1, svg .curve.c2, svg .curve.c3 { fill: none }
 .key i { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; border-radius: 2px }
@@ -61,7 +63,7 @@ def to_html(report: Report, before: Report | None = None) -> str:
         f'<p class="faint">{escape(" · ".join(report.machine.values()))}{" · quick run" if report.quick else ""}</p>',
         f"<p>{escape(summary(report))}.</p>",
         f'<p class="faint">{escape(_READING)}</p>',
-        _table(report.rows, before),
+        _table(report, before),
         "<h3>How far from the target: left of the line is better than it</h3>",
         svg.outcomes(report.rows),
         *(_section(section, key) for section in report.sections),
@@ -76,7 +78,7 @@ def to_html(report: Report, before: Report | None = None) -> str:
 
 def _section(section: Section, key: str) -> str:
     charts = svg.bars(section.rows)
-    parts = [f"<h2>{escape(section.name)}</h2>", f"<p>{escape(section.about)}</p>"]
+    parts = [f'<h2 id="{escape(section.name)}">{escape(section.name)}</h2>', f"<p>{escape(section.about)}</p>"]
     parts += [charts, key] if charts else []
     for growth in section.growths:
         parts += [f"<h3>{escape(growth.title)}</h3>", svg.lines(growth)]
@@ -85,17 +87,26 @@ def _section(section: Section, key: str) -> str:
     return "\n".join(parts)
 
 
-def _table(rows: tuple[Row, ...], before: Report | None) -> str:
+def _table(report: Report, before: Report | None) -> str:
     heads = heads_of(before)
     lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
+    for section in report.sections:
+        link = f'<a href="#{escape(section.name)}">{escape(section.name)}</a>'
+        lines.append(f'<tr><td class="part" colspan="{len(heads)}">{link}</td></tr>')
+        lines += _lines(section.rows, len(heads), before)
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _lines(rows: tuple[Row, ...], columns: int, before: Report | None) -> list[str]:
+    lines: list[str] = []
     for row in rows:
         outcome = figures.outcome(row)
         kinds = ["", "", "", "head", "", "", outcome.replace(" ", "-"), ""]
         cells = zip(kinds, cells_of(row, before), strict=False)
         lines.append(f"<tr>{''.join(_cell(kind, cell) for kind, cell in cells)}</tr>")
-        if row.reason:
-            lines.append(f'<tr><td class="why" colspan="{len(heads)}">{escape(row.reason)}</td></tr>')
-    return f"<table>{''.join(lines)}</table>"
+        if row.remark:
+            lines.append(f'<tr><td class="why" colspan="{columns}">{escape(row.remark)}</td></tr>')
+    return lines
 
 
 def _cell(kind: str, text: str) -> str:

@@ -56,7 +56,7 @@ class Row:
         guarded: the cost with Nyx; `None` where it could not be measured.
         baseline: the cost of what it replaces, from the same rounds.
         target: the figure to reach; `None` where the row is there to compare.
-        reason: why it was not measured, or what the limit is made of where the target is missed.
+        reason: why it was not measured, or what the limit is made of; told unless the target is reached.
     """
 
     claim: str
@@ -97,6 +97,11 @@ class Row:
         """Whether the target was reached; `None` where there is none, or nothing to hold against it."""
         value = self.value
         return None if value is None or self.target is None else self.target.reached(value)
+
+    @property
+    def remark(self) -> str:
+        """The reason, where it is to be told."""
+        return "" if self.reached else self.reason
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

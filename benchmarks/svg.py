@@ -7,9 +7,10 @@ from html import escape
 from benchmarks import figures
 from benchmarks.measure import Growth, Measure, Row
 
-_WIDTH = 760
+_WIDTH = 900
 _BAR = 15
-_LABELS = 300
+_LABELS = 400
+_LETTERS = 66
 _MARKS = ("circle", "square", "triangle", "diamond")
 
 
@@ -42,7 +43,9 @@ def bars(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     top = 6.0
     for row in shown:
-        parts.append(_text(0, top + 12, _cut(row.claim, 47), "label"))
+        parts.append(_text(0, top + 12, _cut(row.claim, _LETTERS), "label"))
+        if row.baseline is not None:
+            parts.append(_text(0, top + 29, _cut(row.baseline.name, _LETTERS), "faint"))
         for measure, kind in ((row.guarded, "guarded"), (row.baseline, "baseline")):
             if measure is not None and measure.unit == unit:
                 parts.append(_bar(measure, kind, scale, top))
@@ -66,7 +69,7 @@ def lines(growth: Growth) -> str:
         + _text(left - 8, up.place(v) + 4, figures.amount(v, unit), "tick end")
         for v in up.decades
     ]
-    parts += [_text(across.place(v), bottom + 18, f"{v:,.0f}", "tick middle") for v in across.decades]
+    parts += [_text(across.place(v), bottom + 18, _count(v, growth.x_label), "tick middle") for v in across.decades]
     parts.append(_text((left + right) / 2, bottom + 38, growth.x_label, "tick middle"))
     top = bottom + 62
     for number, series in enumerate(growth.series):
@@ -94,7 +97,7 @@ def outcomes(rows: Sequence[Row]) -> str:
     for place, (row, share) in enumerate(zip(shown, shares, strict=True)):
         y = 20 * place + 14
         kind = "reached" if row.reached else "missed"
-        parts.append(_text(0, y + 4, _cut(row.claim, 47), "label"))
+        parts.append(_text(0, y + 4, _cut(row.claim, _LETTERS), "label"))
         parts.append(f'<line class="{kind}" x1="{one:.1f}" x2="{scale.place(share):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{kind}" cx="{scale.place(share):.1f}" cy="{y}" r="5"/>')
         figure = figures.figure(row.value or 0, row.kind)
@@ -112,12 +115,11 @@ def _bar(measure: Measure, kind: str, scale: Scale, top: float) -> str:
     left, end = _LABELS, scale.place(measure.median)
     low, high = (scale.place(value) for value in measure.quartiles)
     middle = top + _BAR / 2
-    name = f"{measure.name}: " if kind == "baseline" else ""
     return (
         f'<rect class="{kind}" x="{left}" y="{top:.1f}" width="{max(end - left, 1):.1f}" height="{_BAR}">'
         f"<title>{escape(measure.name)}</title></rect>"
         f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-        + _text(max(end, high) + 5, top + 12, f"{name}{figures.amount(measure.median, measure.unit)}", "value")
+        + _text(max(end, high) + 5, top + 12, figures.amount(measure.median, measure.unit), "value")
     )
 
 
@@ -152,6 +154,11 @@ def _mark(number: int, x: float, y: float, title: str = "") -> str:
         case _:
             corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
     return f'<polygon class="mark c{number}" points="{corners}">{tip}</polygon>'
+
+
+def _count(value: float, unit: str) -> str:
+    # Decades of bytes are no powers of two: they are named roughly.
+    return figures.amount(value, "B") if unit == "bytes" else f"{value:,.0f}"
 
 
 def _cut(text: str, length: int) -> str:

@@ -18,12 +18,12 @@ def print_table(report: Report, before: Report | None = None) -> None:
     except ImportError:
         _print_plain(heads, lines)
     for row in report.rows:
-        if row.reason:
-            print(textwrap.fill(f"{row.claim}: {row.reason}", 118, subsequent_indent="    "))
+        if row.remark:
+            print(textwrap.fill(f"{row.claim}: {row.remark}", 118, subsequent_indent="    "))
     for section in report.sections:
         if section.failure:
             print(f"{section.name} broke off:\n{textwrap.indent(section.failure, '    ')}")
-    print(summary(report))
+    print(f"{summary(report)}; {' · '.join(report.machine.values())}{', quick' if report.quick else ''}")
 
 
 def heads_of(before: Report | None) -> tuple[str, ...]:
@@ -32,11 +32,10 @@ def heads_of(before: Report | None) -> tuple[str, ...]:
 
 
 def summary(report: Report) -> str:
-    """Returns how many targets were reached, and on what machine, on one line."""
+    """Returns how many targets were reached."""
     aims = [row for row in report.rows if row.target is not None]
     counts = {word: sum(figures.outcome(row) == word for row in aims) for word in ("reached", "missed", "not measured")}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{told}; {' · '.join(report.machine.values())}{', quick' if report.quick else ''}"
+    return ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
 def cells_of(row: Row, before: Report | None) -> tuple[str, ...]:

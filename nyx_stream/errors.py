@@ -8,6 +8,7 @@
     │   ├── FilesystemDenied
     │   ├── TripwireDenied                    plugin code went round its capabilities, inline level
     │   └── Revoked                           the host took the capability back
+    ├── AuditError                            the audit log cannot be opened, or lost events
     ├── LimitExceeded                         a limit of the grant was reached: body bytes, header bytes, …
     └── PluginError                           `plugin` names it
         ├── PluginNotFound (LookupError)      no such folder, distribution or loaded plugin
@@ -114,8 +115,9 @@ class SandboxDenied(NyxError, PermissionError):
 
     def __str__(self) -> str:
         who = f"{escape(self.plugin)}: " if self.plugin else ""
+        # The action may be the plugin's text too: the method of a request.
         what = " ".join(dict.fromkeys((self.capability, self.action)))
-        head = f"{who}{what} {escape(self.target)} denied: {self.reason}"
+        head = f"{who}{escape(what)} {escape(self.target)} denied: {self.reason}"
         hint = self.hint
         return f"{head}\n{hint}" if hint else head
 
@@ -157,6 +159,15 @@ class LimitExceeded(NyxError):
         self.detail = detail
         who = f"{escape(plugin)}: " if plugin else ""
         super().__init__(f"{who}{limit} exceeded: {detail} (limit {allowed})")
+
+
+class AuditError(NyxError):
+    """The audit log cannot be opened, or lost events. `path` names it, `lost` counts the events."""
+
+    def __init__(self, path: str, message: str, lost: int = 0) -> None:
+        self.path = path
+        self.lost = lost
+        super().__init__(f"audit log {path}: {message}")
 
 
 class PluginError(NyxError):

@@ -5,6 +5,6 @@ Guard, capabilities, isolation and host write to it; it imports none of them.
 
 from nyx_stream.audit.event import AuditEvent, AuditSink
 from nyx_stream.audit.line import read_log
-from nyx_stream.audit.log import AuditError, AuditLog
+from nyx_stream.audit.log import AuditLog
 
-__all__ = ["AuditError", "AuditEvent", "AuditLog", "AuditSink", "read_log"]
+__all__ = ["AuditEvent", "AuditLog", "AuditSink", "read_log"]

@@ -24,7 +24,7 @@ from typing import Self
 from nyx_stream.audit.event import AuditEvent
 from nyx_stream.audit.file import append, open_log
 from nyx_stream.audit.line import to_line
-from nyx_stream.errors import NyxError
+from nyx_stream.errors import AuditError
 
 _log = logging.getLogger("nyx.audit")
 
@@ -34,15 +34,6 @@ CAPACITY = 65_536
 _BATCH = 512
 _PAUSE = 0.25
 """Seconds between two tries of a batch that the file refused."""
-
-
-class AuditError(NyxError):
-    """The audit log cannot be opened, or lost events. `path` names it, `lost` counts the events."""
-
-    def __init__(self, path: str, message: str, lost: int = 0) -> None:
-        self.path = path
-        self.lost = lost
-        super().__init__(f"audit log {path}: {message}")
 
 
 class AuditLog:

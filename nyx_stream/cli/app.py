@@ -1,5 +1,6 @@
 """Puts the commands together and turns every error into one clear message and an exit code."""
 
+import io
 import logging
 import os
 import sys
@@ -48,6 +49,9 @@ for name, command in _COMMANDS.items():
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code and lets no exception through."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its escape instead
+            stream.reconfigure(errors="backslashreplace")
     wrong = log.configure()
     if wrong is not None:
         output.complain(wrong)

@@ -11,9 +11,10 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from nyx_stream.audit import AuditError, AuditEvent
+from nyx_stream.audit import AuditEvent
 from nyx_stream.audit.line import from_line, to_line
 from nyx_stream.cli import output
+from nyx_stream.errors import AuditError
 from nyx_stream.text import escape
 
 _POLL = 0.2

@@ -9,9 +9,9 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
-from nyx_stream.cli.places import manifest_of
 from nyx_stream.cli.source_scan import Scan, Url, scan_folder
 from nyx_stream.guard import SandboxGuard
+from nyx_stream.host import find
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
 from nyx_stream.text import escape
@@ -27,12 +27,12 @@ class Finding:
 
 
 def check(
-    plugin: Annotated[str, typer.Argument(help="The plugin's folder.")],
+    plugin: Annotated[str, typer.Argument(help="The plugin's folder, or the id of an installed plugin.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Check a plugin: its manifest, its entry point, and its permissions against what its code uses."""
-    manifest = manifest_of(plugin)
-    scan = scan_folder(plugin)
+    source = find(plugin)
+    manifest, scan = source.manifest, scan_folder(source.folder, source.root)
     findings = [
         *_broken(scan),
         *_entry(manifest, scan),

@@ -4,8 +4,8 @@ from enum import IntEnum
 from typing import Self
 
 from nyx_core.sandbox import SandboxError
-from nyx_stream.audit import AuditError
 from nyx_stream.errors import (
+    AuditError,
     LimitExceeded,
     PluginBusy,
     PluginError,

@@ -42,17 +42,13 @@ def complain(text: str) -> None:
 
 
 def say_json(value: object, *, compact: bool = False) -> None:
-    """Prints one JSON document; `compact` on one line. `value` may hold anything that pydantic can turn into JSON.
+    """Prints one JSON document; `compact` on one line.
 
-    Raises:
-        ValueError: it cannot.
+    Bytes are printed as base64, numbers that JSON does not have as `null`, objects of no known kind as their `repr`.
     """
-    document = json.dumps(
-        to_jsonable_python(value),
-        ensure_ascii=False,
-        indent=None if compact else 2,
-        separators=(",", ":") if compact else None,
-    )
+    plain = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null", serialize_unknown=True)
+    separators = (",", ":") if compact else None
+    document = json.dumps(plain, ensure_ascii=False, indent=None if compact else 2, separators=separators)
     # What could forge or hide output becomes an escape of JSON, so that a program reads it back unchanged.
     say("".join(map(_json_visible, document)) if not document.isascii() or "\x7f" in document else document)
 

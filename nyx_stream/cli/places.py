@@ -4,12 +4,6 @@ import os
 
 from nyx_stream.host.data_dir import default_data_dir
 from nyx_stream.policy import Places
-from nyx_stream.policy.manifest import FILE_NAME, Manifest
-
-
-def manifest_of(plugin: str) -> Manifest:
-    """Reads the manifest of a plugin folder. Raises `ManifestError` or `OSError`."""
-    return Manifest.from_toml(os.path.join(plugin, FILE_NAME))
 
 
 def places_of(plugin_id: str, folder: str, data_dir: str | None) -> Places:

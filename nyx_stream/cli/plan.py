@@ -9,7 +9,8 @@ import typer
 from nyx_stream.cli import output
 from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
-from nyx_stream.cli.places import manifest_of, places_of
+from nyx_stream.cli.places import places_of
+from nyx_stream.host import find
 from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import Limits, SandboxPolicy
 from nyx_stream.policy.coverage import Rule
@@ -18,15 +19,16 @@ from nyx_stream.text import escape
 
 
 def plan(
-    plugin: Annotated[str, typer.Argument(help="The plugin's folder.")],
+    plugin: Annotated[str, typer.Argument(help="The plugin's folder, or the id of an installed plugin.")],
     policy: Annotated[str, typer.Option(help="The policy file.")],
     isolation: Annotated[IsolationOption, typer.Option(help="Where it would run.")] = IsolationOption.inline,
     data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a plugin asks for, what a policy grants of it by which line, and which layer enforces that."""
-    manifest = manifest_of(plugin)
-    grant = Grant.of(manifest, SandboxPolicy.from_toml(policy), places_of(manifest.id, plugin, data_dir))
+    source = find(plugin)
+    places = places_of(source.manifest.id, source.folder, data_dir)
+    grant = Grant.of(source.manifest, SandboxPolicy.from_toml(policy), places)
     level: Level = isolation.value
     if json:
         output.say_json(_document(grant, level))

@@ -54,7 +54,7 @@ _READS_ONLY = frozenset({"socket.gaierror", "socket.timeout", "subprocess.Called
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of a file of the plugin; the file is named from the plugin's folder."""
+    """A line of a file of the plugin; the file is named from the root of the plugin's modules."""
 
     file: str
     line: int
@@ -94,14 +94,14 @@ class Scan:
     broken: list[tuple[Place, str]] = field(default_factory=list)
     """Files that are no Python, with what is wrong."""
     trees: dict[str, ast.Module] = field(default_factory=dict)
-    """Each file's syntax, by its name from the plugin's folder, with `/`."""
+    """Each file's syntax, by its name from the root of the plugin's modules, with `/`."""
 
 
-def scan_folder(folder: str) -> Scan:
-    """Reads every module below `folder`, but for tests and hidden folders. Raises `OSError`."""
+def scan_folder(folder: str, root: str) -> Scan:
+    """Reads every module below `folder`, but for tests and hidden folders; names them from `root`. Raises `OSError`."""
     scan = Scan()
     for path in _sources(folder):
-        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        name = os.path.relpath(path, root).replace(os.sep, "/")
         try:
             tree = _parse(path, name)
             _Reader(scan, name).visit(tree)

@@ -9,9 +9,10 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
-from nyx_stream.cli.places import expand, manifest_of, places_of
+from nyx_stream.cli.places import expand, places_of
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.guard import Decision, SandboxGuard
+from nyx_stream.host import find
 from nyx_stream.policy import NO_PLACES, Places, SandboxPolicy
 from nyx_stream.policy.manifest import Manifest
 from nyx_stream.text import escape
@@ -50,7 +51,7 @@ def why(
     target: Annotated[list[str], typer.Argument(help="What is asked about.")],
     policy: Annotated[str, typer.Option(help="The policy file.")],
     manifest: Annotated[str | None, typer.Option(help="A plugin.toml: what it does not ask for is denied.")] = None,
-    plugin: Annotated[str | None, typer.Option(help="A plugin folder, instead of --manifest.")] = None,
+    plugin: Annotated[str | None, typer.Option(help="A plugin, by folder or id, instead of --manifest.")] = None,
     address: Annotated[
         list[str] | None, typer.Option(help="An answer to the look-up of the host; may be given several times.")
     ] = None,
@@ -80,8 +81,11 @@ def _guard(policy: str, manifest: str | None, plugin: str | None, data_dir: str 
     rules = SandboxPolicy.from_toml(policy)
     if manifest is None and plugin is None:
         return SandboxGuard(rules), NO_PLACES
-    asked = manifest_of(plugin) if plugin is not None else Manifest.from_toml(str(manifest))
-    folder = plugin if plugin is not None else os.path.dirname(str(manifest))
+    if plugin is not None:
+        source = find(plugin)
+        asked, folder = source.manifest, source.folder
+    else:
+        asked, folder = Manifest.from_toml(str(manifest)), os.path.dirname(str(manifest))
     places = places_of(asked.id, folder, data_dir)
     return SandboxGuard(rules, manifest=asked, places=places), places
 

@@ -68,11 +68,12 @@ class Rules:
 class Ruleset:
     """Everything that one guard decides on, made whole before it is put in force."""
 
-    __slots__ = ("allowed", "asked", "data", "denied", "flavour", "manifest", "policy")
+    __slots__ = ("allowed", "asked", "data", "denied", "flavour", "limits", "manifest", "policy")
 
     def __init__(self, policy: SandboxPolicy, manifest: "Manifest | None", places: Places, flavour: Flavour) -> None:
         self.policy = policy
         self.manifest = manifest
+        self.limits = policy.limits if manifest is None else manifest.bounded(policy.limits)
         self.flavour = flavour
         self.data = places.get("$DATA")
         bound = policy.bind(places)

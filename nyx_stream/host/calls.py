@@ -143,6 +143,8 @@ class Scopes:
 class CallScope:
     """One call, or one step of a stream, in the task of its caller: ended by its timeout or by `end`.
 
+    It is open from the moment it is made until `leave`, or as a context manager.
+
     Works as `asyncio.timeout` does, and so inside task groups and cancel scopes: the task is cancelled, and the
     cancellation that was ours becomes a `PluginError` where the scope is left.
     """
@@ -150,26 +152,25 @@ class CallScope:
     __slots__ = ("_before", "_cancels", "_error", "_scopes", "begun", "deadline", "method", "task", "timeout")
 
     def __init__(self, scopes: Scopes, method: str, timeout: float) -> None:
-        self.method = method
-        self.timeout = timeout
-        self._scopes = scopes
-        self._error: PluginError | None = None
-
-    def __enter__(self) -> Self:
         task = current_task()
         if task is None:
             raise RuntimeError("a plugin can be called from a task only")
         self.task: asyncio.Task[Any] = task
+        self.method = method
+        self.timeout = timeout
+        self._scopes = scopes
+        self._error: PluginError | None = None
         self._cancels = 0
         self._before = before = task.cancelling()
         if before and getattr(task, "_must_cancel", False):
             self._before = before - 1  # a cancellation that is still to be delivered belongs to this call
-        scopes = self._scopes
         self.begun = begun = monotonic()
-        self.deadline: float = begun + self.timeout
+        self.deadline: float = begun + timeout
         scopes.open[self] = None
         if scopes.armed > self.deadline:
             scopes.arm(self.deadline)
+
+    def __enter__(self) -> Self:
         return self
 
     def end(self, error: PluginError, cause: BaseException | None = None) -> None:
@@ -190,20 +191,30 @@ class CallScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        outcome = self.leave(error)
+        if outcome is not None and outcome is not error:
+            raise outcome
+
+    def leave(self, error: BaseException | None = None) -> BaseException | None:
+        """Closes the scope. Takes what the call raised and returns what its caller gets; `None` for a result."""
         scopes = self._scopes
         del scopes.open[self]
         if scopes.ending is not None:
             scopes.left()
-        if kind is None and self._error is None:
-            return
+        if error is None and self._error is None:
+            return None
         for _ in range(self._cancels):
             self.task.uncancel()
-        if self._error is None:
-            if kind is asyncio.CancelledError and self.task.cancelling() <= self._before:
-                # Nobody cancelled this task: the plugin raised it, and must not end the host's task with it.
-                raise PluginCallError(self._scopes.plugin, f"{self.method} raised CancelledError") from error
-        elif self.task.cancelling() <= self._before and kind is not KeyboardInterrupt:
-            raise self._error from (self._error.__cause__ or error)
+        if isinstance(error, KeyboardInterrupt) or self.task.cancelling() > self._before:
+            return error
+        outcome = self._error
+        if outcome is None and isinstance(error, asyncio.CancelledError):
+            # Nobody cancelled this task: the plugin raised it, and must not end the host's task with it.
+            outcome = PluginCallError(self._scopes.plugin, f"{self.method} raised CancelledError")
+        if outcome is None:
+            return error
+        outcome.__cause__ = outcome.__cause__ or error
+        return outcome
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
+from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.data_dir import default_data_dir, make_private
@@ -54,6 +54,7 @@ class PluginHost:
         self._audit = audit
         self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
         self._shared = Shared(network)
+        self._import_paths = ImportPaths()
         self._tripwire = tripwire
         self._orders: tuple[PluginOrder, ...] = ()
         self._log: AuditLog | None = None
@@ -166,7 +167,7 @@ class PluginHost:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
         self._open_audit()
-        self._levels = {"inline": InlineLevel(tripwire=self._tripwire, shared=self._shared)}
+        self._levels = {"inline": InlineLevel(armed=self._tripwire, shared=self._shared)}
         self._open = True
         try:
             for order in self._orders:
@@ -266,12 +267,8 @@ class PluginHost:
             factory = self._level(entry.source.folder, entry.isolation)
         grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
         sink = entry.counting(self._sink)
-        guard = SandboxGuard(
-            replace(entry.policy, limits=grant.limits),
-            manifest=entry.source.manifest,
-            places=entry.places,
-            audit=sink,
-        )
+        guard = SandboxGuard(entry.policy, manifest=entry.source.manifest, places=entry.places, audit=sink)
+        self._import_paths.protect(entry.source.imported_paths)
         life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
         entry.supervisor, entry.guard, entry.grant = life, guard, grant
         try:
@@ -279,7 +276,7 @@ class PluginHost:
                 await asyncio.to_thread(make_private, entry.data)
             life.life.happen(Event.LOAD)
             entry.level = factory.isolate(
-                Assignment(entry.source, grant, guard, sink, self._imported_paths(), crashed=life.crash)
+                Assignment(entry.source, grant, guard, sink, self._import_paths, crashed=life.crash)
             )
             await life.start(entry.level)
         except OSError as error:
@@ -291,9 +288,6 @@ class PluginHost:
             self._record(entry.id, "load", entry.source.folder, error)
             raise
         self._record(entry.id, "load", entry.source.folder)
-
-    def _imported_paths(self) -> tuple[str, ...]:
-        return tuple({path for entry in self._entries.values() for path in entry.source.imported_paths})
 
     async def _reload(self, entry: Entry) -> None:
         async with entry.changing:
@@ -314,7 +308,7 @@ class PluginHost:
             if given is None:
                 return
             grant = Grant.of(entry.source.manifest, given, entry.places)
-            guard.update(replace(given, limits=grant.limits))
+            guard.update(given)
             level.update(grant)
             entry.alive().resize(grant.limits)
             entry.policy, entry.policy_file, entry.grant = given, policy_file, grant

@@ -128,18 +128,26 @@ class Supervisor:
             level = self._level_for(method, stream=False)
         count, gate, scopes = self.count, self._gate, self._scopes
         count.calls += 1
+        scope = CallScope(scopes, method, self._limits.call_timeout)  # not `with`: this path is hot
         try:
-            with CallScope(scopes, method, self._limits.call_timeout) as scope:
-                if not gate.try_enter():
-                    await gate.enter()
-                try:
-                    return await level.call(method, arguments)
-                finally:
-                    gate.leave()
-                    count.seconds += monotonic() - scope.begun
+            if not gate.try_enter():
+                await gate.enter()
+            try:
+                result = await level.call(method, arguments)
+            finally:
+                gate.leave()
         except BaseException as error:
-            count.fault(error)
-            raise
+            outcome = scope.leave(error) or error
+            count.fault(outcome)
+            if outcome is error:
+                raise
+            raise outcome  # noqa: B904  # its cause is set already
+        late = scope.leave()
+        if late is not None:
+            count.fault(late)
+            raise late
+        count.seconds += monotonic() - scope.begun
+        return result
 
     async def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Calls a streaming method; see `Handle.stream`."""

@@ -38,16 +38,19 @@ if TYPE_CHECKING:
 
 
 class InlineLevel:
-    """Runs plugins inline. One per host; remembers the import path as it was when the host was made."""
+    """Runs plugins inline. One per host, made on its event loop; remembers the import path as it is then."""
 
-    def __init__(self, *, tripwire: bool, shared: Shared) -> None:
-        self._tripwire = tripwire
+    def __init__(self, *, armed: bool, shared: Shared) -> None:
+        self._armed = armed
         self._shared = shared
         self._roots = Roots()
+        if armed:
+            tripwire.install()
+            attribute_default_executor(asyncio.get_running_loop())
 
     def isolate(self, assignment: Assignment) -> "Inline":
         """Prepares one plugin; nothing of it runs yet."""
-        return Inline(assignment, self._shared, armed=self._tripwire, roots=self._roots)
+        return Inline(assignment, self._shared, armed=self._armed, roots=self._roots)
 
     async def aclose(self) -> None:
         """Nothing is shared."""
@@ -96,9 +99,6 @@ class Inline:
         return self._tasks.spawn(coroutine)
 
     async def start(self) -> None:
-        if self._watch.armed:
-            tripwire.install()
-            attribute_default_executor(asyncio.get_running_loop())
         self._provision.bind()
         with as_plugin(self._watch):
             self._load()

@@ -42,9 +42,8 @@ def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFile
     return GuardedFiles(
         assignment.guard,
         lease,
-        limits=assignment.grant.limits,
         places=assignment.grant.places,
-        protected=assignment.protected,
+        protected=assignment.import_paths,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from nyx_stream.audit import AuditSink
+from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
@@ -56,8 +57,8 @@ class Assignment:
     grant: Grant
     guard: SandboxGuard
     audit: AuditSink | None
-    protected: tuple[str, ...]
-    """Absolute paths that the host's plugins are imported from: nothing is written there for a plugin."""
+    import_paths: ImportPaths
+    """Where the host's plugins are imported from: nothing is written there for a plugin."""
     crashed: Callable[[BaseException], None]
 
 

@@ -2,10 +2,11 @@
 
 import os
 import tomllib
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.limits import Limits
@@ -28,7 +29,8 @@ class Table(BaseModel):
 class ConfigFile(Generic[_Model]):
     """A file being read: `values` is the validated model, the methods turn its texts into values and note faults.
 
-    Call `finish` at the end; it raises `error` with every fault noted on the way.
+    Where the shape is at fault, that is noted too, and `values` has what is left. Call `finish` at the end; it raises
+    `error` with every fault noted on the way, and nothing that was read may be used before.
     """
 
     def __init__(self, path: str, model: type[_Model], error: type[PolicyError] = PolicyError) -> None:
@@ -76,11 +78,28 @@ class ConfigFile(Generic[_Model]):
         try:
             return model.model_validate(self._source.values)
         except ValidationError as error:
-            # The faults in shape leave no model whose rules could be read: they are told alone, but all of them.
             faults = error.errors(include_url=False, include_context=False, include_input=False)
-            raise self._error(
-                [self._source.problem(_key(fault["loc"]), _message(fault["loc"], fault["msg"])) for fault in faults]
-            ) from None
+            self._problems += [
+                self._source.problem(_key(fault["loc"]), _message(fault["loc"], fault["msg"])) for fault in faults
+            ]
+            return _sound(model, self._source.values)
+
+
+def _sound(model: type[_Model], values: object) -> _Model:
+    """Returns what is right in shape, so that its rules are read as well: the rest has its default, or is `None`."""
+    given = values if isinstance(values, Mapping) else {}
+    sound: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Table):
+            sound[name] = _sound(kind, given.get(name))
+        elif name in given:
+            with suppress(ValidationError):
+                adapter: TypeAdapter[object] = TypeAdapter(field.rebuild_annotation(), config=Table.model_config)
+                sound[name] = adapter.validate_python(given[name])
+        if field.is_required():
+            sound.setdefault(name, None)
+    return model.model_construct(**sound)
 
 
 def _read(path: str, error: type[PolicyError]) -> str:

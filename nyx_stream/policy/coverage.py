@@ -36,6 +36,8 @@ def covers(wide: Rule, narrow: Rule) -> bool:
 def overlaps(one: Rule, other: Rule) -> bool:
     """Tells whether some target may belong to both; for paths, whether some may be read by both."""
     match one, other:
+        case RequestRule(), ConnectRule():
+            return overlaps(other, one)
         case ConnectRule(), ConnectRule():
             return _connect_overlaps(one, other)
         case ConnectRule(), RequestRule():

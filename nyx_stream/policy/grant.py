@@ -59,7 +59,8 @@ class Grant:
         asked, policy = self.manifest, self.policy
         denied_request: tuple[Rule, ...] = (*policy.denied_connect, *policy.denied_request)
         return (
-            *(self._row("connect", rule, policy.connect, policy.denied_connect) for rule in asked.connect),
+            # A connect rule asks for every request too, so a request rule grants a part of it.
+            *(self._row("connect", rule, (*policy.connect, *policy.request), denied_request) for rule in asked.connect),
             *(self._row("request", rule, (*policy.request, *policy.connect), denied_request) for rule in asked.request),
             *(
                 self._row("read" if rule.mode == "r" else "write", rule, policy.paths, policy.denied_paths)

@@ -75,7 +75,9 @@ def syntax_problem(name: str, text: str, error: tomllib.TOMLDecodeError) -> Prob
     lines = text.split("\n")
     line = int(match["line"] or len(lines))
     column = int(match["column"] or len(lines[-1]) + 1)
-    return Problem(f"not TOML: {match['message']}", name, line, lines[line - 1].rstrip(), column - 1)
+    # At the end of a document there may be nothing to point at.
+    excerpt = lines[line - 1].rstrip() or None
+    return Problem(f"not TOML: {match['message']}", name, line, excerpt, column - 1)
 
 
 class _Scanner:

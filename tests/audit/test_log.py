@@ -9,8 +9,9 @@ import threading
 import psutil
 import pytest
 
-from nyx_stream.audit import AuditError, AuditEvent, AuditLog, read_log
+from nyx_stream.audit import AuditEvent, AuditLog, read_log
 from nyx_stream.audit.line import to_line
+from nyx_stream.errors import AuditError
 
 
 def event(number: int) -> AuditEvent:
@@ -113,7 +114,8 @@ def test_a_killed_process_leaves_whole_lines(tmp_path):
 
 FULL = """
 import resource, signal, sys
-from nyx_stream.audit import AuditError, AuditEvent, AuditLog
+from nyx_stream.audit import AuditEvent, AuditLog
+from nyx_stream.errors import AuditError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
 failures = []

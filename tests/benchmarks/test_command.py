@@ -53,7 +53,8 @@ class Fetches(HTMLParser):
         self.seen.add(tag)
         if tag in ("script", "link", "img", "iframe", "object"):
             self.fetched.append(tag)
-        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+        links = [value or "" for name, value in attrs if name in ("src", "href")]
+        self.fetched += [link for link in links if not link.startswith("#")]
         if tag not in ("meta", "link", "img", "br"):
             self.open.append(tag)
 

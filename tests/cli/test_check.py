@@ -148,3 +148,28 @@ def test_a_capability_that_another_module_is_given_counts_as_used(nyx, case):
     """`plugin.http` in a second file is a use of what the manifest asks for."""
     case.write("more.py", "async def f(plugin):\n    await plugin.http.get('https://api.met.no/v1/x')\n")
     assert not [found for found in findings(nyx, case)[1] if "self.http is never used" in found[2]]
+
+
+def test_an_installed_plugin_is_checked_by_its_id(nyx, tmp_path, monkeypatch):
+    """A distribution with the entry point is found, read in place, and not imported."""
+    package, metadata = tmp_path / "hello_plugin", tmp_path / "hello_plugin-1.dist-info"
+    package.mkdir()
+    metadata.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n", encoding="utf-8")
+    (package / "main.py").write_text(
+        "class Hello(Plugin):\n    @export\n    async def hello(self): ...\n", encoding="utf-8"
+    )
+    entry = "hello_plugin.main:Hello"
+    (package / "plugin.toml").write_text(f'id = "hello"\nversion = "1"\nentry = "{entry}"\n', encoding="utf-8")
+    (metadata / "METADATA").write_text("Name: hello-plugin\nVersion: 1\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(f"[nyx.plugins]\nhello = {entry}\n", encoding="utf-8")
+    (metadata / "RECORD").write_text("hello_plugin/plugin.toml,,\nhello_plugin/main.py,,\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert nyx("check", "hello").out == "hello 1: ok (2 files read)\n"
+
+
+def test_a_plugin_that_is_not_there_has_its_code(nyx, tmp_path):
+    """No folder and no installed plugin: 4; a folder without a manifest: 3."""
+    assert nyx("check", tmp_path / "nowhere").code == 4
+    assert nyx("check", "no-such-plugin").code == 4
+    assert nyx("check", tmp_path).code == 3

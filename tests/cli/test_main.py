@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 
 from nyx_core.sandbox import SandboxError
-from nyx_stream.audit import AuditError
 from nyx_stream.cli import ExitCode
 from nyx_stream.cli.exit_codes import code_of
 from nyx_stream.errors import (
+    AuditError,
     LimitExceeded,
     PluginCallError,
     PluginCrashed,

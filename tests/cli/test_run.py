@@ -100,3 +100,34 @@ def test_debug_logging_tells_each_decision(nyx, case, monkeypatch):
     )
     monkeypatch.setenv("NYX_LOG", "loud")
     assert nyx("schema", "policy").code == 2
+
+
+def test_every_result_can_be_printed(nyx, case):
+    """Bytes, numbers that JSON lacks, and text that would shape the terminal come out as plain JSON."""
+    case.write(
+        "weather.py",
+        """
+        from typing import Any
+        from nyx_stream import Plugin, export
+        class Weather(Plugin):
+            @export
+            async def odd(self) -> Any:
+                return [b"\\xff", float("nan"), {1, 2}, "\\u202e\\x7f", "\\U000e0001", "Gr\\u00fc\\u00dfe"]
+        """,
+    )
+    done = nyx("run", case.plugin, "odd", *case.options(), "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == ["_w==", None, [1, 2], "\u202e\x7f", "\U000e0001", "Gr\u00fc\u00dfe"]
+    assert not {"\u202e", "\x7f", "\U000e0001"} & set(done.out)
+    assert "Gr\u00fc\u00dfe" in done.out
+
+
+def test_files_that_cannot_be_used_have_the_code_for_files(nyx, case, tmp_path):
+    """A policy that is not there, and an audit log that cannot be opened: exit code 7, and nothing was called."""
+    missing = nyx(
+        "run", case.plugin, "forecast", "city=oslo", "--policy", tmp_path / "nowhere", "--data-dir", case.data
+    )
+    unwritable = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--audit", tmp_path / "no" / "log")
+    assert (missing.code, unwritable.code) == (7, 7)
+    assert "nowhere" in missing.err
+    assert not (case.data / "weather" / "last.txt").exists()

@@ -66,9 +66,8 @@ def test_every_dependency_has_its_reason():
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
     names = {re.split(r"[<>=\[]", need)[0] for need in needed}
-    assert names == set(
-        re.findall(r"^\| ([a-z0-9]+)[, ].*\| .{20,} \|", page("explanation/dependencies.md"), re.MULTILINE)
-    )
+    rows = re.findall(r"^\| ([a-z0-9]+)[, ].*\| .{20,} \|", page("explanation/dependencies.md"), re.MULTILINE)
+    assert names == {row for row in rows if row != "package"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -2,7 +2,7 @@
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -97,6 +97,27 @@ def test_a_port_is_a_number_from_1_to_65535(port: object) -> None:
     assert not guard.decide_connect("h.example", port).allowed  # type: ignore[arg-type]
     with pytest.raises(NetworkDenied):
         guard.check_connect("h.example", port)  # type: ignore[arg-type]
+
+
+class OtherPort(int):
+    """A number that claims to equal an allowed port."""
+
+    def __hash__(self) -> int:
+        return hash(443)
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("port", [443.0, OtherPort(22)])
+def test_what_only_equals_an_allowed_port_is_no_port(port: int) -> None:
+    """A check is not taken from memory by a number that equals, or claims to equal, a port that was allowed before."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("h.example", "*.h.example"))
+    for host in ("h.example", "a.h.example"):
+        guard.check_connect(host, 443)
+    for host in ("h.example", "a.h.example", "new.h.example"):
+        with pytest.raises(NetworkDenied):
+            guard.check_connect(host, port)
 
 
 class Liar(str):
@@ -301,6 +322,21 @@ def test_a_path_object_is_converted_once() -> None:
     assert shifty.answers == ["/etc/passwd"]
 
 
+class Broken:
+    """A path object that cannot say what it is."""
+
+    def __fspath__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("path", [None, 5, b"/data/x", Broken()])
+def test_a_decision_on_no_path_is_a_denial(path: Any) -> None:
+    """`decide_path` denies what is no text, and raises nothing, not even what a path object raises."""
+    decision = SandboxGuard(LOCKED.allow_path_prefix("/data")).decide_path(path)
+    assert (decision.allowed, decision.rule) == (False, None)
+    assert decision.reason
+
+
 MANIFEST = """
 id = "weather"
 version = "1.0"
@@ -372,14 +408,40 @@ def test_the_fix_for_something_not_granted_is_the_manifests_line(tmp_path: Path)
         guard.check_path("/srv/x")
 
 
+def test_the_fix_is_a_line_that_the_policy_takes(tmp_path: Path) -> None:
+    """What the manifest asks by a connect rule is granted by a connect rule, and a grant at another port is near."""
+    guard = guard_with_manifest(tmp_path, '[allow]\nconnect = ["127.0.0.1:80"]\n')
+    for host, near in (("files.example.com", "nothing near it"), ("127.0.0.1", "127.0.0.1:80")):
+        with pytest.raises(NetworkDenied) as caught:
+            guard.check_request("GET", f"https://{host}/x")
+        granted, *_, fix = str(caught.value).splitlines()[1:]
+        assert near in granted
+        if host == "files.example.com":
+            assert fix == '  fix:     add to the policy, below [allow]: connect = ["files.example.com"]'
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "GET /", ""])
+def test_no_line_is_suggested_that_would_not_help(tmp_path: Path, method: str) -> None:
+    """A method that no rule can allow is denied without a fix."""
+    guard = guard_with_manifest(tmp_path, '[allow]\nconnect = ["files.example.com"]\n')
+    with pytest.raises(NetworkDenied) as caught:
+        guard.check_request(method, "https://files.example.com/")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("bad", ["\x1b[2J", "\u202e", "\u200b", "\n", "\x00", "\ud800"])
 def test_a_target_cannot_forge_a_line(bad: str) -> None:
-    """Control, bidirectional and zero-width characters of a target are escaped."""
-    with pytest.raises(SandboxDenied) as caught:
-        SandboxGuard(LOCKED).check_path(f"/x{bad}y")
-    head = str(caught.value).splitlines()[0]
-    assert bad not in head
-    assert "denied" in head
+    """Control, bidirectional and zero-width characters of a target, or of a method, are escaped."""
+    guard = SandboxGuard(LOCKED)
+    for check, given in (
+        (guard.check_path, (f"/x{bad}y",)),
+        (guard.check_request, (f"GET{bad}", "https://h.example/")),
+    ):
+        with pytest.raises(SandboxDenied) as caught:
+            check(*given)
+        head = str(caught.value).splitlines()[0]
+        assert bad not in head
+        assert "denied" in head
 
 
 def test_every_check_is_audited_once() -> None:
@@ -448,3 +510,15 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(1000):
         assert not guard.decide_connect(f"h{number}.evil.net", 443).allowed
     assert len(state.connects) == before
+
+
+def test_the_limits_are_those_of_the_grant(tmp_path: Path) -> None:
+    """A manifest that asks for less is held to it, a policy that gives less wins, and an update changes both."""
+    (tmp_path / "plugin.toml").write_text(
+        MANIFEST + '[limits]\nresponse_bytes = "1MiB"\nconcurrency = 9\n', encoding="utf-8"
+    )
+    manifest = Manifest.from_toml(tmp_path / "plugin.toml")
+    guard = SandboxGuard(LOCKED.with_limits(response_bytes="2MiB", concurrency=3), manifest=manifest)
+    assert (guard.limits.response_bytes, guard.limits.concurrency) == (2**20, 3)
+    guard.update(LOCKED.with_limits(response_bytes="1KiB"))
+    assert (guard.limits.response_bytes, guard.limits.concurrency) == (1024, 9)

@@ -12,8 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from nyx_stream import PluginHost
-from nyx_stream.audit import AuditError
-from nyx_stream.errors import PluginStateError
+from nyx_stream.errors import AuditError, PluginStateError
 from nyx_stream.testing import run_plugin
 from tests.host.waiting import until
 
@@ -157,6 +156,36 @@ async def test_an_audit_log_that_cannot_be_opened_stops_the_host(tmp_path):
     with pytest.raises(AuditError, match=r"cannot be opened: .*Is a directory"):
         async with PluginHost(audit=tmp_path):
             pytest.fail("the host was entered")
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from nyx_stream import PluginHost
+
+async def main():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, resource.RLIM_INFINITY))
+    async with PluginHost(audit=sys.argv[1], data_dir=sys.argv[2]) as host:
+        for _ in range(20):
+            await host.load(sys.argv[3])
+            await host.unload("p")
+        print(await (await host.load(sys.argv[3])).call("ping"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the full disk is made by RLIMIT_FSIZE")
+def test_a_full_disk_under_the_audit_log_is_an_error_at_the_end(make, tmp_path):
+    """Plugins go on, whole lines stay, and the host ends with an error that counts what is missing."""
+    log = tmp_path / "audit.jsonl"
+    arguments = [str(log), str(tmp_path / "data"), str(make("p", CODE))]
+    done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "pong\n"
+    assert "AuditError: audit log" in done.stderr
+    assert "events were lost: " in done.stderr
+    assert log.read_bytes().endswith(b"}\n")
 
 
 async def test_a_host_is_entered_once(tmp_path):

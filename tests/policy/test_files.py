@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from nyx_stream.errors import ManifestError, PolicyError
-from nyx_stream.plugin_sandbox import SandboxPolicy
+from nyx_stream.plugin_sandbox import NetworkDenied, SandboxGuard, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
 from nyx_stream.policy.schema import manifest_schema, policy_schema
@@ -69,6 +69,26 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     first = str(caught.value.problems[0]).splitlines()
     assert first[0] == "policy.toml:2: a port is a number from 1 to 65535"
     assert first[1][first[2].index("^")] == "9"
+
+
+def test_a_fault_in_shape_hides_no_other(tmp_path: Path) -> None:
+    """Unknown keys, wrong types and missing keys are told together with the rules and limits that do not parse."""
+    policy = write(
+        tmp_path,
+        "policy.toml",
+        'x = 1\n[allow]\nconnect = ["*"]\nrequest = 5\nconnekt = []\n'
+        '[deny]\npath = ["../x"]\n[limits]\nmemory = "much"\n',
+    )
+    with pytest.raises(PolicyError) as caught:
+        SandboxPolicy.from_toml(policy)
+    assert {problem.line for problem in caught.value.problems} == {1, 3, 4, 5, 7, 9}
+    manifest = write(
+        tmp_path, "plugin.toml", 'id = "Not An Id"\nversion = "1"\n[permissions]\nconnect = ["*.com"]\nwhy = 3\n'
+    )
+    with pytest.raises(ManifestError) as refused:
+        Manifest.from_toml(manifest)
+    assert {problem.line for problem in refused.value.problems} == {None, 1, 4, 5}
+    assert "entry" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +182,25 @@ call_timeout = "20s"
     assert [row.asked for row in grant.not_granted()] == [a for a, (status, _) in rows.items() if status != "granted"]
     assert grant.env == ("TZ",)
     assert (grant.limits.memory, grant.limits.call_timeout) == (32 * 2**20, 5.0)
+
+
+def test_a_request_rule_grants_a_part_of_an_asked_connection(tmp_path: Path) -> None:
+    """The guard allows that part, so the plan must not say refused; the reason is the one given for connecting."""
+    manifest = Manifest.from_toml(
+        write(
+            tmp_path,
+            "plugin.toml",
+            'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\nconnect = ["a.example"]\n'
+            '[permissions.why]\nconnect = "talks"\n',
+        )
+    )
+    policy = SandboxPolicy.locked_down().allow_request("GET https://a.example/v1/**")
+    [row] = Grant.of(manifest, policy, {}).rows()
+    assert (row.status, [rule.text for rule in row.by]) == ("partly", ["GET https://a.example/v1/**"])
+    guard = SandboxGuard(policy, manifest=manifest)
+    assert guard.decide_request("GET", "https://a.example/v1/x").allowed
+    with pytest.raises(NetworkDenied, match='"talks"'):
+        guard.check_request("GET", "https://a.example/v2/x")
 
 
 def test_the_schemas_accept_what_the_readers_accept(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import TypeVar
 from nyx_core.beneath import EscapesRoot, Judge, NotPlain, Root
 from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.files.grounds import Grounds, GroundsClosed
-from nyx_stream.capabilities.files.judging import Access, Bench, Refused
+from nyx_stream.capabilities.files.judging import Bench, Refused
+from nyx_stream.capabilities.import_paths import Access
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, Revoked
 from nyx_stream.guard import Decision, SandboxGuard, path_text

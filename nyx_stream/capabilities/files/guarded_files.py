@@ -9,7 +9,7 @@ import io
 import os
 import stat
 from asyncio import AbstractEventLoop
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -18,13 +18,14 @@ from aiofiles.base import AiofilesContextManager
 
 from nyx_core import beneath
 from nyx_stream.capabilities.files.gate import Gate, Site
-from nyx_stream.capabilities.files.judging import Access, Bench
+from nyx_stream.capabilities.files.judging import Bench
 from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
 from nyx_stream.capabilities.files.whole import read_whole
+from nyx_stream.capabilities.import_paths import Access, ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
 from nyx_stream.guard import SandboxGuard, path_text
-from nyx_stream.policy import NO_PLACES, Limits, Places
+from nyx_stream.policy import NO_PLACES, Places
 
 Path = str | os.PathLike[str]
 
@@ -62,26 +63,24 @@ class GuardedFiles:
     Args:
         guard: decides.
         lease: ends everything when it is revoked; `close` does the same for this object.
-        limits: `read_bytes` and `open_files` of the grant; those of the guard's policy by default.
         places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
-        protected: absolute paths that plugin code is imported from; nothing in them is ever written.
+        protected: where plugin code is imported from: never written, whatever the policy grants.
     """
 
-    __slots__ = ("_files", "_gate", "_lease", "_limits", "_release")
+    __slots__ = ("_files", "_gate", "_guard", "_lease", "_release")
 
     def __init__(
         self,
         guard: SandboxGuard,
         lease: Lease,
         *,
-        limits: Limits | None = None,
         places: Places = NO_PLACES,
-        protected: Iterable[str] = (),
+        protected: ImportPaths | None = None,
     ) -> None:
         self._lease = lease
-        self._limits = guard.policy.limits if limits is None else limits
-        self._gate = Gate(guard, lease, Bench(guard, places, protected))
-        self._files = OpenFiles(lease, self._limits.open_files)
+        self._guard = guard
+        self._gate = Gate(guard, lease, Bench(guard, places, ImportPaths() if protected is None else protected))
+        self._files = OpenFiles(lease, lambda: guard.limits.open_files)
         self._release = lease.hold(self._end)
         for rule in guard.policy.bind(places).paths:
             self._gate.bind(rule.prefix)
@@ -127,7 +126,7 @@ class GuardedFiles:
 
     async def read_bytes(self, path: Path) -> bytes:
         """The content of a file. Raises `LimitExceeded` if it has more than `read_bytes` of the grant."""
-        work = partial(read_whole, limit=self._limits.read_bytes, plugin=self._lease.plugin)
+        work = partial(read_whole, limit=self._guard.limits.read_bytes, plugin=self._lease.plugin)
         return await self._gate.perform("read", "read", [path], lambda sites: work(sites[0]))
 
     async def read_text(self, path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:

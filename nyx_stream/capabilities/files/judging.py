@@ -4,17 +4,13 @@ Asks the system once per policy where the deny rules lead to. Knows nothing of l
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from nyx_core.beneath import Judge
-from nyx_core.beneath.text import NATIVE, fold, normalise
+from nyx_core.beneath.text import normalise
+from nyx_stream.capabilities.import_paths import Access, ImportPaths, path_key, touches
 from nyx_stream.guard import Decision, SandboxGuard
 from nyx_stream.policy import Mode, Places, SandboxPolicy
-
-Access = Literal["read", "write", "move"]
-"""`move` changes a name, and with a directory's name the place of all that lies below it."""
 
 _GONE = " (deleted)"  # what Linux appends to the path of a descriptor without a name (proc_pid_fd(5))
 
@@ -43,20 +39,20 @@ class Bench:
     Args:
         guard: whose rules hold.
         places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
-        protected: absolute paths that plugin code is imported from; nothing in them is ever written.
+        protected: where plugin code is imported from.
     """
 
     __slots__ = ("_guard", "_places", "_protected", "_sheet")
 
-    def __init__(self, guard: SandboxGuard, places: Places, protected: Iterable[str]) -> None:
+    def __init__(self, guard: SandboxGuard, places: Places, protected: ImportPaths) -> None:
         self._guard = guard
         self._places = places
-        self._protected = frozenset(_key(path) for given in protected for path in (given, os.path.realpath(given)))
+        self._protected = protected
         self._sheet: _Sheet | None = None
 
     def refuses_text(self, path: str, access: Access) -> Decision | None:
         """The refusal to write where plugin code is imported from, by an absolute path's text, or `None`."""
-        if access != "read" and any(_touches(own, _key(path), access) for own in self._protected):
+        if self._protected.touched_by(path, access):
             return Decision(False, None, "plugin code is imported from there, so it is never written")
         return None
 
@@ -85,8 +81,8 @@ class Bench:
         ask = self._guard.denies_below if access == "move" else self._guard.is_denied_path
         rule = ask(place)
         if rule is None:
-            key = _key(place)
-            rule = next((text for own, text in denied.items() if _touches(own, key, access)), None)
+            key = path_key(place)
+            rule = next((text for own, text in denied.items() if touches(own, key, access)), None)
         if rule is not None:
             raise Refused(Decision(False, rule, f"it leads to what the rule {rule} denies"))
         if (decision := self.refuses_text(place, access)) is not None:
@@ -97,19 +93,6 @@ class Bench:
         if sheet is None or sheet.policy is not policy:
             # A rule that names a link denies what the link leads to as well.
             rules = policy.bind(self._places).denied_paths
-            denied = {_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}
+            denied = {path_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}
             sheet = self._sheet = _Sheet(policy, denied, {})
         return sheet
-
-
-def _key(path: str) -> str:
-    return fold(normalise(path), NATIVE)
-
-
-def _touches(own: str, key: str, access: Access) -> bool:
-    """Whether `key` is `own` or lies in it, or, for a move, contains it."""
-    return _covers(own, key) or (access == "move" and _covers(key, own))
-
-
-def _covers(directory: str, key: str) -> bool:
-    return key == directory or key.startswith(directory.rstrip(os.sep) + os.sep)

@@ -24,7 +24,7 @@ class OpenFiles:
 
     __slots__ = ("_files", "_lease", "_limit", "_opening")
 
-    def __init__(self, lease: Lease, limit: int) -> None:
+    def __init__(self, lease: Lease, limit: Callable[[], int]) -> None:
         self._lease = lease
         self._limit = limit
         self._opening = 0
@@ -37,11 +37,12 @@ class OpenFiles:
         Raises:
             LimitExceeded: `open_files` of the grant are open already.
         """
-        if self._opening + len(self._files) >= self._limit:
+        limit = self._limit()
+        if self._opening + len(self._files) >= limit:
             held = self._opening + sum(not file.closed for file in self._files)
-            if held >= self._limit:
+            if held >= limit:
                 plugin, detail = self._lease.plugin, f"{held} files are open"
-                raise LimitExceeded(plugin=plugin, limit="open_files", allowed=self._limit, detail=detail)
+                raise LimitExceeded(plugin=plugin, limit="open_files", allowed=limit, detail=detail)
         self._opening += 1
         try:
             yield

@@ -68,8 +68,12 @@ class Answers:
                 raise _about(request, fault) from error
 
     def _dial_denied(self, error: DialRefused, request: Any) -> Exception:
-        denial: Any = self._guard.connect_error(error.host, error.port, error.decision, self.dialect.denied)
         target = f"{netloc(error.host, error.port)} at {error.at}"
+        denial: Any
+        if error.at == error.host:
+            denial = self._guard.connect_error(error.host, error.port, error.decision, self.dialect.denied)
+        else:  # a line for the name is there: a hint at one would say nothing of the address that was refused
+            denial = self._guard.denial(self.dialect.denied, "connect", "connect", target, error.decision)
         self._guard.record(denial.capability, denial.action, target, error.decision)
         return _about(request, denial)
 

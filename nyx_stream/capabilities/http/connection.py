@@ -116,6 +116,7 @@ class Connection:
                 if not await self._read(wire, exchange):
                     raise httpcore2.RemoteProtocolError("Server disconnected without sending a response.")
             elif isinstance(event, h11.Response):
+                _check_framing(event)
                 return Head(
                     event.status_code, b"HTTP/" + event.http_version, bytes(event.reason), event.headers.raw_items()
                 )
@@ -200,6 +201,13 @@ class Connection:
 def _closing(chunks: AsyncIterable[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
     iterator = aiter(chunks)
     return aclosing(iterator) if isinstance(iterator, AsyncGeneratorType) else nullcontext(iterator)
+
+
+def _check_framing(response: h11.Response) -> None:
+    # Two readers that believe another one of the two disagree on where the response ends (RFC 9112, section 6.3).
+    names = {name for name, _ in response.headers}
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise httpcore2.RemoteProtocolError("both Content-Length and Transfer-Encoding")
 
 
 def _as_bytes(chunk: object) -> bytes:

@@ -48,7 +48,7 @@ class Gate:
     def __init__(self, guard: SandboxGuard, lease: Lease, network: Network) -> None:
         self._guard = guard
         self._lease = lease
-        self._pool = Pool(Dialler(guard, network), guard.policy.limits.connections)
+        self._pool = Pool(Dialler(guard, network), guard.limits.connections)
         # Origins that some rule named when they were first asked for; it only saves asking that again.
         self._named: set[str] = set()
         self._end_with_lease = lease.hold(self._pool.abort)
@@ -69,7 +69,7 @@ class Gate:
             forbid=lambda method, url, request: self.forbid(answers, method, url, request),
             exchange=lambda request: self.exchange(answers, request),
             refuse_redirect=refuse_redirect,
-            most_redirects=lambda: self._guard.policy.limits.redirects,
+            most_redirects=lambda: self._guard.limits.redirects,
             aclose=leave,
             turned=lambda dialect: self.passage(dialect, owner=False),
         )
@@ -124,7 +124,7 @@ class Gate:
             decision = refusal(f"{verdict.scheme} needs an upgrade, which no rule grants")
         if not decision.allowed:
             raise answers.denied(taken.method, taken.url, decision, request)
-        limits, host = self._guard.policy.limits, _host_header(verdict)
+        limits, host = self._guard.limits, _host_header(verdict)
         try:
             raw = headers.checked(taken.headers, host, limits.header_bytes)
         except headers.BadHeaders as error:

@@ -22,17 +22,22 @@ _SHUTDOWN = 1.0
 """Seconds a TLS peer may take to answer our close_notify before the socket is closed without it."""
 
 
-class Wire(asyncio.Protocol):
+READ_SIZE = 120 * 1024
+"""Bytes taken from the socket at once: copies of this size come from malloc's heap, larger ones as fresh pages."""
+
+
+class Wire(asyncio.BufferedProtocol):
     """A connected stream, read by one task and written by one task at a time."""
 
     __slots__ = (
-        "_chunks", "_closed", "_ended", "_error", "_held", "_loop", "_probe", "_reading", "_transport",
+        "_buffer", "_chunks", "_closed", "_ended", "_error", "_held", "_loop", "_probe", "_reading", "_transport",
         "_wake_reader", "_wake_writer", "_writing",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._chunks: deque[bytes] = deque()
         self._held = 0
         self._reading = True
@@ -141,9 +146,12 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._probe = _probe_of(transport.get_extra_info("socket"))
 
-    def data_received(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._held += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._chunks.append(bytes(self._buffer[:nbytes]))
+        self._held += nbytes
         if self._held >= HIGH_WATER and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()

@@ -7,8 +7,8 @@ from pathlib import Path
 import aiofiles
 import pytest
 
+from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
-from nyx_stream.policy import Limits
 
 from .conftest import MakeWorld, World
 
@@ -70,7 +70,7 @@ async def test_whole_files(world: World) -> None:
 
 async def test_reading_is_bounded(make_world: MakeWorld) -> None:
     """A file of exactly the limit is read, one byte more is not, and a file that says it is empty is read whole."""
-    world = make_world(limits=Limits.of(read_bytes=5000))
+    world = make_world(lambda policy: policy.with_limits(read_bytes=5000))
     (world.inside / "most").write_bytes(b"x" * 5000)
     (world.inside / "more").write_bytes(b"x" * 5001)
     assert len(await world.files.read_bytes("most")) == 5000
@@ -179,7 +179,7 @@ async def test_after_close(world: World) -> None:
 
 async def test_open_files_are_bounded(make_world: MakeWorld) -> None:
     """One file more than the grant's open_files is refused until another is closed."""
-    world = make_world(limits=Limits.of(open_files=2))
+    world = make_world(lambda policy: policy.with_limits(open_files=2))
     first = await world.files.open("f")
     async with world.files.open("f"):
         with pytest.raises(LimitExceeded, match="open_files"):
@@ -215,7 +215,7 @@ def _nothing() -> None:
 async def test_nobody_writes_plugin_code(make_world: MakeWorld, tmp_path: Path) -> None:
     """An import path inside a writable prefix is read, but never written, by its name or through a link."""
     code = tmp_path / "R/d/e"
-    world = make_world(protected=[str(code)])
+    world = make_world(protected=ImportPaths([str(code)]))
     os.symlink("d/e", world.inside / "l")
     (code / "m.py").write_text("pass")
     assert await world.files.read_text("l/m.py") == "pass"

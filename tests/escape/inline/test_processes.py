@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,9 @@ ATTACKS = {
 async def test_leaving_the_interpreter_is_refused_and_recorded(rogue, name):
     """No process is started, no native function called, no hook set by plugin code."""
     code, capability, action = ATTACKS[name]
+    for function in re.findall(r"\bos\.(\w+)", code):
+        if not hasattr(os, function):
+            pytest.skip(f"this platform has no os.{function}")
     if action is None:
         with pytest.raises(Exception, match="denied"):
             await rogue.run(code)
