@@ -171,6 +171,7 @@ class Inline:
 
     def update(self, grant: Grant) -> None:
         self._env = _environment(grant)
+        self._provision.recheck()
 
     def trace(self, error: BaseException) -> str:
         with as_plugin(self._watch):  # the texts of its exceptions are its code

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["inline", "process", "container"]
 
-CAPABILITIES = ("http", "files")
+CAPABILITIES = ("http", "files", "connect")
 """The names of the capabilities that a level provides, and that can be revoked."""
 
 

@@ -159,6 +159,7 @@ class SealedPlugin:
         self._provision.revoke(capability, reason)
 
     def update(self, grant: Grant) -> None:
+        self._provision.recheck()
         if self._channel is not None:
             self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 import nyx_stream
 from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
 from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process.wire_values import PASSING
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy.grant import Grant
 
@@ -20,7 +21,6 @@ DESCRIPTORS = (0, 1, 2, CHANNEL)
 
 _OWN_FILES = 8
 """Descriptors of the worker itself, which do not count against the grant: those, and those of its event loop."""
-
 REQUIRED = frozenset({"descriptors", "environment", "capabilities", "limits", "no_new_privs", "landlock", "seccomp"})
 """Layers without which a worker is not sealed (Linux)."""
 
@@ -36,7 +36,7 @@ def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False)
     return Confinement(
         limits=ResourceLimits(
             memory=None,
-            open_files=Limit.of(limits.open_files + _OWN_FILES),
+            open_files=Limit.of(limits.open_files + _passing(grant) + _OWN_FILES),
             processes=Limit.of(limits.processes),
         ),
         readable=tuple(dict.fromkeys((source.folder, source.root, framework))),
@@ -47,6 +47,17 @@ def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False)
         new_session=True,
         may_degrade=REQUIRED | {"namespaces", "cgroup"} if degrade else frozenset({"namespaces", "cgroup"}),
     )
+
+
+def _passing(grant: Grant) -> int:
+    """Descriptors that the host may have passed beside open files.
+
+    A connection has one for its bytes and one to let go by, an exchange one for each body; whole reads, writes and
+    listings take one while they last. A worker without room for a descriptor that it is sent is ended.
+    """
+    manifest = grant.manifest
+    network = 4 * grant.limits.connections if manifest.connect or manifest.request else 0
+    return network + (PASSING if manifest.paths or network else 0)
 
 
 def seal(order: Order) -> Sealed:

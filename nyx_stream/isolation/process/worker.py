@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nyx_core.sandbox import SandboxError
@@ -90,7 +91,7 @@ class Worker:
         self._connection = connection
         self._socket = sock
         self._loop = loop
-        self.env: Mapping[str, str] = order.env
+        self.env: Mapping[str, str] = MappingProxyType(order.env)
         self.log = RemoteLog(order.plugin, connection, self._send)
         self._lines = Lines(order.plugin, lambda: self._channel)
         self._made: dict[str, Any] = {}
@@ -182,7 +183,7 @@ class Worker:
         for name in self.env:
             os.environ.pop(name, None)
         os.environ.update(env)
-        self.env = env
+        self.env = MappingProxyType(env)
 
     async def _stop(self) -> None:
         ready = self._calls.offered

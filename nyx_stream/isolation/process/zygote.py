@@ -10,6 +10,7 @@ signal, it kills them all and ends. Blocking I/O only. Knows no plugin and no po
 import errno
 import gc
 import importlib
+import mimetypes
 import os
 import select
 import signal
@@ -34,7 +35,17 @@ from nyx_stream.isolation.process.zygote_messages import (
     NotForked,
 )
 
-WARM = ("aiofiles", "anyio._backends._asyncio", "email.parser", "httpx", "json", "nyx_core.sandbox")
+WARM = (
+    "aiofiles",
+    "anyio._backends._asyncio",
+    "email.parser",
+    "httpx",
+    "json",
+    "nyx_core.sandbox",
+    "nyx_stream.isolation.process.worker_connect",
+    "nyx_stream.isolation.process.worker_files",
+    "nyx_stream.isolation.process.worker_http",
+)
 """Modules that workers are likely to use. One that is not installed here is left out."""
 
 STACK = 512 * 1024
@@ -53,6 +64,7 @@ def main(descriptor: int, host: int) -> None:
     for module in WARM:
         with suppress(ImportError):
             importlib.import_module(module)
+    mimetypes.init()  # reads the system's tables, which a worker may not
     threading.stack_size(STACK)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams of this process
