@@ -18,7 +18,7 @@ from nyx_stream.isolation.process.frames import HEADER, Frame, Kind, ProtocolFau
 
 Side = Literal["host", "worker"]
 
-LOG_RECORDS = 64
+LOG_RECORDS = 16
 """Log records that may be under way, not yet taken."""
 MAX_ASKS = 256
 """Requests to capabilities that may be under way."""
@@ -181,7 +181,11 @@ class Connection:
                 raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
             self._pass(kind, number, detail)
             place = begin + length
-            body = bytes(source[begin:place])
+            if source is self._buffer:
+                with memoryview(source) as view:  # a slice would be copied twice
+                    body = view[begin:place].tobytes()
+            else:
+                body = bytes(source[begin:place])
             handed = tuple(self._descriptors.popleft() for _ in range(count)) if count else ()
             frames.append(Frame(kind, number, detail, body, handed))
         self.wanted = _HEADER - (end - place)
