@@ -18,6 +18,7 @@ _READ = 8 * 1024
 _READ_MOST = 512 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize)
 
 
@@ -144,25 +145,27 @@ class Channel:
             self._end(error)
 
     def _read_bytes(self) -> list[Frame]:
-        return self._taken(self._socket.recv(self._size()), ())
+        data = self._socket.recv(self._size())
+        return self._connection.receive(data) if data else self._closed_by_peer()
 
     def _read_with_descriptors(self) -> list[Frame]:
+        if not self._connection.asking:
+            return self._read_bytes()
         data, ancillary, flags, _ = self._socket.recvmsg(self._size(), _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         descriptors = array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             _close_all(tuple(descriptors))
             raise ProtocolFault("descriptors were cut off")
-        return self._taken(data, tuple(descriptors))
+        return self._connection.receive(data, descriptors) if data else self._closed_by_peer()
 
     def _size(self) -> int:
-        return min(max(self._connection.wanted, _READ), _READ_MOST)
+        wanted = self._connection.wanted
+        return _READ if wanted < _READ else min(wanted, _READ_MOST)
 
-    def _taken(self, data: bytes, descriptors: tuple[int, ...]) -> list[Frame]:
-        if data:
-            return self._connection.receive(data, descriptors)
+    def _closed_by_peer(self) -> list[Frame]:
         self._connection.receive_end()
         self._end(None)
         return []

@@ -4,7 +4,8 @@ Knows frames and methods; knows neither the socket nor the life of the worker.
 """
 
 import asyncio
-from collections.abc import Mapping
+import sys
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -78,8 +79,8 @@ class ExportedCalls:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _start(self, number: int, coroutine: Any) -> None:
-        task = self._tasks[number] = self._loop.create_task(coroutine)
+    def _start(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks[number] = _task(coroutine, self._loop)
         task.add_done_callback(lambda task: self._done(number, task))
 
     def _done(self, number: int, task: "asyncio.Task[None]") -> None:
@@ -120,6 +121,18 @@ class ExportedCalls:
             raise
         except BaseException as error:  # the stream is over: its consumer has what it wanted
             self._log.warning("%s: closing the stream raised", method.name, exc_info=error)
+
+
+if sys.version_info >= (3, 12):
+
+    def _task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        # Most calls answer without waiting for anything: they are over before the loop turns again.
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+else:
+
+    def _task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        return loop.create_task(coroutine)
 
 
 def _begun(method: Method, arguments: bytes) -> Any:

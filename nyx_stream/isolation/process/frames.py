@@ -76,6 +76,9 @@ class Kind(IntEnum):
     CRASHED = 0x403
     """(w) The plugin failed outside a call."""
 
+    # That of `Enum` is a Python function, and every frame is looked up in several tables.
+    __hash__ = int.__hash__
+
     @property
     def limit(self) -> int:
         """Bytes that its body may have."""

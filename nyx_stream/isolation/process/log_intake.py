@@ -12,8 +12,8 @@ from nyx_stream.isolation.process.frames import Frame, Kind
 from nyx_stream.isolation.process.messages import LogRecord, decode
 from nyx_stream.text import escape
 
-_PERIOD = 0.05
-"""Seconds between two acknowledgements: 64 records each."""
+_PERIOD = 0.01
+"""Seconds between two acknowledgements, of 16 records each: small steps, for the host does other things between."""
 
 _LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING}
 

@@ -11,12 +11,16 @@ from contextlib import suppress
 
 from nyx_stream.text import escape
 
-_READ = 4096
-"""Bytes read at once, and the longest line."""
-_PAUSE = 0.05
-_LINES = 50
-"""Lines taken before a pause: 1,000 lines a second at most."""
+_READ = 1024
+"""Bytes read at once."""
+_LONGEST = 4096
+"""Bytes of the longest line; a longer one is cut into several."""
+_PAUSE = 0.01
+_LINES = 10
+"""Lines taken before a pause: about 1,000 lines a second."""
 _TAIL = 20
+_LAST = 50
+"""Lines of what was left in the pipe that are written when the process has ended."""
 
 
 class Output:
@@ -39,7 +43,7 @@ class Output:
 
     def drain(self) -> None:
         """Takes what is in the pipe now, all at once: the process has ended. Of a flood only the tail is written."""
-        lines: deque[str] = deque(maxlen=_LINES)
+        lines: deque[str] = deque(maxlen=_LAST)
         with suppress(BlockingIOError):
             while not self._closed and (found := self._read()) is not None:
                 lines.extend(found)
@@ -84,7 +88,7 @@ class Output:
         if not data:
             return None
         *whole, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _READ:
+        if len(self._rest) > _LONGEST:
             whole.append(self._rest)
             self._rest = b""
         return [self._line(line) for line in whole]

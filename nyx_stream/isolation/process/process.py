@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ import psutil
 
 from nyx_stream.audit import AuditEvent
 from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
-from nyx_stream.isolation.faults import trace_of
+from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.process.broker import Broker, Means
 from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
@@ -135,8 +135,8 @@ class SealedPlugin:
             )
             self._watch.add(watched)
 
-    async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
-        return await self._calls.call(method, arguments)
+    def call(self, method: str, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
+        return self._calls.call(method, arguments)
 
     def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         return self._calls.stream(method, arguments)
@@ -164,8 +164,8 @@ class SealedPlugin:
             self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
 
     def trace(self, error: BaseException) -> str:
-        if isinstance(error.__cause__, RemoteTraceback):  # what happened at the host besides is no news
-            return str(error.__cause__)
+        if isinstance(error.__cause__, RemoteTraceback):  # where the host was at that moment is no news
+            return f"{error.__cause__}\n\n{describe(error)}"
         return trace_of(error)
 
     def _order(self) -> Order:

@@ -14,14 +14,16 @@ from collections.abc import Iterable
 from enum import Enum, StrEnum
 from typing import Literal
 
-from nyx_stream.isolation.process.frames import HEADER, Frame, Header, Kind, ProtocolFault, decode_header, encode
+from nyx_stream.isolation.process.frames import HEADER, Frame, Kind, ProtocolFault, decode_header, encode
 
 Side = Literal["host", "worker"]
 
-LOG_RECORDS = 64
+LOG_RECORDS = 16
 """Log records that may be under way, not yet taken."""
 MAX_ASKS = 256
 """Requests to capabilities that may be under way."""
+
+_HEADER = HEADER.size
 
 
 class State(StrEnum):
@@ -34,6 +36,8 @@ class State(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"
     OVER = "over"
+
+    __hash__ = str.__hash__
 
 
 def _staying(state: State, *kinds: Kind) -> dict[Kind, State]:
@@ -97,25 +101,24 @@ class Connection:
         self._own = SENDERS[side]
         self._peers = SENDERS["worker" if side == "host" else "host"]
         self._buffer = bytearray()
-        self._header: Header | None = None
         self._descriptors: deque[int] = deque()
         self._calls: dict[int, _Way] = {}
         self._asks: set[int] = set()
         self._logs = 0
+        self.wanted = HEADER.size
+        """Bytes that are missing from the frame under way."""
 
     @property
-    def wanted(self) -> int:
-        """Bytes that are missing from the frame under way."""
-        if self._header is None:
-            return HEADER.size - len(self._buffer)
-        return self._header.length - len(self._buffer)
+    def asking(self) -> bool:
+        """Whether a request is under way: only then can descriptors come."""
+        return bool(self._asks)
 
     def send(self, frame: Frame) -> bytes:
         """Returns the bytes of a frame. Raises `ProtocolFault` if it may not be sent now; the state is unchanged."""
         if frame.kind not in self._own:
             raise ProtocolFault(f"{frame.kind.name} is not this side's to send")
         data = encode(frame)
-        self._pass(frame.kind, frame.id, frame.detail, len(frame.body))
+        self._pass(frame.kind, frame.id, frame.detail)
         return data
 
     def log_fits(self) -> bool:
@@ -129,25 +132,32 @@ class Connection:
             ProtocolFault: the peer broke the protocol. Frames before the fault are lost with the connection, and
                 every descriptor received and not yet handed out is in `take_descriptors`.
         """
-        self._buffer += data
-        self._descriptors.extend(descriptors)
+        if descriptors:
+            self._descriptors.extend(descriptors)
+        source: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            source = self._buffer
         frames: list[Frame] = []
         try:
-            while (frame := self._next()) is not None:
-                frames.append(frame)
-            if not self._buffer and self._header is None and self._descriptors:
+            taken = self._take_frames(source, frames)
+            if taken == len(source) and self._descriptors:
                 raise ProtocolFault(f"{len(self._descriptors)} descriptors belong to no frame")
         except ProtocolFault:
             self.state = State.OVER
             for frame in frames:
                 self._descriptors.extend(frame.descriptors)
             raise
+        if source is self._buffer:
+            del self._buffer[:taken]
+        elif taken < len(source):
+            self._buffer += source[taken:]
         return frames
 
     def receive_end(self) -> None:
         """The peer closed. Raises `ProtocolFault` if that cut a frame."""
         self.state = State.OVER
-        if self._buffer or self._header is not None:
+        if self._buffer:
             raise ProtocolFault("the connection ended within a frame")
 
     def take_descriptors(self) -> tuple[int, ...]:
@@ -156,49 +166,54 @@ class Connection:
         self._descriptors.clear()
         return left
 
-    def _next(self) -> Frame | None:
-        buffer = self._buffer
-        if self._header is None:
-            if len(buffer) < HEADER.size:
-                return None
-            self._header = decode_header(buffer)
-            if self._header.kind not in self._peers:
-                raise ProtocolFault(f"{self._header.kind.name} is not the peer's to send")
-            del buffer[: HEADER.size]
-        kind, number, detail, length, count = self._header
-        if len(buffer) < length:
-            return None
-        self._header = None
-        body = bytes(buffer[:length])
-        del buffer[:length]
-        if count > len(self._descriptors):
-            raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
-        self._pass(kind, number, detail, length)
-        return Frame(kind, number, detail, body, tuple(self._descriptors.popleft() for _ in range(count)))
+    def _take_frames(self, source: bytes | bytearray, frames: list[Frame]) -> int:
+        """Appends the complete frames of `source` to `frames`; returns how many bytes they have."""
+        place, end = 0, len(source)
+        while end - place >= _HEADER:
+            kind, number, detail, length, count = decode_header(source, place)
+            if kind not in self._peers:
+                raise ProtocolFault(f"{kind.name} is not the peer's to send")
+            begin = place + _HEADER
+            if end - begin < length:
+                self.wanted = length - (end - begin)
+                return place
+            if count > len(self._descriptors):
+                raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
+            self._pass(kind, number, detail)
+            place = begin + length
+            if source is self._buffer:
+                with memoryview(source) as view:  # a slice would be copied twice
+                    body = view[begin:place].tobytes()
+            else:
+                body = bytes(source[begin:place])
+            handed = tuple(self._descriptors.popleft() for _ in range(count)) if count else ()
+            frames.append(Frame(kind, number, detail, body, handed))
+        self.wanted = _HEADER - (end - place)
+        return place
 
-    def _pass(self, kind: Kind, number: int, detail: int, size: int) -> None:
+    def _pass(self, kind: Kind, number: int, detail: int) -> None:
         """One frame passes, in either direction: its place in the table, then its number."""
         following = TABLE[self.state].get(kind)
         if following is None:
             raise ProtocolFault(f"{kind.name} is not possible while {self.state}")
         check = _CHECKS.get(kind)
         if check is not None:
-            check(self, kind, number, detail, size)
+            check(self, kind, number, detail)
         elif number:
             raise ProtocolFault(f"{kind.name} has the number {number}")
         self.state = following
 
-    def _opens_call(self, kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _opens_call(self, kind: Kind, number: int, _detail: int) -> None:
         if not number or number in self._calls:
             raise ProtocolFault(f"{kind.name}: the number {number} is in use")
         self._calls[number] = _Way.ITEM if kind is Kind.OPEN else _Way.RESULT
 
-    def _ends_call(self, kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _ends_call(self, kind: Kind, number: int, _detail: int) -> None:
         if number not in self._calls or (self._calls[number] is _Way.RESULT) is (kind is Kind.END):
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
         del self._calls[number]
 
-    def _fails(self, kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _fails(self, kind: Kind, number: int, _detail: int) -> None:
         if number:
             if number not in self._calls:
                 raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
@@ -206,41 +221,41 @@ class Connection:
         elif self.state is State.RUNNING:
             raise ProtocolFault("a start failed that was done")
 
-    def _sends_item(self, _kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _sends_item(self, _kind: Kind, number: int, _detail: int) -> None:
         if self._calls.get(number) is not _Way.ITEM:
             raise ProtocolFault(f"an item of {number} that nobody asked for")
         self._calls[number] = _Way.DEMAND
 
-    def _demands_item(self, _kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _demands_item(self, _kind: Kind, number: int, _detail: int) -> None:
         way = self._calls.get(number)
         if way is _Way.DEMAND:
             self._calls[number] = _Way.ITEM
         elif way is not None:  # otherwise the stream ended meanwhile
             raise ProtocolFault(f"another item of {number} is under way")
 
-    def _opens_ask(self, _kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _opens_ask(self, _kind: Kind, number: int, _detail: int) -> None:
         if not number or number in self._asks:
             raise ProtocolFault(f"ASK: the number {number} is in use")
         if len(self._asks) >= MAX_ASKS:
             raise ProtocolFault(f"more than {MAX_ASKS} requests at once")
         self._asks.add(number)
 
-    def _ends_ask(self, kind: Kind, number: int, _detail: int, _size: int) -> None:
+    def _ends_ask(self, kind: Kind, number: int, _detail: int) -> None:
         if number not in self._asks:
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
         self._asks.discard(number)
 
-    def _logs_record(self, _kind: Kind, _number: int, _detail: int, _size: int) -> None:
+    def _logs_record(self, _kind: Kind, _number: int, _detail: int) -> None:
         if self._logs >= LOG_RECORDS:
             raise ProtocolFault(f"more than {LOG_RECORDS} log records under way")
         self._logs += 1
 
-    def _took_records(self, _kind: Kind, _number: int, detail: int, _size: int) -> None:
+    def _took_records(self, _kind: Kind, _number: int, detail: int) -> None:
         if detail > self._logs:
             raise ProtocolFault(f"{detail} log records taken, of {self._logs} sent")
         self._logs -= detail
 
-    def _any_number(self, _kind: Kind, _number: int, _detail: int, _size: int) -> None:
+    def _any_number(self, _kind: Kind, _number: int, _detail: int) -> None:
         """CANCEL: what it names may be over already."""
 
 

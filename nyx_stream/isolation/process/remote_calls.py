@@ -5,8 +5,8 @@ worker that ignores a cancellation is killed. Knows frames; knows neither the pr
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -35,31 +35,42 @@ class _Method(NamedTuple):
     decode: Decode
 
 
-class _Inflow:
-    """One call or stream under way: what arrived for it and is not yet taken."""
+class _Pending:
+    """One call or stream under way.
 
-    __slots__ = ("_over", "arrived", "waiter")
+    `arrival` is what comes next for it: of a call there is one, its last. After an item that nobody has taken yet, the
+    end of the stream may arrive: `following`.
+    """
 
-    def __init__(self) -> None:
-        self.arrived: deque[Frame | PluginError] = deque()
-        self.waiter: asyncio.Future[None] | None = None
-        self._over = False
+    __slots__ = ("_following", "_loop", "arrival", "over")
 
-    def over(self) -> bool:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.arrival: asyncio.Future[Frame] = loop.create_future()
+        self._following: asyncio.Future[Frame] | None = None
+        self.over = False
         """Whether the last of it has arrived."""
-        return self._over
 
-    def put(self, what: "Frame | PluginError", *, last: bool) -> None:
-        self.arrived.append(what)
-        self._over = last
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    def put(self, frame: Frame) -> None:
+        """Something arrived."""
+        self._vacant().set_result(frame)
 
-    async def get(self) -> "Frame | PluginError":
-        while not self.arrived:
-            self.waiter = asyncio.get_running_loop().create_future()
-            await self.waiter
-        return self.arrived.popleft()
+    def fail(self, error: PluginError) -> None:
+        """Nothing more will arrive."""
+        self.over = True
+        vacant = self._vacant()
+        vacant.set_exception(error)
+        vacant.exception()  # retrieved: its caller may have gone
+
+    def advance(self) -> None:
+        """What arrived was taken."""
+        self.arrival, self._following = self._following or self._loop.create_future(), None
+
+    def _vacant(self) -> "asyncio.Future[Frame]":
+        if not self.arrival.done():
+            return self.arrival
+        self._following = self._loop.create_future()
+        return self._following
 
 
 class RemoteCalls:
@@ -72,7 +83,7 @@ class RemoteCalls:
         self._loop = asyncio.get_running_loop()
         self._methods: dict[str, _Method] = {}
         self._last = 0
-        self._open: dict[int, _Inflow] = {}
+        self._open: dict[int, _Pending] = {}
         self._failure: PluginError | None = None
 
     @property
@@ -94,57 +105,58 @@ class RemoteCalls:
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Calls a method; see `seam.Isolation.call`."""
         method = self._methods[name]
-        number, inflow = self._begin(Kind.CALL, name, method, arguments)
-        if self._channel.queued:
-            await self._drained(number, name, inflow)
+        number, pending = self._begin(Kind.CALL, name, method, arguments)
         try:
-            frame = await inflow.get()
+            if self._channel.queued:
+                await self._channel.drain()
+            frame = await pending.arrival
         except asyncio.CancelledError:
-            await self._cancel(number, name, inflow)
+            await self._cancel(number, name, pending)
             raise
         return self._value(name, method, frame)
 
     async def stream(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Calls a streaming method; see `seam.Isolation.stream`."""
         method = self._methods[name]
-        number, inflow = self._begin(Kind.OPEN, name, method, arguments)
+        number, pending = self._begin(Kind.OPEN, name, method, arguments)
         try:
             while True:
-                frame = await inflow.get()
-                if isinstance(frame, Frame) and frame.kind is Kind.END:
+                frame = await pending.arrival
+                if frame.kind is Kind.END:
                     return
+                pending.advance()
                 yield self._value(name, method, frame)
-                if not inflow.over():
+                if not pending.over:
                     self._channel.send(Kind.NEXT, number)
         finally:
-            if not inflow.over():
-                await self._cancel(number, name, inflow)
+            await self._cancel(number, name, pending)
 
     def take(self, frame: Frame) -> None:
         """Takes a RESULT, ITEM, END or FAILED of a call."""
-        last = frame.kind is not Kind.ITEM
-        inflow = self._open.pop(frame.id) if last else self._open[frame.id]
-        inflow.put(frame, last=last)
+        if frame.kind is Kind.ITEM:
+            self._open[frame.id].put(frame)
+        else:
+            pending = self._open.pop(frame.id)
+            pending.over = True
+            pending.put(frame)
 
     def fail(self, failure: PluginError) -> None:
         """Ends every call, and refuses those to come."""
         self._failure = failure
         while self._open:
-            _, inflow = self._open.popitem()
-            inflow.put(failure, last=True)
+            _, pending = self._open.popitem()
+            pending.fail(failure)
 
-    def _begin(self, kind: Kind, name: str, method: _Method, arguments: Mapping[str, Any]) -> tuple[int, _Inflow]:
+    def _begin(self, kind: Kind, name: str, method: _Method, arguments: Mapping[str, Any]) -> tuple[int, _Pending]:
         if self._failure is not None:
             raise self._failure
-        body = self._encoded(name, arguments)
+        body = self._encoded(name, arguments) if arguments else b"{}"
         self._last = number = self._last + 1
-        inflow = self._open[number] = _Inflow()
+        pending = self._open[number] = _Pending(self._loop)
         self._channel.send(kind, number, method.number, body)
-        return number, inflow
+        return number, pending
 
     def _encoded(self, name: str, arguments: Mapping[str, Any]) -> bytes:
-        if not arguments:
-            return b"{}"
         try:
             body = to_json(arguments, bytes_mode="base64", inf_nan_mode="constants")
         except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -154,38 +166,25 @@ class RemoteCalls:
             raise InvalidArguments(self._plugin, f"{name}: the arguments have {size}")
         return body
 
-    def _value(self, name: str, method: _Method, what: "Frame | PluginError") -> Any:
-        if isinstance(what, PluginError):
-            raise what
-        if what.kind is Kind.FAILED:
-            raise self._error(name, decode(Fault, what))
+    def _value(self, name: str, method: _Method, frame: Frame) -> Any:
+        if frame.kind is Kind.FAILED:
+            raise call_error(self._plugin, name, decode(Fault, frame))
         try:
-            return method.decode(what.body)
+            return method.decode(frame.body)
         except ValueError as error:
             raise InvalidResult(self._plugin, f"{name}: the worker sent another type than it declared") from error
 
-    def _error(self, name: str, fault: Fault) -> Exception:
-        return call_error(self._plugin, name, fault)
-
-    async def _drained(self, number: int, name: str, inflow: _Inflow) -> None:
-        try:
-            await self._channel.drain()
-        except asyncio.CancelledError:
-            await self._cancel(number, name, inflow)
-            raise
-
-    async def _cancel(self, number: int, name: str, inflow: _Inflow) -> None:
-        """Cancels in the worker, and waits for the end of it there."""
-        if inflow.over():
+    async def _cancel(self, number: int, name: str, pending: _Pending) -> None:
+        """Cancels in the worker, and waits for the end of it there. Nothing to do for what is over."""
+        if pending.over:
             return
         self._channel.send(Kind.CANCEL, number)
         timer = self._loop.call_later(GRACE, self._check, number, name)
-        try:
-            while not inflow.over():
-                await inflow.get()
-        finally:
-            if inflow.over():
-                timer.cancel()
+        while number in self._open:  # an item may still come before the end
+            pending.advance()
+            with suppress(PluginError):
+                await pending.arrival
+        timer.cancel()
 
     def _check(self, number: int, name: str) -> None:
         if number in self._open:

@@ -49,10 +49,10 @@ def main(sock: socket.socket) -> int:
         opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=message).encode())
         return 1
     opening.put(Kind.SEALED, sealed.encode())
-    opening.take(None, Kind.START)
-    loop = asyncio.new_event_loop()
+    loop = asyncio.new_event_loop()  # meanwhile the host judges the report
     asyncio.set_event_loop(loop)
     worker = Worker(order, connection, sock, loop)
+    opening.take(None, Kind.START)
     loop.run_until_complete(worker.run(opening.left))
     return 0
 
