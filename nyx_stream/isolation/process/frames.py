@@ -89,7 +89,7 @@ class Kind(IntEnum):
         return _LOG if self is Kind.LOG else _SMALL
 
 
-_LARGE = frozenset({Kind.CALL, Kind.RESULT, Kind.OPEN, Kind.ITEM, Kind.ASK, Kind.ANSWER})
+_LARGE = frozenset({Kind.CALL, Kind.RESULT, Kind.OPEN, Kind.ITEM})
 _EMPTY = frozenset({Kind.START, Kind.END, Kind.CANCEL, Kind.NEXT, Kind.STOP, Kind.STOPPED, Kind.LOGGED})
 
 LIMITS: dict[int, int] = {int(kind): kind.limit for kind in Kind}

@@ -38,7 +38,7 @@ class Fetch(Arguments):
     method: Annotated[str, Field(max_length=1024)]
     url: Url
     headers: Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
-    timeout: Any = None
+    timeout: dict[str, float | None] | None = None
     content: Packed = b""
     body: int | None = None
     whole: bool

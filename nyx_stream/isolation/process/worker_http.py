@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from math import isfinite
 from typing import Any, NamedTuple, NoReturn
 
 from nyx_stream.capabilities.http.client import HTTPX, GuardedClient
@@ -19,6 +20,8 @@ from nyx_stream.isolation.process.line import Answered, Line
 from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
 from nyx_stream.isolation.process.wire_values import INLINE, pack, unpack
 from nyx_stream.isolation.process.worker_bodies import adopt, ask_with_body, whole
+
+_KINDS = ("connect", "read", "write", "pool")
 
 _wholly: ContextVar[bool] = ContextVar("nyx_whole_response", default=False)
 """Whether the response of the request under way will be read as a whole."""
@@ -119,7 +122,7 @@ class RemoteGate:
             "method": str(request.method),
             "url": str(request.url),
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw],
-            "timeout": request.extensions.get("timeout"),
+            "timeout": _timeout(request.extensions.get("timeout")),
             "whole": _wholly.get(),
         }
         if isinstance(stream, dialect.library.ByteStream):
@@ -254,6 +257,15 @@ def _rebuilt(kind: type[SandboxDenied], error: SandboxDenied) -> SandboxDenied:
         reason=error.reason,
         hint=error.hint,
     )
+
+
+def _timeout(given: Any) -> dict[str, float | None] | None:
+    """What the message can carry; a negative number stands for anything else, which the host refuses as it would."""
+    if given is None:
+        return None
+    seconds = {kind: given.get(kind) for kind in _KINDS} if isinstance(given, dict) else {_KINDS[0]: given}
+    plain = all(value is None or (type(value) in (int, float) and isfinite(value)) for value in seconds.values())
+    return seconds if plain and isinstance(given, dict) else dict.fromkeys(_KINDS, -1.0)
 
 
 def _pass(*_: Any) -> None:

@@ -19,6 +19,7 @@ FAULTS = {
     "true for a number": ("connect", "open", {"host": "granted.example", "port": True}),
     "a header of three": ("http", "fetch", GET | {"headers": [["a", "b", "c"]]}),
     "a header that is no bytes": ("http", "fetch", GET | {"headers": [["a", "\u20ac"]]}),
+    "a timeout that is no number": ("http", "fetch", GET | {"timeout": {"read": ["5"] * 1000}}),
     "too many headers": ("http", "fetch", GET | {"headers": [["a", "b"]] * 5000}),
     "a body that was not announced": ("http", "fetch", GET | {"body": 7}),
     "a content that is no base64": ("http", "fetch", GET | {"content": "!"}),

@@ -210,6 +210,9 @@ async def what_is_not_granted_is_denied(plugin):
     told.append(await refused(http.request("CONNECT", f"{SITE}/"), NetworkDenied))
     told.append(await refused(http.get(f"{SITE}/hello", headers={"Upgrade": "h2c"}), NetworkDenied))
     told.append(await refused(http.get(f"{SITE}/switch"), NetworkDenied))
+    for odd in ("5", [1], {"read": -1}, {"read": "1"}, {"read": float("nan")}):
+        request = http.build_request("GET", f"{SITE}/hello", extensions={"timeout": odd})
+        told.append(await refused(http.send(request), NetworkDenied))
     try:
         await http.get("http://nowhere.example/")
     except NetworkDenied as denied:
