@@ -14,6 +14,7 @@ from nyx_stream.errors import (
     PluginTimeout,
     UnknownMethod,
 )
+from tests.host.waiting import until
 
 CODE = """
     import asyncio
@@ -60,9 +61,9 @@ CODE = """
     """
 
 
-async def until(plugin, count):
+async def running(plugin, count):
     """Waits until so many calls run inside the plugin."""
-    while await plugin.call("count") != count:
+    while await plugin.call("count") != count:  # noqa: ASYNC110  # the plugin tells when it is asked
         await asyncio.sleep(0)
 
 
@@ -135,7 +136,7 @@ async def test_cancelling_the_caller_cancels_the_call(load):
     """The method is cancelled with its caller, in asyncio's way and in anyio's, and is over when the caller goes on."""
     plugin = await load(CODE)
     task = asyncio.create_task(plugin.call("hang"))
-    await until(plugin, 1)
+    await running(plugin, 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -153,8 +154,7 @@ async def test_calls_beyond_the_limit_wait_then_are_refused(load):
     """Two calls run, one waits, the next is refused at once; when there is room again all go through."""
     plugin = await load(CODE, limits="concurrency = 2\nqueue = 1")
     calls = [asyncio.create_task(plugin.call("hang")) for _ in range(3)]
-    while (plugin.stats().active, plugin.stats().waiting) != (2, 1):
-        await asyncio.sleep(0)
+    await until(lambda: (plugin.stats().active, plugin.stats().waiting) == (2, 1))
     with pytest.raises(PluginBusy, match="p: 2 calls run and 1 wait; nothing was started"):
         await plugin.call("add", a=1)
     for call in calls[:2]:

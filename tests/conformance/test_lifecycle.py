@@ -9,6 +9,7 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed, PluginLoadError, PluginSetupError, PluginStateError
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
+from tests.host.waiting import until
 
 CODE = """
     import asyncio
@@ -44,8 +45,7 @@ CODE = """
 async def gone(handle, state=State.FAILED):
     """Waits for a state."""
     async with asyncio.timeout(20):
-        while handle.state is not state:
-            await asyncio.sleep(0.001)
+        await until(lambda: handle.state is state)
 
 
 async def test_a_plugin_starts_works_and_stops(load, host, caplog):
@@ -104,7 +104,7 @@ async def test_a_crash_in_the_background_fails_the_plugin(load):
     with pytest.raises(PluginCrashed, match="p: it failed during the call"):
         await call
     await gone(plugin)
-    with pytest.raises(PluginCrashed, match="p: it has failed: .*in the background"):
+    with pytest.raises(PluginCrashed, match=r"p: it has failed: .*in the background"):
         await plugin.call("value")
     assert "in explode" in plugin.status.traceback
     assert await other.call("value") == 2
@@ -118,20 +118,23 @@ async def test_on_fail_restart_starts_it_again(load, monkeypatch):
         await plugin.call("arm")
         await plugin.call("fire")
         async with asyncio.timeout(20):
-            while plugin.stats().restarts != count or plugin.state is not State.RUNNING:
-                await asyncio.sleep(0.001)
+            await until(lambda count=count: plugin.stats().restarts == count and plugin.state is State.RUNNING)
         assert await plugin.call("value") == 1
 
 
 async def test_on_fail_abort_ends_the_host(make, level, tmp_path):
     """A plugin that the host cannot do without takes the host's block down, with its error."""
-    with pytest.raises(PluginCrashed, match="p: it has failed: .*in the background"):
+    folder = make("p", CODE, side="VALUE = 1")
+
+    async def run() -> None:
         async with PluginHost(data_dir=tmp_path / "own") as host:
-            folder = make("p", CODE, side="VALUE = 1")
             plugin = await host.load(folder, isolation=level, on_fail="abort")
             await plugin.call("arm")
             await plugin.call("fire")
             await asyncio.Event().wait()
+
+    with pytest.raises(PluginCrashed, match=r"p: it has failed: .*in the background"):
+        await run()
 
 
 async def test_a_reload_takes_the_new_code(load, make):
@@ -148,8 +151,8 @@ async def test_log_records_are_the_plugins_and_cannot_be_forged(load, caplog):
     plugin = await load(CODE, side="VALUE = 1")
     await plugin.call("say", level=logging.ERROR, text="a\nERROR root:forged \x1b[2J\u202e")
     async with asyncio.timeout(20):
-        while not (records := [record for record in caplog.records if record.levelno == logging.ERROR]):
-            await asyncio.sleep(0.001)
+        await until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
     first, *trace = records[0].getMessage().splitlines()
     assert (records[0].name, first) == ("nyx.plugin.p", r"said a\u000aERROR root:forged \u001b[2J\u202e")
     assert trace[0].startswith("Traceback")
@@ -173,8 +176,7 @@ async def test_unloading_ends_calls(load, host):
     """Calls under way get PluginStateError; calls after it too."""
     plugin = await load(CODE, side="VALUE = 1")
     calls = [asyncio.create_task(plugin.call("hang")) for _ in range(3)]
-    while plugin.stats().active != 3:
-        await asyncio.sleep(0)
+    await until(lambda: plugin.stats().active == 3)
     await host.unload("p")
     for result in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(result, PluginStateError)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginCallError, PluginStateError, PluginTimeout
+from tests.host.waiting import until
 
 CODE = """
     import asyncio
@@ -95,8 +96,7 @@ async def test_closing_a_stream_closes_the_generator(load, caplog):
     await anext(items)
     await items.aclose()
     assert (await plugin.call("progress"))[1] == 0
-    while "stubborn: closing the stream raised" not in caplog.text:
-        await asyncio.sleep(0)
+    await until(lambda: "stubborn: closing the stream raised" in caplog.text)
     assert plugin.stats().active == 0
 
 

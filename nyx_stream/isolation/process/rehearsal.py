@@ -7,13 +7,11 @@ lasts: no layer is applied, and no code of a plugin runs.
 """
 
 import asyncio
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import nyx_stream
 from nyx_core.sandbox import Confinement, Network, probe
 from nyx_stream.isolation.exports import Method, methods_of
 from nyx_stream.isolation.modules import PluginModules
@@ -21,6 +19,7 @@ from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind
 from nyx_stream.isolation.process.messages import MethodFace, Order, Ready, Sealed, decode
 from nyx_stream.isolation.process.protocol import Connection
+from nyx_stream.isolation.process.sealing import FRAMEWORK
 from nyx_stream.plugin import Plugin, export
 
 _CONFINEMENT = Confinement(readable=("/nonexistent",), network=Network.none(), new_session=True, working_directory="/")
@@ -50,7 +49,7 @@ def rehearse() -> None:
     order.confinement.digest()
     _compile(order.confinement)
     Sealed(report=probe().to_dict(), baseline=0).encode()
-    modules = PluginModules("rehearsal", os.path.dirname(nyx_stream.__file__), frozenset({"text"}))
+    modules = PluginModules("rehearsal", FRAMEWORK, frozenset({"text"}))
     modules.load("text:escape")  # any small module will do
     modules.remove()
     methods = methods_of("rehearsal", _Sample())

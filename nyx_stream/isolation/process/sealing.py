@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-import nyx_stream
 from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
+from nyx_stream import text
 from nyx_stream.isolation.process.messages import Order, Sealed
 from nyx_stream.isolation.process.wire_values import PASSING
 from nyx_stream.isolation.seam import PluginSource
@@ -18,6 +18,9 @@ from nyx_stream.policy.grant import Grant
 CHANNEL = 3
 """The descriptor that a worker has its channel at; 0 to 2 are the standard streams."""
 DESCRIPTORS = (0, 1, 2, CHANNEL)
+
+FRAMEWORK = os.path.dirname(os.path.abspath(text.__file__))
+"""Where `nyx_stream` lies."""
 
 _OWN_FILES = 8
 """Descriptors of the worker itself, which do not count against the grant: those, and those of its event loop."""
@@ -32,14 +35,13 @@ def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False)
     open no socket. All that a grant allows beyond that comes from the host, as descriptors.
     """
     limits = grant.limits
-    framework = os.path.dirname(os.path.abspath(nyx_stream.__file__))
     return Confinement(
         limits=ResourceLimits(
             memory=None,
             open_files=Limit.of(limits.open_files + _passing(grant) + _OWN_FILES),
             processes=Limit.of(limits.processes),
         ),
-        readable=tuple(dict.fromkeys((source.folder, source.root, framework))),
+        readable=tuple(dict.fromkeys((source.folder, source.root, FRAMEWORK))),
         network=Network.none(),
         environment=grant.env,
         keep_descriptors=DESCRIPTORS,

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 import nyx_core
-import nyx_stream
 from nyx_stream.isolation.process.output import Output
+from nyx_stream.isolation.process.sealing import FRAMEWORK
 from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
 
 _log = logging.getLogger("nyx.zygote")
@@ -216,9 +216,7 @@ class _Zygote:
 
 
 def _command(descriptor: int) -> list[str]:
-    homes = [
-        os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__)))) for module in (nyx_core, nyx_stream)
-    ]
+    homes = [os.path.dirname(folder) for folder in (os.path.dirname(os.path.abspath(nyx_core.__file__)), FRAMEWORK)]
     packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     return [sys.executable, "-I", "-X", "utf8", "-c", _START, str(descriptor), str(os.getpid()), *homes, *packages]
 

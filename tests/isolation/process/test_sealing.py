@@ -104,7 +104,7 @@ async def test_the_report_is_what_was_asked_for(load):
 
 
 async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch, events):
-    """A layer that fails is named in the error, and no code of the plugin runs; if degrade is allowed, audit says so."""
+    """A layer that fails is named, and no code of the plugin runs; if degrade is allowed, the audit says so."""
     ordered = process.confinement_of
 
     def impossible(*args, **kwargs) -> Confinement:

@@ -10,6 +10,7 @@ import pytest
 
 from nyx_stream.errors import PluginCallError, PluginCrashed, PluginLoadError, PluginSetupError, PluginTimeout
 from nyx_stream.host import State
+from tests.host.waiting import until
 
 CODE = """
     import asyncio, ctypes, os, resource, signal, sys, threading, time
@@ -88,8 +89,7 @@ CODE = """
 async def gone(handle, state=State.FAILED):
     """Waits for a state."""
     async with asyncio.timeout(20):
-        while handle.state is not state:
-            await asyncio.sleep(0.001)
+        await until(lambda: handle.state is state)
 
 
 ENDS = {
@@ -128,7 +128,7 @@ async def test_every_end_of_a_worker_is_a_typed_error(load, end, tmp_path):
 
 
 async def test_a_call_that_ignores_its_cancellation_has_its_worker_killed(load):
-    """A spin without an await, a coroutine that swallows its cancellation: a timeout for the caller, the worker dies."""
+    """A spin without an await, or a coroutine that swallows its cancellation: the caller gets its timeout."""
     for method in ("spin", "stubborn"):
         plugin = await load(CODE, name=method, limits='call_timeout = "200ms"')
         with pytest.raises(PluginTimeout):
@@ -168,10 +168,8 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
     await plugin.call("flood", lines=2000)
     assert await plugin.call("ping") == "pong"
     async with asyncio.timeout(30):
-        while "records were dropped: more than the host takes" not in caplog.text:
-            await asyncio.sleep(0.01)
-        while "stdout: line 299" not in caplog.text:
-            await asyncio.sleep(0.01)
+        await until(lambda: "records were dropped: more than the host takes" in caplog.text)
+        await until(lambda: "stdout: line 299" in caplog.text)
     said = [record.getMessage() for record in caplog.records if record.name == "nyx.plugin.p"]
     assert [line for line in said if line.startswith("stdout")] == [f"stdout: line {n}" for n in range(300)]
     logged = [line for line in said if line.startswith("line")]
@@ -200,8 +198,7 @@ async def test_on_fail_restart_after_a_kill(load, monkeypatch):
     first = await plugin.call("pid")
     os.kill(first, signal.SIGKILL)
     async with asyncio.timeout(20):
-        while not (plugin.stats().restarts == 1 and plugin.state is State.RUNNING):
-            await asyncio.sleep(0.001)
+        await until(lambda: plugin.stats().restarts == 1 and plugin.state is State.RUNNING)
     assert await plugin.call("pid") != first
 
 
