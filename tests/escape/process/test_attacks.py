@@ -16,6 +16,9 @@ from tests.capabilities.http.loopback import NamedNetwork, Server
 from tests.conformance.capabilities.server import answer
 from tests.conformance.machine import missing
 
+EXHAUSTING = ("without_end", "without_room")
+"""Endings of the attacks that leave their worker without something."""
+
 PLUGIN = Path(__file__).parent / "plugin"
 
 
@@ -88,7 +91,7 @@ async def fresh(attacker, tmp_path):
         yield await host.load(PLUGIN, policy=policy(), isolation="process")
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name != "take_a_descriptor_without_room"])
+@pytest.mark.parametrize("name", [name for name in names() if not name.endswith(EXHAUSTING)])
 async def test_it_is_refused_and_its_twin_works(attacker, events, name):
     """The attack gets its refusal; what the host decided is on record; then the allowed thing beside it works."""
     _, layer, answers = (await attacker.call("table"))[name]
@@ -99,6 +102,15 @@ async def test_it_is_refused_and_its_twin_works(attacker, events, name):
     assert bool(denied) is (layer == "guard" and refusal.endswith("Denied")), denied
     assert {(event.plugin, event.layer) for event in denied} <= {("attacker", "guard")}
     assert (await attacker.call("twin", name=name)).startswith("it worked: ")
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name.endswith("without_end")])
+async def test_what_runs_out_is_its_own(attacker, fresh, name):
+    """Whoever uses up memory, descriptors or threads meets the limit of its worker; its neighbour does not notice."""
+    _, _, answers = (await attacker.call("table"))[name]
+    refusal = await fresh.call("attempt", name=name)
+    assert refusal.startswith(tuple(answers)), refusal
+    assert (await attacker.call("twin", name="read_outside")).startswith("it worked: ")
 
 
 async def test_it_is_alone_in_its_process(fresh):
