@@ -15,11 +15,14 @@ from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.files.grounds import Grounds, GroundsClosed
 from nyx_stream.capabilities.files.judging import Bench, Refused
 from nyx_stream.capabilities.import_paths import Access
-from nyx_stream.capabilities.lease import Lease
+from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import FilesystemDenied, Revoked
 from nyx_stream.guard import Decision, SandboxGuard, path_text
 
 T = TypeVar("T")
+
+_OPENS = ("read", "write")
+"""The operations that open a file; each takes one from the budget `opens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Gate:
         """Runs `work` in a thread if everything allows it.
 
         Raises:
-            Revoked: the lease has ended.
+            Revoked: the lease has ended, or its budget is used up.
             FilesystemDenied: a rule or the place itself refuses; audited.
             OSError: what the system says about a path that is granted.
         """
@@ -96,11 +99,20 @@ class Gate:
             self._guard.record("files", action, target, Decision(False, None, error.reason))
             raise error
         steps = [self._decide(action, access, text) for text in texts]
+        if action in _OPENS:
+            self._spend(action, target)
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
         if access == "read" and self.ended:
             raise self.error(action, target)
         return result
+
+    def _spend(self, action: str, target: str) -> None:
+        try:
+            self._lease.spend("opens")
+        except Spent as spent:
+            self._guard.record("files", action, target, Decision(False, None, spent.reason))
+            raise self._lease.error(action, target, spent.reason) from spent
 
     def _decide(self, action: str, access: Access, text: str) -> _Step:
         mode = "r" if access == "read" else "rw"

@@ -129,6 +129,7 @@ class Gate:
             raw = headers.checked(taken.headers, host, limits.header_bytes)
         except headers.BadHeaders as error:
             raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
+        answers.spend(request)
         target = f"{verdict.scheme}://{host.decode('ascii')}{verdict.target.decode('ascii')}"
         self._guard.record("http", verdict.method, target, decision)
         return Exchange(
@@ -137,6 +138,7 @@ class Gate:
             taken.body,
             taken.timeouts,
             Bounds(limits.request_bytes, limits.response_bytes, limits.header_bytes, limits.request_timeout),
+            self._lease,
         )
 
 
