@@ -1,12 +1,15 @@
-"""The command line: `python -m benchmarks [--only NAME …] [--quick] [--json FILE] [--html FILE] [--compare FILE]`."""
+"""The command line: `python -m benchmarks [--only NAME …] [--quick] [--json FILE] [--compare FILE] …`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.html_report import to_html
+from benchmarks.peers import peer
 from benchmarks.progress import progress_of
+from benchmarks.pyperf_export import write_pyperf
 from benchmarks.session import Bench, Report, benches, run_all
 from benchmarks.table import print_table
 
@@ -21,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for bench in there_are:
             print(f"{bench.name:10} {bench.about}")
         return 0
+    pyperf = peer("pyperf") if options.pyperf is not None else None
+    if isinstance(pyperf, str):
+        sys.exit(pyperf)
     before = _read(options.compare) if options.compare is not None else None
     chosen = [bench for bench in there_are if not options.only or bench.name in options.only]
     with progress_of(chosen) as progress:
@@ -31,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"figures: {options.json}")
     options.html.write_text(to_html(report, before), encoding="utf-8")
     print(f"report:  {options.html}")
+    if pyperf is not None:
+        write_pyperf(pyperf, report, os.fspath(options.pyperf))
+        print(f"pyperf:  {options.pyperf}")
     if not report.timed:
         print("nothing was timed", file=sys.stderr)
     return 0 if report.timed and not report.failed else 1
@@ -46,6 +55,7 @@ def _parser(there_are: Sequence[Bench]) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--html", type=Path, metavar="FILE", default=Path(_HTML), help=f"the report ({_HTML})")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="show the figures of an earlier --json beside")
+    parser.add_argument("--pyperf", type=Path, metavar="FILE", help="write the values for pyperf's own commands")
     parser.add_argument("--list", action="store_true", help="say what there is and stop")
     return parser
 

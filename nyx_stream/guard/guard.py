@@ -99,7 +99,7 @@ class SandboxGuard:
                 if zone in state.zones[port] and (
                     no_label(label) is None
                     if "-" in label
-                    else odd_character(label) is None and 0 < len(label) <= LONGEST_LABEL
+                    else label and odd_character(label) is None and len(label) <= LONGEST_LABEL
                 ):
                     if len(hosts) < REMEMBERED:
                         hosts.add(host)
