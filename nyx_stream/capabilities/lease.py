@@ -177,6 +177,8 @@ class Lease:
             return
         self._reason = reason
         self._watched = True
+        if self._parent is not None:
+            self._parent._children.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         with as_host():  # it may be the plugin that ends it

@@ -270,6 +270,35 @@ async def test_an_unloaded_plugin_has_no_lease(host, make, events):
     assert acts(events, "expire", "revoke") == []
 
 
+async def test_a_plugin_hands_on_less_under_the_tripwire(host, make, server, events):
+    """To a part of itself: narrowing, using and ending what was narrowed trips nothing."""
+    code = """
+        class Main(Plugin):
+            @export
+            async def hand_on(self, url: str) -> list[str]:
+                await self.files.write_text("a", "kept")
+                files, http = self.files.narrow("a", ttl="1h"), self.http.narrow(f"GET {url}/", ttl="50ms")
+                found = [await files.read_text("a")]
+                files.close()
+                for use in (lambda: files.read_text("a"), lambda: http.get(url + "/no"), lambda: self.ask(http, url)):
+                    try:
+                        await use()
+                    except PermissionError as error:
+                        found.append(str(error.reason))
+                return found
+            async def ask(self, http, url):
+                while True: await http.get(url)
+        """
+    plugin = await host.load(make("p", code, permissions=PERMISSIONS), policy=policy())
+    assert await plugin.call("hand_on", url=server.url) == [
+        "kept",
+        "revoked: it was closed",
+        "it is no part of what was handed on",
+        "expired: its 0.05s are over",
+    ]
+    assert [event for event in events if event.layer == "tripwire"] == []
+
+
 async def test_a_policy_still_decides_first(host, make):
     """A lease is no grant: what is denied is denied, and costs nothing."""
     plugin = await host.load(

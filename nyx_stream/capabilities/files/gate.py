@@ -18,6 +18,7 @@ from nyx_stream.capabilities.import_paths import Access
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import FilesystemDenied, Revoked
 from nyx_stream.guard import Decision, SandboxGuard, path_text
+from nyx_stream.policy import PathRule
 
 T = TypeVar("T")
 
@@ -51,13 +52,15 @@ class _Step:
 class Gate:
     """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any more."""
 
-    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease")
+    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease", "_owner")
 
-    def __init__(self, guard: SandboxGuard, lease: Lease, bench: Bench) -> None:
+    def __init__(self, guard: SandboxGuard, lease: Lease, bench: Bench, above: "Gate | None" = None) -> None:
         self._guard = guard
         self._lease = lease
         self._bench = bench
-        self._grounds = Grounds()
+        # What was handed on lies in the directories that were granted, whatever has their names by now.
+        self._owner = above is None
+        self._grounds: Grounds = Grounds() if above is None else above._grounds
         self._closed = False
 
     @property
@@ -72,7 +75,21 @@ class Gate:
     def close(self) -> None:
         """Lets nothing pass any more."""
         self._closed = True
-        self._grounds.close()
+        if self._owner:
+            self._grounds.close()
+
+    def narrowed(self, prefixes: Sequence[object], mode: str) -> list[PathRule]:
+        """Returns the rules for less. Raises `FilesystemDenied`, audited, for more than passes here, and `Revoked`."""
+        rules = []
+        for text in [path_text(prefix) for prefix in prefixes]:
+            if self.ended:
+                raise self.error("narrow", text)
+            verdict = self._guard.judge_path(text, mode)
+            if not verdict.decision.allowed:
+                self._guard.record("files", "narrow", text, verdict.decision)
+                raise self._guard.path_error(verdict, "narrow", text, mode)
+            rules.append(PathRule(verdict.path, "r" if mode == "r" else "rw"))
+        return rules
 
     def error(self, action: str = "use", target: str = "") -> Revoked:
         """The error for an operation after the end of the lease, or after `close`."""
