@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import asyncio
     import logging
 
+    from anyio.abc import ByteStream
+
     from nyx_stream.capabilities.files import GuardedFiles
     from nyx_stream.capabilities.http import GuardedClient
     from nyx_stream.policy.manifest import Manifest
@@ -99,6 +101,17 @@ class Plugin:
         """The guarded file opener. Refuses what is not granted with `FilesystemDenied`."""
         files: GuardedFiles = self._context.capability("files")
         return files
+
+    @final
+    async def connect(self, host: str, port: int) -> "ByteStream":
+        """Connects to a host by TCP, where a connect rule grants it; returns an anyio byte stream.
+
+        Raises:
+            NetworkDenied: it is not granted, or the name leads to an address that is not.
+            OSError: the network's own.
+        """
+        stream: ByteStream = await self._context.capability("connect")(host, port)
+        return stream
 
     @final
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

@@ -230,6 +230,9 @@ class PluginHost:
                 _log.error("stopping a plugin failed", exc_info=result)
         for entry in self._entries.values():
             entry.end_leases()
+        for level in self._levels.values():
+            await level.aclose()
+        self._levels = {}
         self._entries.clear()
         self._handles.clear()
         self._unreadable.clear()
@@ -266,8 +269,12 @@ class PluginHost:
         name = os.path.basename(os.fspath(plugin))
         if not self._open:
             raise PluginStateError(name, "the host is not entered, or is closed")
+        if isolation == "process" and isolation not in self._levels:
+            from nyx_stream.isolation.process.process import ProcessLevel  # a host without one need not import it
+
+            self._levels[isolation] = ProcessLevel(shared=self._shared)
         if isolation not in self._levels:
-            known = ", ".join(self._levels)
+            known = "inline, process"
             raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
         return self._levels[isolation]
 

@@ -1,6 +1,7 @@
 """Making the capabilities of one plugin, on first use, and ending them. Knows no isolation level."""
 
 import inspect
+import mimetypes
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment
 
 if TYPE_CHECKING:
+    from nyx_stream.capabilities.connect.guarded import GuardedConnect
     from nyx_stream.capabilities.files import GuardedFiles
     from nyx_stream.capabilities.http import GuardedClient, Network
 
@@ -33,6 +35,9 @@ class Shared:
 def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedClient":
     from nyx_stream.capabilities.http import GuardedClient
 
+    # Whoever posts a file by its name has the system's table of types read: by the host, now.
+    if not mimetypes.inited:
+        mimetypes.init()
     return GuardedClient(assignment.guard, lease, network=shared.network)
 
 
@@ -47,7 +52,17 @@ def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFile
     )
 
 
-_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {"http": _http, "files": _files}
+def _connect(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedConnect":
+    from nyx_stream.capabilities.connect.guarded import GuardedConnect
+
+    return GuardedConnect(assignment.guard, lease, shared.network)
+
+
+_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {
+    "http": _http,
+    "files": _files,
+    "connect": _connect,
+}
 
 
 class Provision:
@@ -75,6 +90,12 @@ class Provision:
             with as_host():
                 self._made[name] = _MAKERS[name](self._assignment, self._leases[name], self._shared)
         return self._made[name]
+
+    def recheck(self) -> None:
+        """The policy changed: ends what it grants no more, where that was not for one operation only."""
+        if "connect" in self._made:
+            with as_host():
+                self._made["connect"].recheck()
 
     async def close(self, reason: str) -> list[Exception]:
         """Ends all of them and closes what they hold; returns what went wrong meanwhile."""

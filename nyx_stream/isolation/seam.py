@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["inline", "process", "container"]
 
-CAPABILITIES = ("http", "files")
+CAPABILITIES = ("http", "files", "connect")
 """The names of the capabilities that a level provides, and that can be revoked."""
 
 
@@ -70,6 +70,9 @@ class LevelFactory(Protocol):
 
     def isolate(self, assignment: Assignment) -> "Isolation":
         """Prepares one plugin; nothing of it runs yet."""
+
+    async def aclose(self) -> None:
+        """Ends what the plugins shared. All of them have been stopped."""
 
 
 class Isolation(Protocol):

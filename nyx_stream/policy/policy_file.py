@@ -1,7 +1,7 @@
 """The policy file: its shape, its reader and its printer."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -60,6 +60,9 @@ class DenyTable(Table):
 class PolicyFile(Table):
     """A Nyx policy: what an operator grants to a plugin."""
 
+    degrade: Literal["refuse", "allow"] = Field(
+        default="refuse", description="Whether a process that cannot be sealed completely may run."
+    )
     allow: AllowTable = AllowTable()
     deny: DenyTable = DenyTable()
     limits: LimitsTable = LimitsTable()  # type: ignore[valid-type]  # a class made at run time
@@ -80,6 +83,7 @@ def read_policy(path: str) -> dict[str, Any]:
         "env": file.rules(("allow", "env"), allow.env, parse_env),
         "limits": file.limits(("limits",), file.values.limits),
         "leases": _read_leases(file),
+        "degrade": file.values.degrade,
     }
     file.finish()
     return fields
@@ -133,7 +137,7 @@ def print_policy(policy: "SandboxPolicy") -> str:
             "path": [rule.text for rule in policy.denied_paths],
         },
     }
-    lines: list[str] = []
+    lines: list[str] = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
     for name, arrays in tables.items():
         filled = {key: texts for key, texts in arrays.items() if texts}
         if filled:

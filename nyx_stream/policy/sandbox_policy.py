@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.connect_rule import ConnectRule
@@ -15,10 +15,15 @@ from nyx_stream.policy.terms import LeaseTerms
 
 _Rule = TypeVar("_Rule")
 
+Degrade: TypeAlias = Literal["refuse", "allow"]
+
 
 @dataclass(frozen=True)
 class SandboxPolicy:
     """Rules and limits. Empty grants nothing; a deny rule beats every allow rule; there is no bypass.
+
+    `degrade` says what becomes of a plugin whose process cannot be sealed completely on this machine: with `"refuse"`
+    it is not loaded, with `"allow"` it runs with what can be had, and audit and report say what is missing.
 
     Every `allow_…` and `deny_…` takes one or more rules, every one is parsed, and all faults are reported together in
     one `PolicyError`.
@@ -33,6 +38,7 @@ class SandboxPolicy:
     env: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     leases: tuple[LeaseTerms, ...] = ()
+    degrade: Degrade = "refuse"
 
     @classmethod
     def locked_down(cls) -> Self:
@@ -73,6 +79,10 @@ class SandboxPolicy:
     def allow_env(self, *names: str) -> Self:
         """Adds names of environment variables that the plugin may read."""
         return replace(self, env=self.env + _parse("allow_env", parse_env, names))
+
+    def allow_degraded(self) -> Self:
+        """Lets a plugin run in a process that cannot be sealed completely."""
+        return replace(self, degrade="allow")
 
     def with_limits(self, **limits: object) -> Self:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.

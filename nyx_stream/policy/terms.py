@@ -27,6 +27,7 @@ _PRINT: Mapping[str, Callable[..., str | int]] = {
 TERMS: Mapping[str, tuple[str, ...]] = {
     "http": ("ttl", "requests", "bytes_in", "bytes_out", "seconds"),
     "files": ("ttl", "opens"),
+    "connect": ("ttl",),
 }
 """By capability, the terms that are enforced for it at every isolation level; a file that is open is a descriptor,
 whose bytes nobody counts."""

@@ -3,7 +3,6 @@ does."""
 
 import asyncio
 import contextlib
-import encodings
 import errno
 import io
 import os
@@ -19,6 +18,7 @@ from aiofiles.base import AiofilesContextManager
 from nyx_core import beneath
 from nyx_stream.capabilities.files.gate import Gate, Site
 from nyx_stream.capabilities.files.judging import Bench
+from nyx_stream.capabilities.files.layering import Layers, layers_of
 from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
 from nyx_stream.capabilities.files.whole import read_whole
 from nyx_stream.capabilities.import_paths import Access, ImportPaths
@@ -144,17 +144,7 @@ class GuardedFiles:
             ValueError, TypeError, LookupError: wrong arguments, as the built-in `open`; nothing was opened.
             LimitExceeded: `open_files` of the grant are open.
         """
-        if not closefd:
-            raise ValueError("cannot use closefd=False with a file name")
-        # The opening runs as the host: nothing of the plugin's may run in it, neither a number's or a text's methods
-        # nor a codec.
-        if type(mode) is not str or type(buffering) is not int:
-            raise TypeError("mode must be a str, buffering an int")
-        if not all(value is None or type(value) is str for value in (encoding, errors, newline)):
-            raise TypeError("encoding, errors and newline must be str or None")
-        if encoding is not None and encodings.search_function(encoding) is None:
-            raise LookupError(f"unknown encoding: {encoding}")
-        layers = partial(io.open, mode=mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
+        layers = layers_of(mode, buffering, encoding, errors, newline, closefd)
         return AiofilesContextManager(self._open(file, mode, layers, loop, executor))
 
     async def read_bytes(self, path: Path) -> bytes:
@@ -228,10 +218,14 @@ class GuardedFiles:
         self,
         file: Path,
         mode: str,
-        layers: Callable[..., File],
+        layers: Layers,
         loop: AbstractEventLoop | None,
         executor: Executor | None,
     ) -> Any:
+        with self._files.room():
+            return self._files.admit(await self._unwrapped(file, mode, layers), loop, executor)
+
+    async def _unwrapped(self, file: Path, mode: str, layers: Layers) -> File:
         writes = not {"w", "x", "a", "+"}.isdisjoint(mode)
         handover = Handover()
 
@@ -245,16 +239,15 @@ class GuardedFiles:
             return handover.give(layers(site.given, opener=opener))
 
         access: Access = "write" if writes else "read"
-        with self._files.room():
-            try:
-                opened = await self._gate.perform(access, access, [file], work)
-            except (asyncio.CancelledError, Revoked):
-                handover.abandon()
-                raise
-            if self._gate.ended:
-                handover.abandon()
-                raise self._gate.error(access)
-            return self._files.admit(opened, loop, executor)
+        try:
+            opened = await self._gate.perform(access, access, [file], work)
+        except (asyncio.CancelledError, Revoked):
+            handover.abandon()
+            raise
+        if self._gate.ended:
+            handover.abandon()
+            raise self._gate.error(access)
+        return opened
 
     async def _list(self, path: Path) -> list[str]:
         text = path_text(path)
@@ -264,6 +257,19 @@ class GuardedFiles:
     def _end(self) -> None:
         self._gate.close()
         self._files.end(self._gate.error)
+
+
+async def open_descriptor(files: GuardedFiles, path: str, mode: str) -> int:
+    """Opens a regular file for another process; `mode` is a binary one. The descriptor is the caller's to close.
+
+    It is not counted here, and it outlives the lease: a descriptor that was passed on cannot be taken back. Raises as
+    every operation of `files`.
+    """
+    opened = await files._unwrapped(path, mode, partial(io.open, mode=mode, buffering=0))
+    try:
+        return os.dup(opened.fileno())
+    finally:
+        opened.close()
 
 
 def _status(sites: Sites) -> os.stat_result:

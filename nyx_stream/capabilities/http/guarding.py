@@ -212,3 +212,8 @@ def _check_choices(choices: dict[str, Any]) -> None:
 
 def _origin(url: Any) -> tuple[str, bytes, int | None]:
     return url.scheme, url.raw_host, url.port
+
+
+def passage_of(client: Guarding) -> Passage:
+    """The gate behind a client, for the framework: requests that are built already pass it one hop at a time."""
+    return client._gate
