@@ -8,7 +8,8 @@ import pytest
 from nyx_stream.attribution import as_plugin, running
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import Revoked
-from nyx_stream.policy.terms import parse_terms
+from nyx_stream.isolation.seam import CAPABILITIES
+from nyx_stream.policy.terms import TERMS, parse_terms
 
 
 def _leased(capability: str = "http", **terms: object) -> tuple[Lease, list[tuple[str, str]]]:
@@ -207,3 +208,8 @@ def test_wrong_terms_are_told(capability: str, terms: dict[str, object], message
     """With the name of the term and what it should be."""
     with pytest.raises(ValueError, match=message):
         parse_terms(capability, terms)
+
+
+def test_every_capability_of_a_level_has_its_terms() -> None:
+    """And there is none for a capability that no level has."""
+    assert set(TERMS) == set(CAPABILITIES)
