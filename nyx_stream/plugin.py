@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import asyncio
     import logging
 
-    import httpx
     from anyio.abc import ByteStream
 
     from nyx_stream.capabilities.files import GuardedFiles
+    from nyx_stream.capabilities.http import GuardedClient
     from nyx_stream.policy.manifest import Manifest
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -90,9 +90,9 @@ class Plugin:
 
     @property
     @final
-    def http(self) -> "httpx.AsyncClient":
-        """The guarded HTTP client. Refuses what is not granted with `NetworkDenied`."""
-        client: httpx.AsyncClient = self._context.capability("http")
+    def http(self) -> "GuardedClient":
+        """The guarded HTTP client, an `httpx.AsyncClient`. Refuses what is not granted with `NetworkDenied`."""
+        client: GuardedClient = self._context.capability("http")
         return client
 
     @property

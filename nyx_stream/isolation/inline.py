@@ -166,9 +166,6 @@ class Inline:
         if failure is not None:
             raise failure
 
-    def revoke(self, capability: str, reason: str) -> None:
-        self._provision.revoke(capability, reason)
-
     def update(self, grant: Grant) -> None:
         self._env = _environment(grant)
         self._provision.bind()

@@ -66,13 +66,12 @@ _MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {
 
 
 class Provision:
-    """The capabilities of one plugin and their leases."""
+    """The capabilities of one life of a plugin, on leases of their own below those of its grant."""
 
     def __init__(self, assignment: Assignment, shared: Shared) -> None:
         self._assignment = assignment
         self._shared = shared
-        plugin = assignment.grant.manifest.id
-        self._leases = {name: Lease(plugin, name) for name in CAPABILITIES}
+        self._leases = {name: assignment.leases[name].child() for name in CAPABILITIES}
         self._made: dict[str, Any] = {}
 
     def bind(self) -> None:
@@ -87,16 +86,15 @@ class Provision:
                 files.bind()
 
     def get(self, name: str) -> Any:
-        """Returns the capability, made on first use. A revoked one is still handed out: it refuses by itself."""
+        """Returns the capability, made on first use; one that is revoked later refuses by itself.
+
+        Raises:
+            Revoked: it was revoked before it was ever made.
+        """
         if name not in self._made:
             with as_host():
                 self._made[name] = _MAKERS[name](self._assignment, self._leases[name], self._shared)
         return self._made[name]
-
-    def revoke(self, name: str, reason: str) -> None:
-        """Ends one capability. Raises `KeyError` for a name that there is not."""
-        with as_host():
-            self._leases[name].revoke(reason)
 
     def recheck(self) -> None:
         """The policy changed: ends what it grants no more, where that was not for one operation only."""

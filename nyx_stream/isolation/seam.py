@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from nyx_stream.audit import AuditSink
 from nyx_stream.capabilities.import_paths import ImportPaths
+from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
@@ -57,6 +58,8 @@ class Assignment:
     grant: Grant
     guard: SandboxGuard
     audit: AuditSink | None
+    leases: Mapping[str, Lease]
+    """By capability; the level holds each capability on a lease below its one."""
     import_paths: ImportPaths
     """Where the host's plugins are imported from: nothing is written there for a plugin."""
     crashed: Callable[[BaseException], None]
@@ -112,9 +115,6 @@ class Isolation(Protocol):
         Raises:
             PluginCallError: `teardown` raised; everything else was done nevertheless.
         """
-
-    def revoke(self, capability: str, reason: str) -> None:
-        """Ends a capability and everything held through it."""
 
     def update(self, grant: Grant) -> None:
         """Takes a new grant into use; the guard of the assignment has it already."""

@@ -11,6 +11,7 @@ from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule, Places, bind_all
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import RuleError, parse_env
+from nyx_stream.policy.terms import LeaseTerms
 
 _Rule = TypeVar("_Rule")
 
@@ -36,6 +37,7 @@ class SandboxPolicy:
     denied_paths: tuple[PathRule, ...] = ()
     env: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    leases: tuple[LeaseTerms, ...] = ()
     degrade: Degrade = "refuse"
 
     @classmethod
@@ -92,6 +94,24 @@ class SandboxPolicy:
             return replace(self, limits=self.limits.with_values(**limits))
         except (TypeError, ValueError) as error:
             raise PolicyError([Problem(str(error), where="with_limits")]) from None
+
+    def with_lease(self, capability: str, **terms: object) -> Self:
+        """Sets the terms of a capability's lease: `with_lease("http", ttl="1h", requests=1000)`; see `LeaseTerms`.
+
+        Raises:
+            PolicyError: there is no such capability, it has no such term, or a value does not parse.
+        """
+        try:
+            given = LeaseTerms.of(capability, **terms)
+        except ValueError as error:
+            raise PolicyError([Problem(str(error), where="with_lease")]) from None
+        kept = [own for own in (*self.leases, given) if own is given or own.capability != capability]
+        leases = sorted((own for own in kept if own.given()), key=lambda own: own.capability)
+        return replace(self, leases=tuple(leases))
+
+    def terms(self, capability: str) -> LeaseTerms:
+        """Returns the terms of a capability's lease."""
+        return next((own for own in self.leases if own.capability == capability), LeaseTerms(capability))
 
     def bind(self, places: Places) -> Self:
         """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped."""

@@ -24,8 +24,9 @@ from nyx_stream.capabilities.files.whole import read_whole
 from nyx_stream.capabilities.import_paths import Access, ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
-from nyx_stream.guard import SandboxGuard, path_text
+from nyx_stream.guard import NarrowedGuard, SandboxGuard, path_text
 from nyx_stream.policy import NO_PLACES, Places
+from nyx_stream.policy.terms import parse_terms
 
 Path = str | os.PathLike[str]
 
@@ -65,9 +66,10 @@ class GuardedFiles:
         lease: ends everything when it is revoked; `close` does the same for this object.
         places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
         protected: where plugin code is imported from: never written, whatever the policy grants.
+        above: the capability that this one narrows.
     """
 
-    __slots__ = ("_files", "_gate", "_guard", "_lease", "_places", "_release")
+    __slots__ = ("_files", "_gate", "_guard", "_lease", "_narrowed", "_places", "_protected", "_release")
 
     def __init__(
         self,
@@ -76,14 +78,20 @@ class GuardedFiles:
         *,
         places: Places = NO_PLACES,
         protected: ImportPaths | None = None,
+        above: "GuardedFiles | None" = None,
     ) -> None:
         self._lease = lease
         self._guard = guard
         self._places = places
-        self._gate = Gate(guard, lease, Bench(guard, places, ImportPaths() if protected is None else protected))
-        self._files = OpenFiles(lease, lambda: guard.limits.open_files)
+        self._protected = ImportPaths() if protected is None else protected
+        bench = Bench(guard, places, self._protected)
+        gate, files = (None, None) if above is None else (above._gate, above._files)
+        self._gate: Gate = Gate(guard, lease, bench, gate)
+        self._files: OpenFiles = OpenFiles(lease, lambda: guard.limits.open_files, files)
+        self._narrowed = above is not None
         self._release = lease.hold(self._end)
-        self.bind()
+        if above is None:
+            self.bind()
 
     def bind(self) -> None:
         """Opens what the policy in force grants and is not open yet: from now on a grant is that directory."""
@@ -92,8 +100,33 @@ class GuardedFiles:
 
     def close(self) -> None:
         """Ends every open file and refuses every further operation. Called on the event loop's thread."""
+        if self._narrowed:  # the lease is its own, and those below end with it
+            self._lease.revoke("it was closed")
         self._release()
         self._end()
+
+    def narrow(self, *prefixes: Path, mode: str = "r", **terms: object) -> "GuardedFiles":
+        """The files for less, to be handed on: `self.files.narrow("reports/", mode="r", ttl="60s")`.
+
+        It does what both its prefixes and this capability allow, now and later, and ends with this one, by `close`, or
+        when its terms are over (see `LeaseTerms`); what it spends is spent here too. It can be narrowed further. A
+        prefix that is itself a link hands nothing on: what it leads to has another path.
+
+        Args:
+            prefixes: one or more, as every path of this capability.
+            mode: `"r"` or `"rw"`.
+            terms: `ttl`, `opens`.
+
+        Raises:
+            FilesystemDenied: a prefix is not granted here in that mode; audited.
+            ValueError: a mode or a term is wrong, or there is no prefix.
+        """
+        if mode not in ("r", "rw") or not prefixes:
+            raise ValueError('files are narrowed to one prefix or more, with the mode "r" or "rw"')
+        limits = parse_terms("files", terms)
+        guard = NarrowedGuard(self._guard, paths=self._gate.narrowed(prefixes, mode))
+        lease = self._lease.child(limits)
+        return GuardedFiles(guard, lease, places=self._places, protected=self._protected, above=self)
 
     def open(
         self,

@@ -155,9 +155,6 @@ class SealedPlugin:
         if failure is not None:
             raise failure
 
-    def revoke(self, capability: str, reason: str) -> None:
-        self._provision.revoke(capability, reason)
-
     def update(self, grant: Grant) -> None:
         self._provision.bind()
         self._provision.recheck()
