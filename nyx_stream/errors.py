@@ -146,7 +146,7 @@ class TripwireDenied(SandboxDenied):
 
 
 class Revoked(SandboxDenied):
-    """The host took the capability back, or its plugin was unloaded."""
+    """The host took the capability back, its time is over, its budget used up, or its plugin was unloaded."""
 
 
 class LimitExceeded(NyxError):

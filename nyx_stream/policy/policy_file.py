@@ -12,6 +12,7 @@ from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import Source, parse_env
+from nyx_stream.policy.terms import TERMS, LeaseTerms
 from nyx_stream.policy.toml_source import Key
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ LimitsTable: type[Table] = create_model(
     __doc__='Sizes as "128MiB" or bytes, durations as "5s" or seconds, counts as whole numbers.',
     **_LIMITS,
 )
+
+
+def _lease_table(capability: str) -> Any:
+    fields: dict[str, Any] = dict.fromkeys(TERMS[capability], (str | int | float, None))
+    text = "How long and how far the capability may be used."
+    return create_model(f"{capability.title()}LeaseTable", __base__=Table, __doc__=text, **fields), Field(default=None)
+
+
+# In the same way, one table per capability with a field per term.
+_LEASES: dict[str, Any] = {capability: _lease_table(capability) for capability in TERMS}
+LeasesTable: type[Table] = create_model("LeasesTable", __base__=Table, __doc__="Leases, by capability.", **_LEASES)
 
 
 class AllowTable(Table):
@@ -76,9 +88,13 @@ class CredentialTable(Table):
 class PolicyFile(Table):
     """A Nyx policy: what an operator grants to a plugin."""
 
+    degrade: Literal["refuse", "allow"] = Field(
+        default="refuse", description="Whether a process that cannot be sealed completely may run."
+    )
     allow: AllowTable = AllowTable()
     deny: DenyTable = DenyTable()
     limits: LimitsTable = LimitsTable()  # type: ignore[valid-type]  # a class made at run time
+    leases: LeasesTable = LeasesTable()  # type: ignore[valid-type]  # a class made at run time
     credentials: list[CredentialTable] = Field(default=[])
     rules: list[RulesTable] = Field(default=[])
 
@@ -93,6 +109,8 @@ def read_policy(path: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     fields = _rules(file, (), allow, file.values.deny) | {
         "env": file.rules(("allow", "env"), allow.env, parse_env),
         "limits": file.limits(("limits",), file.values.limits),
+        "leases": _read_leases(file),
+        "degrade": file.values.degrade,
         "credentials": _credentials(file),
     }
     on_trial = [
@@ -145,6 +163,22 @@ def _parse_bound(text: str, source: Source | None = None) -> RequestRule:
     return rule
 
 
+def _read_leases(file: ConfigFile[PolicyFile]) -> tuple[LeaseTerms, ...]:
+    leases: list[LeaseTerms] = []
+    for capability in sorted(TERMS):
+        table = getattr(file.values.leases, capability)
+        values: dict[str, object] = table.model_dump(exclude_unset=True) if isinstance(table, Table) else {}
+        for name, value in list(values.items()):
+            try:
+                LeaseTerms.of(capability, **{name: value})
+            except ValueError as fault:
+                file.fault(("leases", capability, name), str(fault))
+                del values[name]
+        if values:
+            leases.append(LeaseTerms.of(capability, **values))
+    return tuple(leases)
+
+
 def read_paths(file: ConfigFile[Any], table: str, read: list[str], write: list[str]) -> tuple[PathRule, ...]:
     """Returns the path rules of the arrays `read` and `write` of one table."""
     readable = file.rules((table, "read"), read, parse_readable)
@@ -165,9 +199,13 @@ def print_policy(policy: "SandboxPolicy", *, limits: bool = True) -> str:
     """Returns the text of a file that `read_policy` reads back as an equal policy, with or without its limits."""
     tables = _tables(policy)
     tables["allow"]["env"] = list(policy.env)
-    lines = _printed(tables, "")
+    lines = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
+    lines += _printed(tables, "")
     if limits:
         lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
+    for terms in policy.leases:
+        lines += [f"[leases.{terms.capability}]"]
+        lines += [*(f"{key} = {_value(value)}" for key, value in terms.printed().items()), ""]
     for item in policy.credentials:
         values = {"rule": item.rule.text, "header": item.header, "value": item.origin, "prefix": item.prefix}
         lines += ["[[credentials]]", *(f"{key} = {_value(value)}" for key, value in values.items() if value), ""]

@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -302,6 +303,23 @@ def test_a_relative_path_is_relative_to_the_data_directory() -> None:
     assert guard.decide_path("/opt/weather/static/a.css").allowed
     assert not guard.decide_path("/opt/weather/weather.py").allowed
     assert not guard.decide_path("../other/x").allowed
+
+
+@pytest.mark.parametrize("rule", ["/b|c", "/b%7Cc", "/b^c", "/b[c]", "/x!y", "/x%21y", "/k:v/**", "/k%3av/**"])
+@pytest.mark.parametrize(
+    "path",
+    ["/b|c", "/b%7cc", "/b^c", "/b%5Ec", "/b[c]", "/b%5bc%5d", "/x!y", "/x%21y", "/k:v/a", "/k%3Av/a", "/k%3av//a"],
+)
+def test_no_escape_leads_round_a_denied_path(rule: str, path: str) -> None:
+    """A deny rule forbids every escaped spelling of its path, for text and for `httpx.URL` alike."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("h.example").deny_request(f"https://h.example{rule}"))
+
+    def plain(text: str) -> str:
+        return unquote(text).replace("//", "/")
+
+    same = plain(path) == plain(rule) or (rule.endswith("**") and plain(path).startswith(plain(rule)[:-2]))
+    assert guard.decide_request("GET", f"https://h.example{path}").allowed != same
+    assert guard.decide_request("GET", httpx.URL(f"https://h.example{path}")).allowed != same
 
 
 class Shifty:

@@ -109,7 +109,7 @@ def manifest(tmp_path, permissions: str) -> Manifest:
         ),
         (["https://a.example/d%2Fx"], ["GET https://a.example"]),
         (["http://[::1]:8080/d/x?q=1"], ["GET http://[::1]:8080/d/x"]),
-        (["https://a.example/b|c"], ["GET https://a.example"]),
+        (["https://a.example/b|c"], ["GET https://a.example/b%7Cc"]),
     ],
 )
 def test_requests_are_generalised_with_care(tmp_path, urls, rules):

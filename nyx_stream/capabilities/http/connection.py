@@ -47,7 +47,7 @@ class Connection:
     async def send(self, exchange: Exchange) -> None:
         """Sends the request of `exchange` and reads the response's head into it.
 
-        Raises httpcore2 errors, `Refused` and `Exceeded`; the connection is then closed.
+        Raises httpcore2 errors, `Refused`, `Exceeded` and `Spent`; the connection is then closed.
         """
         fresh, self._state = self._state is _State.NEW, _State.ACTIVE
         try:
@@ -103,6 +103,7 @@ class Connection:
     async def _write(wire: Wire, exchange: Exchange, *parts: bytes | None) -> None:
         data = b"".join([part for part in parts if part])
         if data:
+            exchange.leaves(len(data))
             await wire.write(data, exchange.wait(exchange.timeouts.write))
 
     # Receiving.
