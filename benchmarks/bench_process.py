@@ -36,11 +36,11 @@ _READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev", sys.pref
 
 def run(budget: Budget) -> Iterator[Result]:
     size = (128 if budget.quick else 1024) << 20
-    with tempfile.TemporaryDirectory() as folder, serving() as port, asyncio.Runner() as runner:
+    with tempfile.TemporaryDirectory() as folder, serving() as served, asyncio.Runner() as runner:
         host = PluginHost(data_dir=f"{folder}/data")
         runner.run(host.__aenter__())
         try:
-            rule = f"GET http://127.0.0.1:{port}/**"
+            rule = f"GET http://127.0.0.1:{served.port}/**"
             sealed = write_plugin(folder, "sealed", request=rule)
             inline = write_plugin(folder, "inline", request=rule)
             policy = (
@@ -54,7 +54,7 @@ def run(budget: Budget) -> Iterator[Result]:
             yield from _starts(budget, runner, host, folder)
             yield _calls(budget, runner, worker)
             near = runner.run(host.load(inline, policy=policy))
-            yield _download(runner, worker, near, f"http://127.0.0.1:{port}/{size}", size)
+            yield _download(runner, worker, near, f"http://127.0.0.1:{served.port}/{size}", size)
         finally:
             runner.run(host.__aexit__(None, None, None))
 

@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.html_report import to_html
 from benchmarks.peers import peer
@@ -29,20 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(pyperf)
     before = _read(options.compare) if options.compare is not None else None
     chosen = [bench for bench in there_are if not options.only or bench.name in options.only]
-    with progress_of(chosen) as progress:
-        report = run_all(chosen, quick=options.quick, progress=progress)
+    try:
+        with progress_of(chosen) as progress:
+            report = run_all(chosen, quick=options.quick, progress=progress)
+    except KeyboardInterrupt:
+        return 130  # as a shell says it of what SIGINT ended
     print_table(report, before)
-    if options.json is not None:
-        options.json.write_text(report.to_json(), encoding="utf-8")
-        print(f"figures: {options.json}")
-    options.html.write_text(to_html(report, before), encoding="utf-8")
-    print(f"report:  {options.html}")
-    if pyperf is not None:
-        write_pyperf(pyperf, report, os.fspath(options.pyperf))
-        print(f"pyperf:  {options.pyperf}")
+    written = _write(options, report, before, pyperf)
     if not report.timed:
         print("nothing was timed", file=sys.stderr)
-    return 0 if report.timed and not report.failed else 1
+    return 0 if report.timed and written and not report.failed else 1
+
+
+def _write(options: argparse.Namespace, report: Report, before: Report | None, pyperf: Any) -> bool:
+    """Writes the files that were asked for; returns whether all could be written."""
+    writers: list[tuple[str, Path | None, Callable[[Path], object]]] = [
+        ("figures", options.json, lambda path: path.write_text(report.to_json(), encoding="utf-8")),
+        ("report", options.html, lambda path: path.write_text(to_html(report, before), encoding="utf-8")),
+        ("pyperf", options.pyperf, lambda path: write_pyperf(pyperf, report, os.fspath(path))),
+    ]
+    done = True
+    for what, path, write in writers:
+        if path is None:
+            continue
+        try:
+            write(path)
+            print(f"{what}: {path}")
+        except OSError as error:
+            print(f"{what}: {path}: {error.strerror}", file=sys.stderr)
+            done = False
+    return done
 
 
 def _parser(there_are: Sequence[Bench]) -> argparse.ArgumentParser:
