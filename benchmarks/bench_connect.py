@@ -14,10 +14,9 @@ from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
 from nyx_stream.policy import ConnectRule
 
 MILLION = 1_000_000
-_HYPHEN = (
-    "5 N to be called and find the host unknown, 6 N to take it apart and find its zone, 8 N for the pattern that "
-    "tells a hyphen inside a label from one at its end"
-)
+_NEW = "5 N to be called and find the host unknown, 6 N to take it apart and find its zone"
+_PLAIN = f"{_NEW}, 5 N for the pattern over its label, 3 N to look at its length and at the room in the memory"
+_HYPHEN = f"{_NEW}, 8 N for the pattern that tells a hyphen inside a label from one at its end"
 _READ_BY_ONE = 10_000
 """Rules that the naive baseline is timed with at most."""
 
@@ -76,7 +75,7 @@ def _wildcard(budget: Budget) -> Iterator[Row]:
             EMPTY: empty_call(),
         },
     )
-    yield Row("check_connect, wildcard host not seen before", times["new"], times[EMPTY], Target("N", 20))
+    yield Row("check_connect, wildcard host not seen before", times["new"], times[EMPTY], Target("N", 20), _PLAIN)
     yield Row("the same, with a hyphen in its label", times["new, hyphen"], times[EMPTY], Target("N", 20), _HYPHEN)
     yield Row("check_connect, wildcard host seen before", times["seen"], times[EMPTY], Target("N", 5))
 
