@@ -10,6 +10,7 @@ import typer
 
 from nyx_stream.cli import log, output
 from nyx_stream.cli.audit import audit
+from nyx_stream.cli.bench import bench
 from nyx_stream.cli.check import check
 from nyx_stream.cli.demo import demo
 from nyx_stream.cli.doctor import doctor
@@ -44,6 +45,7 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "why": why,
     "audit": audit,
     "schema": schema,
+    "bench": bench,
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)
