@@ -72,7 +72,7 @@ _CLAIMS = {
 
 
 def run(budget: Budget) -> Iterator[Result]:
-    with tempfile.TemporaryDirectory() as folder, serving() as port, asyncio.Runner() as runner:
+    with tempfile.TemporaryDirectory() as folder, serving() as server, asyncio.Runner() as runner:
         host = PluginHost(data_dir=f"{folder}/data")
         runner.run(host.__aenter__())
         try:
@@ -85,8 +85,8 @@ def run(budget: Budget) -> Iterator[Result]:
                 return
             for act, (claim, target) in _CLAIMS.items():
                 loops = {
-                    "sealed": _loop(runner, sealed, act, port),
-                    "inline": _loop(runner, inline, act, port),
+                    "sealed": _loop(runner, sealed, act, server.port),
+                    "inline": _loop(runner, inline, act, server.port),
                 }
                 times = interleave(budget, loops)
                 yield Row(claim, times["sealed"], times["inline"], target)
