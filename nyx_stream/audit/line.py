@@ -21,6 +21,8 @@ NAMES = tuple(field.name for field in fields(AuditEvent))
 STRUCTURE = ("segment", "seal")
 """Kinds of the records that hold the log together and tell of no event."""
 
+_EVENT_MEMBERS = {*NAMES, "v", "seq", "hash"}
+
 _KNOWN = 1024
 """Texts that come again in line after line, and are encoded once."""
 _SHORT = 256
@@ -125,6 +127,6 @@ def from_line(line: bytes) -> Record:
     kind, seq, stated = row.get("kind"), row.get("seq"), row.get("hash")
     if not (isinstance(kind, str) and isinstance(seq, int) and isinstance(stated, str)):
         raise ValueError("not an audit event")
-    if kind not in STRUCTURE and row.keys() != {*NAMES, "v", "seq", "hash"}:
+    if kind not in STRUCTURE and row.keys() != _EVENT_MEMBERS:
         raise ValueError("not an audit event")
     return Record(seq, kind, stated, row)
