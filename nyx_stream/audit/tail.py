@@ -39,7 +39,8 @@ def read(descriptor: int, size: int, path: str) -> tuple[int, Position | None]:
             raise OSError(f"{path}: ends in a text that is no audit line; not touched")
         window *= 4
     rest = data[end + 1 :]
-    if not (rest.startswith(LINE_START) or LINE_START.startswith(rest) or not rest.strip(b"\0")):
+    begun = rest.rstrip(b"\0")
+    if not (begun.startswith(LINE_START) or LINE_START.startswith(begun)):
         raise OSError(f"{path}: ends in a text that is no audit line; not touched")
     return len(rest), _position(data[before + 1 : end + 1], path) if end >= 0 else None
 

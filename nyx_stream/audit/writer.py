@@ -134,6 +134,7 @@ class Writer:
                 self._file.append(members)
             except OSError as error:
                 self._failed(error, "events wait in memory")
+                self._refuse(error)
                 # The last bytes of a disk still take a line or two: smaller batches are tried at once.
                 self._size = max(1, count // 2)
                 return count > 1
@@ -196,7 +197,6 @@ class Writer:
                     watcher(error)
                 except Exception:
                     _log.exception("audit log %s: on_failure raised", self._path)
-        self._refuse(error)
 
     def _refuse(self, error: OSError) -> None:
         """Answers everybody who waits for a confirmation: it may be long until the file takes their events."""

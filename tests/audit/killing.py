@@ -22,7 +22,7 @@ _ACKNOWLEDGED = struct.Struct("=Q")
 
 
 SHAPES = ((1, 20), (1, 0), (20, 5), (200, 1), (2000, 0))
-"""How many events are recorded between two flushes, and how many flushes are over at least when the writer is killed."""
+"""How many events are recorded between two flushes, and how many flushes are over, at least, at the kill."""
 
 
 def write(path: str, number: int, told: int, every: int, draw: random.Random) -> None:

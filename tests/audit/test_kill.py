@@ -1,8 +1,9 @@
-"""`kill -9` at any moment: what was acknowledged is kept, the chain is unbroken, and the next opening repairs the end."""
+"""`kill -9` at any moment: what was acknowledged is kept, the chain is unbroken, the next opening repairs the end."""
 
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,6 @@ def test_nothing_acknowledged_is_lost_at_500_random_moments(tmp_path):
     assert sum(one["acknowledged"] > 0 for one in rounds) > ROUNDS // 4
     assert max(one["segments"] for one in rounds) > 2
     # What was left unfinished, the next writer of that file says it repaired.
-    for one, following in zip(rounds, rounds[1:], strict=False):
+    for one, following in pairwise(rounds):
         if one["unfinished"] and following["round"] % ROUNDS_OF_A_FILE and following["acknowledged"]:
             assert following["repairs"] > one["repairs"]
