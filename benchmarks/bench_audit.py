@@ -35,7 +35,7 @@ def run(budget: Budget) -> Iterator[Result]:
         disk = once_each(
             budget,
             {"to disk": lambda _: _record(path, _RECORDS, time.perf_counter, whole=True) / _RECORDS},
-            rounds=5 if budget.quick else 15,
+            rounds=3 if budget.quick else 15,
         )
         yield Row("audit records to disk, synced", disk["to disk"], None, Target("/s", 100_000), _LINE)
 

@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 from benchmarks.measure import Growth, Result, Row, Series, Target
 from benchmarks.timing import EMPTY, Budget, Loop, cpu_time, empty_call, interleave, statement
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
+from nyx_stream.policy import ConnectRule
 
 MILLION = 1_000_000
-_HYPHEN = (
-    "5 N to be called and find the host unknown, 6 N to take it apart and find its zone, 8 N for the pattern that "
-    "tells a hyphen inside a label from one at its end"
-)
+_NEW = "5 N to be called and find the host unknown, 6 N to take it apart and find its zone"
+_PLAIN = f"{_NEW}, 5 N for the pattern over its label, 3 N to look at its length and at the room in the memory"
+_HYPHEN = f"{_NEW}, 8 N for the pattern that tells a hyphen inside a label from one at its end"
 _READ_BY_ONE = 10_000
 """Rules that the naive baseline is timed with at most."""
 
@@ -30,8 +30,9 @@ def run(budget: Budget) -> Iterator[Result]:
 
 def guard_of(rules: int) -> SandboxGuard:
     """Returns a guard with that many rules, the last but one for `api.example.com`, the last for `*.example.org`."""
-    names = [f"host{number}.example.net" for number in range(rules - 2)]
-    return SandboxGuard(SandboxPolicy.locked_down().allow_connect_host(*names, "api.example.com", "*.example.org"))
+    # Rules as values: reading a million texts would take most of a quick run.
+    others = tuple(ConnectRule(f"host{number}.example.net") for number in range(rules - 2))
+    return SandboxGuard(SandboxPolicy(others).allow_connect_host("api.example.com", "*.example.org"))
 
 
 def seen(guard: SandboxGuard, host: str = "api.example.com") -> Loop:
@@ -74,7 +75,7 @@ def _wildcard(budget: Budget) -> Iterator[Row]:
             EMPTY: empty_call(),
         },
     )
-    yield Row("check_connect, wildcard host not seen before", times["new"], times[EMPTY], Target("N", 20))
+    yield Row("check_connect, wildcard host not seen before", times["new"], times[EMPTY], Target("N", 20), _PLAIN)
     yield Row("the same, with a hyphen in its label", times["new, hyphen"], times[EMPTY], Target("N", 20), _HYPHEN)
     yield Row("check_connect, wildcard host seen before", times["seen"], times[EMPTY], Target("N", 5))
 

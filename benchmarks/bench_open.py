@@ -26,8 +26,8 @@ from nyx_stream.policy import SandboxPolicy
 
 _CONTENT = b"x" * 4096
 _THROUGH_CTYPES = (
-    "openat2 has no function in os: ctypes builds the call, 0.9 µs more than os.open, and the kernel looks up what "
-    "os.fstat must then tell to be a regular file"
+    "of what is added, 1.5 µs are openat2 called through ctypes instead of openat by os, 1.1 µs the os.fstat that "
+    "tells a regular file, and 0.9 µs the Python between them"
 )
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _WAYS = {

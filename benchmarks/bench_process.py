@@ -13,7 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.http_server import serving
 from benchmarks.measure import Measure, Result, Row, Target
@@ -26,17 +29,18 @@ from nyx_stream.plugin_sandbox import SandboxPolicy
 
 _READY = "sealed worker ready"
 _CALL = "empty call to a sealed worker, against a socketpair echo"
+_ENCODED = "the same round trip, and beside it arguments and result that are validated and encoded on both sides"
 _PASS = [os.path.realpath(sys.executable), "-S", "-c", "pass"]
 _READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev", sys.prefix, os.path.realpath(sys.base_prefix)]
 
 
 def run(budget: Budget) -> Iterator[Result]:
     size = (128 if budget.quick else 1024) << 20
-    with tempfile.TemporaryDirectory() as folder, serving() as port, asyncio.Runner() as runner:
+    with tempfile.TemporaryDirectory() as folder, serving() as served, asyncio.Runner() as runner:
         host = PluginHost(data_dir=f"{folder}/data")
         runner.run(host.__aenter__())
         try:
-            rule = f"GET http://127.0.0.1:{port}/**"
+            rule = f"GET http://127.0.0.1:{served.port}/**"
             sealed = write_plugin(folder, "sealed", request=rule)
             inline = write_plugin(folder, "inline", request=rule)
             policy = (
@@ -50,7 +54,7 @@ def run(budget: Budget) -> Iterator[Result]:
             yield from _starts(budget, runner, host, folder)
             yield _calls(budget, runner, worker)
             near = runner.run(host.load(inline, policy=policy))
-            yield _download(runner, worker, near, f"http://127.0.0.1:{port}/{size}", size)
+            yield _download(runner, worker, near, f"http://127.0.0.1:{served.port}/{size}", size)
         finally:
             runner.run(host.__aexit__(None, None, None))
 
@@ -69,6 +73,7 @@ def _not_here(reason: str, size: int) -> Iterator[Row]:
 
 def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: str) -> Iterator[Row]:
     plugin = write_plugin(folder, "starting")
+    made_of: list[str] = []
 
     async def load(count: int) -> float:
         taken = 0.0
@@ -76,6 +81,7 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
             start = time.perf_counter()
             await host.load(plugin, isolation="process")
             taken += time.perf_counter() - start
+            made_of.append(_made_of())
             await host.unload("starting")
         return taken
 
@@ -93,14 +99,28 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
             del loops[package]
             missing[package] = f"{version(package)}: {type(error).__name__}: {error}"
     times = once_each(budget, loops, rounds=21 if budget.quick else 101)
-    yield Row(_READY, times["worker"], None, Target("s", 5e-3))
+    yield Row(_READY, times["worker"], None, Target("s", 5e-3), made_of[-1])
     for package in ("sandlock", "nono-py"):
         claim = f"{_READY}, against {package} starting python -S -c pass"
         if package in missing:
             yield Row(claim, target=Target("faster", 4), reason=missing[package])
         else:
             named = Measure(version(package), times[package].values)
-            yield Row(claim, times["worker"], named, Target("faster", 4))
+            yield Row(claim, times["worker"], named, Target("faster", 4), made_of[-1])
+
+
+def _made_of() -> str:
+    """Returns what the youngest worker has used by now (proc_pid_stat(5); schedstat of Documentation/scheduler)."""
+    youngest = max(psutil.Process().children(recursive=True), key=lambda child: child.create_time())
+    try:
+        on_cpu, waiting, _ = Path(f"/proc/{youngest.pid}/schedstat").read_text(encoding="ascii").split()
+        faults = Path(f"/proc/{youngest.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[7]
+    except OSError:
+        return "this platform does not tell what a process used"
+    return (
+        f"a worker is ready after {int(on_cpu) / 1e6:.1f} ms of its own CPU time, with {faults} page faults for "
+        f"what it shared with the zygote, and {int(waiting) / 1e6:.1f} ms of waiting for a processor"
+    )
 
 
 def _timed(start: Callable[[], bool]) -> Loop:
@@ -135,7 +155,7 @@ def _calls(budget: Budget, runner: asyncio.Runner, worker: Any) -> Row:
             "socketpair echo": awaited(runner, ask, clock=time.perf_counter),
         }
         times = interleave(budget, loops)
-    return Row(_CALL, times["call"], times["socketpair echo"], Target("ratio", 1.5))
+    return Row(_CALL, times["call"], times["socketpair echo"], Target("ratio", 1.5), _ENCODED)
 
 
 class _Asking(asyncio.Protocol):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from benchmarks.measure import Result, Row, Target
 from benchmarks.timing import Budget, Loop, interleave
@@ -39,11 +40,14 @@ for line in sys.stdin:
 
 
 def run(budget: Budget) -> Iterator[Result]:
-    with (
-        tempfile.NamedTemporaryFile() as file,
-        _child(file.name, "hooked") as with_it,
-        _child(file.name, "") as without,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "file"
+        file.touch()
+        yield from _rows(budget, str(file))
+
+
+def _rows(budget: Budget, path: str) -> Iterator[Row]:
+    with _child(path, "hooked") as with_it, _child(path, "") as without:
         loops = {
             f"{kind}, {name}": _loop(child, kind)
             for kind in ("open", "os.open")

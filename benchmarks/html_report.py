@@ -1,5 +1,6 @@
 """The report: one HTML file with everything in it, no script and nothing to fetch. Pure."""
 
+import re
 from html import escape
 
 from benchmarks import figures, svg
@@ -10,10 +11,10 @@ from benchmarks.table import cells_of, heads_of, summary
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --faint: #5c6773; --line: #d9dee4; --page: #ffffff; --panel: #f6f8fa;
   --guarded: #1f6feb; --baseline: #9aa5b1; --good: #1a7f37; --bad: #c9302c;
-  --c0: #1f6feb; --c1: #d9730d; --c2: #7a8591; --c3: #8e44ad; --c4: #0f8b8d; }
+  --c0: #1f6feb; --c1: #d9730d; --c2: #b8860b; --c3: #8e44ad; --c4: #0f8b8d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --faint: #9aa5b1; --line: #30363d; --page: #0d1117;
   --panel: #161b22; --guarded: #4493f8; --baseline: #6e7681; --good: #3fb950; --bad: #f85149;
-  --c0: #4493f8; --c1: #f0883e; --c2: #8b949e; --c3: #c297ff; --c4: #39c5cf; } }
+  --c0: #4493f8; --c1: #f0883e; --c2: #d4a72c; --c3: #c297ff; --c4: #39c5cf; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 1080px;
   margin: 2rem auto; padding: 0 1.5rem; }
 h1 { margin-bottom: .2rem } h2 { margin-top: 2.6rem; border-top: 1px solid var(--line); padding-top: 1.2rem }
@@ -39,12 +40,14 @@ svg line.reached { stroke: var(--good); stroke-width: 3 } svg line.missed { stro
 svg .curve { fill: none; stroke-width: 2 } svg .band { opacity: .15; stroke: none }
 svg .c0 { stroke: var(--c0); fill: var(--c0) } svg .c1 { stroke: var(--c1); fill: var(--c1) }
 svg .c4 { stroke: var(--c4); fill: var(--c4) } svg .curve.c4 { fill: none }
+svg .cb { stroke: var(--baseline); fill: var(--baseline) } svg .curve.cb { fill: none }
 svg .c2 { stroke: var(--c2); fill: var(--c2) } svg .c3 { stroke: var(--c3); fill: var(--c3) }
 svg .curve.c0, svg .curve.c1, svg .curve.c2, svg .curve.c3 { fill: none }
 .key i { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; border-radius: 2px }
 pre { background: var(--panel); padding: .8rem; overflow-x: auto }
 """
 
+_CODE = re.compile("`([^`]+)`")
 _READING = (
     "N is the time of an empty Python function call. What is compared was timed in the same rounds, and a ratio is "
     "taken within its round; a figure is the median over the rounds, the spread half the distance between the "
@@ -78,7 +81,11 @@ def to_html(report: Report, before: Report | None = None) -> str:
 
 def _section(section: Section, key: str) -> str:
     charts = svg.bars(section.rows)
-    parts = [f'<h2 id="{escape(section.name)}">{escape(section.name)}</h2>', f"<p>{escape(section.about)}</p>"]
+    about = _CODE.sub(r"<code>\1</code>", escape(section.about))
+    parts = [
+        f'<h2 id="{escape(section.name)}">{escape(section.name)}</h2>',
+        f"<p>{about}</p>",
+    ]
     parts += [charts, key] if charts else []
     for growth in section.growths:
         parts += [f"<h3>{escape(growth.title)}</h3>", svg.lines(growth)]

@@ -72,9 +72,11 @@ def lines(growth: Growth) -> str:
     parts += [_text(across.place(v), bottom + 18, _count(v, growth.x_label), "tick middle") for v in across.decades]
     parts.append(_text((left + right) / 2, bottom + 38, growth.x_label, "tick middle"))
     top = bottom + 62
+    last = len(growth.series) - 1
     for number, series in enumerate(growth.series):
-        parts.append(_curve(number, [(across.place(max(x, 1)), m) for x, m in series.points], up))
-        parts.append(_mark(number, left + 6, top - 4) + _text(left + 18, top, series.name, "label"))
+        kind = "cb" if number == last > 0 else f"c{number}"
+        parts.append(_curve(number, kind, [(across.place(max(x, 1)), m) for x, m in series.points], up))
+        parts.append(_mark(number, kind, left + 6, top - 4) + _text(left + 18, top, series.name, "label"))
         top += 18
     return _svg(_WIDTH, top, parts, growth.title)
 
@@ -131,29 +133,29 @@ def _grid_down(scale: Scale, unit: str, bottom: float) -> list[str]:
     ]
 
 
-def _curve(number: int, points: Sequence[tuple[float, Measure]], up: Scale) -> str:
+def _curve(number: int, kind: str, points: Sequence[tuple[float, Measure]], up: Scale) -> str:
     line = " ".join(f"{x:.1f},{up.place(m.median):.1f}" for x, m in points)
     upper = [f"{x:.1f},{up.place(m.quartiles[1]):.1f}" for x, m in points]
     lower = [f"{x:.1f},{up.place(m.quartiles[0]):.1f}" for x, m in reversed(points)]
-    marks = "".join(_mark(number, x, up.place(m.median), f"{m.median:.3g}") for x, m in points)
+    marks = "".join(_mark(number, kind, x, up.place(m.median), f"{m.median:.3g}") for x, m in points)
     return (
-        f'<polygon class="band c{number}" points="{" ".join(upper + lower)}"/>'
-        f'<polyline class="curve c{number}" points="{line}"/>{marks}'
+        f'<polygon class="band {kind}" points="{" ".join(upper + lower)}"/>'
+        f'<polyline class="curve {kind}" points="{line}"/>{marks}'
     )
 
 
-def _mark(number: int, x: float, y: float, title: str = "") -> str:
+def _mark(number: int, kind: str, x: float, y: float, title: str = "") -> str:
     tip = f"<title>{escape(title)}</title>" if title else ""
     match _MARKS[number % len(_MARKS)]:
         case "circle":
-            return f'<circle class="mark c{number}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{tip}</circle>'
+            return f'<circle class="mark {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{tip}</circle>'
         case "square":
-            return f'<rect class="mark c{number}" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8">{tip}</rect>'
+            return f'<rect class="mark {kind}" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8">{tip}</rect>'
         case "triangle":
             corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y + 4:.1f} {x - 5:.1f},{y + 4:.1f}"
         case _:
             corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
-    return f'<polygon class="mark c{number}" points="{corners}">{tip}</polygon>'
+    return f'<polygon class="mark {kind}" points="{corners}">{tip}</polygon>'
 
 
 def _count(value: float, unit: str) -> str:

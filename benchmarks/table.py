@@ -81,5 +81,5 @@ def _print_rich(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
         table.add_row(*cells, style=styles.get(cells[6]) if cells[6] != "reached" else None)
     console = Console()
     # A pipe has no width: what reads it gets every column whole.
-    console = console if console.is_terminal else Console(width=160)
+    console = console if console.is_terminal else Console(width=200)
     console.print(table)

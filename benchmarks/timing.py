@@ -3,6 +3,7 @@
 Everything that is compared is timed in the same rounds, one sample of each after the other, in another order each
 round: what the machine does meanwhile hits all of them alike, and the ratio within a round stays. pyperf times one
 function after the other, each in processes of its own; on a machine that is not quiet its ratios drift with the load.
+So the rounds are made here, and pyperf gets the values (`--pyperf FILE`).
 """
 
 import asyncio

@@ -115,8 +115,9 @@ class SandboxDenied(NyxError, PermissionError):
 
     def __str__(self) -> str:
         who = f"{escape(self.plugin)}: " if self.plugin else ""
+        # The action may be the plugin's text too: the method of a request.
         what = " ".join(dict.fromkeys((self.capability, self.action)))
-        head = f"{who}{what} {escape(self.target)} denied: {self.reason}"
+        head = f"{who}{escape(what)} {escape(self.target)} denied: {self.reason}"
         hint = self.hint
         return f"{head}\n{hint}" if hint else head
 
@@ -145,7 +146,7 @@ class TripwireDenied(SandboxDenied):
 
 
 class Revoked(SandboxDenied):
-    """The host took the capability back, or its plugin was unloaded."""
+    """The host took the capability back, its time is over, its budget used up, or its plugin was unloaded."""
 
 
 class LimitExceeded(NyxError):

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     import asyncio
     import logging
 
-    import httpx
+    from anyio.abc import ByteStream
 
     from nyx_stream.capabilities.files import GuardedFiles
+    from nyx_stream.capabilities.http import GuardedClient
     from nyx_stream.policy.manifest import Manifest
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -89,9 +90,9 @@ class Plugin:
 
     @property
     @final
-    def http(self) -> "httpx.AsyncClient":
-        """The guarded HTTP client. Refuses what is not granted with `NetworkDenied`."""
-        client: httpx.AsyncClient = self._context.capability("http")
+    def http(self) -> "GuardedClient":
+        """The guarded HTTP client, an `httpx.AsyncClient`. Refuses what is not granted with `NetworkDenied`."""
+        client: GuardedClient = self._context.capability("http")
         return client
 
     @property
@@ -100,6 +101,17 @@ class Plugin:
         """The guarded file opener. Refuses what is not granted with `FilesystemDenied`."""
         files: GuardedFiles = self._context.capability("files")
         return files
+
+    @final
+    async def connect(self, host: str, port: int) -> "ByteStream":
+        """Connects to a host by TCP, where a connect rule grants it; returns an anyio byte stream.
+
+        Raises:
+            NetworkDenied: it is not granted, or the name leads to an address that is not.
+            OSError: the network's own.
+        """
+        stream: ByteStream = await self._context.capability("connect")(host, port)
+        return stream
 
     @final
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

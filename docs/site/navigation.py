@@ -5,7 +5,16 @@ from typing import Any
 
 _PARTS = {
     "Tutorial": ("tutorial", ["first-plugin.md"]),
-    "How to": ("how-to", ["write-a-policy.md", "embed-in-fastapi.md", "test-a-plugin.md", "read-the-audit-log.md"]),
+    "How to": (
+        "how-to",
+        [
+            "write-a-policy.md",
+            "embed-in-fastapi.md",
+            "test-a-plugin.md",
+            "limit-and-revoke.md",
+            "read-the-audit-log.md",
+        ],
+    ),
     "Reference": ("reference", ["command-line.md", "rules.md", "policy-file.md", "manifest-file.md", "host-file.md"]),
     "Explanation": ("explanation", ["design.md", "threat-model.md"]),
 }

@@ -17,9 +17,15 @@ LIBRARIES = (
     "/usr/local/lib",
     "/etc/ld.so.cache",
 )
+# The certificates and the configuration by name: private keys lie beside them, and a host may run as root.
 TRUST = (
-    "/etc/ssl",
-    "/etc/pki",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/ca-certificates",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",

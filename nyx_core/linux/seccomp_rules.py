@@ -170,24 +170,25 @@ def _network(network: Network) -> dict[str, Rule]:
         return {}
     # A datagram socket, a pair too, can be sent and connected elsewhere; these two kinds cannot.
     pair = _only(Test(0, (AF_UNIX,)), Test(1, (SOCK_STREAM, SOCK_SEQPACKET), SOCK_TYPE_BITS))
+    # MSG_FASTOPEN connects without passing Landlock's hook for connect, or any rule for connect(2); a socket that was
+    # inherited or passed, too, once its peer has reset it. TCP_ULP can turn TCP into SMC, which that hook never sees.
+    upper = (Test(1, (IPPROTO_TCP,)), Test(2, (TCP_ULP,)))
+    rules = {
+        "socketpair": pair,
+        "sendmsg": _but(2, (MSG_FASTOPEN,), MSG_FASTOPEN),
+        "sendmmsg": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN),
+        "setsockopt": Rule(ALLOW, (Arm(upper, refuse(errno.EPERM)),)),
+    }
     if network.sockets == "none":
         unaddressed = _only(Test(4, (0,)), Test(4, (0,), high=True))
         shut = dict.fromkeys(("socket", "connect", "bind", "listen"), REFUSED)
-        return shut | {"socketpair": pair, "sendto": unaddressed}
+        return rules | shut | {"sendto": unaddressed}
     tcp = _only(
         Test(0, (AF_INET, AF_INET6)),
         Test(1, (SOCK_STREAM,), SOCK_TYPE_BITS),
         Test(2, (IPPROTO_DEFAULT, IPPROTO_TCP)),
     )
-    # MSG_FASTOPEN connects without passing Landlock's hook for connect, and TCP_ULP can turn TCP into SMC, which
-    # that hook does not know.
-    rules = {"socket": tcp, "socketpair": pair, "sendto": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN)}
-    rules |= {
-        "sendmsg": _but(2, (MSG_FASTOPEN,), MSG_FASTOPEN),
-        "sendmmsg": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN),
-    }
-    upper = (Test(1, (IPPROTO_TCP,)), Test(2, (TCP_ULP,)))
-    rules |= {"setsockopt": Rule(ALLOW, (Arm(upper, refuse(errno.EPERM)),))}
+    rules |= {"socket": tcp, "sendto": _but(3, (MSG_FASTOPEN,), MSG_FASTOPEN)}
     if not network.bind:
         rules |= {"listen": REFUSED}  # listen(2) without bind(2) takes a free port, and Landlock does not see it
     return rules

@@ -104,14 +104,22 @@ def _permissions(manifest: Manifest, scan: Scan) -> Iterator[Finding]:
     asked = {
         "http": ("connect or request", bool(manifest.connect or manifest.request)),
         "files": ("read or write", bool(manifest.paths)),
+        "connect": ("connect", bool(manifest.connect)),
         "env": ("env", bool(manifest.env)),
     }
     for capability, (kinds, given) in asked.items():
         place = scan.uses.get(capability)
         if place is not None and not given:
             yield Finding("error", str(place), f"self.{capability} is used, and the manifest asks for no {kinds}")
-        elif capability not in scan.mentions and given:
+        elif capability not in scan.mentions and given and not _serves_another(manifest, scan, capability):
             yield Finding("warning", FILE_NAME, f"{kinds} is asked for, and self.{capability} is never used")
+
+
+def _serves_another(manifest: Manifest, scan: Scan, capability: str) -> bool:
+    """Whether what is asked for is used by another capability: a connect rule serves requests and connections."""
+    if capability == "connect":
+        return True  # `http` tells
+    return capability == "http" and bool(manifest.connect) and "connect" in scan.mentions
 
 
 def _urls(manifest: Manifest, scan: Scan) -> Iterator[Finding]:

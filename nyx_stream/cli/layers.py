@@ -12,7 +12,7 @@ from nyx_stream.policy import Limits
 RULE_KINDS = ("connect", "request", "read", "write", "env")
 
 _BY_HOST = frozenset({"call_timeout", "setup_timeout", "concurrency", "queue"})
-_BY_KERNEL = frozenset({"memory", "open_files", "processes"})
+_BY_KERNEL = frozenset({"memory", "processes"})
 
 
 def layer_of_rule(kind: str, isolation: Level) -> str:
@@ -30,4 +30,6 @@ def layer_of_limit(name: str, isolation: Level) -> str:
         return "host"
     if name in _BY_KERNEL:
         return "nothing" if isolation == "inline" else "kernel"
+    if name == "open_files" and isolation != "inline":
+        return "guard+kernel"  # beside what the files capability counts, every descriptor
     return "guard"

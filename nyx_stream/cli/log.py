@@ -62,7 +62,7 @@ def log_decision(event: AuditEvent) -> None:
             "%s %s %s %s %s: %s [%s, rule %s]",
             escape(event.plugin or "-"),
             event.capability,
-            event.action,
+            escape(event.action),
             escape(event.target),
             verdict,
             event.reason,

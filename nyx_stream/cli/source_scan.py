@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-CAPABILITIES = ("http", "files", "env")
+CAPABILITIES = ("http", "files", "connect", "env")
 _METHODS = {
     "get": "GET",
     "head": "HEAD",
@@ -36,12 +36,12 @@ _ROUND = {
     "os.posix_spawn": "a plugin starts no process",
     "asyncio.create_subprocess_exec": "a plugin starts no process",
     "asyncio.create_subprocess_shell": "a plugin starts no process",
-    "asyncio.open_connection": "use self.http",
+    "asyncio.open_connection": "use self.connect, or self.http",
     "httpx.AsyncClient": "use self.http",
     "httpx.Client": "use self.http",
     "subprocess": "a plugin starts no process",
     "multiprocessing": "a plugin starts no process",
-    "socket": "use self.http",
+    "socket": "use self.connect, or self.http",
     "ctypes": "native code is not granted",
     "threading": "use self.spawn, or asyncio.to_thread",
     "requests": "use self.http",

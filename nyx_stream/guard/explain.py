@@ -13,6 +13,7 @@ from nyx_stream.guard.url_parts import UrlError, read_url
 from nyx_stream.policy import ConnectRule, PathRule, RequestRule
 from nyx_stream.policy.hosts import HostError, canonical_host
 from nyx_stream.policy.path_rule import path_key
+from nyx_stream.policy.request_rule import METHOD, NEVER_METHODS
 from nyx_stream.text import escape
 
 Rule = ConnectRule | RequestRule | PathRule
@@ -40,11 +41,15 @@ def explain_request(rules: Ruleset, method: object, url: object) -> str:
     except UrlError:
         return ""
     verb = method.upper() if type(method) is str else ""
+    if rules.request(method, url).decision.allowed or verb in NEVER_METHODS or not METHOD.fullmatch(verb):
+        return ""  # refused for something else than what it asks for: no rule would help
     origin = (parts.scheme, parts.host, parts.port)
     denied = rules.denied.hosts.match(parts.host, parts.port) or rules.denied.requests.deny(origin, verb, parts.path)
     asked = rules.asked.allows_request(origin, verb, parts.path) if rules.asked else None
     near = [*_first(rules.allowed.requests.at(origin)), *_near_host(rules.allowed, parts.host)]
-    return _lines(rules, "request", denied, near, asked)
+    # What is asked by a connect rule is granted by one: it is no line for `request`.
+    kind = "connect" if isinstance(asked, ConnectRule) else "request"
+    return _lines(rules, kind, denied, near, asked)
 
 
 def explain_path(rules: Ruleset, normal: str, mode: str) -> str:

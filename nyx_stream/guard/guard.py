@@ -19,7 +19,8 @@ from nyx_stream.guard.explain import explain_connect, explain_path, explain_requ
 from nyx_stream.guard.memory import LONGEST_LABEL, REMEMBERED, Memory, no_label, odd_character
 from nyx_stream.guard.ruleset import Ruleset
 from nyx_stream.guard.url_parts import is_url
-from nyx_stream.policy import NO_PLACES, Limits, Places, SandboxPolicy
+from nyx_stream.policy import NO_PLACES, ConnectRule, Limits, Places, RequestRule, SandboxPolicy
+from nyx_stream.policy.coverage import covers
 
 if TYPE_CHECKING:  # it brings pydantic, which takes longer to import than all of this
     from nyx_stream.policy.manifest import Manifest
@@ -99,7 +100,7 @@ class SandboxGuard:
                 if zone in state.zones[port] and (
                     no_label(label) is None
                     if "-" in label
-                    else odd_character(label) is None and 0 < len(label) <= LONGEST_LABEL
+                    else label and odd_character(label) is None and len(label) <= LONGEST_LABEL
                 ):
                     if len(hosts) < REMEMBERED:
                         hosts.add(host)
@@ -177,6 +178,17 @@ class SandboxGuard:
     def judge_path(self, path: str | os.PathLike[str], mode: str = "r") -> PathVerdict:
         """Decides on a path by its text and returns what to open, and below which prefix."""
         return self._state.rules.path(path_text(path), mode)
+
+    def holds(self, rule: RequestRule) -> bool:
+        """Tells whether every request that `rule` speaks of is granted by one rule, and asked for by one.
+
+        What a deny rule takes from it stays denied. Never says yes wrongly.
+        """
+        policy, asked = self._state.rules.policy, self._manifest
+        sides: list[tuple[ConnectRule | RequestRule, ...]] = [(*policy.request, *policy.connect)]
+        if asked is not None:
+            sides.append((*asked.request, *asked.connect))
+        return all(any(covers(own, rule) for own in side) for side in sides)
 
     def is_denied_path(self, canonical: str) -> str | None:
         """Returns the text of a deny rule that covers an absolute, normal path, or `None`."""

@@ -65,8 +65,12 @@ class HostTable:
         return zone in self._zones
 
     def at(self, host: str) -> list[ConnectRule]:
-        """Returns rules of a name at any port, as far as they can be found without a search."""
-        found = (self._names.get(host), self._suffixes.get(host.partition(".")[2]))
+        """Returns rules of a host at any port, as far as they can be found without a search."""
+        found = [self._names.get(host), self._suffixes.get(host.partition(".")[2])]
+        if host and is_address(host):
+            version, number = address_number(host)
+            bits = 32 if version == 4 else 128
+            found += [of_length.get(number >> bits - length) for length, of_length in self._networks[version].items()]
         return [rule for ports in found if ports is not None for rule in _all(ports)]
 
     def match_address(self, version: int, number: int, port: int) -> ConnectRule | None:

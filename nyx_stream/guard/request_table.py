@@ -1,29 +1,30 @@
 """Request rules, compiled: found by origin in a hash, then by path in hashes over its segments."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 from nyx_stream.policy import RequestRule
 from nyx_stream.policy.request_rule import DEFAULT_PORTS
-from nyx_stream.policy.url_path import has_encoded_separator
+from nyx_stream.policy.url_path import has_encoded_separator, read_loosely
 
 Origin = tuple[str, str, int]
 """Scheme, canonical host, port."""
-
-_SLASHES = re.compile("//+")
 
 
 class PathRules:
     """The rules of one origin: those for every path, those for one path, and patterns by their literal folder."""
 
-    __slots__ = ("_any", "_exact", "_patterns")
+    __slots__ = ("_any", "_exact", "_patterns", "escaped")
 
     def __init__(self) -> None:
+        # Those whose path holds an escape: few, and the only ones that a loose reading changes.
+        self.escaped: list[RequestRule] = []
         self._any: list[RequestRule] = []
         self._exact: dict[str, list[RequestRule]] = {}
         self._patterns: dict[str, list[RequestRule]] = {}
 
     def add(self, rule: RequestRule) -> None:
+        if rule.path is not None and "%" in rule.path.text:
+            self.escaped.append(rule)
         if rule.path is None:
             self._any.append(rule)
         elif rule.path.exact:
@@ -91,15 +92,17 @@ class RequestTable:
     def deny(self, origin: Origin, method: str, path: str) -> RequestRule | None:
         """Returns a rule that forbids a request.
 
-        A server may take `//` for `/` and an encoded separator for a real one. So that neither leads round a deny
-        rule, it is also matched with the slashes joined, and a path with encoded separators is forbidden wherever a
-        deny rule of its origin speaks of paths.
+        A server may take `//` for `/`, an escaped delimiter for the delimiter, and an encoded separator for a real one.
+        So that none of them leads round a deny rule, it is also matched as such a server reads, and a path with encoded
+        separators is forbidden wherever a deny rule of its origin speaks of paths.
         """
         ambiguous = has_encoded_separator(path)
+        loose = read_loosely(path)
         for rules in self.at(origin):
-            candidates = [*rules.covering(path), *rules.covering(_SLASHES.sub("/", path))]
+            candidates = [*rules.covering(path), *rules.covering(loose)]
             if ambiguous:
                 candidates += rules.having_paths()
+            candidates += (rule for rule in rules.escaped if rule.path is not None and rule.path.loose.matches(loose))
             for rule in candidates:
                 if rule.methods is None or method in rule.methods:
                     return rule

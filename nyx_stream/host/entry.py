@@ -9,6 +9,7 @@ from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.calls import CallCount
+from nyx_stream.host.leases import Leases
 from nyx_stream.host.lifecycle import OVER, State
 from nyx_stream.host.status import OnFail, PluginStats, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
@@ -32,6 +33,8 @@ class Entry:
     guard: SandboxGuard | None = None
     level: Isolation | None = None
     grant: Grant | None = None
+    leases: Leases | None = None
+    """From loading to unloading, or to reloading; restarts after a crash go on under them."""
     denied: int = 0
     restarts: int = 0
     count: CallCount = field(default_factory=CallCount)
@@ -68,6 +71,18 @@ class Entry:
         if self.supervisor is None:
             raise PluginStateError(self.id, "it is not started")
         return self.supervisor
+
+    def leased(self) -> Leases:
+        """Returns the leases. Raises `PluginStateError` if the plugin was not started, or was stopped for good."""
+        if self.leases is None:
+            raise PluginStateError(self.id, f"it is {self.state}")
+        return self.leases
+
+    def end_leases(self) -> None:
+        """Ends the leases with what they were granted for."""
+        if self.leases is not None:
+            self.leases.close()
+            self.leases = None
 
     def running(self) -> tuple[Isolation, SandboxGuard]:
         """Returns level and guard of a running plugin. Raises `PluginError` if it does not run."""

@@ -4,9 +4,11 @@ import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nyx_stream.capabilities.lease import LeaseStatus
 from nyx_stream.errors import PluginStateError
 from nyx_stream.host.bind import bind
 from nyx_stream.host.entry import Entry
+from nyx_stream.host.leases import check_capability
 from nyx_stream.host.lifecycle import State
 from nyx_stream.host.status import PluginStats, PluginStatus
 from nyx_stream.policy import SandboxPolicy
@@ -105,14 +107,41 @@ class Handle:
         """
         await self._host._update_policy(self._entry, policy)
 
-    async def revoke(self, capability: str, *, reason: str) -> None:
-        """Takes one capability back, `"http"` or `"files"`, with everything held through it, until a reload.
+    async def revoke(self, capability: str | None = None, *, reason: str, hard: bool = False) -> None:
+        """Takes one capability back, `"http"` or `"files"`, or all, with everything held through it, until a reload.
+
+        What is under way ends with `Revoked`. With `hard` the plugin is stopped besides, and so holds nothing any more;
+        it is started again without the capability, unless all were taken.
 
         Raises:
             LookupError: there is no such capability.
-            PluginError: the plugin is not running.
+            PluginStateError: the plugin was not started, or was unloaded.
+            PluginLoadError, PluginSetupError: it does not start without the capability; it is then failed.
         """
-        self._host._revoke(self._entry, capability, reason)
+        await self._host._revoke(self._entry, capability, reason, hard=hard)
+
+    async def lease(self, capability: str, **terms: object) -> LeaseStatus:
+        """Sets terms of a capability's lease, from now on: `await handle.lease("http", ttl="60s", requests=100)`.
+
+        Terms that are not named go on as they are; `None` lifts one. A lease that has ended does not come back: a
+        reload begins a new one, under the terms of the policy.
+
+        Args:
+            capability: `"http"` or `"files"`.
+            terms: see `LeaseTerms`.
+
+        Raises:
+            LookupError: there is no such capability.
+            ValueError: it has no such term, or a value does not parse.
+            PluginStateError: the lease has ended, or the plugin was not started.
+        """
+        check_capability(capability)
+        return self._entry.leased().limit(capability, terms)
+
+    @property
+    def leases(self) -> Mapping[str, LeaseStatus]:
+        """How the lease of each capability stands. Raises `PluginStateError` if the plugin was not started."""
+        return self._entry.leased().status()
 
     async def reload(self) -> None:
         """Stops the plugin, reads manifest and code again, and starts it under the same policy.

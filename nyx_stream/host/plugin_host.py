@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,13 +17,14 @@ from nyx_stream.host.data_dir import default_data_dir, make_private
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.handle import Handle
+from nyx_stream.host.leases import Leases, check_capability
 from nyx_stream.host.lifecycle import Event
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.inline import InlineLevel
 from nyx_stream.isolation.provision import Shared
-from nyx_stream.isolation.seam import CAPABILITIES, Assignment, Level, LevelFactory
+from nyx_stream.isolation.seam import Assignment, Level, LevelFactory
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
 
@@ -144,6 +146,7 @@ class PluginHost:
                 entry.source, entry.on_fail = source, on_fail
                 if given is not None:
                     entry.policy, entry.policy_file = given, policy_file
+                entry.end_leases()
                 await self._start(entry, factory)
         return self._handles[name]
 
@@ -158,9 +161,21 @@ class PluginHost:
         async with entry.changing:
             if entry.supervisor is not None:
                 await entry.supervisor.stop()
+            entry.end_leases()
             if self._entries.get(plugin) is entry:
                 del self._entries[plugin], self._handles[plugin]
         self._record(plugin, "unload", entry.source.folder)
+
+    async def revoke_all(self, *, reason: str, hard: bool = False) -> None:
+        """Takes every capability of every plugin back at once; with `hard`, stops the plugins too.
+
+        Plugins loaded or reloaded afterwards have theirs.
+        """
+        entries = [entry for entry in self._entries.values() if entry.leases is not None]
+        for entry in entries:
+            entry.leased().revoke(None, reason)
+        if hard:
+            await asyncio.gather(*(self._revoke_hard(entry, None, reason) for entry in entries))
 
     async def __aenter__(self) -> Self:
         if self._open:
@@ -213,6 +228,11 @@ class PluginHost:
         for result in results:
             if isinstance(result, BaseException):
                 _log.error("stopping a plugin failed", exc_info=result)
+        for entry in self._entries.values():
+            entry.end_leases()
+        for level in self._levels.values():
+            await level.aclose()
+        self._levels = {}
         self._entries.clear()
         self._handles.clear()
         self._unreadable.clear()
@@ -249,13 +269,17 @@ class PluginHost:
         name = os.path.basename(os.fspath(plugin))
         if not self._open:
             raise PluginStateError(name, "the host is not entered, or is closed")
+        if isolation == "process" and isolation not in self._levels:
+            from nyx_stream.isolation.process.process import ProcessLevel  # a host without one need not import it
+
+            self._levels[isolation] = ProcessLevel(shared=self._shared)
         if isolation not in self._levels:
-            known = ", ".join(self._levels)
+            known = "inline, process"
             raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
         return self._levels[isolation]
 
     async def _start(self, entry: Entry, factory: LevelFactory | None = None) -> None:
-        """Gives an entry a new life. Call it with `entry.changing` held."""
+        """Gives an entry a new life, under its leases if it has some. Call it with `entry.changing` held."""
         if factory is None or not self._open:  # the host may have been closed while this load waited
             factory = self._level(entry.source.folder, entry.isolation)
         grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
@@ -264,12 +288,15 @@ class PluginHost:
         self._import_paths.protect(entry.source.imported_paths)
         life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
         entry.supervisor, entry.guard, entry.grant = life, guard, grant
+        if entry.leases is None:
+            entry.leases = Leases(entry.id, entry.policy, partial(self._leased, entry.id))
         try:
             if entry.wants_data:
                 await asyncio.to_thread(make_private, entry.data)
             life.life.happen(Event.LOAD)
+            leases = entry.leases.by_name
             entry.level = factory.isolate(
-                Assignment(entry.source, grant, guard, sink, self._import_paths, crashed=life.crash)
+                Assignment(entry.source, grant, guard, sink, leases, self._import_paths, crashed=life.crash)
             )
             await life.start(entry.level)
         except OSError as error:
@@ -292,6 +319,7 @@ class PluginHost:
             if entry.policy_file is not None:
                 entry.policy = await asyncio.to_thread(SandboxPolicy.from_toml, entry.policy_file)
             entry.source = source
+            entry.end_leases()
             await self._start(entry)
 
     async def _update_policy(self, entry: Entry, policy: SandboxPolicy | str | os.PathLike[str]) -> None:
@@ -304,15 +332,27 @@ class PluginHost:
             guard.update(given)
             level.update(grant)
             entry.alive().resize(grant.limits)
+            entry.leased().follow(entry.policy, given)
             entry.policy, entry.policy_file, entry.grant = given, policy_file, grant
             self._record(entry.id, "update_policy", policy_file or "a new policy")
 
-    def _revoke(self, entry: Entry, capability: str, reason: str) -> None:
-        level, _ = entry.running()
-        if capability not in CAPABILITIES:
-            raise LookupError(f"no capability {capability!r}; there are {', '.join(CAPABILITIES)}")
-        level.revoke(capability, reason)
-        self._record(entry.id, "revoke", capability, reason=reason)
+    async def _revoke(self, entry: Entry, capability: str | None, reason: str, *, hard: bool) -> None:
+        check_capability(capability)
+        entry.leased().revoke(capability, reason)
+        if hard:
+            await self._revoke_hard(entry, capability, reason)
+
+    async def _revoke_hard(self, entry: Entry, capability: str | None, reason: str) -> None:
+        """Ends this life of a plugin; unless everything was revoked, gives it another one under the leases it has."""
+        self._restarts.forget(entry)
+        async with entry.changing:
+            await entry.alive().stop()
+            self._record(entry.id, "stop", capability or "everything", reason=reason)
+            if capability is not None and entry.leases is not None:
+                await self._start(entry)
+
+    def _leased(self, plugin: str, action: str, capability: str, reason: str) -> None:
+        self._record(plugin, action, capability, reason=reason)
 
     def _crashed(self, entry: Entry, error: BaseException) -> None:
         self._record(entry.id, "run", entry.source.folder, error)

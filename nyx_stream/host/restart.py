@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 
 from nyx_stream.errors import NyxError
 from nyx_stream.host.entry import Entry
@@ -33,7 +34,7 @@ class Restarts:
     def schedule(self, entry: Entry) -> None:
         """Starts a failed plugin again, later, unless it has been tried too often."""
         name = entry.id
-        if time.monotonic() - self._since.get(name, 0.0) > STEADY:
+        if time.monotonic() - self._since.get(name, -inf) > STEADY:
             self._tried[name] = 0
         if name in self._tasks or self._tried[name] >= TRIES:
             return

@@ -21,6 +21,9 @@ _log = logging.getLogger("nyx.host")
 _PATIENCE = 5.0
 """Seconds that calls get to leave the plugin after they were cancelled."""
 
+_TIMES = 5
+"""How often a setup is cancelled within `_PATIENCE`."""
+
 
 class Supervisor:
     """Runs a plugin once. `on_crash` is called when it fails after it was running."""
@@ -229,15 +232,18 @@ class Supervisor:
                 (starting, self._end), timeout=self._limits.setup_timeout, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait((starting,), timeout=_PATIENCE)
+            late = not starting.done()
+            for _ in range(_TIMES):  # a setup that swallows its cancellation is cancelled again
+                if not starting.done():
+                    starting.cancel()
+                    await asyncio.wait((starting,), timeout=_PATIENCE / _TIMES)
         if self.state is State.FAILED:
             raise PluginSetupError(self.plugin, "a background task failed during setup") from self.error
         if self._end.done():
             raise PluginStateError(self.plugin, "it was stopped while it started")
-        if not starting.done() or starting.cancelled():
-            raise PluginSetupError(self.plugin, f"setup took longer than {self._limits.setup_timeout:g} s")
+        if late or starting.cancelled():
+            cause = starting.exception() if starting.done() and not starting.cancelled() else None
+            raise PluginSetupError(self.plugin, f"setup took longer than {self._limits.setup_timeout:g} s") from cause
         starting.result()
         self._methods = level.methods
         self.life.happen(Event.READY)

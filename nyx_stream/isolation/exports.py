@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginLoadError
 from nyx_stream.isolation.faults import describe
@@ -14,6 +14,9 @@ from nyx_stream.plugin import Plugin, exported
 from nyx_stream.text import escape
 
 _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
+
+# For what JSON has no form of by itself.
+_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +26,18 @@ class Method:
     `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or asynchronous generator, not yet started;
     `check` validates a result, or one item of a stream. Both are pydantic's own functions and raise its
     `ValidationError`. With `from_attributes`, values of other classes with the same attributes are taken: host and
-    plugin need not share a model class.
+    plugin need not share a model class. `begin_json` takes the arguments as a JSON object instead, `encode` turns what
+    `check` returned into JSON. `returns` is the type of the result, or of an item.
     """
 
     plugin: str
     name: str
     stream: bool
+    returns: Any
     begin: Callable[..., Any]
     check: Callable[..., Any]
+    begin_json: Callable[..., Any]
+    encode: Callable[..., bytes]
 
     def invalid_arguments(self, error: ValidationError) -> InvalidArguments:
         """The error for what `begin` raised."""
@@ -69,11 +76,24 @@ def _method(plugin: str, name: str, bound: MethodType) -> Method:
             returned = inspect.Signature.empty
         if returned is inspect.Signature.empty:
             returned = JsonValue
-        begin = TypeAdapter[Any](_resolved(bound, hints)).validate_python  # type: ignore[arg-type]  # a call schema
-        check = TypeAdapter[Any](returned).validate_python
+        taking = _adapter(_resolved(bound, hints))
+        giving = _adapter(returned)
     except Exception as error:  # annotations are the author's expressions: evaluating them may raise anything
         raise PluginLoadError(plugin, f"{name}: its annotations cannot be validated: {describe(error)}") from error
-    return Method(plugin, name, stream, begin, check)
+    return Method(
+        plugin, name, stream, returned,
+        begin=taking.validate_python, check=giving.validate_python,
+        begin_json=taking.validate_json, encode=giving.dump_json,
+    )  # fmt: skip
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=_JSON)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)  # a model: it has a configuration of its own
 
 
 def _resolved(bound: MethodType, hints: dict[str, Any]) -> MethodType:

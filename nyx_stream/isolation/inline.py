@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from pydantic_core import ArgsKwargs
@@ -16,23 +16,25 @@ from pydantic_core import ArgsKwargs
 from nyx_stream.attribution import as_host, as_plugin, running
 from nyx_stream.errors import (
     PluginCallError,
-    PluginLoadError,
     PluginSetupError,
     PluginStateError,
     SandboxDenied,
 )
 from nyx_stream.isolation import tripwire
 from nyx_stream.isolation.executor import attribute_default_executor
-from nyx_stream.isolation.exports import Method, methods_of
 from nyx_stream.isolation.faults import describe, trace_of
+from nyx_stream.isolation.instance import instantiate
 from nyx_stream.isolation.modules import PluginModules
 from nyx_stream.isolation.plugin_log import PluginLog
 from nyx_stream.isolation.plugin_tasks import PluginTasks
 from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
 from nyx_stream.isolation.tripwire_permits import Roots
-from nyx_stream.plugin import Plugin
 from nyx_stream.policy.grant import Grant
+
+if TYPE_CHECKING:
+    from nyx_stream.isolation.exports import Method
+    from nyx_stream.plugin import Plugin
 
 
 class InlineLevel:
@@ -49,6 +51,9 @@ class InlineLevel:
     def isolate(self, assignment: Assignment) -> "Inline":
         """Prepares one plugin; nothing of it runs yet."""
         return Inline(assignment, self._shared, armed=self._armed, roots=self._roots)
+
+    async def aclose(self) -> None:
+        """Nothing is shared."""
 
 
 class Inline:
@@ -161,36 +166,18 @@ class Inline:
         if failure is not None:
             raise failure
 
-    def revoke(self, capability: str, reason: str) -> None:
-        self._provision.revoke(capability, reason)
-
     def update(self, grant: Grant) -> None:
         self._env = _environment(grant)
+        self._provision.bind()
+        self._provision.recheck()
 
     def trace(self, error: BaseException) -> str:
         with as_plugin(self._watch):  # the texts of its exceptions are its code
             return trace_of(error)
 
     def _load(self) -> None:
-        name, entry = self.manifest.id, self.manifest.entry
-        try:
-            found = self._modules.load(entry)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # importing runs the plugin's code: SystemExit must not end the host
-            raise PluginLoadError(name, f"{entry} does not import: {describe(error)}") from error
-        if not (isinstance(found, type) and issubclass(found, Plugin)):
-            raise PluginLoadError(name, f"{entry} is not a subclass of nyx_stream.Plugin")
-        try:
-            plugin = found.__new__(found)
-            plugin._context = self
-            plugin.__init__()  # type: ignore[misc]  # after the context: capabilities are there in __init__
-            self._methods = methods_of(name, plugin)
-        except (PluginLoadError, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            raise PluginLoadError(name, f"{entry} cannot be made: {describe(error)}") from error
-        self._plugin = plugin
+        manifest = self.manifest
+        self._plugin, self._methods = instantiate(manifest.id, manifest.entry, self._modules, self)
 
     async def _set_up(self) -> None:
         if self._plugin is None:

@@ -1,6 +1,7 @@
 """Making the capabilities of one plugin, on first use, and ending them. Knows no isolation level."""
 
 import inspect
+import mimetypes
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment
 
 if TYPE_CHECKING:
+    from nyx_stream.capabilities.connect.guarded import GuardedConnect
     from nyx_stream.capabilities.files import GuardedFiles
     from nyx_stream.capabilities.http import GuardedClient, Network
 
@@ -33,6 +35,9 @@ class Shared:
 def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedClient":
     from nyx_stream.capabilities.http import GuardedClient
 
+    # Whoever posts a file by its name has the system's table of types read: by the host, now.
+    if not mimetypes.inited:
+        mimetypes.init()
     return GuardedClient(assignment.guard, lease, network=shared.network)
 
 
@@ -47,35 +52,55 @@ def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFile
     )
 
 
-_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {"http": _http, "files": _files}
+def _connect(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedConnect":
+    from nyx_stream.capabilities.connect.guarded import GuardedConnect
+
+    return GuardedConnect(assignment.guard, lease, shared.network)
+
+
+_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {
+    "http": _http,
+    "files": _files,
+    "connect": _connect,
+}
 
 
 class Provision:
-    """The capabilities of one plugin and their leases."""
+    """The capabilities of one life of a plugin, on leases of their own below those of its grant."""
 
     def __init__(self, assignment: Assignment, shared: Shared) -> None:
         self._assignment = assignment
         self._shared = shared
-        plugin = assignment.grant.manifest.id
-        self._leases = {name: Lease(plugin, name) for name in CAPABILITIES}
+        self._leases = {name: assignment.leases[name].child() for name in CAPABILITIES}
         self._made: dict[str, Any] = {}
 
     def bind(self) -> None:
-        """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now."""
-        if self._assignment.grant.manifest.paths and self._assignment.grant.policy.paths:
-            self.get("files")
+        """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now.
+
+        To be called again when the policy has changed.
+        """
+        granted = self._assignment.grant.manifest.paths and self._assignment.guard.policy.paths
+        if granted and not self._leases["files"].ended:
+            files = self.get("files")
+            with as_host():
+                files.bind()
 
     def get(self, name: str) -> Any:
-        """Returns the capability, made on first use. A revoked one is still handed out: it refuses by itself."""
+        """Returns the capability, made on first use; one that is revoked later refuses by itself.
+
+        Raises:
+            Revoked: it was revoked before it was ever made.
+        """
         if name not in self._made:
             with as_host():
                 self._made[name] = _MAKERS[name](self._assignment, self._leases[name], self._shared)
         return self._made[name]
 
-    def revoke(self, name: str, reason: str) -> None:
-        """Ends one capability. Raises `KeyError` for a name that there is not."""
-        with as_host():
-            self._leases[name].revoke(reason)
+    def recheck(self) -> None:
+        """The policy changed: ends what it grants no more, where that was not for one operation only."""
+        if "connect" in self._made:
+            with as_host():
+                self._made["connect"].recheck()
 
     async def close(self, reason: str) -> list[Exception]:
         """Ends all of them and closes what they hold; returns what went wrong meanwhile."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from nyx_stream.audit import AuditSink
 from nyx_stream.capabilities.import_paths import ImportPaths
+from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["inline", "process", "container"]
 
-CAPABILITIES = ("http", "files")
+CAPABILITIES = ("http", "files", "connect")
 """The names of the capabilities that a level provides, and that can be revoked."""
 
 
@@ -57,6 +58,8 @@ class Assignment:
     grant: Grant
     guard: SandboxGuard
     audit: AuditSink | None
+    leases: Mapping[str, Lease]
+    """By capability; the level holds each capability on a lease below its one."""
     import_paths: ImportPaths
     """Where the host's plugins are imported from: nothing is written there for a plugin."""
     crashed: Callable[[BaseException], None]
@@ -67,6 +70,9 @@ class LevelFactory(Protocol):
 
     def isolate(self, assignment: Assignment) -> "Isolation":
         """Prepares one plugin; nothing of it runs yet."""
+
+    async def aclose(self) -> None:
+        """Ends what the plugins shared. All of them have been stopped."""
 
 
 class Isolation(Protocol):
@@ -109,9 +115,6 @@ class Isolation(Protocol):
         Raises:
             PluginCallError: `teardown` raised; everything else was done nevertheless.
         """
-
-    def revoke(self, capability: str, reason: str) -> None:
-        """Ends a capability and everything held through it."""
 
     def update(self, grant: Grant) -> None:
         """Takes a new grant into use; the guard of the assignment has it already."""

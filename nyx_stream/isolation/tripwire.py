@@ -9,6 +9,7 @@ Attribution, not containment: code in the same process can reach anything, this 
 
 import _thread
 import linecache
+import mimetypes
 import os
 import sys
 import threading
@@ -148,6 +149,9 @@ def install() -> None:
     global _hooked
     if not _hooked:
         _hooked = True
+        # The table of file types is read from the system when it is first asked, for instance by httpx for the name of
+        # a file to upload. That must not fall to a plugin, to whom it would be refused.
+        mimetypes.init()
         sys.addaudithook(_hook)
         if sys.version_info < (3, 12):
             _audit_thread_starts()

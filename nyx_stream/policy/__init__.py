@@ -6,10 +6,12 @@ from nyx_stream.policy.path_rule import NO_PLACES, Mode, PathRule, Places
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import Source
 from nyx_stream.policy.sandbox_policy import SandboxPolicy
+from nyx_stream.policy.terms import LeaseTerms
 
 __all__ = [
     "NO_PLACES",
     "ConnectRule",
+    "LeaseTerms",
     "Limits",
     "Mode",
     "PathRule",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
-from nyx_stream.policy.units import parse_duration, parse_size, print_duration, print_size
+from nyx_stream.policy.units import parse_count, parse_duration, parse_size, print_duration, print_size
 
 _MIB = 2**20
 
@@ -19,15 +19,7 @@ def _seconds(default: float) -> float:
 
 
 def _count(default: int) -> int:
-    value: int = field(default=default, metadata={"parse": _parse_count, "print": int})
-    return value
-
-
-def _parse_count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no whole number")
-    if not 0 < value < 2**31:
-        raise ValueError("a count must be greater than zero")
+    value: int = field(default=default, metadata={"parse": parse_count, "print": int})
     return value
 
 

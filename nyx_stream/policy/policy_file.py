@@ -1,7 +1,7 @@
 """The policy file: its shape, its reader and its printer."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -11,6 +11,7 @@ from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import Source, parse_env
+from nyx_stream.policy.terms import TERMS, LeaseTerms
 
 if TYPE_CHECKING:
     from nyx_stream.policy.sandbox_policy import SandboxPolicy
@@ -23,6 +24,17 @@ LimitsTable: type[Table] = create_model(
     __doc__='Sizes as "128MiB" or bytes, durations as "5s" or seconds, counts as whole numbers.',
     **_LIMITS,
 )
+
+
+def _lease_table(capability: str) -> Any:
+    fields: dict[str, Any] = dict.fromkeys(TERMS[capability], (str | int | float, None))
+    text = "How long and how far the capability may be used."
+    return create_model(f"{capability.title()}LeaseTable", __base__=Table, __doc__=text, **fields), Field(default=None)
+
+
+# In the same way, one table per capability with a field per term.
+_LEASES: dict[str, Any] = {capability: _lease_table(capability) for capability in TERMS}
+LeasesTable: type[Table] = create_model("LeasesTable", __base__=Table, __doc__="Leases, by capability.", **_LEASES)
 
 
 class AllowTable(Table):
@@ -48,9 +60,13 @@ class DenyTable(Table):
 class PolicyFile(Table):
     """A Nyx policy: what an operator grants to a plugin."""
 
+    degrade: Literal["refuse", "allow"] = Field(
+        default="refuse", description="Whether a process that cannot be sealed completely may run."
+    )
     allow: AllowTable = AllowTable()
     deny: DenyTable = DenyTable()
     limits: LimitsTable = LimitsTable()  # type: ignore[valid-type]  # a class made at run time
+    leases: LeasesTable = LeasesTable()  # type: ignore[valid-type]  # a class made at run time
 
 
 def read_policy(path: str) -> dict[str, Any]:
@@ -66,9 +82,27 @@ def read_policy(path: str) -> dict[str, Any]:
         "denied_paths": file.rules(("deny", "path"), deny.path, parse_writable),
         "env": file.rules(("allow", "env"), allow.env, parse_env),
         "limits": file.limits(("limits",), file.values.limits),
+        "leases": _read_leases(file),
+        "degrade": file.values.degrade,
     }
     file.finish()
     return fields
+
+
+def _read_leases(file: ConfigFile[PolicyFile]) -> tuple[LeaseTerms, ...]:
+    leases: list[LeaseTerms] = []
+    for capability in sorted(TERMS):
+        table = getattr(file.values.leases, capability)
+        values: dict[str, object] = table.model_dump(exclude_unset=True) if isinstance(table, Table) else {}
+        for name, value in list(values.items()):
+            try:
+                LeaseTerms.of(capability, **{name: value})
+            except ValueError as fault:
+                file.fault(("leases", capability, name), str(fault))
+                del values[name]
+        if values:
+            leases.append(LeaseTerms.of(capability, **values))
+    return tuple(leases)
 
 
 def read_paths(file: ConfigFile[Any], table: str, read: list[str], write: list[str]) -> tuple[PathRule, ...]:
@@ -103,12 +137,15 @@ def print_policy(policy: "SandboxPolicy") -> str:
             "path": [rule.text for rule in policy.denied_paths],
         },
     }
-    lines: list[str] = []
+    lines: list[str] = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
     for name, arrays in tables.items():
         filled = {key: texts for key, texts in arrays.items() if texts}
         if filled:
             lines += [f"[{name}]", *(_array(key, texts) for key, texts in filled.items()), ""]
     lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
+    for terms in policy.leases:
+        lines += [f"[leases.{terms.capability}]"]
+        lines += [*(f"{key} = {_value(value)}" for key, value in terms.printed().items()), ""]
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.connect_rule import ConnectRule
@@ -11,13 +11,19 @@ from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule, Places, bind_all
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import RuleError, parse_env
+from nyx_stream.policy.terms import LeaseTerms
 
 _Rule = TypeVar("_Rule")
+
+Degrade: TypeAlias = Literal["refuse", "allow"]
 
 
 @dataclass(frozen=True)
 class SandboxPolicy:
     """Rules and limits. Empty grants nothing; a deny rule beats every allow rule; there is no bypass.
+
+    `degrade` says what becomes of a plugin whose process cannot be sealed completely on this machine: with `"refuse"`
+    it is not loaded, with `"allow"` it runs with what can be had, and audit and report say what is missing.
 
     Every `allow_…` and `deny_…` takes one or more rules, every one is parsed, and all faults are reported together in
     one `PolicyError`.
@@ -31,6 +37,8 @@ class SandboxPolicy:
     denied_paths: tuple[PathRule, ...] = ()
     env: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    leases: tuple[LeaseTerms, ...] = ()
+    degrade: Degrade = "refuse"
 
     @classmethod
     def locked_down(cls) -> Self:
@@ -72,6 +80,10 @@ class SandboxPolicy:
         """Adds names of environment variables that the plugin may read."""
         return replace(self, env=self.env + _parse("allow_env", parse_env, names))
 
+    def allow_degraded(self) -> Self:
+        """Lets a plugin run in a process that cannot be sealed completely."""
+        return replace(self, degrade="allow")
+
     def with_limits(self, **limits: object) -> Self:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
 
@@ -82,6 +94,24 @@ class SandboxPolicy:
             return replace(self, limits=self.limits.with_values(**limits))
         except (TypeError, ValueError) as error:
             raise PolicyError([Problem(str(error), where="with_limits")]) from None
+
+    def with_lease(self, capability: str, **terms: object) -> Self:
+        """Sets the terms of a capability's lease: `with_lease("http", ttl="1h", requests=1000)`; see `LeaseTerms`.
+
+        Raises:
+            PolicyError: there is no such capability, it has no such term, or a value does not parse.
+        """
+        try:
+            given = LeaseTerms.of(capability, **terms)
+        except ValueError as error:
+            raise PolicyError([Problem(str(error), where="with_lease")]) from None
+        kept = [own for own in (*self.leases, given) if own is given or own.capability != capability]
+        leases = sorted((own for own in kept if own.given()), key=lambda own: own.capability)
+        return replace(self, leases=tuple(leases))
+
+    def terms(self, capability: str) -> LeaseTerms:
+        """Returns the terms of a capability's lease."""
+        return next((own for own in self.leases if own.capability == capability), LeaseTerms(capability))
 
     def bind(self, places: Places) -> Self:
         """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped."""

@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: `"128MiB"`, `"5s"`. Pure text."""
+"""Sizes, durations and counts as people write them: `"128MiB"`, `"5s"`, `8`. Pure text."""
 
 import re
 
@@ -34,6 +34,15 @@ def parse_duration(value: object) -> float:
     if not 0 < value < 10**9:
         raise ValueError("a duration must be greater than zero and finite")
     return float(value)
+
+
+def parse_count(value: object) -> int:
+    """Returns a whole number greater than zero. Raises `ValueError`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no whole number")
+    if not 0 < value < 2**31:
+        raise ValueError("a count must be greater than zero")
+    return value
 
 
 def print_size(size: int) -> str:

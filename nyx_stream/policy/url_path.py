@@ -6,8 +6,12 @@ from functools import cached_property
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+# Neither unreserved nor a delimiter of a path (RFC 3986, section 3.3): parsers differ in whether they escape it.
+_UNSAFE = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
+_DELIMITERS = frozenset(b"!$&'()+,;=:@")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CLEAN = re.compile(r"(?:/(?!\.{0,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+/?")
+_SLASHES = re.compile("//+")
 _ENCODED_SEPARATOR = re.compile(r"%(?:2[Ff]|5[Cc])|\\")
 
 LONGEST = 8192
@@ -15,14 +19,15 @@ LONGEST = 8192
 
 
 def normalise_path(path: str) -> str:
-    """Returns `path` with escapes of unreserved characters decoded, other escapes in upper case, dot segments removed.
+    """Returns an ASCII path in one spelling.
 
-    The order matters: `%2e%2e` is a dot segment (RFC 3986, sections 6.2.2 and 5.2.4). Empty segments are kept, an
-    encoded slash stays encoded.
+    Escapes of unreserved characters are decoded, other escapes are in upper case, what no path may hold is escaped, and
+    dot segments are removed. The order matters: `%2e%2e` is a dot segment (RFC 3986, sections 6.2.2 and 5.2.4). Empty
+    segments are kept, an encoded slash stays encoded.
     """
     if path == "/" or _CLEAN.fullmatch(path):
         return path
-    decoded = _ESCAPE.sub(_decode_unreserved, path)
+    decoded = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", _ESCAPE.sub(_decode_unreserved, path))
     kept: list[str] = []
     segments = decoded.split("/")[1:]
     for index, segment in enumerate(segments):
@@ -42,6 +47,11 @@ def has_encoded_separator(path: str) -> bool:
     return _ENCODED_SEPARATOR.search(path) is not None
 
 
+def read_loosely(path: str) -> str:
+    """Returns a normalised path as a lenient server may read it: escapes of delimiters decoded, slashes joined."""
+    return _SLASHES.sub("/", _ESCAPE.sub(_decode_delimiter, path))
+
+
 def has_broken_escape(path: str) -> bool:
     """Tells whether a per cent sign is followed by anything but two hexadecimal digits."""
     return _BROKEN_ESCAPE.search(path) is not None
@@ -52,6 +62,11 @@ class PathPattern:
     """A path with `*` (within a segment) and `**` (across segments); anything else stands for itself."""
 
     text: str
+
+    @cached_property
+    def loose(self) -> "PathPattern":
+        """The pattern for a path that was read loosely."""
+        return PathPattern(_ESCAPE.sub(_decode_delimiter, self.text))
 
     @cached_property
     def literal(self) -> str:
@@ -110,3 +125,8 @@ class PathPattern:
 def _decode_unreserved(match: re.Match[str]) -> str:
     byte = int(match[1], 16)
     return chr(byte) if byte in _UNRESERVED else match[0].upper()
+
+
+def _decode_delimiter(match: re.Match[str]) -> str:
+    byte = int(match[1], 16)
+    return chr(byte) if byte in _DELIMITERS else match[0]

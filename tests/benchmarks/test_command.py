@@ -114,6 +114,17 @@ def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_a_file_that_cannot_be_written_is_told_after_the_table(tmp_path: Path) -> None:
+    """The figures are printed all the same, the other files are written, and the run counts as failed."""
+    report = tmp_path / "report.html"
+    nowhere = str(tmp_path / "none" / "x.json")
+    done = run_benchmarks("--only", "tripwire", "--quick", "--json", nowhere, "--html", str(report))
+    assert done.returncode == 1
+    assert "tripwire installed" in done.stdout
+    assert f"{nowhere}: No such file or directory" in done.stderr
+    assert report.exists()
+
+
 def test_a_benchmark_that_breaks_off_is_told_and_fails_the_run() -> None:
     """A benchmark that cannot run leaves its last words in the report, and nothing counts as timed."""
     report = run_all([Bench("none", "benchmarks.bench_none", "")], quick=True, progress=lambda *_: None)

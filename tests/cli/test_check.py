@@ -75,12 +75,14 @@ def test_permissions_must_match_use(nyx, case):
             async def f(self):
                 await self.http.get("https://a.example/")
                 await self.files.read_text("x")
+                await self.connect("a.example", 80)
         """,
     )
     code, found = findings(nyx, case)
     assert code == 1
     assert ("error", "weather.py:6", "self.http is used, and the manifest asks for no connect or request") in found
     assert ("error", "weather.py:7", "self.files is used, and the manifest asks for no read or write") in found
+    assert ("error", "weather.py:8", "self.connect is used, and the manifest asks for no connect") in found
     assert ("warning", "plugin.toml", "env is asked for, and self.env is never used") in found
 
 

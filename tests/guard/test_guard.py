@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -304,6 +305,23 @@ def test_a_relative_path_is_relative_to_the_data_directory() -> None:
     assert not guard.decide_path("../other/x").allowed
 
 
+@pytest.mark.parametrize("rule", ["/b|c", "/b%7Cc", "/b^c", "/b[c]", "/x!y", "/x%21y", "/k:v/**", "/k%3av/**"])
+@pytest.mark.parametrize(
+    "path",
+    ["/b|c", "/b%7cc", "/b^c", "/b%5Ec", "/b[c]", "/b%5bc%5d", "/x!y", "/x%21y", "/k:v/a", "/k%3Av/a", "/k%3av//a"],
+)
+def test_no_escape_leads_round_a_denied_path(rule: str, path: str) -> None:
+    """A deny rule forbids every escaped spelling of its path, for text and for `httpx.URL` alike."""
+    guard = SandboxGuard(LOCKED.allow_connect_host("h.example").deny_request(f"https://h.example{rule}"))
+
+    def plain(text: str) -> str:
+        return unquote(text).replace("//", "/")
+
+    same = plain(path) == plain(rule) or (rule.endswith("**") and plain(path).startswith(plain(rule)[:-2]))
+    assert guard.decide_request("GET", f"https://h.example{path}").allowed != same
+    assert guard.decide_request("GET", httpx.URL(f"https://h.example{path}")).allowed != same
+
+
 class Shifty:
     """A path object that answers differently the second time."""
 
@@ -408,14 +426,40 @@ def test_the_fix_for_something_not_granted_is_the_manifests_line(tmp_path: Path)
         guard.check_path("/srv/x")
 
 
+def test_the_fix_is_a_line_that_the_policy_takes(tmp_path: Path) -> None:
+    """What the manifest asks by a connect rule is granted by a connect rule, and a grant at another port is near."""
+    guard = guard_with_manifest(tmp_path, '[allow]\nconnect = ["127.0.0.1:80"]\n')
+    for host, near in (("files.example.com", "nothing near it"), ("127.0.0.1", "127.0.0.1:80")):
+        with pytest.raises(NetworkDenied) as caught:
+            guard.check_request("GET", f"https://{host}/x")
+        granted, *_, fix = str(caught.value).splitlines()[1:]
+        assert near in granted
+        if host == "files.example.com":
+            assert fix == '  fix:     add to the policy, below [allow]: connect = ["files.example.com"]'
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "GET /", ""])
+def test_no_line_is_suggested_that_would_not_help(tmp_path: Path, method: str) -> None:
+    """A method that no rule can allow is denied without a fix."""
+    guard = guard_with_manifest(tmp_path, '[allow]\nconnect = ["files.example.com"]\n')
+    with pytest.raises(NetworkDenied) as caught:
+        guard.check_request(method, "https://files.example.com/")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("bad", ["\x1b[2J", "\u202e", "\u200b", "\n", "\x00", "\ud800"])
 def test_a_target_cannot_forge_a_line(bad: str) -> None:
-    """Control, bidirectional and zero-width characters of a target are escaped."""
-    with pytest.raises(SandboxDenied) as caught:
-        SandboxGuard(LOCKED).check_path(f"/x{bad}y")
-    head = str(caught.value).splitlines()[0]
-    assert bad not in head
-    assert "denied" in head
+    """Control, bidirectional and zero-width characters of a target, or of a method, are escaped."""
+    guard = SandboxGuard(LOCKED)
+    for check, given in (
+        (guard.check_path, (f"/x{bad}y",)),
+        (guard.check_request, (f"GET{bad}", "https://h.example/")),
+    ):
+        with pytest.raises(SandboxDenied) as caught:
+            check(*given)
+        head = str(caught.value).splitlines()[0]
+        assert bad not in head
+        assert "denied" in head
 
 
 def test_every_check_is_audited_once() -> None:

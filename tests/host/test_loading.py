@@ -1,5 +1,7 @@
 """Loading: twice is harmless, unloading then loading works, and a plugin that cannot load hurts no other."""
 
+import asyncio
+
 import pytest
 
 from nyx_stream.errors import (
@@ -33,8 +35,6 @@ async def test_loading_twice_returns_the_same_handle(host, make):
 
 async def test_concurrent_loads_of_one_plugin_start_it_once(host, make, tmp_path):
     """Loads that overlap all get the one plugin, set up once."""
-    import asyncio
-
     folder = make(
         "p",
         """
@@ -171,10 +171,46 @@ async def test_a_setup_that_takes_too_long_is_cancelled(host, make):
     assert host.plugins["p"].state is State.FAILED
 
 
+async def test_a_setup_that_swallows_its_cancellation_is_not_left_running(host, make):
+    """It is cancelled again until it ends: a failed load leaves no task behind."""
+    folder = make(
+        "p",
+        """
+        import asyncio
+        class Main(Plugin):
+            async def setup(self):
+                for _ in range(2):
+                    try: await asyncio.Event().wait()
+                    except asyncio.CancelledError: pass
+        """,
+        limits='setup_timeout = "50ms"',
+    )
+    before = asyncio.all_tasks()
+    with pytest.raises(PluginSetupError, match="setup took longer"):
+        await host.load(folder)
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("leaves", ["SystemExit", "asyncio.CancelledError", "RuntimeError"])
+async def test_an_exception_whose_text_raises_is_still_the_plugins(host, make, leaves):
+    """What the text of a plugin's exception raises ends neither the host nor the task of the caller."""
+    folder = make(
+        "p",
+        f"""
+        import asyncio
+        class Odd(Exception):
+            def __str__(self): raise {leaves}
+        class Main(Plugin):
+            async def setup(self): raise Odd
+        """,
+    )
+    with pytest.raises(PluginSetupError, match="setup raised Odd: its message cannot be read"):
+        await host.load(folder)
+    assert "Odd" in host.plugins["p"].traceback
+
+
 async def test_a_load_that_is_cancelled_leaves_nothing_running(host, make):
     """Cancelling a load stops the plugin that was starting."""
-    import asyncio
-
     folder = make(
         "p",
         """
@@ -213,8 +249,8 @@ async def test_bad_files_are_errors_with_their_place(host, make, tmp_path):
             await host.load(missing)
 
 
-@pytest.mark.parametrize("level", ["process", "container"])
+@pytest.mark.parametrize("level", ["container", "none"])
 async def test_levels_that_are_not_there_are_a_clear_error(host, make, level):
     """Asking for an isolation level that this host does not have never falls back to a weaker one."""
-    with pytest.raises(PluginLoadError, match=f"isolation level '{level}' is not available; there is: inline"):
+    with pytest.raises(PluginLoadError, match=f"isolation level '{level}' is not available; there is: inline, process"):
         await host.load(make("p", GOOD), isolation=level)

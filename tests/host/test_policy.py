@@ -217,3 +217,70 @@ async def test_everything_is_in_the_audit_log(make, tmp_path, server):
         ("host", "unload", True),
     ]
     assert [row["allowed"] for row in rows if row["capability"] == "http"] == [True, False]
+
+
+SWAP = """
+    class Main(Plugin):
+        @export
+        async def swap(self, base: str) -> str:
+            if await self.files.exists(f"{base}/a"):
+                await self.files.rename(f"{base}/a", f"{base}/b")
+            await self.files.rename(f"{base}/out", f"{base}/a")
+            return await self.files.read_text(f"{base}/a/cache/f")
+        @export
+        async def read(self, path: str) -> str: return await self.files.read_text(path)
+    """
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A directory that a plugin may write, with a link in it that leads out."""
+    shared, outside = tmp_path / "shared", tmp_path / "outside"
+    (outside / "cache").mkdir(parents=True)
+    (outside / "cache" / "f").write_text("secret")
+    shared.mkdir()
+    (shared / "out").symlink_to(outside)
+    return shared
+
+
+async def test_a_directory_granted_later_is_the_one_that_stood_there_then(host, make, shared):
+    """What the plugin renames afterwards, a link that leads out among it, does not change what was granted."""
+    (shared / "a" / "cache").mkdir(parents=True)
+    (shared / "a" / "cache" / "f").write_text("granted")
+    policy = SandboxPolicy.locked_down().allow_path_prefix(shared)
+    handle = await host.load(make("p", SWAP, permissions=f"write = ['{shared}']"), policy=policy)
+    await handle.update_policy(policy.allow_path_prefix(shared / "a" / "cache"))
+    assert await handle.call("swap", base=str(shared)) == "granted"
+
+
+async def test_a_granted_directory_that_is_not_there_yet_is_no_other_one_later(host, make, shared):
+    """A plugin cannot decide what a grant means by putting a link where a directory is missing."""
+    policy = SandboxPolicy.locked_down().allow_path_prefix(shared, shared / "a" / "cache")
+    handle = await host.load(make("p", SWAP, permissions=f"write = ['{shared}']"), policy=policy)
+    with pytest.raises(FilesystemDenied, match="leads out"):
+        await handle.call("swap", base=str(shared))
+
+
+async def test_a_granted_directory_may_be_made_later(host, make, tmp_path, shared):
+    """The twin: the host makes it where its name led when it was granted, through a link that was there then."""
+    (tmp_path / "link").symlink_to(shared)
+    granted = tmp_path / "link" / "new"
+    policy = SandboxPolicy.locked_down().allow_path_prefix(granted)
+    handle = await host.load(make("p", SWAP, permissions=f"write = ['{granted}']"), policy=policy)
+    (shared / "new").mkdir()
+    (shared / "new" / "f").write_text("made")
+    assert await handle.call("read", path=f"{granted}/f") == "made"
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_policy_is_updated_after_the_files_were_revoked(host, make, tmp_path, used):
+    """A new grant does not bring a capability back, nor does its end keep the rest of the grant from being updated."""
+    handle = await host.load(make("p", CODE, permissions=PERMISSIONS))
+    policy = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
+    if used:
+        await handle.update_policy(policy)
+        await handle.call("save", name="a", text="text")
+    await handle.revoke("files", reason="incident 42")
+    await handle.update_policy(policy.allow_env("NYX_TEST_ONE"))
+    with pytest.raises(Revoked, match="incident 42"):
+        await handle.call("read", name="a")

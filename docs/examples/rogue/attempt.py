@@ -1,5 +1,6 @@
 """One attempt: what was tried, and who refused it."""
 
+import socket
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
@@ -27,8 +28,20 @@ async def attempt(what: str, act: Try) -> Attempt:
         return Attempt(what=what, refused=True, layer="tripwire", rule=denied.rule, reason=denied.reason)
     except SandboxDenied as denied:
         return Attempt(what=what, refused=True, layer="guard", rule=denied.rule, reason=denied.reason)
-    except PermissionError as error:
-        return Attempt(what=what, refused=True, layer="kernel", reason=f"{type(error).__name__}: {error.strerror}")
     except Exception as error:
+        refusal = _by_the_kernel(error)
+        if refusal is not None:
+            return Attempt(
+                what=what, refused=True, layer="kernel", reason=f"{type(refusal).__name__}: {refusal.strerror}"
+            )
         return Attempt(what=what, refused=False, reason=f"failed by itself: {type(error).__name__}: {error}")
     return Attempt(what=what, refused=False, reason=f"it worked: {outcome!r:.80}")
+
+
+def _by_the_kernel(error: BaseException | None) -> OSError | None:
+    """The kernel's refusal behind an error, or `None`. A look-up hides it: the system's resolver finds no way out."""
+    while error is not None:
+        if isinstance(error, PermissionError | socket.gaierror):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -2,10 +2,10 @@
 
 import asyncio
 import ctypes
+import errno
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from attempt import Try
 
 _NOWHERE = ("127.0.0.1", 9)
 """The discard port: nobody listens."""
+_PTRACE_SEIZE = 0x4206
 
 
 def attempts() -> Iterator[tuple[str, Try]]:
@@ -46,6 +47,40 @@ def _connect() -> None:
         plain.connect(_NOWHERE)
 
 
+def _shell() -> None:
+    if os.system("true") != 0:
+        raise PermissionError(errno.EPERM, "no shell was started")
+
+
+def _native_call() -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.kill(os.getppid(), 0) != 0:
+        raise OSError(ctypes.get_errno(), "kill failed")
+
+
+def _watch() -> None:
+    sys.settrace(None)
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.ptrace(_PTRACE_SEIZE, os.getppid(), None, None) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace failed")
+
+
+def _thread() -> None:
+    came: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            open("/etc/passwd").close()
+        except BaseException as error:
+            came.append(error)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    if came:
+        raise came[0]
+
+
 _PLAIN: dict[str, Callable[[], object]] = {
     "open() to read": lambda: open("/etc/passwd").close(),
     "open() to write": lambda: open(os.path.join(os.curdir, "nyx-rogue.txt"), "w").close(),
@@ -57,22 +92,22 @@ _PLAIN: dict[str, Callable[[], object]] = {
     "os.rename": lambda: os.rename("/nonexistent/nyx-rogue", "/nonexistent/nyx-rogue-2"),
     "os.symlink": lambda: os.symlink("/etc/passwd", "/nonexistent/nyx-rogue"),
     "os.chmod": lambda: os.chmod("/nonexistent/nyx-rogue", 0o777),
-    "shutil.rmtree": lambda: shutil.rmtree("/nonexistent/nyx-rogue"),
+    "shutil.rmtree": lambda: shutil.rmtree("/proc/self/attr"),
     "tempfile.mkdtemp": lambda: tempfile.mkdtemp("nyx-rogue", dir=os.sep),
     "a socket that connects": _connect,
     "a look-up of a name": lambda: socket.getaddrinfo("localhost", 9),
     "urllib.request.urlopen": lambda: urllib.request.urlopen("http://127.0.0.1:9/"),
     "subprocess.run": lambda: subprocess.run(["true"], check=True),
-    "os.system": lambda: os.system("true"),
+    "os.system": _shell,
     "os.execv": lambda: os.execv("/nonexistent/nyx-rogue", ["x"]),
-    "os.kill, of itself, with no signal": lambda: os.kill(os.getpid(), 0),
-    "os.putenv": lambda: os.putenv("NYX_ROGUE", "1"),
-    "ctypes.CDLL": lambda: ctypes.CDLL(None),
-    "a trace function, to watch the host": lambda: sys.settrace(None),
+    "os.kill, of the host, with no signal": lambda: os.kill(os.getppid(), 0),
+    "the environment of the host": lambda: open(f"/proc/{os.getppid()}/environ").close(),
+    "a system call by ctypes": _native_call,
+    "a trace function and ptrace, to watch the host": _watch,
 }
 if sys.version_info >= (3, 12):  # before that, the interpreter tells no audit hook that a thread starts
-    _PLAIN["a thread of its own"] = lambda: threading.Thread(target=print).start()
+    _PLAIN["open(), from a thread of its own"] = _thread
 if hasattr(os, "posix_spawn"):
     _PLAIN["os.posix_spawn"] = lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {})
-if hasattr(signal, "pthread_kill"):
-    _PLAIN["signal.pthread_kill, with no signal"] = lambda: signal.pthread_kill(threading.get_ident(), 0)
+if hasattr(os, "killpg"):
+    _PLAIN["os.killpg, of the host's group, with no signal"] = lambda: os.killpg(os.getpgid(os.getppid()), 0)

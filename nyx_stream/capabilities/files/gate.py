@@ -15,11 +15,15 @@ from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.files.grounds import Grounds, GroundsClosed
 from nyx_stream.capabilities.files.judging import Bench, Refused
 from nyx_stream.capabilities.import_paths import Access
-from nyx_stream.capabilities.lease import Lease
+from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import FilesystemDenied, Revoked
 from nyx_stream.guard import Decision, SandboxGuard, path_text
+from nyx_stream.policy import PathRule
 
 T = TypeVar("T")
+
+_OPENS = ("read", "write")
+"""The operations that open a file; each takes one from the budget `opens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,15 @@ class _Step:
 class Gate:
     """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any more."""
 
-    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease")
+    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease", "_owner")
 
-    def __init__(self, guard: SandboxGuard, lease: Lease, bench: Bench) -> None:
+    def __init__(self, guard: SandboxGuard, lease: Lease, bench: Bench, above: "Gate | None" = None) -> None:
         self._guard = guard
         self._lease = lease
         self._bench = bench
-        self._grounds = Grounds()
+        # What was handed on lies in the directories that were granted, whatever has their names by now.
+        self._owner = above is None
+        self._grounds: Grounds = Grounds() if above is None else above._grounds
         self._closed = False
 
     @property
@@ -69,7 +75,21 @@ class Gate:
     def close(self) -> None:
         """Lets nothing pass any more."""
         self._closed = True
-        self._grounds.close()
+        if self._owner:
+            self._grounds.close()
+
+    def narrowed(self, prefixes: Sequence[object], mode: str) -> list[PathRule]:
+        """Returns the rules for less. Raises `FilesystemDenied`, audited, for more than passes here, and `Revoked`."""
+        rules = []
+        for text in [path_text(prefix) for prefix in prefixes]:
+            if self.ended:
+                raise self.error("narrow", text)
+            verdict = self._guard.judge_path(text, mode)
+            if not verdict.decision.allowed:
+                self._guard.record("files", "narrow", text, verdict.decision)
+                raise self._guard.path_error(verdict, "narrow", text, mode)
+            rules.append(PathRule(verdict.path, "r" if mode == "r" else "rw"))
+        return rules
 
     def error(self, action: str = "use", target: str = "") -> Revoked:
         """The error for an operation after the end of the lease, or after `close`."""
@@ -84,7 +104,7 @@ class Gate:
         """Runs `work` in a thread if everything allows it.
 
         Raises:
-            Revoked: the lease has ended.
+            Revoked: the lease has ended, or its budget is used up.
             FilesystemDenied: a rule or the place itself refuses; audited.
             OSError: what the system says about a path that is granted.
         """
@@ -96,11 +116,20 @@ class Gate:
             self._guard.record("files", action, target, Decision(False, None, error.reason))
             raise error
         steps = [self._decide(action, access, text) for text in texts]
+        if action in _OPENS:
+            self._spend(action, target)
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
         if access == "read" and self.ended:
             raise self.error(action, target)
         return result
+
+    def _spend(self, action: str, target: str) -> None:
+        try:
+            self._lease.spend("opens")
+        except Spent as spent:
+            self._guard.record("files", action, target, Decision(False, None, spent.reason))
+            raise self._lease.error(action, target, spent.reason) from spent
 
     def _decide(self, action: str, access: Access, text: str) -> _Step:
         mode = "r" if access == "read" else "rw"

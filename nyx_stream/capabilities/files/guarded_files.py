@@ -3,7 +3,6 @@ does."""
 
 import asyncio
 import contextlib
-import encodings
 import errno
 import io
 import os
@@ -19,13 +18,15 @@ from aiofiles.base import AiofilesContextManager
 from nyx_core import beneath
 from nyx_stream.capabilities.files.gate import Gate, Site
 from nyx_stream.capabilities.files.judging import Bench
+from nyx_stream.capabilities.files.layering import Layers, layers_of
 from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
 from nyx_stream.capabilities.files.whole import read_whole
 from nyx_stream.capabilities.import_paths import Access, ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
-from nyx_stream.guard import SandboxGuard, path_text
+from nyx_stream.guard import NarrowedGuard, SandboxGuard, path_text
 from nyx_stream.policy import NO_PLACES, Places
+from nyx_stream.policy.terms import parse_terms
 
 Path = str | os.PathLike[str]
 
@@ -65,9 +66,10 @@ class GuardedFiles:
         lease: ends everything when it is revoked; `close` does the same for this object.
         places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
         protected: where plugin code is imported from: never written, whatever the policy grants.
+        above: the capability that this one narrows.
     """
 
-    __slots__ = ("_files", "_gate", "_guard", "_lease", "_release")
+    __slots__ = ("_files", "_gate", "_guard", "_lease", "_narrowed", "_places", "_protected", "_release")
 
     def __init__(
         self,
@@ -76,19 +78,55 @@ class GuardedFiles:
         *,
         places: Places = NO_PLACES,
         protected: ImportPaths | None = None,
+        above: "GuardedFiles | None" = None,
     ) -> None:
         self._lease = lease
         self._guard = guard
-        self._gate = Gate(guard, lease, Bench(guard, places, ImportPaths() if protected is None else protected))
-        self._files = OpenFiles(lease, lambda: guard.limits.open_files)
+        self._places = places
+        self._protected = ImportPaths() if protected is None else protected
+        bench = Bench(guard, places, self._protected)
+        gate, files = (None, None) if above is None else (above._gate, above._files)
+        self._gate: Gate = Gate(guard, lease, bench, gate)
+        self._files: OpenFiles = OpenFiles(lease, lambda: guard.limits.open_files, files)
+        self._narrowed = above is not None
         self._release = lease.hold(self._end)
-        for rule in guard.policy.bind(places).paths:
+        if above is None:
+            self.bind()
+
+    def bind(self) -> None:
+        """Opens what the policy in force grants and is not open yet: from now on a grant is that directory."""
+        for rule in self._guard.policy.bind(self._places).paths:
             self._gate.bind(rule.prefix)
 
     def close(self) -> None:
         """Ends every open file and refuses every further operation. Called on the event loop's thread."""
+        if self._narrowed:  # the lease is its own, and those below end with it
+            self._lease.revoke("it was closed")
         self._release()
         self._end()
+
+    def narrow(self, *prefixes: Path, mode: str = "r", **terms: object) -> "GuardedFiles":
+        """The files for less, to be handed on: `self.files.narrow("reports/", mode="r", ttl="60s")`.
+
+        It does what both its prefixes and this capability allow, now and later, and ends with this one, by `close`, or
+        when its terms are over (see `LeaseTerms`); what it spends is spent here too. It can be narrowed further. A
+        prefix that is itself a link hands nothing on: what it leads to has another path.
+
+        Args:
+            prefixes: one or more, as every path of this capability.
+            mode: `"r"` or `"rw"`.
+            terms: `ttl`, `opens`.
+
+        Raises:
+            FilesystemDenied: a prefix is not granted here in that mode; audited.
+            ValueError: a mode or a term is wrong, or there is no prefix.
+        """
+        if mode not in ("r", "rw") or not prefixes:
+            raise ValueError('files are narrowed to one prefix or more, with the mode "r" or "rw"')
+        limits = parse_terms("files", terms)
+        guard = NarrowedGuard(self._guard, paths=self._gate.narrowed(prefixes, mode))
+        lease = self._lease.child(limits)
+        return GuardedFiles(guard, lease, places=self._places, protected=self._protected, above=self)
 
     def open(
         self,
@@ -111,17 +149,7 @@ class GuardedFiles:
             ValueError, TypeError, LookupError: wrong arguments, as the built-in `open`; nothing was opened.
             LimitExceeded: `open_files` of the grant are open.
         """
-        if not closefd:
-            raise ValueError("cannot use closefd=False with a file name")
-        # The opening runs as the host: nothing of the plugin's may run in it, neither a number's or a text's methods
-        # nor a codec.
-        if type(mode) is not str or type(buffering) is not int:
-            raise TypeError("mode must be a str, buffering an int")
-        if not all(value is None or type(value) is str for value in (encoding, errors, newline)):
-            raise TypeError("encoding, errors and newline must be str or None")
-        if encoding is not None and encodings.search_function(encoding) is None:
-            raise LookupError(f"unknown encoding: {encoding}")
-        layers = partial(io.open, mode=mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
+        layers = layers_of(mode, buffering, encoding, errors, newline, closefd)
         return AiofilesContextManager(self._open(file, mode, layers, loop, executor))
 
     async def read_bytes(self, path: Path) -> bytes:
@@ -195,10 +223,14 @@ class GuardedFiles:
         self,
         file: Path,
         mode: str,
-        layers: Callable[..., File],
+        layers: Layers,
         loop: AbstractEventLoop | None,
         executor: Executor | None,
     ) -> Any:
+        with self._files.room():
+            return self._files.admit(await self._unwrapped(file, mode, layers), loop, executor)
+
+    async def _unwrapped(self, file: Path, mode: str, layers: Layers) -> File:
         writes = not {"w", "x", "a", "+"}.isdisjoint(mode)
         handover = Handover()
 
@@ -212,16 +244,15 @@ class GuardedFiles:
             return handover.give(layers(site.given, opener=opener))
 
         access: Access = "write" if writes else "read"
-        with self._files.room():
-            try:
-                opened = await self._gate.perform(access, access, [file], work)
-            except (asyncio.CancelledError, Revoked):
-                handover.abandon()
-                raise
-            if self._gate.ended:
-                handover.abandon()
-                raise self._gate.error(access)
-            return self._files.admit(opened, loop, executor)
+        try:
+            opened = await self._gate.perform(access, access, [file], work)
+        except (asyncio.CancelledError, Revoked):
+            handover.abandon()
+            raise
+        if self._gate.ended:
+            handover.abandon()
+            raise self._gate.error(access)
+        return opened
 
     async def _list(self, path: Path) -> list[str]:
         text = path_text(path)
@@ -231,6 +262,19 @@ class GuardedFiles:
     def _end(self) -> None:
         self._gate.close()
         self._files.end(self._gate.error)
+
+
+async def open_descriptor(files: GuardedFiles, path: str, mode: str) -> int:
+    """Opens a regular file for another process; `mode` is a binary one. The descriptor is the caller's to close.
+
+    It is not counted here, and it outlives the lease: a descriptor that was passed on cannot be taken back. Raises as
+    every operation of `files`.
+    """
+    opened = await files._unwrapped(path, mode, partial(io.open, mode=mode, buffering=0))
+    try:
+        return os.dup(opened.fileno())
+    finally:
+        opened.close()
 
 
 def _status(sites: Sites) -> os.stat_result:

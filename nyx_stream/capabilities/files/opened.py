@@ -22,21 +22,26 @@ File = io.FileIO | io.BufferedIOBase | io.TextIOBase
 class OpenFiles:
     """The open files of one capability. Used on the event loop's thread."""
 
-    __slots__ = ("_files", "_lease", "_limit", "_opening")
+    __slots__ = ("_above", "_files", "_lease", "_limit", "_opening")
 
-    def __init__(self, lease: Lease, limit: Callable[[], int]) -> None:
+    def __init__(self, lease: Lease, limit: Callable[[], int], above: "OpenFiles | None" = None) -> None:
         self._lease = lease
+        self._above = above
         self._limit = limit
         self._opening = 0
         self._files: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Keeps room for one more file while it is opened.
+        """Keeps room for one more file while it is opened; the files of a narrowed capability count above.
 
         Raises:
             LimitExceeded: `open_files` of the grant are open already.
         """
+        if self._above is not None:
+            with self._above.room():
+                yield
+            return
         limit = self._limit()
         if self._opening + len(self._files) >= limit:
             held = self._opening + sum(not file.closed for file in self._files)
@@ -52,7 +57,10 @@ class OpenFiles:
     def admit(self, file: File, loop: AbstractEventLoop | None, executor: Executor | None) -> Any:
         """Returns `file` in aiofiles' wrapper, from now on ended with the lease."""
         wrapped = wrap(file, loop=loop, executor=executor)
-        self._files.add(wrapped)
+        own: OpenFiles | None = self
+        while own is not None:
+            own._files.add(wrapped)
+            own = own._above
         return wrapped
 
     def end(self, error: Callable[[], SandboxDenied]) -> None:

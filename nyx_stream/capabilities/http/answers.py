@@ -8,7 +8,7 @@ from typing import Any
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.dialling import netloc
 from nyx_stream.capabilities.http.verdicts import DialRefused, Exceeded, Refused, refusal
-from nyx_stream.capabilities.lease import Lease
+from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.guard import Decision, SandboxGuard
 
 
@@ -43,9 +43,14 @@ class Answers:
     def admit(self, request: Any) -> None:
         """Raises the dialect's `Revoked`, audited, if the lease has ended before the request began."""
         if self._lease.ended:
-            revoked: Any = self._revoked(request)
-            self._guard.record("http", str(request.method), revoked.target, refusal(revoked.reason))
-            raise revoked
+            raise self._refused(request)
+
+    def spend(self, request: Any) -> None:
+        """Takes one request from the lease's budget. Raises the dialect's `Revoked`, audited, if there is none left."""
+        try:
+            self._lease.spend("requests")
+        except Spent as spent:
+            raise self._refused(request, spent.reason) from spent
 
     def check(self, request: Any) -> None:
         """Raises the dialect's `Revoked` once the lease has ended, for a request under way."""
@@ -60,6 +65,8 @@ class Answers:
             raise self.denied(request.method, request.url, error.decision, request) from error
         if isinstance(error, Exceeded):
             raise self._exceeded(error, request) from error
+        if isinstance(error, Spent):
+            raise self._refused(request, error.reason) from error
         if isinstance(error, Exception):
             if self._lease.ended and not isinstance(error, self.dialect.revoked):
                 raise self._revoked(request) from error
@@ -68,13 +75,22 @@ class Answers:
                 raise _about(request, fault) from error
 
     def _dial_denied(self, error: DialRefused, request: Any) -> Exception:
-        denial: Any = self._guard.connect_error(error.host, error.port, error.decision, self.dialect.denied)
         target = f"{netloc(error.host, error.port)} at {error.at}"
+        denial: Any
+        if error.at == error.host:
+            denial = self._guard.connect_error(error.host, error.port, error.decision, self.dialect.denied)
+        else:  # a line for the name is there: a hint at one would say nothing of the address that was refused
+            denial = self._guard.denial(self.dialect.denied, "connect", "connect", target, error.decision)
         self._guard.record(denial.capability, denial.action, target, error.decision)
         return _about(request, denial)
 
-    def _revoked(self, request: Any) -> Exception:
-        error = self._lease.error("request", str(_without_password(request.url, self.dialect)))
+    def _refused(self, request: Any, reason: str | None = None) -> Exception:
+        revoked: Any = self._revoked(request, reason)
+        self._guard.record("http", str(request.method), revoked.target, refusal(revoked.reason))
+        return revoked  # type: ignore[no-any-return]  # a class of the dialect
+
+    def _revoked(self, request: Any, reason: str | None = None) -> Exception:
+        error = self._lease.error("request", str(_without_password(request.url, self.dialect)), reason)
         names = ("plugin", "capability", "action", "target", "rule", "reason")
         return _about(request, self.dialect.revoked(**{name: getattr(error, name) for name in names}))
 

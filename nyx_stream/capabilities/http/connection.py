@@ -47,7 +47,7 @@ class Connection:
     async def send(self, exchange: Exchange) -> None:
         """Sends the request of `exchange` and reads the response's head into it.
 
-        Raises httpcore2 errors, `Refused` and `Exceeded`; the connection is then closed.
+        Raises httpcore2 errors, `Refused`, `Exceeded` and `Spent`; the connection is then closed.
         """
         fresh, self._state = self._state is _State.NEW, _State.ACTIVE
         try:
@@ -103,6 +103,7 @@ class Connection:
     async def _write(wire: Wire, exchange: Exchange, *parts: bytes | None) -> None:
         data = b"".join([part for part in parts if part])
         if data:
+            exchange.leaves(len(data))
             await wire.write(data, exchange.wait(exchange.timeouts.write))
 
     # Receiving.
@@ -116,6 +117,7 @@ class Connection:
                 if not await self._read(wire, exchange):
                     raise httpcore2.RemoteProtocolError("Server disconnected without sending a response.")
             elif isinstance(event, h11.Response):
+                _check_framing(event)
                 return Head(
                     event.status_code, b"HTTP/" + event.http_version, bytes(event.reason), event.headers.raw_items()
                 )
@@ -200,6 +202,13 @@ class Connection:
 def _closing(chunks: AsyncIterable[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
     iterator = aiter(chunks)
     return aclosing(iterator) if isinstance(iterator, AsyncGeneratorType) else nullcontext(iterator)
+
+
+def _check_framing(response: h11.Response) -> None:
+    # Two readers that believe another one of the two disagree on where the response ends (RFC 9112, section 6.3).
+    names = {name for name, _ in response.headers}
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise httpcore2.RemoteProtocolError("both Content-Length and Transfer-Encoding")
 
 
 def _as_bytes(chunk: object) -> bytes:

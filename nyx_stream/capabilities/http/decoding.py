@@ -4,6 +4,7 @@ httpx 0.28 inflates a whole chunk at once: 65 KB of gzip become 195 MiB before t
 that zlib does not know (br, zstd) are left on the body, as httpx does when it has no package for them.
 """
 
+import codecs
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -16,6 +17,23 @@ STEP = 64 * 1024
 """Bytes inflated at a time."""
 
 _MOST_CODINGS = 4
+
+
+# Codecs of text that no document is in. Two take time that grows with the square of the text, one only raises, two act
+# on escapes.
+_NO_CHARSETS = frozenset({"punycode", "idna", "undefined", "unicode-escape", "raw-unicode-escape"})
+
+
+def is_charset(name: str) -> bool:
+    """Whether text may be decoded by `name`, which a server chose: a codec of text, and one that takes linear time.
+
+    Codecs from bytes to bytes (zlib, bz2, hex) would inflate a body without any bound.
+    """
+    try:
+        "a".encode(name)  # LookupError if it is none of text
+        return codecs.lookup(name).name not in _NO_CHARSETS
+    except (LookupError, ValueError):
+        return False
 
 
 class BadCoding(Exception):

@@ -6,6 +6,7 @@ between the check and the connection (DNS rebinding) gains nothing. Knows nothin
 
 import asyncio
 import ipaddress
+import socket
 
 import httpcore2
 
@@ -45,7 +46,13 @@ class Dialler:
         except OSError as error:
             raise httpcore2.ConnectError(str(error)) from error
 
-    async def _open(self, scheme: str, host: str, port: int) -> Wire:
+    async def dial(self, host: str, port: int) -> tuple[socket.socket, str]:
+        """A socket connected to an address of `host` that passed, and that address. Audited.
+
+        That `host` may be dialled at all is decided before.
+
+        Raises `DialRefused` or OSError.
+        """
         addresses = [host] if _is_literal(host) else await self._network.resolve(host, port)
         if not addresses:
             raise OSError(f"no address for {host}")
@@ -54,6 +61,10 @@ class Dialler:
             raise DialRefused(decision, host, port, ", ".join(addresses))
         sock, address = await first_connected(self._network.dial, addresses, port)
         self._guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
+        return sock, address
+
+    async def _open(self, scheme: str, host: str, port: int) -> Wire:
+        sock, _ = await self.dial(host, port)
         try:
             context = await self._network.tls() if scheme in ("https", "wss") else None
         except BaseException:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nyx_stream.capabilities.http.verdicts import Exceeded
+from nyx_stream.capabilities.lease import Lease
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -67,10 +68,11 @@ class Message:
 
 
 class Exchange:
-    """A request on its way. Every wait is cut to the deadline, every byte is counted against its bound."""
+    """A request on its way. Every wait is cut to the deadline, every byte counted against its bound and its lease."""
 
     __slots__ = (
-        "_arrived", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin", "timeouts",
+        "_arrived", "_lease", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +82,7 @@ class Exchange:
         body: bytes | AsyncIterable[bytes],
         timeouts: Timeouts,
         bounds: Bounds,
+        lease: Lease,
     ) -> None:
         self.origin = origin
         self.message = message
@@ -88,6 +91,7 @@ class Exchange:
         self.bounds = bounds
         self.deadline = time.monotonic() + bounds.seconds
         self.head: Head | None = None
+        self._lease = lease
         self._sent = 0
         self._arrived = 0
         self._received = 0
@@ -97,6 +101,10 @@ class Exchange:
         left = max(self.deadline - time.monotonic(), 0.0)
         return left if seconds is None else min(seconds, left)
 
+    def leaves(self, count: int) -> None:
+        """Counts bytes that are about to go to the wire, whatever they are. Raises `Spent`."""
+        self._lease.spend("bytes_out", count)
+
     def sent(self, count: int) -> None:
         """Counts bytes of the request body. Raises `Exceeded`."""
         self._sent += count
@@ -104,8 +112,12 @@ class Exchange:
             raise Exceeded("request_bytes", self.bounds.request_bytes, "the request body is too large")
 
     def arrived(self, count: int) -> None:
-        """Counts bytes from the wire, whatever they are: framing may not outgrow what it frames. Raises `Exceeded`."""
+        """Counts bytes from the wire, whatever they are: framing may not outgrow what it frames.
+
+        Raises `Exceeded` and `Spent`.
+        """
         self._arrived += count
+        self._lease.spend("bytes_in", count)
         if self._arrived > 2 * self.bounds.response_bytes + self.bounds.header_bytes + READ_AHEAD:
             raise Exceeded("response_bytes", self.bounds.response_bytes, "the response is mostly framing")
 

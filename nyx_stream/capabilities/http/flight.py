@@ -31,7 +31,7 @@ class Flight:
         self._waiting: asyncio.Timeout | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._release = lease.hold(self._end)
+        self._release = lease.hold(self._end, busy=True)
 
     async def launch(self, started: float) -> Any:
         """Sends the request and returns the response of the dialect's library, its body unread.

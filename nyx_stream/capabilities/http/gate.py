@@ -6,7 +6,7 @@ verdict, and hands back a response from which no attribute leads to the pool. Kn
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,12 +21,19 @@ from nyx_stream.capabilities.http.pool import Pool
 from nyx_stream.capabilities.http.snapshot import BadRequest, snapshot
 from nyx_stream.capabilities.http.verdicts import refusal
 from nyx_stream.capabilities.lease import Lease
-from nyx_stream.guard import RequestVerdict, SandboxGuard
+from nyx_stream.errors import NetworkDenied
+from nyx_stream.guard import NarrowedGuard, RequestVerdict, SandboxGuard
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.terms import parse_terms
 
 _REMEMBERED = 256
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _plain_origin = re.compile(r"(https?)://([a-z0-9.-]{1,253})(?::([0-9]{1,5}))?(?=[/?#]|\Z)").match
+
+
+def _cannot_narrow(*_: object) -> NoReturn:
+    raise RuntimeError("a client is not narrowed at this isolation level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +47,22 @@ class Passage:
     most_redirects: Callable[[], int]
     aclose: Callable[[], Awaitable[None]]
     turned: Callable[[Dialect], "Passage"]
+    narrowed: Callable[[Sequence[str], Mapping[str, object]], "Passage"] = _cannot_narrow
 
 
 class Gate:
     """Everything one plugin asks of the network by HTTP goes through here, whichever library it asks with."""
 
-    def __init__(self, guard: SandboxGuard, lease: Lease, network: Network) -> None:
+    def __init__(self, guard: SandboxGuard, lease: Lease, network: Network, *, above: "Gate | None" = None) -> None:
         self._guard = guard
         self._lease = lease
-        self._pool = Pool(Dialler(guard, network), guard.limits.connections)
+        self._network = network
+        # A narrowed gate uses the connections of the one above it: their number is a limit of the plugin.
+        self._above = above
+        self._pool: Pool = Pool(Dialler(guard, network), guard.limits.connections) if above is None else above._pool
         # Origins that some rule named when they were first asked for; it only saves asking that again.
         self._named: set[str] = set()
-        self._end_with_lease = lease.hold(self._pool.abort)
+        self._end_with_lease = lease.hold(self._pool.abort) if above is None else _nothing
 
     def passage(self, dialect: Dialect, *, owner: bool = True) -> Passage:
         """What a client of the dialect's library gets to see of this gate; only its owner closes the connections."""
@@ -72,7 +83,28 @@ class Gate:
             most_redirects=lambda: self._guard.limits.redirects,
             aclose=leave,
             turned=lambda dialect: self.passage(dialect, owner=False),
+            narrowed=lambda rules, terms: self.narrowed(rules, terms).passage(dialect),
         )
+
+    def narrowed(self, rules: Sequence[str], terms: Mapping[str, object]) -> "Gate":
+        """A gate for less, on a lease below this one's.
+
+        Raises:
+            PolicyError, ValueError: a rule, or a term, does not parse.
+            NetworkDenied: a rule speaks of more than passes here; audited.
+            Revoked: the lease has ended.
+        """
+        self._lease.check("narrow", ", ".join(rules))
+        if not rules:
+            raise ValueError("a client is narrowed to one rule or more")
+        parsed, limits = SandboxPolicy.locked_down().allow_request(*rules).request, parse_terms("http", terms)
+        for rule in parsed:
+            if not self._guard.holds(rule):
+                decision = refusal("it is more than what is held")
+                self._guard.record("http", "narrow", rule.text, decision)
+                raise self._guard.denial(NetworkDenied, "http", "narrow", rule.text, decision)
+        guard = NarrowedGuard(self._guard, request=parsed)
+        return Gate(guard, self._lease.child(limits), self._network, above=self)
 
     def forbid(self, answers: Answers, method: str, url: Any, request: Callable[[], Any]) -> None:
         """Raises the denial of a request that is not even built yet; what passes is decided again in `exchange`."""
@@ -111,6 +143,9 @@ class Gate:
     async def aclose(self) -> None:
         """Closes every connection of the plugin."""
         self._end_with_lease()
+        if self._above is not None:
+            self._lease.revoke("its client was closed")
+            return
         await self._pool.aclose()
 
     def _admit(self, answers: Answers, request: Any) -> Exchange:
@@ -129,6 +164,7 @@ class Gate:
             raw = headers.checked(taken.headers, host, limits.header_bytes)
         except headers.BadHeaders as error:
             raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
+        answers.spend(request)
         target = f"{verdict.scheme}://{host.decode('ascii')}{verdict.target.decode('ascii')}"
         self._guard.record("http", verdict.method, target, decision)
         return Exchange(
@@ -137,7 +173,12 @@ class Gate:
             taken.body,
             taken.timeouts,
             Bounds(limits.request_bytes, limits.response_bytes, limits.header_bytes, limits.request_timeout),
+            self._lease,
         )
+
+
+def _nothing() -> None:
+    """A narrowed gate ends with the requests that are under way in it; they are held by themselves."""
 
 
 def _host_header(verdict: RequestVerdict) -> bytes:

@@ -57,6 +57,20 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
         transport = self.dialect.transport(passage.exchange, passage.aclose)
         super().__init__(transport=transport, trust_env=False, **choices)
 
+    def narrow(self, *rules: str, **terms: object) -> Self:
+        """A client for less, to be handed on: `self.http.narrow("GET https://api.met.no/v1/**", ttl="60s")`.
+
+        It sends what both its rules and this client's allow, now and later. It ends with this one, or by itself when it
+        is closed or its terms are over (see `LeaseTerms`); what it spends is spent here too. It has nothing of this
+        client's headers, cookies or credentials, and can be narrowed further.
+
+        Raises:
+            NetworkDenied: a rule speaks of more than this client may send; audited.
+            PolicyError, ValueError: a rule or a term does not parse, or there is no rule.
+            Revoked: this client was revoked.
+        """
+        return self.through(self._gate.narrowed(rules, terms))
+
     async def request(self, method: str, url: Any, **options: Any) -> Any:
         """Builds and sends a request, as the library does; a denied one is refused before it is built."""
         if type(method) is not str:
@@ -198,3 +212,8 @@ def _check_choices(choices: dict[str, Any]) -> None:
 
 def _origin(url: Any) -> tuple[str, bytes, int | None]:
     return url.scheme, url.raw_host, url.port
+
+
+def passage_of(client: Guarding) -> Passage:
+    """The gate behind a client, for the framework: requests that are built already pass it one hop at a time."""
+    return client._gate

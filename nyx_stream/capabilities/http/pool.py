@@ -31,7 +31,7 @@ class Pool:
     async def send(self, exchange: Exchange) -> Connection:
         """Sends the exchange's request and reads its response's head; the caller gives the connection back.
 
-        Raises httpcore2 errors, `Refused` and `Exceeded`; RuntimeError once the pool is closed.
+        Raises httpcore2 errors, `Refused`, `Exceeded` and `Spent`; RuntimeError once the pool is closed.
         """
         if self._closed:
             raise RuntimeError("Cannot send a request, as the client has been closed.")

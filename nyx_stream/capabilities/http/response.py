@@ -12,7 +12,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any, ClassVar
 
-from nyx_stream.capabilities.http.decoding import BadCoding, Decoder, decoder_for
+from nyx_stream.capabilities.http.decoding import BadCoding, Decoder, decoder_for, is_charset
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.verdicts import Exceeded
 
@@ -65,6 +65,12 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
         self._plugin = plugin
         self._most = most
         self._started = started
+
+    @property
+    def charset_encoding(self) -> str | None:
+        """The charset of the Content-Type, if it names one that text may be decoded by."""
+        named: str | None = super().charset_encoding
+        return named if named is not None and is_charset(named) else None
 
     async def aread(self) -> bytes:
         """Reads and returns the whole decoded body. Raises `LimitExceeded`, and the library's errors."""

@@ -10,6 +10,7 @@ from nyx_stream.capabilities.http import connection as connection_module
 from nyx_stream.capabilities.http.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Origin, Timeouts
 from nyx_stream.capabilities.http.pool import Pool
+from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, reply, until
@@ -23,7 +24,7 @@ def _pool(port: int, most: int) -> Pool:
 def _exchange(host: str = "a.example.com", target: str = "/", *, pool: float | None = None) -> Exchange:
     message = Message("GET", target.encode(), [(b"Host", host.encode())])
     bounds = Bounds(1000, 1000, 1000, 30)
-    return Exchange(Origin("http", host, 80), message, b"", Timeouts(pool=pool), bounds)
+    return Exchange(Origin("http", host, 80), message, b"", Timeouts(pool=pool), bounds, Lease("p", "http"))
 
 
 async def _fetch(pool: Pool, exchange: Exchange) -> bytes:

@@ -64,7 +64,9 @@ def test_the_judge_comes_first(root: Root, place: Path, operation: str) -> None:
 def test_a_judge_that_agrees(root: Root, place: Path, operation: str) -> None:
     """With a judge that has no objection, the operation is done."""
     path = {"list": "b/d", "make": "b/new", "remove": "b/t"}.get(operation, "b/c/f")
-    OPERATIONS[operation](root, path, judge=lambda below, absolute: None)
+    seen: list[str] = []
+    OPERATIONS[operation](root, path, judge=lambda below, absolute: seen.append(below))
+    assert seen
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))

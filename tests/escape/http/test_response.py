@@ -258,3 +258,45 @@ async def test_a_bomb_does_not_hold_up_the_loop(kind: Any) -> None:
             await response.aread()
         task.cancel()
         assert turns >= 30
+
+
+@pytest.mark.parametrize("named", ["zlib", "bz2", "hex", "uu", "rot13", "punycode", "idna", "undefined", "../os"])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_charset_that_is_no_charset_decodes_nothing(kind: Any, named: str, streamed: bool) -> None:
+    """A server names no codec that would inflate text, take quadratic time for it or fail: such text is UTF-8."""
+    body = zlib.compress(b"x" * 1_000)
+    async with (
+        Server(reply(200, body, content_type=f"text/plain; charset={named}")) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        if streamed:
+            text = "".join([piece async for piece in response.aiter_text()])
+        else:
+            await response.aread()
+            text = response.text
+        assert response.encoding == "utf-8"
+        assert text == body.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("named", ["iso-8859-1", "UTF-16LE", "shift_jis", "koi8-r", "windows-1252"])
+async def test_a_charset_decodes_text(kind: Any, named: str) -> None:
+    """The allowed twin: the charsets that documents are in are taken from the Content-Type."""
+    async with (
+        Server(reply(200, "text".encode(named), content_type=f"text/plain; charset={named}")) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        assert (await client.get(server.url)).text == "text"
+
+
+async def test_a_response_with_two_framings_is_refused(kind: Any) -> None:
+    """A length and chunks in one response are two ends of it: the connection is given up, and its bytes with it."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with (
+        Server(lambda r: head + b"2\r\nin\r\n0\r\n\r\n" if r.target == "/two" else reply(200, b"in")) as server,
+        loopback(server, kind=kind).client() as client,
+    ):
+        with pytest.raises(client.dialect.library.RemoteProtocolError, match="both"):
+            await client.get(f"{server.url}/two")
+        assert (await client.get(f"{server.url}/one")).text == "in"
+        assert server.accepted == 2

@@ -1,7 +1,10 @@
 """Importing under the tripwire: modules load, and the import machinery is no way to read or write other files."""
 
+import asyncio
 import importlib
+import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
 
@@ -136,3 +139,33 @@ async def test_the_tripwire_can_be_switched_off_for_a_host(tmp_path, rogue):
         assert await free.call("f") > 0
         await rogue.refused("open('/etc/passwd')", "files", "open")
         assert await free.call("f") > 0
+
+
+async def test_a_file_can_be_uploaded_whatever_its_name(tmp_path):
+    """httpx asks the system's table of file types; that it was not read yet is no act of the plugin."""
+    folder = write_plugin(
+        tmp_path / "sender",
+        """
+        class Main(Plugin):
+            @export
+            async def type_of(self, name: str) -> str:
+                request = self.http.build_request("POST", "http://h.example/", files={"f": (name, b"x")})
+                return (await request.aread()).decode()
+        """,
+    )
+    host = """
+        import asyncio, sys
+        from nyx_stream import PluginHost
+        async def main():
+            events = []
+            async with PluginHost(audit=events.append, data_dir=sys.argv[2]) as host:
+                handle = await host.load(sys.argv[1])
+                print(await handle.call("type_of", name="a.txt"))
+                print([event.target for event in events if event.layer == "tripwire"])
+        asyncio.run(main())
+        """
+    # In a process of its own: here, the table may have been read already.
+    command = [sys.executable, "-c", dedent(host), str(folder), str(tmp_path / "data")]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert "Content-Type: text/plain" in done.stdout, done.stderr
+    assert done.stdout.rstrip().endswith("[]")

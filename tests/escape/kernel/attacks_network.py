@@ -4,9 +4,12 @@ import asyncio
 import encodings.idna  # noqa: F401 loads native code, which is frozen when a name is looked up
 import os
 import socket
+import struct
+from contextlib import suppress
 from typing import Any
 
-from nyx_core.linux.libc import syscall
+from nyx_core.linux.libc import address_of, syscall
+from nyx_core.linux.seccomp_rules import MSG_FASTOPEN
 from tests.escape.kernel.room import Book, Kept, unix_address
 
 AF_VSOCK, AF_PACKET, AF_NETLINK, AF_ALG = 40, 17, 16, 38
@@ -140,6 +143,33 @@ def bind_an_inherited_socket(had: Any) -> None:
 @book.attack("seccomp", before=_kept_tcp)
 def listen_on_an_inherited_socket(had: Any) -> None:
     syscall("listen", had.value, 1)
+
+
+def _kept_reset_tcp() -> Kept:
+    """A TCP socket that the kernel counts as connecting still, though its peer was there and has reset it."""
+    peer, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.connect_ex(peer.getsockname())
+    accepted, _ = peer.accept()
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    accepted.close()
+    os.dup2(sock.fileno(), 9)
+    return Kept((9, other.getsockname()[1], other, peer), (9,))
+
+
+@book.attack("seccomp", before=_kept_reset_tcp, free="net.ipv4.tcp_fastopen may be switched off")
+def fast_open_an_inherited_socket(had: Any) -> None:
+    descriptor, port, *_ = had.value
+    name = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, b"\x7f\0\0\1")
+    data = bytearray(b"x")
+    vector = struct.pack("=QQ", address_of(data), 1)
+    held = bytearray(name), bytearray(vector)
+    message = struct.pack("=QQQQQQQ", address_of(held[0]), len(name), address_of(held[1]), 1, 0, 0, 0)
+    for _ in range(2):
+        with suppress(ConnectionError, BlockingIOError):
+            syscall("sendmsg", descriptor, message, MSG_FASTOPEN)
+    syscall("sendmsg", descriptor, message, MSG_FASTOPEN)
 
 
 def _numeric(_had: Any) -> None:

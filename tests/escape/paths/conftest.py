@@ -62,7 +62,7 @@ class World:
                 found[path] = (status.st_mode, status.st_ino, target, content)
         return found
 
-    async def refused(self, operation: "Operation", path: object) -> FilesystemDenied:
+    async def expect_refused(self, operation: "Operation", path: object) -> FilesystemDenied:
         """Expects a denial that is audited once, and that nothing changed."""
         before = self.picture()
         self.events.clear()
@@ -73,7 +73,7 @@ class World:
         assert self.picture() == before
         return caught.value
 
-    async def fails(self, operation: "Operation", path: object, *errors: type[OSError]) -> OSError:
+    async def expect_error(self, operation: "Operation", path: object, *errors: type[OSError]) -> OSError:
         """Expects an error of the system (a denial is none), and that nothing changed."""
         before = self.picture()
         with pytest.raises(errors or OSError) as caught:

@@ -25,7 +25,7 @@ async def denied(make_world: MakeWorld) -> World:
 async def test_by_its_name(denied: World, path: str) -> None:
     """Every operation on a denied path is refused by the rule, also where nothing is there."""
     for operation in ALL:
-        error = await denied.refused(operation, path)
+        error = await denied.expect_refused(operation, path)
         assert error.rule is not None
 
 
@@ -42,7 +42,7 @@ async def test_through_a_link_in_the_middle(denied: World, path: str) -> None:
     denied.link("n", "a")
     (denied.inside / "b/d").mkdir()
     for operation in ALL:
-        await denied.refused(operation, path)
+        await denied.expect_refused(operation, path)
 
 
 @pytest.mark.parametrize("target", ["secret/f", "b/c/f", "a/../secret/f"])
@@ -50,7 +50,7 @@ async def test_through_a_link_at_the_end(denied: World, target: str) -> None:
     """A link to a denied file is not followed."""
     denied.link("l", target)
     for operation in FOLLOWING:
-        await denied.refused(operation, "l")
+        await denied.expect_refused(operation, "l")
 
 
 @pytest.mark.parametrize("operation", ["open w", "open a", "write_bytes", "write_text"])
@@ -58,8 +58,8 @@ async def test_creation_through_a_dangling_link(denied: World, operation: str) -
     """Nothing is created in a denied place through a link that dangles there."""
     denied.link("l", "secret/new")
     denied.link("p", "planned")
-    await denied.refused(operation, "l")
-    await denied.refused(operation, "p")
+    await denied.expect_refused(operation, "l")
+    await denied.expect_refused(operation, "p")
 
 
 @pytest.mark.parametrize("path", ["b", "n/../b", "./b"])
@@ -67,7 +67,7 @@ async def test_its_parent_is_not_moved_away(denied: World, path: str) -> None:
     """The directory that a denied one lies in is not renamed, replaced or removed, by whatever way it is named."""
     denied.link("n", "a")
     for operation in ["rename from", "remove tree", "rename to", "remove"]:
-        await denied.refused(operation, path)
+        await denied.expect_refused(operation, path)
 
 
 async def test_its_parent_behind_a_link(denied: World) -> None:
@@ -75,8 +75,8 @@ async def test_its_parent_behind_a_link(denied: World) -> None:
     (denied.inside / "b/c/deep").mkdir()
     denied.link("here", ".")
     for operation in ("rename from", "remove tree", "rename to"):
-        await denied.refused(operation, "here/b")
-        await denied.refused(operation, "here/secret")
+        await denied.expect_refused(operation, "here/b")
+        await denied.expect_refused(operation, "here/secret")
 
 
 @pytest.mark.parametrize("operation", ALL)
@@ -93,8 +93,8 @@ async def test_a_rule_that_names_a_link(make_world: MakeWorld) -> None:
     world = make_world()
     world.link("alias", "secret")
     world.guard.update(world.guard.policy.deny_path_prefix("$DATA/alias"))
-    await world.refused("read_bytes", "secret/f")
-    await world.refused("rename from", "secret")
+    await world.expect_refused("read_bytes", "secret/f")
+    await world.expect_refused("rename from", "secret")
     assert await world.files.read_text("b/t") == "inside"
 
 
@@ -105,9 +105,9 @@ async def test_a_prefix_that_is_reached_by_a_link(make_world: MakeWorld) -> None
     granted_by_alias = make_world(
         lambda policy: policy.allow_path_prefix(base / "R-alias").deny_path_prefix(base / "R/secret")
     )
-    await granted_by_alias.refused("read_bytes", base / "R-alias/secret/f")
+    await granted_by_alias.expect_refused("read_bytes", base / "R-alias/secret/f")
     denied_by_alias = make_world(lambda policy: policy.deny_path_prefix(base / "R-alias/secret"))
-    await denied_by_alias.refused("read_bytes", "secret/f")
+    await denied_by_alias.expect_refused("read_bytes", "secret/f")
     assert await granted_by_alias.files.read_text(base / "R-alias/f") == "inside"
 
 
@@ -117,4 +117,4 @@ async def test_a_rule_that_comes_later(make_world: MakeWorld) -> None:
     world.link("l", "secret/f")
     assert await world.files.read_text("l") == "inside"
     world.guard.update(world.guard.policy.deny_path_prefix("$DATA/secret"))
-    await world.refused("read_text", "l")
+    await world.expect_refused("read_text", "l")

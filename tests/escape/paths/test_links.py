@@ -16,7 +16,7 @@ async def test_through_a_link_to_the_outside(world: World, target: str, tail: st
     """With anything after it, a slash is enough, a link that leads out is refused for every operation."""
     world.link("l", target)
     for operation in ALL:
-        await world.refused(operation, "l" + tail)
+        await world.expect_refused(operation, "l" + tail)
 
 
 @pytest.mark.parametrize("target", [*OUTWARD, "../S", "{base}/S", "../out/new", "{base}/R/f"])
@@ -24,7 +24,7 @@ async def test_a_link_to_the_outside_at_the_end(world: World, target: str) -> No
     """What follows a link is refused where it leads out, dangling or not, absolute even into R."""
     world.link("l", target)
     for operation in FOLLOWING:
-        await world.refused(operation, "l")
+        await world.expect_refused(operation, "l")
 
 
 @pytest.mark.parametrize("operation", FOLLOWING)
@@ -33,7 +33,7 @@ async def test_a_chain_of_links(world: World, operation: str) -> None:
     world.link("l", "a/b/x")
     world.link("a/b", "e")
     world.link("a/e", "../../R")
-    await world.refused(operation, "l")
+    await world.expect_refused(operation, "l")
 
 
 async def test_resolution_is_physical(world: World) -> None:
@@ -45,7 +45,7 @@ async def test_resolution_is_physical(world: World) -> None:
     assert await world.files.read_text("up/f") == "inside"
     assert "f" in await world.files.iterdir("up/") or "up/f" in await world.files.iterdir("up/")
     for operation in ALL:
-        await world.refused(operation, "over/S")
+        await world.expect_refused(operation, "over/S")
 
 
 @pytest.mark.parametrize("operation", FILES + LOOKING)
@@ -57,9 +57,9 @@ async def test_loops(world: World, operation: str) -> None:
         if operation == "exists":
             assert not await world.files.exists(path)
         elif operation == "open x":
-            await world.fails(operation, path, FileExistsError)
+            await world.expect_error(operation, path, FileExistsError)
         else:
-            assert (await world.fails(operation, path)).errno == errno.ELOOP
+            assert (await world.expect_error(operation, path)).errno == errno.ELOOP
 
 
 async def test_exclusive_creation_over_a_link(world: World) -> None:
@@ -67,7 +67,7 @@ async def test_exclusive_creation_over_a_link(world: World) -> None:
     for number, target in enumerate(["../missing", "f", "{base}/S", "nothing"]):
         world.link(f"l{number}", target)
         for operation in ("open x", "mkdir"):
-            await world.fails(operation, f"l{number}", FileExistsError)
+            await world.expect_error(operation, f"l{number}", FileExistsError)
 
 
 @pytest.mark.parametrize("target", ["../S", "{base}/out", "f", "nothing", "b"])

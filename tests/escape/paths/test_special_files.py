@@ -14,7 +14,7 @@ MAGIC = ["/proc/self/root", "/proc/self/cwd", "/proc/self/exe", "/proc/self/fd/0
 async def test_by_its_name(world: World, path: str) -> None:
     """A path of procfs or of /dev/fd is granted by no rule."""
     for operation in ALL:
-        await world.refused(operation, path)
+        await world.expect_refused(operation, path)
 
 
 @pytest.mark.parametrize("path", MAGIC)
@@ -22,8 +22,8 @@ async def test_by_a_link(world: World, path: str) -> None:
     """A link in R to one of them leads out."""
     world.link("l", path)
     for operation in FOLLOWING:
-        await world.refused(operation, "l")
-        await world.refused(operation, "l/etc")
+        await world.expect_refused(operation, "l")
+        await world.expect_refused(operation, "l/etc")
 
 
 async def test_in_a_granted_procfs(make_world: MakeWorld) -> None:
@@ -31,7 +31,7 @@ async def test_in_a_granted_procfs(make_world: MakeWorld) -> None:
     world = make_world(lambda policy: policy.allow_path_prefix("/proc"))
     for operation in FOLLOWING:
         for path in ("root/etc", "cwd", "exe", "fd/0"):
-            await world.refused(operation, f"/proc/self/{path}")
+            await world.expect_refused(operation, f"/proc/self/{path}")
         assert await world.files.exists("/proc/self/stat")
 
 
@@ -52,15 +52,15 @@ async def test_no_plain_file(world: World, operation: str) -> None:
         world.link("l", "fifo")
         for name in [*names, "l"]:
             if operation == "open x":
-                await world.fails(operation, name, FileExistsError)
+                await world.expect_error(operation, name, FileExistsError)
             else:
-                await world.refused(operation, name)
+                await world.expect_refused(operation, name)
 
 
 @pytest.mark.parametrize("operation", FILES)
 async def test_a_directory_is_no_file(world: World, operation: str) -> None:
     """A directory is not opened as a file."""
-    await world.fails(operation, "b", IsADirectoryError, FileExistsError)
+    await world.expect_error(operation, "b", IsADirectoryError, FileExistsError)
 
 
 async def test_a_fifo_has_a_status(world: World) -> None:
@@ -77,4 +77,4 @@ async def test_a_fifo_blocks_nobody(make_world: MakeWorld) -> None:
     os.mkfifo(world.inside / "fifo")
     for operation in FILES:
         if operation != "open x":
-            await world.refused(operation, "fifo")
+            await world.expect_refused(operation, "fifo")

@@ -9,7 +9,7 @@ from .conftest import ALL, FILES, NAMING, MakeWorld, World
 async def test_a_step_above_the_root(world: World, path: str) -> None:
     """A step above R is refused for every operation, also one that comes back to R."""
     for operation in ALL:
-        await world.refused(operation, path)
+        await world.expect_refused(operation, path)
 
 
 @pytest.mark.parametrize("path", ["f", "./f", "a/../f", "./b//c/./../../f", "b/c/../c/../../f"])
@@ -31,27 +31,27 @@ async def test_a_way_round_to_the_prefix(world: World) -> None:
 async def test_whole_components(world: World, path: str) -> None:
     """A sibling whose name begins like R, another case, and what lies above R are not R."""
     for operation in ALL:
-        await world.refused(operation, path.format(base=world.base))
+        await world.expect_refused(operation, path.format(base=world.base))
 
 
 @pytest.mark.parametrize("path", ["b/.", "b/..", "b/", ".", "b/c/.", "./", "movable/", "nothing/"])
 async def test_no_name_to_change(world: World, path: str) -> None:
     """What ends in a dot, two dots or a slash, and the root itself, is not renamed and not removed."""
     for operation in [name for name in NAMING if name != "mkdir"]:
-        await world.fails(operation, path)
+        await world.expect_error(operation, path)
 
 
 @pytest.mark.parametrize("path", ["b/.", "b/..", ".", "new/.", "new/.."])
 async def test_no_name_to_make(world: World, path: str) -> None:
     """A directory is not made by such a name."""
-    await world.fails("mkdir", path)
+    await world.expect_error("mkdir", path)
 
 
 @pytest.mark.parametrize("path", ["b/", "new/", "b/.", "b/..", ".", "new/."])
 async def test_no_name_to_create(world: World, path: str) -> None:
     """A file is not created by such a name."""
     for operation in ["open w", "open a", "open x", "write_bytes"]:
-        await world.fails(operation, path)
+        await world.expect_error(operation, path)
 
 
 async def test_a_slash_after_a_new_directory(world: World) -> None:
@@ -64,11 +64,11 @@ async def test_a_slash_after_a_new_directory(world: World) -> None:
 async def test_a_file_is_no_directory(world: World, path: str) -> None:
     """Nothing is opened beyond a file."""
     for operation in FILES:
-        await world.fails(operation, path)
+        await world.expect_error(operation, path)
 
 
 async def test_the_root_is_left(make_world: MakeWorld) -> None:
     """The root cannot be removed, renamed or replaced by its absolute name either."""
     world = make_world()
     for operation in ("remove", "remove tree", "rename from", "rename to"):
-        await world.fails(operation, world.inside)
+        await world.expect_error(operation, world.inside)

@@ -17,14 +17,14 @@ from .conftest import ALL, OPERATIONS, SECRET, World
 async def test_nul_and_nothing(world: World, path: str) -> None:
     """A NUL never cuts a name short, and the empty path names nothing."""
     for operation in ALL:
-        await world.refused(operation, path)
+        await world.expect_refused(operation, path)
 
 
 @pytest.mark.parametrize("path", ["n" * 300, "a/" + "n" * 300, "a/../" * 840 + "f"])
 async def test_too_long(world: World, path: str) -> None:
     """A name or a path that is too long is the system's own error."""
     for operation in ALL:
-        assert (await world.fails(operation, path)).errno == errno.ENAMETOOLONG
+        assert (await world.expect_error(operation, path)).errno == errno.ENAMETOOLONG
 
 
 async def test_names_that_are_no_text(world: World) -> None:
@@ -32,7 +32,7 @@ async def test_names_that_are_no_text(world: World) -> None:
     await world.files.write_text("\udcff", "x")
     assert os.path.exists(os.fsencode(world.inside) + b"/\xff")  # noqa: ASYNC240
     assert "\udcff" in await world.files.iterdir(".")
-    await world.refused("read_bytes", "\ud800")
+    await world.expect_refused("read_bytes", "\ud800")
 
 
 class TwoFaced(os.PathLike[str]):
@@ -88,8 +88,8 @@ class Liar(str):
 async def test_a_subclass_of_text(world: World) -> None:
     """The characters of a text count, not what its class says about them."""
     for operation in ALL:
-        await world.refused(operation, Liar(world.base / "S"))
-        await world.refused(operation, Liar("../S"))
+        await world.expect_refused(operation, Liar(world.base / "S"))
+        await world.expect_refused(operation, Liar("../S"))
 
 
 class PathOfLiar(os.PathLike[str]):
@@ -100,7 +100,7 @@ class PathOfLiar(os.PathLike[str]):
 async def test_an_object_that_answers_with_a_subclass(world: World) -> None:
     """The same holds for the text that a path object answers with."""
     for operation in ALL:
-        await world.refused(operation, PathOfLiar())
+        await world.expect_refused(operation, PathOfLiar())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""A body on its way between host and worker: chunks over a socketpair of their own, so that the kernel does the flow
+control. The same at both ends; knows no capability.
+
+    chunk:  length, four bytes, big-endian, 1 to `MOST`; then the bytes
+    end:    length 0; what follows, up to the end of the stream, is the JSON of a `Fault`, or nothing: the body is whole
+
+A stream that ends without its end was cut: its sender was cancelled, or is gone. The receiver of a body may write one
+thing: a `GO`, when it wants the first chunk. A sender that was given one side early can so be kept waiting.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from struct import Struct
+
+from pydantic import ValidationError
+
+from nyx_stream.isolation.process.frames import ProtocolFault
+from nyx_stream.isolation.process.messages import Fault
+
+MOST = 2**20
+"""Bytes of one chunk; longer ones are cut."""
+GO = b"\x01"
+
+_LENGTH = Struct("!I")
+_READ = 256 * 1024
+_LONGEST_FAULT = 2**20
+
+
+class CutOff(ConnectionError):
+    """The body ended without its end."""
+
+
+class BodyPipe:
+    """One end. Used by one task at a time; `close` may be called by any, and wakes nobody."""
+
+    __slots__ = ("_buffer", "_filled", "_left", "_loop", "_socket", "_taken")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray())
+        self._filled = 0
+        self._taken = 0
+        self._left = 0
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket that it stands on."""
+        return self._socket
+
+    def close(self) -> None:
+        """Closes this end; the other one finds that the body was cut, unless it was ended."""
+        self._socket.close()
+
+    # The sender's.
+
+    async def started(self) -> None:
+        """Waits until the receiver wants the body. Raises `CutOff` if it will not."""
+        if await self._loop.sock_recv(self._socket, 1) != GO:
+            raise CutOff("nobody wants the body")
+
+    async def send(self, chunk: bytes | memoryview) -> None:
+        """Sends some bytes, waiting while the receiver does not take them. Raises OSError if it is gone."""
+        if len(chunk) <= MOST:
+            if chunk:
+                await self._send_all(_LENGTH.pack(len(chunk)), chunk)
+            return
+        view = memoryview(chunk)
+        for start in range(0, len(view), MOST):
+            await self.send(view[start : start + MOST])
+
+    async def end(self, fault: Fault | None = None) -> None:
+        """Says that the body is whole, or what went wrong, and closes this end. Raises OSError."""
+        try:
+            await self._send_all(_LENGTH.pack(0), b"" if fault is None else fault.encode())
+        finally:
+            self.close()
+
+    async def _send_all(self, head: bytes, data: bytes | memoryview) -> None:
+        try:
+            sent = self._socket.sendmsg((head, data))
+        except BlockingIOError:
+            sent = 0
+        if sent < len(head):
+            await self._loop.sock_sendall(self._socket, head[sent:])
+            sent = len(head)
+        if sent < len(head) + len(data):
+            await self._loop.sock_sendall(self._socket, memoryview(data)[sent - len(head) :])
+
+    # The receiver's.
+
+    async def go(self) -> None:
+        """Tells the sender to begin. Raises OSError if it is gone."""
+        await self._loop.sock_sendall(self._socket, GO)
+
+    async def receive(self, raises: Callable[[Fault], Exception]) -> bytes | None:
+        """Returns the next bytes, or `None` when the body is whole.
+
+        Raises:
+            CutOff: the sender is gone.
+            ProtocolFault: what it sent is no body.
+            Exception: what `raises` makes of the sender's fault.
+        """
+        if not self._left:
+            while self._filled - self._taken < _LENGTH.size:
+                if not await self._fill():
+                    raise CutOff("the body was cut")
+            (self._left,) = _LENGTH.unpack_from(self._buffer, self._taken)
+            self._taken += _LENGTH.size
+            if self._left > MOST:
+                raise ProtocolFault(f"a chunk of {self._left} bytes is over the limit of {MOST}")
+            if not self._left:
+                await self._conclude(raises)
+                return None
+        if self._taken == self._filled and not await self._fill():
+            raise CutOff("the body was cut")
+        size = min(self._filled - self._taken, self._left)
+        chunk = bytes(self._buffer[self._taken : self._taken + size])
+        self._taken += size
+        self._left -= size
+        return chunk
+
+    async def _conclude(self, raises: Callable[[Fault], Exception]) -> None:
+        rest = bytearray(self._buffer[self._taken : self._filled])
+        while piece := await self._loop.sock_recv(self._socket, _READ):
+            rest += piece
+            if len(rest) > _LONGEST_FAULT:
+                raise ProtocolFault("a fault that does not end")
+        if rest:
+            try:
+                fault = Fault.model_validate_json(bytes(rest))
+            except ValidationError as error:
+                raise ProtocolFault(f"the end of a body is no fault: {error.error_count()} faults") from None
+            raise raises(fault)
+
+    async def _fill(self) -> bool:
+        """Reads more behind what is there; returns whether there was any."""
+        kept = self._filled - self._taken
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(_READ))
+        if kept:
+            self._buffer[:kept] = bytes(self._buffer[self._taken : self._filled])
+        self._taken, self._filled = 0, kept
+        count = await self._loop.sock_recv_into(self._socket, self._buffer[kept:])
+        self._filled += count
+        return count > 0
+
+
+def make_pipe() -> tuple[BodyPipe, int]:
+    """Returns this side's end, and a descriptor of the other, to be passed or closed."""
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, MOST)
+    return BodyPipe(ours), theirs.detach()

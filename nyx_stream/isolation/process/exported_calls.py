@@ -1,0 +1,171 @@
+"""Worker side of calls and streams: each in a task of its own, validated both ways, ended by cancellation.
+
+Knows frames and methods; knows neither the socket nor the life of the worker.
+"""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from nyx_stream.errors import SandboxDenied
+from nyx_stream.isolation.exports import Method
+from nyx_stream.isolation.faults import describe, trace_of
+from nyx_stream.isolation.process.frames import MAX_BODY, Frame, Kind
+from nyx_stream.isolation.process.messages import Fault, Reason, fault_of, text
+from nyx_stream.isolation.process.remote_log import RemoteLog
+
+
+class Send(Protocol):
+    """Sends a frame to the host."""
+
+    def __call__(self, kind: Kind, number: int = 0, body: bytes = b"") -> None: ...
+
+
+class _Misfit(Exception):
+    """Arguments or a result that do not fit: raised here, where the plugin's own errors cannot be taken for it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        self.reason = reason
+        self.message = message
+
+
+class ExportedCalls:
+    """What the host has called and is not over. Every number gets one last frame: RESULT, END or FAILED."""
+
+    def __init__(self, send: Send, log: RemoteLog) -> None:
+        self._send = send
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._methods: tuple[Method, ...] = ()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._demands: dict[int, asyncio.Event] = {}
+        self.offered = False
+        """Whether calls are taken."""
+
+    def offer(self, methods: Mapping[str, Method]) -> None:
+        """Opens for calls: the places in `methods` are the numbers that the host uses."""
+        self._methods = tuple(methods.values())
+        self.offered = True
+
+    def call(self, frame: Frame) -> None:
+        """Starts a call."""
+        self._start(frame.id, self._call(frame.id, self._methods[frame.detail], frame.body))
+
+    def open(self, frame: Frame) -> None:
+        """Starts a stream."""
+        self._demands[frame.id] = asyncio.Event()
+        self._start(frame.id, self._stream(frame.id, self._methods[frame.detail], frame.body))
+
+    def next(self, number: int) -> None:
+        """The consumer of a stream asks for its next item."""
+        event = self._demands.get(number)
+        if event is not None:
+            event.set()
+
+    def cancel(self, number: int) -> None:
+        """Cancels a call or a stream, if it is still under way."""
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Cancels all of them and waits for their end."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _start(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks[number] = _task(coroutine, self._loop)
+        task.add_done_callback(lambda task: self._done(number, task))
+
+    def _done(self, number: int, task: "asyncio.Task[None]") -> None:
+        del self._tasks[number]
+        self._demands.pop(number, None)
+        if task.cancelled():  # before its first step, so that it could not say so itself
+            self._send(Kind.FAILED, number, Fault(reason="call", name="CancelledError").encode())
+
+    async def _call(self, number: int, method: Method, arguments: bytes) -> None:
+        try:
+            body = _encoded(method, await _begun(method, arguments))
+        except BaseException as error:
+            self._send(Kind.FAILED, number, _fault(method, error))
+        else:
+            self._send(Kind.RESULT, number, body)
+
+    async def _stream(self, number: int, method: Method, arguments: bytes) -> None:
+        try:
+            items = _begun(method, arguments)
+            try:
+                # One item for each demand, as inline: the generator never runs ahead of its consumer.
+                demand = self._demands[number]
+                async for item in items:
+                    demand.clear()
+                    self._send(Kind.ITEM, number, _encoded(method, item))
+                    await demand.wait()
+            finally:
+                await self._close(method, items)
+        except BaseException as error:
+            self._send(Kind.FAILED, number, _fault(method, error))
+        else:
+            self._send(Kind.END, number)
+
+    async def _close(self, method: Method, items: Any) -> None:
+        try:
+            await items.aclose()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # the stream is over: its consumer has what it wanted
+            self._log.warning("%s: closing the stream raised", method.name, exc_info=error)
+
+
+if sys.version_info >= (3, 12):
+
+    def _task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        # Most calls answer without waiting for anything: they are over before the loop turns again.
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+else:
+
+    def _task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        return loop.create_task(coroutine)
+
+
+def _begun(method: Method, arguments: bytes) -> Any:
+    try:
+        return method.begin_json(arguments)
+    except ValidationError as error:
+        raise _Misfit("arguments", method.invalid_arguments(error).message) from error
+
+
+def _encoded(method: Method, value: Any) -> bytes:
+    try:
+        checked = method.check(value, from_attributes=True)
+    except ValidationError as error:
+        raise _Misfit("result", method.invalid_result(error).message) from error
+    try:
+        body = method.encode(checked)
+    except Exception as error:  # the serializers of a model are the plugin's code
+        raise _Misfit("result", f"{method.name}: the result cannot be encoded: {describe(error)}") from error
+    if len(body) > MAX_BODY:
+        message = f"{method.name}: the result has {len(body)} bytes as JSON, over the limit of {MAX_BODY}"
+        raise _Misfit("result", message)
+    return body
+
+
+def _fault(method: Method, error: BaseException) -> bytes:
+    if isinstance(error, _Misfit):
+        return Fault(reason=error.reason, message=text(error.message)).encode()
+    if isinstance(error, SandboxDenied):
+        return fault_of(error, trace=trace_of(error)).encode()
+    return raised(method.name, "call", error).encode()
+
+
+def raised(what: str, reason: Reason, error: BaseException) -> Fault:
+    """Returns what the plugin's code raised in `what`, as a fault."""
+    message = text(f"{what} raised {describe(error)}")
+    return Fault(reason=reason, name=type(error).__name__[:256], message=message, trace=trace_of(error))

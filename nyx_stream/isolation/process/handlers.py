@@ -1,0 +1,29 @@
+"""Which capabilities a worker can ask for: the host's handlers by name. See `broker`.
+
+Each imports what it needs when it is first asked: a plugin without HTTP costs no import of an HTTP client.
+"""
+
+from collections.abc import Mapping
+
+from nyx_stream.isolation.process.broker import Handler, HandlerFactory, Means
+
+
+def _http(means: Means) -> Handler:
+    from nyx_stream.isolation.process.host_http import HostHttp
+
+    return HostHttp(means)
+
+
+def _files(means: Means) -> Handler:
+    from nyx_stream.isolation.process.host_files import HostFiles
+
+    return HostFiles(means)
+
+
+def _connect(means: Means) -> Handler:
+    from nyx_stream.isolation.process.host_connect import HostConnect
+
+    return HostConnect(means)
+
+
+HANDLERS: Mapping[str, HandlerFactory] = {"http": _http, "files": _files, "connect": _connect}

@@ -1,0 +1,109 @@
+"""Host side of the bodies of one worker: those it is about to send, and those that are sent to it.
+
+Knows the pipes, and nothing of what flows through them.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+
+from nyx_stream.isolation.process.body_pipe import BodyPipe, make_pipe
+from nyx_stream.isolation.process.broker import Reply
+from nyx_stream.isolation.process.frames import ProtocolFault
+from nyx_stream.isolation.process.messages import fault_of
+
+_log = logging.getLogger("nyx.isolation")
+
+MOST_UPLOADS = 64
+"""Pipes that a worker may have asked for and not used yet."""
+
+
+class Uploads:
+    """Pipes for bodies that the worker will send: given out first, then named by the request that they belong to."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._pipes: dict[int, BodyPipe] = {}
+
+    def give(self) -> Reply:
+        """Answers a request for a pipe: its number, and the worker's end. Raises `ProtocolFault` for one too many."""
+        if len(self._pipes) >= MOST_UPLOADS:
+            raise ProtocolFault(f"more than {MOST_UPLOADS} bodies are announced")
+        number = next(self._numbers)
+        self._pipes[number], theirs = make_pipe()
+        return Reply(number, (theirs,))
+
+    def take(self, number: int) -> BodyPipe:
+        """Returns a pipe that was given out; the caller closes it. Raises `ProtocolFault` if there is none."""
+        pipe = self._pipes.pop(number, None)
+        if pipe is None:
+            raise ProtocolFault(f"no body {number} was announced")
+        return pipe
+
+    def close(self) -> None:
+        """Closes those that were never used."""
+        while self._pipes:
+            self._pipes.popitem()[1].close()
+
+
+class Downloads:
+    """Bodies on their way to the worker, each in a task of its own."""
+
+    def __init__(self, plugin: str) -> None:
+        self._plugin = plugin
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, chunks: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> int:
+        """Starts to send; returns the worker's end. `close` is awaited when the body is over, one way or the other.
+
+        What `chunks` raises ends the body as a fault. When the worker closes its end, sending is cancelled.
+        """
+        pipe, theirs = make_pipe()
+        task = asyncio.get_running_loop().create_task(self._run(pipe, chunks, close), name=f"nyx:{self._plugin}:body")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        # The worker has nothing to say here: what makes the socket readable is that its end was closed.
+        asyncio.get_running_loop().add_reader(pipe.socket, task.cancel)
+        return theirs
+
+    async def close(self) -> None:
+        """Cancels what is under way and waits for it."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self, pipe: BodyPipe, chunks: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> None:
+        fault = None
+        try:
+            while True:
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:  # what went wrong is the plugin's to know
+                    fault = fault_of(error)
+                    break
+                await pipe.send(chunk)
+            asyncio.get_running_loop().remove_reader(pipe.socket)
+            await pipe.end(fault)
+        except OSError:
+            return  # the worker does not want it any more
+        finally:
+            if pipe.socket.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(pipe.socket)
+                pipe.close()
+            await close()
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("plugin %s: sending a body failed", self._plugin, exc_info=error)
+
+
+def discard(reply: Reply) -> None:
+    """Closes the descriptors of a reply that is not sent."""
+    for descriptor in reply.descriptors:
+        os.close(descriptor)

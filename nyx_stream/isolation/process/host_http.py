@@ -1,0 +1,194 @@
+"""Host side of `self.http`: makes each request with the plugin's guarded client, one hop at a time.
+
+Redirects, cookies and authentication are the worker's, as they are the client's at level `inline`: each request that
+they lead to is asked for here and decided like any other. What a request may carry, how much of it and where to, the
+guarded client decides. Knows nothing of the library that the plugin uses.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import httpx
+from pydantic import Field, JsonValue
+
+from nyx_stream.capabilities.http.guarding import passage_of
+from nyx_stream.capabilities.http.redirects import why_not
+from nyx_stream.isolation.process.body_pipe import BodyPipe
+from nyx_stream.isolation.process.broker import Means, Reply
+from nyx_stream.isolation.process.frames import ProtocolFault
+from nyx_stream.isolation.process.host_bodies import Downloads, Uploads
+from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
+from nyx_stream.isolation.process.wire_values import INLINE, Arguments, Packed, pack
+
+_NO_BODY = (204, 304)
+_REMEMBERED = 256
+_LONGEST_REMEMBERED = 1024
+
+Url = Annotated[str, Field(max_length=2**17)]
+Header = Annotated[str, Field(max_length=2**20)]
+"""Latin-1: each character is one byte."""
+
+
+class Fetch(Arguments):
+    """One request. `body` is the number of an announced body, `content` a body that is here already.
+
+    `whole` says that the response's body will be wanted as a whole, so that it may be waited for.
+    """
+
+    method: Annotated[str, Field(max_length=1024)]
+    url: Url
+    headers: Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
+    timeout: dict[str, float | None] | None = None
+    content: Packed = b""
+    body: int | None = None
+    whole: bool
+
+
+class Redirect(Arguments):
+    """A `Location` that the worker's client refuses to follow, from a response to `url`."""
+
+    method: Annotated[str, Field(max_length=1024)]
+    url: Url
+    location: Url
+
+
+class _Sent(httpx.AsyncByteStream):
+    """The body of a request, as the worker sends it."""
+
+    def __init__(self, pipe: BodyPipe, plugin: str) -> None:
+        self._pipe = pipe
+        self._plugin = plugin
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await self._pipe.go()
+        while (chunk := await self._pipe.receive(self._failed)) is not None:
+            yield chunk
+
+    def _failed(self, fault: Fault) -> Exception:
+        return error_of(fault, self._plugin)
+
+
+class HostHttp:
+    """A `Handler`: `facts`, `announce`, `fetch` and `redirect`."""
+
+    def __init__(self, means: Means) -> None:
+        self._plugin = means.plugin
+        self._guard = means.assignment.guard
+        self._passage = passage_of(means.provision.get("http"))
+        self._urls: dict[str, httpx.URL] = {}
+        self._uploads = Uploads()
+        self._downloads = Downloads(means.plugin)
+
+    async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
+        if action == "fetch":
+            return await self._fetch(Fetch.model_validate(arguments))
+        if action == "announce":
+            return self._uploads.give()
+        if action == "facts":
+            return Reply(self._facts())
+        if action == "redirect":
+            return self._refuse(Redirect.model_validate(arguments))
+        raise ProtocolFault(f"http cannot {action!r}")
+
+    async def aclose(self) -> None:
+        self._uploads.close()
+        await self._downloads.close()
+
+    def _facts(self) -> dict[str, JsonValue]:
+        limits = self._guard.limits
+        return {
+            "plugin": self._plugin,
+            "redirects": limits.redirects,
+            "connections": limits.connections,
+            "response_bytes": limits.response_bytes,
+        }
+
+    async def _fetch(self, ask: Fetch) -> Reply:
+        pipe = None if ask.body is None else self._uploads.take(ask.body)
+        try:
+            response = await self._passage.exchange(self._request(ask, pipe))
+        finally:
+            if pipe is not None:
+                pipe.close()
+        try:
+            return await self._reply(ask, response)
+        except BaseException:
+            await response.aclose()
+            raise
+
+    def _request(self, ask: Fetch, pipe: BodyPipe | None) -> httpx.Request:
+        return httpx.Request(
+            ask.method,
+            self._url(ask.url),
+            headers=_headers(ask.headers),
+            stream=_Sent(pipe, self._plugin) if pipe is not None else httpx.ByteStream(ask.content),
+            extensions={} if ask.timeout is None else {"timeout": ask.timeout},
+        )
+
+    def _url(self, text: str) -> httpx.URL:
+        # Parsing costs as much as deciding, and most plugins ask for the same few URLs.
+        url = self._urls.get(text)
+        if url is None:
+            url = _url(text)
+            if len(text) < _LONGEST_REMEMBERED:
+                if len(self._urls) >= _REMEMBERED:
+                    self._urls.clear()
+                self._urls[text] = url
+        return url
+
+    async def _reply(self, ask: Fetch, response: Any) -> Reply:
+        head: dict[str, JsonValue] = {
+            "status": response.status_code,
+            "version": response.extensions["http_version"].decode("latin-1"),
+            "reason": response.extensions["reason_phrase"].decode("latin-1"),
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in response.headers.raw],
+            **self._facts(),
+        }
+        chunks = aiter(response.stream)
+        first: list[bytes] = []
+        if ask.whole or _is_empty(ask.method, response):
+            size = 0
+            async for chunk in chunks:
+                first.append(chunk)
+                size += len(chunk)
+                if size > INLINE:
+                    break
+            else:
+                await response.aclose()
+                return Reply(head | {"content": pack(b"".join(first))})
+        return Reply(head, (self._downloads.begin(_after(first, chunks), response.aclose),))
+
+    def _refuse(self, ask: Redirect) -> Reply:
+        request = httpx.Request(ask.method, _url(ask.url))
+        reason = why_not(ask.location, request.url.scheme)
+        if reason is None:
+            raise ProtocolFault("a redirect was refused that may be followed")
+        return self._passage.refuse_redirect(request, ask.location, reason)
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        return httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise CapabilityError("InvalidURL", str(error)) from None
+
+
+def _headers(pairs: list[list[str]]) -> list[tuple[bytes, bytes]]:
+    try:
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    except UnicodeEncodeError:
+        raise ProtocolFault("a header is not bytes") from None
+
+
+def _is_empty(method: str, response: Any) -> bool:
+    """Whether the response has no body, so that nothing needs to be waited for (RFC 9112, section 6.3)."""
+    if method == "HEAD" or response.status_code in _NO_BODY:
+        return True
+    return bool(response.headers.get("content-length") == "0")
+
+
+async def _after(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in first:
+        yield chunk
+    async for chunk in rest:
+        yield chunk

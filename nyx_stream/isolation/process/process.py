@@ -1,0 +1,317 @@
+"""Level `process`: host side of one sealed plugin, from the fork of its worker to the last word about its death.
+
+Whatever ends the connection (an exit, a signal, a fault of the protocol, a kill) ends in `_bury`, once. Knows nothing
+of states, queues and timeouts: those are the host's.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import psutil
+
+from nyx_stream.audit import AuditEvent
+from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
+from nyx_stream.isolation.faults import describe, trace_of
+from nyx_stream.isolation.process.broker import Broker, Means
+from nyx_stream.isolation.process.channel import Channel
+from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.process.handlers import HANDLERS
+from nyx_stream.isolation.process.log_intake import LogIntake
+from nyx_stream.isolation.process.messages import Fault, Order, Ready, Update, decode
+from nyx_stream.isolation.process.messages import Sealed as SealedBody
+from nyx_stream.isolation.process.output import Output
+from nyx_stream.isolation.process.protocol import Connection
+from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
+from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
+from nyx_stream.isolation.process.watch import Watch, Watched
+from nyx_stream.isolation.process.zygote_client import WorkerProcess, ZygoteClient
+from nyx_stream.isolation.provision import Provision, Shared
+from nyx_stream.isolation.seam import Assignment
+from nyx_stream.policy.grant import Grant
+from nyx_stream.text import escape
+
+_PATIENCE = 5.0
+"""Seconds that a killed process gets to be gone."""
+_NEEDS = 'isolation "process" needs Landlock and seccomp, which are Linux'
+_AFTER = 2.0
+"""Seconds beyond the time for `teardown` that a worker gets to end by itself."""
+
+
+class ProcessLevel:
+    """Runs plugins in sealed processes. One per host."""
+
+    def __init__(self, *, shared: Shared) -> None:
+        self._shared = shared
+        self._zygote = ZygoteClient()
+        self._watch = Watch()
+
+    def isolate(self, assignment: Assignment) -> "SealedPlugin":
+        """Prepares one plugin; nothing of it runs yet."""
+        return SealedPlugin(assignment, self._shared, self._zygote, self._watch)
+
+    async def aclose(self) -> None:
+        """Ends the zygote. Every plugin has been stopped."""
+        await self._watch.aclose()
+        await self._zygote.aclose()
+
+
+class SealedPlugin:
+    """One plugin in its worker. An `Isolation`."""
+
+    def __init__(self, assignment: Assignment, shared: Shared, zygote: ZygoteClient, watch: Watch) -> None:
+        self._name = assignment.grant.manifest.id
+        self._assignment = assignment
+        self._shared = shared
+        self._zygote = zygote
+        self._watch = watch
+        self._loop = asyncio.get_running_loop()
+        self._provision = Provision(assignment, shared)
+        self._log = LogIntake(self._name)
+        self._process: WorkerProcess | None = None
+        self._pid: int | None = None
+        self._channel: Channel | None = None
+        self._handshake: asyncio.Queue[Frame | PluginError] = asyncio.Queue()
+        self._ready = False
+        self._stopped: asyncio.Future[PluginError | None] | None = None
+        self._burial: asyncio.Task[None] | None = None
+
+    @property
+    def methods(self) -> Mapping[str, bool]:
+        return self._calls.methods
+
+    async def start(self) -> None:
+        if sys.platform != "linux":
+            raise PluginLoadError(self._name, f"no worker can be sealed on {sys.platform}: {_NEEDS}")
+        self._provision.bind()
+        order = self._order()
+        channel = await self._launch(order)
+        try:
+            sealed = decode(SealedBody, await self._next(Kind.SEALED))
+            self._judge(order, sealed)
+            channel.send(Kind.START)
+            ready = decode(Ready, await self._next(Kind.READY))
+            self._calls.offer(ready.methods)
+        except ProtocolFault as fault:
+            channel.fail(fault)
+            raise PluginLoadError(self._name, f"it broke the protocol: {fault}") from fault
+        except PluginCrashed as error:
+            raise PluginLoadError(self._name, error.message) from error
+        self._ready = True
+        self._begin_watch(order, sealed)
+
+    def _judge(self, order: Order, sealed: SealedBody) -> None:
+        """Takes the worker's report, or refuses the worker. What the policy lets pass is told."""
+        try:
+            gaps = judge(order, sealed)
+        except SealRefused as error:
+            raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
+        self.report = sealed.report
+        for layer, reason in gaps:
+            self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
+            if self._assignment.audit is not None:
+                event = AuditEvent(time.time(), self._name, "sandbox", "seal", layer, False, None, reason, "host")
+                self._assignment.audit(event)
+
+    def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
+        if self._pid is None or (files := order.confinement.limits.open_files) is None:
+            return
+        with suppress(psutil.NoSuchProcess):  # it died in this moment: others see to that
+            watched = Watched(
+                name=self._name,
+                process=psutil.Process(self._pid),
+                memory=sealed.baseline + order.memory,
+                descriptors=files.hard,
+                idle=lambda: not self._calls.active,
+                exceeded=self._bury,
+            )
+            self._watch.add(watched)
+
+    def call(self, method: str, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
+        return self._calls.call(method, arguments)
+
+    def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        return self._calls.stream(method, arguments)
+
+    async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:  # no task here is the plugin's
+        failure = None
+        with anyio.CancelScope(shield=True):
+            if self._channel is not None:
+                if self._ready and not self._channel.closed:
+                    failure = await self._tear_down(self._channel)
+                self._bury("it was stopped")
+            if self._burial is not None:
+                await self._burial
+            for error in await self._provision.close("the plugin was unloaded"):
+                self._log.error("closing a capability failed", error)
+        if failure is not None:
+            raise failure
+
+    def update(self, grant: Grant) -> None:
+        self._provision.bind()
+        self._provision.recheck()
+        if self._channel is not None:
+            self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
+
+    def trace(self, error: BaseException) -> str:
+        if isinstance(error.__cause__, RemoteTraceback):  # where the host was at that moment is no news
+            return f"{error.__cause__}\n\n{describe(error)}"
+        return trace_of(error)
+
+    def _order(self) -> Order:
+        source, grant = self._assignment.source, self._assignment.grant
+        return Order(
+            plugin=self._name,
+            entry=grant.manifest.entry,
+            folder=source.folder,
+            root=source.root,
+            names=source.names,
+            places=dict(grant.places),
+            env=_environment(grant),
+            confinement=confinement_of(source, grant, degrade=grant.policy.degrade == "allow"),
+            memory=grant.limits.memory,
+            setup_timeout=grant.limits.setup_timeout,
+        )
+
+    async def _launch(self, order: Order) -> Channel:
+        """Has a worker made; its order waits for it in the channel."""
+        ours, theirs = socket.socketpair()
+        (output, their_output), (errors, their_errors) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+        self._output = Output(output, partial(self._log.line, "stdout"))
+        self._errors = Output(errors, partial(self._log.line, "stderr"))
+        channel = Channel(ours, Connection("host"), self._take, self._over, takes_descriptors=False)
+        self._calls = RemoteCalls(self._name, channel, self._overdue)
+        means = Means(self._assignment, self._provision, self._shared)
+        self._broker = Broker(means, HANDLERS, channel)
+        self._log.open(channel)
+        self._channel = channel
+        channel.send(Kind.ORDER, body=order.encode())
+        try:
+            self._process = await self._zygote.launch((theirs.fileno(), their_output, their_errors))
+            self._pid = self._process.forked.result()
+        except OSError as error:
+            raise PluginLoadError(self._name, f"no process can be made for it: {error}") from error
+        finally:
+            theirs.close()
+            os.close(their_output)
+            os.close(their_errors)
+        return channel
+
+    async def _next(self, kind: Kind) -> Frame:
+        """Waits for the next frame of the handshake. Raises what went wrong instead."""
+        frame = await self._handshake.get()
+        if isinstance(frame, PluginError):
+            raise frame
+        if frame.kind is kind:
+            return frame
+        fault = decode(Fault, frame)
+        error = PluginSetupError if fault.reason == "setup" else PluginLoadError
+        raise error(self._name, escape(fault.message)) from cause_of(fault)
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind is Kind.RESULT or kind is Kind.ITEM or kind is Kind.END:
+            self._calls.take(frame)
+        elif kind is Kind.ASK:
+            self._broker.ask(frame)
+        elif kind is Kind.LOG:
+            self._log.take(frame)
+        elif kind is Kind.CANCEL:
+            self._broker.cancel(frame.id)
+        elif kind is Kind.FAILED:
+            self._failed(frame)
+        elif kind is Kind.CRASHED:
+            self._crashed(decode(Fault, frame))
+        elif kind is Kind.STOPPED:
+            self._settle(None)
+        else:
+            self._handshake.put_nowait(frame)
+
+    def _failed(self, frame: Frame) -> None:
+        if frame.id:
+            self._calls.take(frame)
+        elif self._stopped is not None:
+            error = call_error(self._name, "teardown", decode(Fault, frame))
+            self._settle(error if isinstance(error, PluginError) else PluginError(self._name, f"teardown: {error}"))
+        else:
+            self._handshake.put_nowait(frame)
+
+    def _settle(self, failure: PluginError | None) -> None:
+        """`teardown` is over, one way or the other; the first word counts."""
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(failure)
+
+    def _crashed(self, fault: Fault) -> None:
+        error = PluginCrashed(self._name, escape(fault.message))
+        error.__cause__ = cause_of(fault)
+        self._assignment.crashed(error)
+
+    async def _tear_down(self, channel: Channel) -> PluginError | None:
+        """Has the worker run `teardown`; returns what went wrong."""
+        self._stopped = self._loop.create_future()
+        channel.send(Kind.STOP)
+        limit = self._assignment.grant.limits.setup_timeout
+        done, _ = await asyncio.wait((self._stopped,), timeout=limit + _AFTER)
+        return self._stopped.result() if done else PluginCallError(self._name, f"teardown took longer than {limit:g} s")
+
+    def _overdue(self, method: str) -> None:
+        self._bury(f"it ignored the cancellation of {method} for {GRACE:g} s and was killed")
+
+    def _over(self, error: Exception | None) -> None:
+        broken = isinstance(error, ProtocolFault)
+        self._bury(f"it broke the protocol and was killed: {error}" if broken else "")
+
+    def _bury(self, why: str) -> None:
+        """Ends the worker and all that hangs on it, once. `why` says what for, if it did not end by itself."""
+        if self._burial is None and self._channel is not None:
+            name = f"nyx:{self._name}:burial"
+            self._burial = self._loop.create_task(self._end(self._channel, why), name=name)
+
+    async def _end(self, channel: Channel, why: str) -> None:
+        channel.close()
+        if self._pid is not None:
+            self._watch.remove(self._pid)
+        status = None
+        if self._process is not None:
+            self._process.kill()
+            done, _ = await asyncio.wait((self._process.ended,), timeout=_PATIENCE)
+            status = self._process.ended.result() if done else None
+        for output in (self._output, self._errors):
+            output.drain()
+            output.close()
+        self._log.close()
+        failure = PluginCrashed(self._name, why or _how(status) + _lines(self._errors.tail))
+        await self._broker.close()
+        self._calls.fail(failure)
+        self._handshake.put_nowait(failure)
+        self._settle(failure)
+        if self._ready and self._stopped is None:
+            # After the callers, which were woken a moment ago: they are to get this very error.
+            self._loop.call_soon(self._assignment.crashed, failure)
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return "its process ended with its zygote"
+    if status < 0:
+        try:
+            return f"its process was killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"its process was killed by signal {-status}"
+    return f"its process ended with exit status {status}"
+
+
+def _lines(tail: Collection[str]) -> str:
+    return "".join(["; the last lines of its stderr:", *(f"\n    {line}" for line in tail)]) if tail else ""
+
+
+def _environment(grant: Grant) -> dict[str, str]:
+    return {name: os.environ[name] for name in grant.env if name in os.environ}

@@ -1,0 +1,276 @@
+"""The conversation of a host and one worker as a state machine. Everything that decides what may be said is here.
+
+Sans I/O: bytes and descriptor numbers go in, frames come out; frames go in, bytes come out. Both sides run the same
+machine and see the same frames, each its own in the moment of sending. Knows no bodies: those are `messages`.
+
+    opening ── ORDER ──> sealing ── SEALED ──> sealed ── START ──> loading ── READY ──> running
+                            │ FAILED                                  │ FAILED            │
+                            └──────────────> over <───────────────────┘                 STOP
+                                              └──────── STOPPED, FAILED ── stopping <─────┘
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum, StrEnum
+from typing import Literal
+
+from nyx_stream.isolation.process.frames import HEADER, Frame, Kind, ProtocolFault, decode_header, encode
+
+Side = Literal["host", "worker"]
+
+LOG_RECORDS = 16
+"""Log records that may be under way, not yet taken."""
+MAX_ASKS = 256
+"""Requests to capabilities that may be under way."""
+
+_HEADER = HEADER.size
+
+
+class State(StrEnum):
+    """Where the conversation stands."""
+
+    OPENING = "opening"
+    SEALING = "sealing"
+    SEALED = "sealed"
+    LOADING = "loading"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    OVER = "over"
+
+    __hash__ = str.__hash__
+
+
+def _staying(state: State, *kinds: Kind) -> dict[Kind, State]:
+    return dict.fromkeys(kinds, state)
+
+
+# What the plugin's code causes while it runs, in any state in which it does.
+_ALIVE = (Kind.ASK, Kind.ANSWER, Kind.REFUSED, Kind.CANCEL, Kind.LOG, Kind.LOGGED, Kind.UPDATE, Kind.CRASHED)
+_CALLS = (Kind.CALL, Kind.OPEN, Kind.NEXT)
+_REPLIES = (Kind.RESULT, Kind.ITEM, Kind.END)
+
+TABLE: dict[State, dict[Kind, State]] = {
+    State.OPENING: {Kind.ORDER: State.SEALING},
+    State.SEALING: {Kind.SEALED: State.SEALED, Kind.FAILED: State.OVER},
+    State.SEALED: {Kind.START: State.LOADING},
+    State.LOADING: {
+        **_staying(State.LOADING, *_ALIVE),
+        Kind.READY: State.RUNNING,
+        Kind.FAILED: State.OVER,
+        Kind.STOP: State.STOPPING,
+    },
+    State.RUNNING: {
+        **_staying(State.RUNNING, *_ALIVE, *_CALLS, *_REPLIES, Kind.FAILED),
+        Kind.STOP: State.STOPPING,
+    },
+    # READY: it crossed a STOP. FAILED with id 0 says how `teardown` went, and is the end.
+    State.STOPPING: {
+        **_staying(State.STOPPING, *_ALIVE, *_REPLIES, Kind.READY, Kind.FAILED, Kind.NEXT),
+        Kind.STOPPED: State.OVER,
+    },
+    State.OVER: {},
+}
+
+SENDERS: dict[Side, frozenset[Kind]] = {
+    "host": frozenset(
+        {Kind.ORDER, Kind.START, Kind.CALL, Kind.OPEN, Kind.ANSWER, Kind.CANCEL, Kind.NEXT, Kind.STOP, Kind.UPDATE}
+        | {Kind.LOGGED, Kind.REFUSED}
+    ),
+    "worker": frozenset(
+        {Kind.SEALED, Kind.READY, Kind.RESULT, Kind.ITEM, Kind.END, Kind.ASK, Kind.CANCEL, Kind.STOPPED, Kind.LOG}
+        | {Kind.FAILED, Kind.CRASHED}
+    ),
+}
+
+
+class _Way(Enum):
+    """What a call or stream under way is waiting for."""
+
+    RESULT = "result"
+    ITEM = "item"
+    """The worker makes the next item."""
+    DEMAND = "demand"
+    """The consumer has not asked for another item: the worker rests."""
+
+
+class Connection:
+    """One side of one conversation. After a `ProtocolFault` it is over."""
+
+    def __init__(self, side: Side) -> None:
+        self.state = State.OPENING
+        self._own = SENDERS[side]
+        self._peers = SENDERS["worker" if side == "host" else "host"]
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._calls: dict[int, _Way] = {}
+        self._asks: set[int] = set()
+        self._logs = 0
+        self.wanted = HEADER.size
+        """Bytes that are missing from the frame under way."""
+
+    @property
+    def asking(self) -> bool:
+        """Whether a request is under way: only then can descriptors come."""
+        return bool(self._asks)
+
+    def send(self, frame: Frame) -> bytes:
+        """Returns the bytes of a frame. Raises `ProtocolFault` if it may not be sent now; the state is unchanged."""
+        if frame.kind not in self._own:
+            raise ProtocolFault(f"{frame.kind.name} is not this side's to send")
+        data = encode(frame)
+        self._pass(frame.kind, frame.id, frame.detail)
+        return data
+
+    def log_fits(self) -> bool:
+        """Whether a log record may be sent now."""
+        return self._logs < LOG_RECORDS
+
+    def receive(self, data: bytes, descriptors: Iterable[int] = ()) -> list[Frame]:
+        """Takes bytes, and the descriptors that came with them, and returns the frames that are complete.
+
+        Raises:
+            ProtocolFault: the peer broke the protocol. Frames before the fault are lost with the connection, and
+                every descriptor received and not yet handed out is in `take_descriptors`.
+        """
+        if descriptors:
+            self._descriptors.extend(descriptors)
+        source: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            source = self._buffer
+        frames: list[Frame] = []
+        try:
+            taken = self._take_frames(source, frames)
+            if taken == len(source) and self._descriptors:
+                raise ProtocolFault(f"{len(self._descriptors)} descriptors belong to no frame")
+        except ProtocolFault:
+            self.state = State.OVER
+            for frame in frames:
+                self._descriptors.extend(frame.descriptors)
+            raise
+        if source is self._buffer:
+            del self._buffer[:taken]
+        elif taken < len(source):
+            self._buffer += source[taken:]
+        return frames
+
+    def receive_end(self) -> None:
+        """The peer closed. Raises `ProtocolFault` if that cut a frame."""
+        self.state = State.OVER
+        if self._buffer:
+            raise ProtocolFault("the connection ended within a frame")
+
+    def take_descriptors(self) -> tuple[int, ...]:
+        """Returns the descriptors that no frame has taken. They are the caller's to close."""
+        left = tuple(self._descriptors)
+        self._descriptors.clear()
+        return left
+
+    def _take_frames(self, source: bytes | bytearray, frames: list[Frame]) -> int:
+        """Appends the complete frames of `source` to `frames`; returns how many bytes they have."""
+        place, end = 0, len(source)
+        while end - place >= _HEADER:
+            kind, number, detail, length, count = decode_header(source, place)
+            if kind not in self._peers:
+                raise ProtocolFault(f"{kind.name} is not the peer's to send")
+            begin = place + _HEADER
+            if end - begin < length:
+                self.wanted = length - (end - begin)
+                return place
+            if count > len(self._descriptors):
+                raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
+            self._pass(kind, number, detail)
+            place = begin + length
+            if source is self._buffer:
+                with memoryview(source) as view:  # a slice would be copied twice
+                    body = view[begin:place].tobytes()
+            else:
+                body = bytes(source[begin:place])
+            handed = tuple(self._descriptors.popleft() for _ in range(count)) if count else ()
+            frames.append(Frame(kind, number, detail, body, handed))
+        self.wanted = _HEADER - (end - place)
+        return place
+
+    def _pass(self, kind: Kind, number: int, detail: int) -> None:
+        """One frame passes, in either direction: its place in the table, then its number."""
+        following = TABLE[self.state].get(kind)
+        if following is None:
+            raise ProtocolFault(f"{kind.name} is not possible while {self.state}")
+        check = _CHECKS.get(kind)
+        if check is not None:
+            check(self, kind, number, detail)
+        elif number:
+            raise ProtocolFault(f"{kind.name} has the number {number}")
+        self.state = following
+
+    def _opens_call(self, kind: Kind, number: int, _detail: int) -> None:
+        if not number or number in self._calls:
+            raise ProtocolFault(f"{kind.name}: the number {number} is in use")
+        self._calls[number] = _Way.ITEM if kind is Kind.OPEN else _Way.RESULT
+
+    def _ends_call(self, kind: Kind, number: int, _detail: int) -> None:
+        if number not in self._calls or (self._calls[number] is _Way.RESULT) is (kind is Kind.END):
+            raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
+        del self._calls[number]
+
+    def _fails(self, kind: Kind, number: int, _detail: int) -> None:
+        if number:
+            if number not in self._calls:
+                raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
+            del self._calls[number]
+        elif self.state is State.RUNNING:
+            raise ProtocolFault("a start failed that was done")
+
+    def _sends_item(self, _kind: Kind, number: int, _detail: int) -> None:
+        if self._calls.get(number) is not _Way.ITEM:
+            raise ProtocolFault(f"an item of {number} that nobody asked for")
+        self._calls[number] = _Way.DEMAND
+
+    def _demands_item(self, _kind: Kind, number: int, _detail: int) -> None:
+        way = self._calls.get(number)
+        if way is _Way.DEMAND:
+            self._calls[number] = _Way.ITEM
+        elif way is not None:  # otherwise the stream ended meanwhile
+            raise ProtocolFault(f"another item of {number} is under way")
+
+    def _opens_ask(self, _kind: Kind, number: int, _detail: int) -> None:
+        if not number or number in self._asks:
+            raise ProtocolFault(f"ASK: the number {number} is in use")
+        if len(self._asks) >= MAX_ASKS:
+            raise ProtocolFault(f"more than {MAX_ASKS} requests at once")
+        self._asks.add(number)
+
+    def _ends_ask(self, kind: Kind, number: int, _detail: int) -> None:
+        if number not in self._asks:
+            raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
+        self._asks.discard(number)
+
+    def _logs_record(self, _kind: Kind, _number: int, _detail: int) -> None:
+        if self._logs >= LOG_RECORDS:
+            raise ProtocolFault(f"more than {LOG_RECORDS} log records under way")
+        self._logs += 1
+
+    def _took_records(self, _kind: Kind, _number: int, detail: int) -> None:
+        if detail > self._logs:
+            raise ProtocolFault(f"{detail} log records taken, of {self._logs} sent")
+        self._logs -= detail
+
+    def _any_number(self, _kind: Kind, _number: int, _detail: int) -> None:
+        """CANCEL: what it names may be over already."""
+
+
+_CHECKS = {
+    Kind.CALL: Connection._opens_call,
+    Kind.OPEN: Connection._opens_call,
+    Kind.RESULT: Connection._ends_call,
+    Kind.END: Connection._ends_call,
+    Kind.FAILED: Connection._fails,
+    Kind.ITEM: Connection._sends_item,
+    Kind.NEXT: Connection._demands_item,
+    Kind.ASK: Connection._opens_ask,
+    Kind.ANSWER: Connection._ends_ask,
+    Kind.REFUSED: Connection._ends_ask,
+    Kind.LOG: Connection._logs_record,
+    Kind.LOGGED: Connection._took_records,
+    Kind.CANCEL: Connection._any_number,
+}

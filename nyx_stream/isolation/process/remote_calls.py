@@ -1,0 +1,206 @@
+"""Host side of calls and streams: numbers, waiting callers, and what becomes of a cancellation.
+
+A caller that is cancelled waits until its call has ended in the worker, as it would inline, but for `GRACE` at most: a
+worker that ignores a cancellation is killed. Knows frames; knows neither the process nor the life of the plugin.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from nyx_stream.errors import InvalidArguments, InvalidResult, PluginCallError, PluginError
+from nyx_stream.isolation.faults import describe
+from nyx_stream.isolation.process.channel import Channel
+from nyx_stream.isolation.process.frames import MAX_BODY, Frame, Kind
+from nyx_stream.isolation.process.messages import Fault, MethodFace, decode, error_of
+from nyx_stream.isolation.process.result_types import Decode, decoder
+from nyx_stream.text import escape
+
+GRACE = 1.0
+"""Seconds that a call gets to end after it was cancelled."""
+
+_ERRORS: Mapping[str, type[PluginError]] = {"arguments": InvalidArguments, "result": InvalidResult}
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an error in a worker, as text: the cause of what the caller gets."""
+
+
+class _Method(NamedTuple):
+    number: int
+    stream: bool
+    decode: Decode
+
+
+class _Pending:
+    """One call or stream under way.
+
+    `arrival` is what comes next for it: of a call there is one, its last. After an item that nobody has taken yet, the
+    end of the stream may arrive: `following`.
+    """
+
+    __slots__ = ("_following", "_loop", "arrival", "over")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.arrival: asyncio.Future[Frame] = loop.create_future()
+        self._following: asyncio.Future[Frame] | None = None
+        self.over = False
+        """Whether the last of it has arrived."""
+
+    def put(self, frame: Frame) -> None:
+        """Something arrived."""
+        self._vacant().set_result(frame)
+
+    def fail(self, error: PluginError) -> None:
+        """Nothing more will arrive."""
+        self.over = True
+        vacant = self._vacant()
+        vacant.set_exception(error)
+        vacant.exception()  # retrieved: its caller may have gone
+
+    def advance(self) -> None:
+        """What arrived was taken."""
+        self.arrival, self._following = self._following or self._loop.create_future(), None
+
+    def _vacant(self) -> "asyncio.Future[Frame]":
+        if not self.arrival.done():
+            return self.arrival
+        self._following = self._loop.create_future()
+        return self._following
+
+
+class RemoteCalls:
+    """The calls to one worker. `overdue` is called with a method's name when a cancellation was ignored."""
+
+    def __init__(self, plugin: str, channel: Channel, overdue: Callable[[str], None]) -> None:
+        self._plugin = plugin
+        self._channel = channel
+        self._overdue = overdue
+        self._loop = asyncio.get_running_loop()
+        self._methods: dict[str, _Method] = {}
+        self._last = 0
+        self._open: dict[int, _Pending] = {}
+        self._failure: PluginError | None = None
+
+    @property
+    def methods(self) -> Mapping[str, bool]:
+        """The methods on offer: whether each is a stream."""
+        return {name: method.stream for name, method in self._methods.items()}
+
+    @property
+    def active(self) -> int:
+        """Calls and streams that have not ended in the worker."""
+        return len(self._open)
+
+    def offer(self, faces: Sequence[MethodFace]) -> None:
+        """Takes the methods of READY. Raises `ProtocolFault` for a result type that is not understood."""
+        self._methods = {
+            face.name: _Method(number, face.stream, decoder(face.returns)) for number, face in enumerate(faces)
+        }
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Calls a method; see `seam.Isolation.call`."""
+        method = self._methods[name]
+        number, pending = self._begin(Kind.CALL, name, method, arguments)
+        try:
+            if self._channel.queued:
+                await self._channel.drain()
+            frame = await pending.arrival
+        except asyncio.CancelledError:
+            await self._cancel(number, name, pending)
+            raise
+        return self._value(name, method, frame)
+
+    async def stream(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """Calls a streaming method; see `seam.Isolation.stream`."""
+        method = self._methods[name]
+        number, pending = self._begin(Kind.OPEN, name, method, arguments)
+        try:
+            while True:
+                frame = await pending.arrival
+                if frame.kind is Kind.END:
+                    return
+                pending.advance()
+                yield self._value(name, method, frame)
+                if not pending.over:
+                    self._channel.send(Kind.NEXT, number)
+        finally:
+            await self._cancel(number, name, pending)
+
+    def take(self, frame: Frame) -> None:
+        """Takes a RESULT, ITEM, END or FAILED of a call."""
+        if frame.kind is Kind.ITEM:
+            self._open[frame.id].put(frame)
+        else:
+            pending = self._open.pop(frame.id)
+            pending.over = True
+            pending.put(frame)
+
+    def fail(self, failure: PluginError) -> None:
+        """Ends every call, and refuses those to come."""
+        self._failure = failure
+        while self._open:
+            _, pending = self._open.popitem()
+            pending.fail(failure)
+
+    def _begin(self, kind: Kind, name: str, method: _Method, arguments: Mapping[str, Any]) -> tuple[int, _Pending]:
+        if self._failure is not None:
+            raise self._failure
+        body = self._encoded(name, arguments) if arguments else b"{}"
+        self._last = number = self._last + 1
+        pending = self._open[number] = _Pending(self._loop)
+        self._channel.send(kind, number, method.number, body)
+        return number, pending
+
+    def _encoded(self, name: str, arguments: Mapping[str, Any]) -> bytes:
+        try:
+            body = to_json(arguments, bytes_mode="base64", inf_nan_mode="constants")
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            raise InvalidArguments(self._plugin, f"{name}: {describe(error)}") from error
+        if len(body) > MAX_BODY:
+            size = f"{len(body)} bytes as JSON, over the limit of {MAX_BODY}"
+            raise InvalidArguments(self._plugin, f"{name}: the arguments have {size}")
+        return body
+
+    def _value(self, name: str, method: _Method, frame: Frame) -> Any:
+        if frame.kind is Kind.FAILED:
+            raise call_error(self._plugin, name, decode(Fault, frame))
+        try:
+            return method.decode(frame.body)
+        except ValueError as error:
+            raise InvalidResult(self._plugin, f"{name}: the worker sent another type than it declared") from error
+
+    async def _cancel(self, number: int, name: str, pending: _Pending) -> None:
+        """Cancels in the worker, and waits for the end of it there. Nothing to do for what is over."""
+        if pending.over:
+            return
+        self._channel.send(Kind.CANCEL, number)
+        timer = self._loop.call_later(GRACE, self._check, number, name)
+        while number in self._open:  # an item may still come before the end
+            pending.advance()
+            with suppress(PluginError):
+                await pending.arrival
+        timer.cancel()
+
+    def _check(self, number: int, name: str) -> None:
+        if number in self._open:
+            self._overdue(name)
+
+
+def call_error(plugin: str, name: str, fault: Fault) -> Exception:
+    """Returns the error of a call, or of `teardown`, that a fault stands for."""
+    if fault.denial is not None:
+        return error_of(fault, plugin)
+    kind = _ERRORS.get(fault.reason, PluginCallError)
+    error = kind(plugin, escape(fault.message) if fault.message else f"{name} raised {escape(fault.name)}")
+    error.__cause__ = cause_of(fault)
+    return error
+
+
+def cause_of(fault: Fault) -> RemoteTraceback | None:
+    """Returns the worker's traceback as an exception, if it sent one; its lines are safe to print."""
+    return RemoteTraceback("\n".join(escape(line) for line in fault.trace.splitlines())) if fault.trace else None

@@ -1,0 +1,142 @@
+"""How a worker is sealed: what the host asks for, what the worker does, and whether the host takes the answer.
+
+The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, and nothing of how it seals.
+"""
+
+import os
+from dataclasses import dataclass, replace
+
+from pydantic import TypeAdapter, ValidationError
+
+from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
+from nyx_stream import text
+from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process.wire_values import PASSING
+from nyx_stream.isolation.seam import PluginSource
+from nyx_stream.policy.grant import Grant
+
+CHANNEL = 3
+"""The descriptor that a worker has its channel at; 0 to 2 are the standard streams."""
+DESCRIPTORS = (0, 1, 2, CHANNEL)
+
+FRAMEWORK = os.path.dirname(os.path.abspath(text.__file__))
+"""Where `nyx_stream` lies."""
+
+_OWN_FILES = 8
+"""Descriptors of the worker itself, which do not count against the grant: those, and those of its event loop."""
+REQUIRED = frozenset({"descriptors", "environment", "capabilities", "limits", "no_new_privs", "landlock", "seccomp"})
+"""Layers without which a worker is not sealed (Linux)."""
+
+
+def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False) -> Confinement:
+    """Returns what a worker is asked to put on itself; the memory limit is still to come.
+
+    It may read the interpreter, the installed packages, the framework and the plugin's code; it may write nothing, and
+    open no socket. All that a grant allows beyond that comes from the host, as descriptors.
+    """
+    limits = grant.limits
+    return Confinement(
+        limits=ResourceLimits(
+            memory=None,
+            open_files=Limit.of(limits.open_files + _passing(grant) + _OWN_FILES),
+            processes=Limit.of(limits.processes),
+        ),
+        readable=tuple(dict.fromkeys((source.folder, source.root, FRAMEWORK))),
+        network=Network.none(),
+        environment=grant.env,
+        keep_descriptors=DESCRIPTORS,
+        working_directory="/",
+        new_session=True,
+        may_degrade=REQUIRED | {"namespaces", "cgroup"} if degrade else frozenset({"namespaces", "cgroup"}),
+    )
+
+
+def _passing(grant: Grant) -> int:
+    """Descriptors that the host may have passed beside open files.
+
+    A connection has one for its bytes and one to let go by, an exchange one for each body; whole reads, writes and
+    listings take one while they last. A worker without room for a descriptor that it is sent is ended.
+    """
+    manifest = grant.manifest
+    network = 4 * grant.limits.connections if manifest.connect or manifest.request else 0
+    return network + (PASSING if manifest.paths or network else 0)
+
+
+def seal(order: Order) -> Sealed:
+    """Seals this process, for good.
+
+    Raises:
+        SandboxError: a layer does not hold, or a witness got through. The process is unfit.
+    """
+    os.environ.update(order.env)
+    baseline = _mapped()
+    report = confine(_limited(order.confinement, baseline + order.memory))
+    return Sealed(report=report.to_dict(), baseline=baseline)
+
+
+class SealRefused(Exception):
+    """The host does not take a worker's report."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    name: str
+    state: str
+    reason: str
+    stand_in: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What is read of a report; the rest of it is for people."""
+
+    policy_hash: str
+    layers: list[_Layer]
+    witness: list[_Witness]
+    descriptors: list[int] | None
+
+
+_REPORT = TypeAdapter(_Report)
+
+
+def judge(order: Order, sealed: Sealed) -> tuple[tuple[str, str], ...]:
+    """Returns the layers that are not in force, each with the reason: none, unless the order allowed that.
+
+    Raises:
+        SealRefused: the report is not what was asked for.
+    """
+    try:
+        report = _REPORT.validate_python(sealed.report)
+    except ValidationError as error:
+        raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
+    if report.policy_hash != _limited(order.confinement, sealed.baseline + order.memory).digest():
+        raise SealRefused("it reports another confinement than was ordered")
+    states = {layer.name: layer for layer in report.layers}
+    missing = []
+    for name in sorted(REQUIRED):
+        layer = states.get(name)
+        if layer is None or (layer.state != LayerState.ACTIVE.value and not layer.stand_in):
+            reason = layer.reason if layer is not None else "not reported"
+            if name not in order.confinement.may_degrade:
+                raise SealRefused(f"{name} is not in force: {reason}")
+            missing.append((name, reason))
+    if not report.witness or not all(result.refused for result in report.witness):
+        raise SealRefused("no witness, or one that got through")
+    if report.descriptors != list(DESCRIPTORS):
+        raise SealRefused(f"it holds the descriptors {report.descriptors}, not {list(DESCRIPTORS)}")
+    return tuple(missing)
+
+
+def _limited(confinement: Confinement, memory: int) -> Confinement:
+    return replace(confinement, limits=replace(confinement.limits, memory=Limit.of(memory)))
+
+
+def _mapped() -> int:
+    """Bytes of address space of this process; proc_pid_statm(5)."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

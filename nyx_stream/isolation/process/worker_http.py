@@ -1,0 +1,323 @@
+"""Worker side of `self.http`: the same client as at level `inline`, whose every exchange is made by the host.
+
+What of the client is its own work (redirects, cookies, authentication, decoding) is done here, by the same code; what
+touches the network, and every decision, is asked of the host. Its errors come back as the library's own.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from math import isfinite
+from typing import Any, NamedTuple, NoReturn
+
+from nyx_stream.capabilities.http.client import HTTPX, GuardedClient
+from nyx_stream.capabilities.http.dialect import Dialect
+from nyx_stream.capabilities.http.gate import Passage
+from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked, SandboxDenied
+from nyx_stream.isolation.process.body_pipe import BodyPipe, CutOff
+from nyx_stream.isolation.process.line import Answered, Line
+from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
+from nyx_stream.isolation.process.wire_values import INLINE, pack, unpack
+from nyx_stream.isolation.process.worker_bodies import adopt, ask_with_body, whole
+
+_KINDS = ("connect", "read", "write", "pool")
+
+_wholly: ContextVar[bool] = ContextVar("nyx_whole_response", default=False)
+"""Whether the response of the request under way will be read as a whole."""
+
+
+class Facts(NamedTuple):
+    """What the host says about the grant."""
+
+    plugin: str
+    redirects: int
+    connections: int
+    response_bytes: int
+
+
+class RedirectRefused(Exception):
+    """The client will not follow a `Location`; the host has still to be told."""
+
+    def __init__(self, request: Any, location: str) -> None:
+        self.request = request
+        self.location = location
+        super().__init__(location)
+
+
+class RemoteGate:
+    """The way of one plugin's requests to the host."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._facts: Facts | None = None
+        self._room: asyncio.Semaphore | None = None
+
+    def passage(self, dialect: Dialect) -> Passage:
+        """What a client of the dialect's library needs."""
+        return Passage(
+            forbid_text=_pass,
+            forbid=_pass,
+            exchange=lambda request: self.exchange(dialect, request),
+            refuse_redirect=_refuse,
+            most_redirects=lambda: self.facts.redirects,
+            aclose=_closed,
+            turned=self.passage,
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """What the host said, which `ready` asked for."""
+        if self._facts is None:
+            raise RuntimeError("the client has not been used yet")
+        return self._facts
+
+    async def ready(self) -> None:
+        """Asks for the facts, once. Raises `Revoked`."""
+        if self._facts is None:
+            self._learn((await self._line.ask("facts")).value)
+
+    async def exchange(self, dialect: Dialect, request: Any) -> Any:
+        """Has the host send a request; returns the response, its body unread. Raises the dialect's errors."""
+        started = time.perf_counter()
+        await self.ready()
+        room = await self._enter(dialect, request)
+        try:
+            answered = await self._fetch(dialect, request)
+        except BaseException as error:
+            room.release()
+            raise_as(dialect, request, error)
+            raise
+        self._learn(answered.value)
+        return self._land(Body(dialect, request, answered, self.facts, room.release), started)
+
+    async def report(self, dialect: Dialect, refused: RedirectRefused) -> NoReturn:
+        """Tells the host of a redirect that is not followed. Raises the denial."""
+        request = refused.request
+        try:
+            await self._line.ask("redirect", method=request.method, url=str(request.url), location=refused.location)
+        except Exception as error:
+            raise_as(dialect, request, error)
+            raise
+        raise RuntimeError("the host followed a redirect")
+
+    async def _enter(self, dialect: Dialect, request: Any) -> asyncio.Semaphore:
+        """Waits for a place: a body that is not read keeps one, as it keeps a connection."""
+        if self._room is None:
+            self._room = asyncio.Semaphore(self.facts.connections)
+        if self._room.locked():
+            limit = (request.extensions.get("timeout") or {}).get("pool")
+            try:
+                async with asyncio.timeout(limit):
+                    await self._room.acquire()
+            except TimeoutError:
+                raise dialect.library.PoolTimeout("timed out", request=request) from None
+        else:
+            await self._room.acquire()
+        return self._room
+
+    async def _fetch(self, dialect: Dialect, request: Any) -> Answered:
+        stream = request.stream
+        arguments: dict[str, Any] = {
+            "method": str(request.method),
+            "url": str(request.url),
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw],
+            "timeout": _timeout(request.extensions.get("timeout")),
+            "whole": _wholly.get(),
+        }
+        if isinstance(stream, dialect.library.ByteStream):
+            content = b"".join(stream)
+            if len(content) <= INLINE:
+                return await self._line.ask("fetch", content=pack(content), **arguments)
+            stream = whole(content)
+        elif not hasattr(stream, "__aiter__"):
+            raise RuntimeError("Attempted to send an sync request with an AsyncClient instance.")
+        return await ask_with_body(self._line, "fetch", stream, **arguments)
+
+    def _learn(self, value: dict[str, Any]) -> None:
+        self._facts = Facts(*(value[name] for name in Facts._fields))
+
+    def _land(self, body: "Body", started: float) -> Any:
+        value, dialect = body.head, body.dialect
+        response = dialect.response(
+            value["status"],
+            headers=[(name.encode("latin-1"), text.encode("latin-1")) for name, text in value["headers"]],
+            stream=dialect.body(body.next, body.drain, body.close),
+            extensions={
+                "http_version": value["version"].encode("latin-1"),
+                "reason_phrase": value["reason"].encode("latin-1"),
+            },
+            request=body.request,
+        )
+        response.begin(self.facts.plugin, self.facts.response_bytes, started)
+        return response
+
+
+class Body:
+    """The body of one response: in the message that brought the head, or in a pipe."""
+
+    def __init__(
+        self, dialect: Dialect, request: Any, answered: Answered, facts: Facts, release: Callable[[], None]
+    ) -> None:
+        self.dialect = dialect
+        self.request = request
+        self.head = answered.value
+        self._facts = facts
+        self._release = release
+        self._closed = False
+        self._content: bytes | None = None
+        self._pipe: BodyPipe | None = None
+        if answered.descriptors:
+            self._pipe = adopt(answered.descriptors[0])
+        else:
+            self._content = unpack(self.head["content"])
+
+    async def next(self) -> bytes | None:
+        """The next bytes, still encoded. Raises the dialect's errors."""
+        if self._content is not None:
+            content, self._content = self._content, None
+            return content or None
+        if self._pipe is None or self._closed:
+            return None
+        try:
+            return await self._pipe.receive(self._failed)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, CutOff):
+                raise self.dialect.library.ReadError(str(error), request=self.request) from error
+            raise_as(self.dialect, self.request, error)
+            raise
+
+    async def drain(self) -> bytes:
+        """The whole body, still encoded. Raises the dialect's errors."""
+        parts = []
+        try:
+            self._check_declared()
+            while (chunk := await self.next()) is not None:
+                parts.append(chunk)
+        finally:
+            await self.close()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def close(self) -> None:
+        """Gives the body up: what the host still has of it is not sent."""
+        if not self._closed:
+            self._closed = True
+            self._content = None
+            self._release()
+            if self._pipe is not None:
+                self._pipe.close()
+
+    def _check_declared(self) -> None:
+        for name, value in self.head["headers"]:
+            if name.lower() == "content-length" and int(value) > self._facts.response_bytes:
+                detail = "the response body is too large"
+                error = LimitExceeded(
+                    plugin=self._facts.plugin,
+                    limit="response_bytes",
+                    allowed=self._facts.response_bytes,
+                    detail=detail,
+                )
+                raise_as(self.dialect, self.request, error)
+
+    def _failed(self, fault: Fault) -> Exception:
+        return error_of(fault, self._facts.plugin)
+
+
+def raise_as(dialect: Dialect, request: Any, error: BaseException) -> None:
+    """Raises the dialect's error for one that came from the host; returns if `error` is none."""
+    found = _in_terms_of(dialect, error)
+    if found is not None:
+        found.request = request
+        raise found from error
+
+
+def _in_terms_of(dialect: Dialect, error: BaseException) -> Any:
+    if isinstance(error, LimitExceeded):
+        return dialect.exceeded(plugin=error.plugin, limit=error.limit, allowed=error.allowed, detail=error.detail)
+    if isinstance(error, NetworkDenied | Revoked):
+        kind: Any = dialect.revoked if isinstance(error, Revoked) else dialect.denied
+        return _rebuilt(kind, error)
+    if isinstance(error, CapabilityError):
+        library = getattr(dialect.library, error.name, None)
+        if isinstance(library, type) and issubclass(library, dialect.library.RequestError):
+            return library(error.message)
+        if library is dialect.library.InvalidURL:
+            raise library(error.message) from error
+    return None
+
+
+def _rebuilt(kind: type[SandboxDenied], error: SandboxDenied) -> SandboxDenied:
+    return kind(
+        plugin=error.plugin,
+        capability=error.capability,
+        action=error.action,
+        target=error.target,
+        rule=error.rule,
+        reason=error.reason,
+        hint=error.hint,
+    )
+
+
+def _timeout(given: Any) -> dict[str, float | None] | None:
+    """What the message can carry; a negative number stands for anything else, which the host refuses as it would."""
+    if given is None:
+        return None
+    seconds = {kind: given.get(kind) for kind in _KINDS} if isinstance(given, dict) else {_KINDS[0]: given}
+    plain = all(value is None or (type(value) in (int, float) and isfinite(value)) for value in seconds.values())
+    return seconds if plain and isinstance(given, dict) else dict.fromkeys(_KINDS, -1.0)
+
+
+def _pass(*_: Any) -> None:
+    """Refuses nothing: the host decides."""
+
+
+def _refuse(request: Any, location: str, _reason: str) -> NoReturn:
+    raise RedirectRefused(request, location)
+
+
+async def _closed() -> None:
+    """The connections are the host's, and end with the plugin."""
+
+
+class Remote:
+    """Mixed in before a guarded client: its gate is at the host."""
+
+    dialect: Any
+    _remote: RemoteGate
+
+    async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+        """Sends a request, as the library does."""
+        wholly = _wholly.set(not stream)
+        try:
+            await self._remote.ready()
+            return await super().send(request, stream=stream, **options)  # type: ignore[misc]  # the client's
+        except RedirectRefused as refused:
+            await self._remote.report(self.dialect, refused)
+        except Revoked as error:
+            raise_as(self.dialect, request, error)
+            raise
+        finally:
+            _wholly.reset(wholly)
+
+
+class RemoteClient(Remote, GuardedClient):
+    """An `httpx.AsyncClient` whose requests are made by the host."""
+
+    @classmethod
+    def at(cls, remote: RemoteGate) -> "RemoteClient":
+        """A client of this gate."""
+        client = cls.through(remote.passage(HTTPX))
+        client._remote = remote
+        return client
+
+    def as_httpx2(self, **choices: Any) -> Any:
+        """A client for SDKs that ask for an `httpx2.AsyncClient`, with cookies of its own."""
+        from nyx_stream.isolation.process.worker_httpx2 import RemoteHttpx2Client
+
+        return RemoteHttpx2Client.at(self._remote, choices)
+
+
+def http(line: Line) -> RemoteClient:
+    """A `ProxyFactory`."""
+    return RemoteClient.at(RemoteGate(line))

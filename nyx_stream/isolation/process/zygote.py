@@ -1,0 +1,242 @@
+"""The zygote: a warm process that workers fork from. Single-threaded; runs no code of any plugin.
+
+It keeps one spare worker, forked ahead and rehearsed, which becomes the next one that is asked for.
+
+It has imported the framework and the libraries that plugins share with it, so that a worker costs a fork, and its
+pages are shared. It is the parent of the workers: it reaps them, and when its host goes, by closed socket or by
+signal, it kills them all and ends. Blocking I/O only. Knows no plugin and no policy.
+"""
+
+import errno
+import gc
+import importlib
+import mimetypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import NamedTuple
+
+from nyx_stream.isolation.process import worker
+from nyx_stream.isolation.process.lineage import die_with_parent
+from nyx_stream.isolation.process.rehearsal import rehearse
+from nyx_stream.isolation.process.sealing import CHANNEL
+from nyx_stream.isolation.process.zygote_messages import (
+    MAX_PACKET,
+    REQUEST,
+    Exited,
+    Fork,
+    Forked,
+    NotForked,
+)
+
+WARM = (
+    "aiofiles",
+    "anyio._backends._asyncio",
+    "email.parser",
+    "httpx",
+    "json",
+    "nyx_core.sandbox",
+    "nyx_stream.isolation.process.worker_connect",
+    "nyx_stream.isolation.process.worker_files",
+    "nyx_stream.isolation.process.worker_http",
+)
+"""Modules that workers are likely to use. One that is not installed here is left out."""
+
+STACK = 512 * 1024
+"""Bytes of a thread's stack: the system's 8 MiB would count against the memory of the grant at once."""
+
+_DESCRIPTORS = 3
+_REHEARSALS = 3
+"""Some bytecode is specialised the second time it runs."""
+
+
+def main(descriptor: int, host: int) -> None:
+    """Serves the host at the other end of the socket `descriptor`, until it is gone. `host` is its pid."""
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the host's to handle
+    die_with_parent(host, signal.SIGTERM)
+    for module in WARM:
+        with suppress(ImportError):
+            importlib.import_module(module)
+    mimetypes.init()  # reads the system's tables, which a worker may not
+    threading.stack_size(STACK)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams of this process
+    for _ in range(_REHEARSALS):
+        rehearse()
+    # Out of the collector's sight: it would write to every page of theirs, and each worker would get its own copy.
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # until a worker is ready: nothing of what it makes before is garbage
+    with socket.socket(fileno=descriptor) as link:
+        Zygote(link).serve()
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+class _Spare(NamedTuple):
+    """A worker that waits for its descriptors at the other end of `link`."""
+
+    pid: int
+    link: socket.socket
+
+
+class Zygote:
+    """Forks, kills and reaps, as one host asks."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._workers: dict[int, int] = {}
+        """pid by worker."""
+        self._spare: _Spare | None = None
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> None:
+        """Returns when the host has closed its end; kills every worker that is left, whatever ends it."""
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            serving = True
+            while serving:
+                ready = {descriptor for descriptor, _ in poll.poll(0)}
+                if not ready:  # nobody waits: the time for what somebody will want
+                    self._make_spare()
+                    ready = {descriptor for descriptor, _ in poll.poll()}
+                if self._wake in ready:
+                    with suppress(BlockingIOError):
+                        os.read(self._wake, 4096)
+                    self._reap()
+                if self._link.fileno() in ready:
+                    serving = self._take()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the host is gone
+        finally:
+            for pid in self._workers.values():
+                os.kill(pid, signal.SIGKILL)
+            if self._spare is not None:
+                os.kill(self._spare.pid, signal.SIGKILL)
+
+    def _take(self) -> bool:
+        """Takes one request; returns whether there was one."""
+        packet, descriptors, _, _ = socket.recv_fds(self._link, MAX_PACKET, _DESCRIPTORS)
+        if not packet:
+            return False
+        request = REQUEST.validate_json(packet)
+        if isinstance(request, Fork):
+            self._fork(request.worker, descriptors)
+        elif request.worker in self._workers:
+            os.kill(self._workers[request.worker], signal.SIGKILL)
+        return True
+
+    def _fork(self, number: int, descriptors: list[int]) -> None:
+        zygote = os.getpid()
+        try:
+            pid = self._hand_over(descriptors) or os.fork()
+        except OSError as error:
+            self._send(NotForked(worker=number, errno=error.errno or errno.EAGAIN))
+        else:
+            if pid == 0:
+                self._become_worker(zygote, lambda: descriptors)
+            self._workers[number] = pid
+            self._send(Forked(worker=number, pid=pid))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _hand_over(self, descriptors: list[int]) -> int:
+        """Makes the spare the worker that is asked for; returns its pid, or 0 if there is none."""
+        if self._spare is None:
+            return 0
+        spare, self._spare = self._spare, None
+        with spare.link:
+            try:
+                socket.send_fds(spare.link, [b"."], descriptors)
+            except OSError:  # it died, and will be reaped
+                return 0
+        return spare.pid
+
+    def _make_spare(self) -> None:
+        if self._spare is not None:
+            return
+        zygote = os.getpid()
+        link, remote = socket.socketpair()
+        with remote:
+            try:
+                pid = os.fork()
+            except OSError:  # the host will be told when it asks for a worker
+                link.close()
+                return
+            if pid == 0:
+                link.close()
+                self._become_worker(zygote, lambda: _handed_over(remote))
+        self._spare = _Spare(pid, link)
+
+    def _become_worker(self, zygote: int, descriptors: Callable[[], list[int]]) -> None:
+        """The rest of the life of a forked process. Never returns: nothing of the zygote may run in it."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            die_with_parent(zygote, signal.SIGKILL)
+            self._link.close()
+            status = worker.main(_placed(descriptors()))
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        numbers = {pid: number for number, pid in self._workers.items()}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._spare is not None and pid == self._spare.pid:
+                self._spare.link.close()
+                self._spare = None
+                continue
+            number = numbers.get(pid)
+            if number is not None:
+                del self._workers[number]
+                self._send(Exited(worker=number, status=os.waitstatus_to_exitcode(status)))
+
+    def _send(self, report: Forked | NotForked | Exited) -> None:
+        self._link.send(report.encode())
+
+
+def _handed_over(link: socket.socket) -> list[int]:
+    """Rehearses, then waits for the descriptors of the worker that this spare is to be."""
+    rehearse()
+    with link:
+        _, descriptors, _, _ = socket.recv_fds(link, 1, _DESCRIPTORS)
+    if len(descriptors) != _DESCRIPTORS:
+        raise SystemExit(0)  # the zygote is gone
+    return descriptors
+
+
+def _placed(descriptors: list[int]) -> socket.socket:
+    """Puts channel and standard streams where a worker has them; returns the channel."""
+    channel, output, errors = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    # In this order nothing is overwritten before it is copied: 0 to 2 were open before the descriptors came.
+    for source, target in ((null, 0), (output, 1), (errors, 2), (channel, CHANNEL)):
+        os.dup2(source, target)
+    return socket.socket(fileno=CHANNEL)

@@ -1,0 +1,232 @@
+"""The host's end of its zygote: starts it when it is first needed, and again when it has died. Knows no plugin.
+
+Everything runs on the event loop's thread, the start of the zygote too: the kernel ties the zygote's life to the
+thread that made it.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+import nyx_core
+from nyx_stream.isolation.process.output import Output
+from nyx_stream.isolation.process.sealing import FRAMEWORK
+from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
+
+_log = logging.getLogger("nyx.zygote")
+
+_START = """\
+import sys
+own = sys.argv[3:5]
+sys.path[:0] = own
+import nyx_core, nyx_stream
+del sys.path[:len(own)]
+sys.path += [path for path in sys.argv[5:] if path not in sys.path]
+from nyx_stream.isolation.process.zygote import main
+main(int(sys.argv[1]), int(sys.argv[2]))
+"""
+# Where the framework lies may be a folder with much else in it: it is on the path for these two imports only.
+
+_PATIENCE = 5.0
+"""Seconds that the zygote gets to end by itself."""
+
+
+class WorkerProcess:
+    """One worker, as its zygote tells of it."""
+
+    def __init__(self, number: int, kill: Callable[[int], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.number = number
+        self.forked: asyncio.Future[int] = loop.create_future()
+        """Its pid."""
+        self.ended: asyncio.Future[int | None] = loop.create_future()
+        """Exit status, a signal's number negated; `None` if the zygote ended before it could tell."""
+        self._kill = kill
+
+    def kill(self) -> None:
+        """Sends SIGKILL, if the process is still there."""
+        if not self.ended.done():
+            self._kill(self.number)
+
+
+class ZygoteClient:
+    """The zygote of one host."""
+
+    def __init__(self) -> None:
+        self._zygote: _Zygote | None = None
+        self._numbers = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the zygote that is running, if one is."""
+        return self._zygote.pid if self._zygote is not None and self._zygote.alive else None
+
+    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+        """Makes a worker with this channel, standard output and standard error. The descriptors stay the caller's.
+
+        Raises:
+            OSError: the zygote cannot be started, or cannot fork.
+        """
+        if self._zygote is None or not self._zygote.alive:
+            if self._zygote is not None:
+                await self._zygote.aclose()
+            self._zygote = _Zygote()
+        self._numbers += 1
+        process = self._zygote.fork(self._numbers, descriptors)
+        try:
+            await asyncio.shield(process.forked)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        return process
+
+    async def aclose(self) -> None:
+        """Ends the zygote, and with it every worker that is left."""
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            await zygote.aclose()
+
+
+class _Zygote:
+    """One zygote process, from its start to its end."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._queue: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self.alive = True
+        self._link, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link.setblocking(False)
+        errors, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with fixed arguments
+                _command(remote.fileno()),
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=theirs,
+                cwd="/",
+                pass_fds=(remote.fileno(),),
+            )
+        except OSError:
+            os.close(errors)
+            self._link.close()
+            raise
+        finally:
+            os.close(theirs)
+            remote.close()
+        self._errors = Output(errors, lambda line: _log.error("%s", line))
+        self._loop.add_reader(self._link, self._readable)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fork(self, number: int, descriptors: tuple[int, ...]) -> WorkerProcess:
+        process = self._workers[number] = WorkerProcess(number, self._kill)
+        # Copies: what is queued must survive the caller's closing of its own.
+        self._send(Fork(worker=number).encode(), tuple(os.dup(descriptor) for descriptor in descriptors))
+        return process
+
+    async def aclose(self) -> None:
+        self._gone()
+        try:
+            await asyncio.to_thread(self._process.wait, _PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        self._errors.drain()
+        self._errors.close()
+
+    def _kill(self, number: int) -> None:
+        if self.alive:
+            self._send(Kill(worker=number).encode(), ())
+
+    def _send(self, packet: bytes, descriptors: tuple[int, ...]) -> None:
+        self._queue.append((packet, descriptors))
+        if len(self._queue) == 1:
+            self._writable()
+            if self._queue and self.alive:
+                self._loop.add_writer(self._link, self._writable)
+
+    def _writable(self) -> None:
+        while self._queue:
+            packet, descriptors = self._queue[0]
+            try:
+                socket.send_fds(self._link, [packet], descriptors)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._gone()
+                return
+            self._queue.popleft()
+            _close_all(descriptors)
+        self._loop.remove_writer(self._link)
+
+    def _readable(self) -> None:
+        try:
+            packet = self._link.recv(MAX_PACKET)
+            if packet:
+                self._take(REPORT.validate_json(packet))
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, ValidationError) as error:
+            _log.error("the zygote cannot be understood: %s", error)
+        self._gone()
+
+    def _take(self, report: Forked | NotForked | Exited) -> None:
+        process = self._workers.get(report.worker)
+        if process is None:
+            return
+        if isinstance(report, Forked):
+            process.forked.set_result(report.pid)
+        elif isinstance(report, NotForked):
+            del self._workers[report.worker]
+            process.ended.set_result(None)
+            process.forked.set_exception(OSError(report.errno, os.strerror(report.errno)))
+        else:
+            del self._workers[report.worker]
+            process.ended.set_result(report.status)
+
+    def _gone(self) -> None:
+        """The link is over: the workers have died with the zygote, or are about to."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.remove_reader(self._link)
+        self._loop.remove_writer(self._link)
+        self._link.close()
+        for _, descriptors in self._queue:
+            _close_all(descriptors)
+        self._queue.clear()
+        for process in self._workers.values():
+            process.ended.set_result(None)
+            if not process.forked.done():
+                process.forked.set_exception(OSError("the zygote ended"))
+                process.forked.exception()  # retrieved: whoever launched it may have given up
+        self._workers.clear()
+
+
+def _command(descriptor: int) -> list[str]:
+    homes = [os.path.dirname(folder) for folder in (os.path.dirname(os.path.abspath(nyx_core.__file__)), FRAMEWORK)]
+    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    return [sys.executable, "-I", "-X", "utf8", "-c", _START, str(descriptor), str(os.getpid()), *homes, *packages]
+
+
+def _environment() -> dict[str, str]:
+    """What the interpreter itself needs. One arena: each would reserve 64 MiB of the memory of a grant."""
+    own = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+    return own | {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+
+
+def _close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

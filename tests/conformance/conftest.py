@@ -1,0 +1,53 @@
+"""Every check here runs at every isolation level: a plugin must not be able to tell one from another."""
+
+import gc
+
+import pytest
+
+from nyx_stream import PluginHost
+from tests.conformance.machine import missing
+from tests.host.plugin_folder import write_plugin
+
+LEVELS = ("inline", "process")
+
+
+@pytest.fixture(params=LEVELS)
+def level(request):
+    """The isolation level under test."""
+    if request.param == "process" and (reason := missing()):
+        pytest.skip(f"this machine cannot seal a process: {reason}")
+    return request.param
+
+
+@pytest.fixture
+def events():
+    """What the host recorded."""
+    return []
+
+
+@pytest.fixture
+async def host(tmp_path, events):
+    """An entered host without plugins."""
+    async with PluginHost(audit=events.append, data_dir=tmp_path / "data") as host:
+        yield host
+    gc.collect()
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Writes a plugin folder: `make("weather", code, …)`."""
+
+    def write(name, code, **more):
+        return write_plugin(tmp_path / "plugins" / name, code, **more)
+
+    return write
+
+
+@pytest.fixture
+def load(host, make, level):
+    """Writes a plugin and loads it at the level under test."""
+
+    async def load(code, *, policy=None, on_fail="disable", name="p", **more):
+        return await host.load(make(name, code, **more), policy=policy, isolation=level, on_fail=on_fail)
+
+    return load

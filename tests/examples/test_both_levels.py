@@ -1,0 +1,71 @@
+"""The examples give the same results, and leave the same files, whether they run inline or in a sealed process."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_core import to_jsonable_python
+
+from nyx_stream.testing import run_plugin
+from tests.conformance.machine import missing
+from tests.examples.test_feeds import ATOM, EXTERNAL, RSS
+from tests.examples.test_linkcheck import PAGES, write
+
+_TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+
+
+@pytest.fixture(autouse=True)
+def sealing():
+    """Skips where nothing can be sealed."""
+    if reason := missing():
+        pytest.skip(f"this machine cannot seal a process: {reason}")
+
+
+def files_below(folder):
+    """Every file with its content, times left out."""
+    return {
+        str(path.relative_to(folder)): _content(_TIME.sub("<time>", path.read_text(encoding="utf-8")), path.suffix)
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def _content(text, suffix):
+    """What is compared: of JSON its values, since what ran side by side ends in any order."""
+    return json.loads(text) if suffix == ".json" else text
+
+
+async def test_linkcheck(site, examples):
+    """Verdicts, summary, reports and denials are equal."""
+    for path in ("/guide/chapter.html", "/picture.png", "/auto", "/ref_(1)"):
+        site.add(path)
+    site.add("/hop", status=302, Location="/picture.png")
+    site.add("/leave", status=302, Location="http://evil.example/")
+    told = []
+    for level in ("inline", "process"):
+        async with run_plugin(examples / "linkcheck", isolation=level) as plugin:
+            for name, text in PAGES.items():
+                write(Path(plugin.data, "site", name), text.replace("{site}", site.origin))
+            summary = await plugin.call("check", folder="site")
+            denied = sorted((event.capability, event.action, event.target) for event in plugin.denied)
+            told.append((to_jsonable_python(summary), files_below(plugin.data), denied))
+    assert told[0] == told[1]
+    assert told[0][0]["pages"] == 2
+    assert len(told[0][2]) > 0
+
+
+async def test_feeds(site, examples):
+    """Outcomes, entries, state and denials are equal, of good feeds and bad ones."""
+    for path, body in {"/rss": RSS, "/atom": ATOM, "/bad": EXTERNAL}.items():
+        site.add(path, body, ETag='"1"')
+    urls = [f"{site.origin}{path}" for path in ("/rss", "/atom", "/bad", "/none")] + ["https://evil.example/feed"]
+    told = []
+    for level in ("inline", "process"):
+        async with run_plugin(examples / "feeds", isolation=level) as plugin:
+            outcomes = await plugin.call("refresh", urls=urls)
+            entries = await plugin.call("entries")
+            denied = [(event.capability, event.action, event.target) for event in plugin.denied]
+            told.append((to_jsonable_python([outcomes, entries]), files_below(plugin.data), denied))
+    assert told[0] == told[1]
+    assert [outcome["status"] for outcome in told[0][0][0]] == ["new", "new", "failed", "failed", "denied"]

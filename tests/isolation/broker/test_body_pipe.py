@@ -1,0 +1,104 @@
+"""A body between host and worker: whole, cut or failed, and any bytes at all."""
+
+import asyncio
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nyx_stream.isolation.process.body_pipe import MOST, BodyPipe, CutOff, make_pipe
+from nyx_stream.isolation.process.frames import ProtocolFault
+from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
+
+
+def raised(fault: Fault) -> Exception:
+    return error_of(fault, "p")
+
+
+def ends() -> tuple[BodyPipe, BodyPipe]:
+    ours, theirs = make_pipe()
+    return ours, BodyPipe(socket.socket(fileno=theirs))
+
+
+async def received(pipe: BodyPipe) -> bytes:
+    """Reads to the end; the pipe is closed in any case."""
+    parts = []
+    try:
+        while (part := await pipe.receive(raised)) is not None:
+            parts.append(part)
+    finally:
+        pipe.close()
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [MOST], [MOST + 1], [3 * MOST], [1, 0, 70_000, 3, 2_000_000, 1]])
+async def test_a_body_arrives_as_it_was_sent(sizes):
+    """Whatever its pieces are; the receiver says when it may begin."""
+    ours, theirs = ends()
+    pieces = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+
+    async def send() -> None:
+        await ours.started()
+        for piece in pieces:
+            await ours.send(piece)
+        await ours.end()
+
+    sending = asyncio.ensure_future(send())
+    await theirs.go()
+    assert await received(theirs) == b"".join(pieces)
+    await sending
+
+
+async def test_what_went_wrong_arrives_behind_what_was_sent():
+    """The error is the sender's, and comes after every byte."""
+    ours, theirs = ends()
+    await ours.send(b"first")
+    await ours.end(Fault(reason="other", name="ReadTimeout", message="timed out"))
+    assert await theirs.receive(raised) == b"first"
+    with pytest.raises(CapabilityError, match="ReadTimeout: timed out"):
+        await received(theirs)
+
+
+async def test_a_body_without_its_end_was_cut():
+    """Between chunks, within one, within its length: never taken for whole."""
+    for sent in (b"", b"\0\0", b"\0\0\0\x05abc", b"\0\0\0\x03abc"):
+        ours, theirs = ends()
+        ours.socket.sendall(sent)
+        ours.close()
+        with pytest.raises(CutOff):
+            await received(theirs)
+
+
+async def test_a_receiver_that_is_gone_is_an_os_error():
+    """Before it wanted anything, and after."""
+    ours, theirs = ends()
+    theirs.close()
+    with pytest.raises(CutOff):
+        await ours.started()
+    with pytest.raises(BrokenPipeError):
+        await ours.send(b"x")
+    ours.close()
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=60), st.booleans())
+def test_any_bytes_are_a_body_or_a_clean_end(chunks, rest, framed):
+    """Chunks that are right are received; then come the end, a fault, or a cut."""
+    right = [chunk for chunk in chunks if chunk] if framed else []
+    data = b"".join(len(chunk).to_bytes(4, "big") + chunk for chunk in right) + rest
+
+    async def exchange() -> bytes | None:
+        ours, theirs = ends()
+        ours.socket.sendall(data)
+        ours.close()
+        got = []
+        try:
+            while (part := await theirs.receive(raised)) is not None:
+                got.append(part)
+        except (CutOff, ProtocolFault, CapabilityError):
+            pass
+        finally:
+            theirs.close()
+        return b"".join(got)
+
+    assert asyncio.run(exchange()).startswith(b"".join(right))

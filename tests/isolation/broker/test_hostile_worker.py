@@ -1,0 +1,135 @@
+"""What a worker says is a stranger's input: what no proxy would send ends that worker, and nothing else."""
+
+import pytest
+
+from nyx_stream.errors import PluginCrashed
+
+ASK = "return (await self._context._lines.to({capability!r}).ask({action!r}, **{arguments!r})).value"
+GET = {"method": "GET", "url": "http://granted.example/hello", "headers": [], "whole": True}
+
+FAULTS = {
+    "no such capability": ("telnet", "open", {}),
+    "no such action of http": ("http", "destroy", {}),
+    "no such action of files": ("files", "chmod", {}),
+    "no such action of connect": ("connect", "listen", {}),
+    "a field too few": ("http", "fetch", {"method": "GET"}),
+    "a field too many": ("http", "fetch", GET | {"verify": False}),
+    "a number for a text": ("http", "fetch", GET | {"method": 5}),
+    "a text for a number": ("connect", "open", {"host": "granted.example", "port": "80"}),
+    "true for a number": ("connect", "open", {"host": "granted.example", "port": True}),
+    "a header of three": ("http", "fetch", GET | {"headers": [["a", "b", "c"]]}),
+    "a header that is no bytes": ("http", "fetch", GET | {"headers": [["a", "\u20ac"]]}),
+    "a timeout that is no number": ("http", "fetch", GET | {"timeout": {"read": ["5"] * 1000}}),
+    "too many headers": ("http", "fetch", GET | {"headers": [["a", "b"]] * 5000}),
+    "a body that was not announced": ("http", "fetch", GET | {"body": 7}),
+    "a content that is no base64": ("http", "fetch", GET | {"content": "!"}),
+    "a content that is too long": ("http", "fetch", GET | {"content": "AAAA" * 30_000}),
+    "a redirect that may be followed": (
+        "http", "redirect", {"method": "GET", "url": "http://granted.example/", "location": "/x"},
+    ),
+    "another mode than there is": ("files", "open", {"path": "f", "mode": "rwb"}),
+    "a text mode": ("files", "open", {"path": "f", "mode": "r"}),
+    "a path that is none": ("files", "stat", {"path": ["f"]}),
+    "a path that is no Latin-1": ("files", "stat", {"path": "\u20ac"}),
+    "a path that is too long": ("files", "stat", {"path": "x" * 70_000}),
+    "a whole file without an end": ("files", "write", {"path": "f", "body": -1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_request_that_no_proxy_sends_ends_the_worker(load, host, fault):
+    """The worker is ended for it, with the reason; its neighbour does not notice."""
+    capability, action, arguments = FAULTS[fault]
+    good, bad = await load("good"), await load("bad")
+    with pytest.raises(PluginCrashed, match="it broke the protocol"):
+        await bad.call("run", code=ASK.format(capability=capability, action=action, arguments=arguments))
+    assert await good.call("run", code="return (await self.http.get('http://granted.example/hello')).text") == "hello"
+
+
+BODIES = {
+    "a chunk over the limit": "b'\\x00\\x20\\x00\\x00' + bytes(100)",
+    "an end that is no fault": "b'\\x00\\x00\\x00\\x00[]'",
+    "a fault with fields of its own": 'b\'\\x00\\x00\\x00\\x00\' + b\'{"reason":"other","code":"x"}\'',
+    "a fault that does not end": "b'\\x00\\x00\\x00\\x00' + bytes(2_000_000)",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("capability", ["http", "files"])
+async def test_a_body_that_no_proxy_sends_ends_the_worker(load, body, capability):
+    """The bytes of a body are looked at like every message."""
+    plugin = await load()
+    requests = {"http": ("fetch", GET | {"method": "POST"}), "files": ("write", {"path": "f"})}
+    action, arguments = requests[capability]
+    code = f"""
+line = self._context._lines.to({capability!r})
+told = await line.ask("announce")
+sock = socket.socket(fileno=told.descriptors[0])
+asking = asyncio.ensure_future(line.ask({action!r}, body=told.value, **{arguments!r}))
+sock.setblocking(False)
+await asyncio.get_running_loop().sock_recv(sock, 1)
+try:
+    await asyncio.get_running_loop().sock_sendall(sock, {BODIES[body]})
+except OSError:
+    pass
+sock.close()
+return str(await asking)
+"""
+    with pytest.raises(PluginCrashed, match="it broke the protocol"):
+        await plugin.call("run", code=code)
+
+
+async def test_announced_bodies_are_bounded(load):
+    """A worker cannot make its host hold descriptors without end."""
+    plugin = await load()
+    code = "line = self._context._lines.to('files')\nfor _ in range(100): await line.ask('announce')"
+    with pytest.raises(PluginCrashed, match=r"broke the protocol .* more than 64 bodies"):
+        await plugin.call("run", code=code)
+
+
+async def test_a_file_that_does_not_end_is_cut_at_the_memory_of_the_grant(load):
+    """The host keeps no more of a whole write than the worker itself could hold."""
+    plugin = await load()
+    code = """
+from nyx_stream.isolation.process.worker_bodies import ask_with_body
+async def endless():
+    while True:
+        yield bytes(1_000_000)
+try:
+    await ask_with_body(self._context._lines.to("files"), "write", endless(), path="f")
+except LimitExceeded as error:
+    return [error.limit, await self.files.exists("f")]
+"""
+    assert await plugin.call("run", code=code) == ["memory", False]
+
+
+async def test_a_worker_speaks_for_its_own_plugin_only(load, events):
+    """Whatever it names itself, what it asks is decided and recorded as its own."""
+    plugin = await load()
+    await plugin.call("run", code="self._context.manifest = None\nawait self.files.write_text('mine', 'x')")
+    assert {event.plugin for event in events} == {"p"}
+
+
+async def test_what_is_left_alone_is_no_fault(load):
+    """Descriptors and answers that a plugin drops, and bytes that it writes where nobody reads, harm nobody."""
+    plugin = await load()
+    code = """
+line = self._context._lines.to("http")
+for _ in range(20):
+    asking = asyncio.ensure_future(self.http.get("http://granted.example/big"))
+    await asyncio.sleep(0)
+    asking.cancel()
+fetch = dict(method="GET", url="http://granted.example/big", headers=[], whole=False)
+for _ in range(5):
+    pipe = socket.socket(fileno=(await line.ask("fetch", **fetch)).descriptors[0])
+    with contextlib.suppress(OSError):
+        pipe.send(b"what nobody reads")
+    pipe.close()
+told = await self._context._lines.to("connect").ask("open", host="granted.example", port=80)
+for descriptor in reversed(told.descriptors):
+    sock = socket.socket(fileno=descriptor)
+    sock.send(b"nobody reads this either", socket.MSG_NOSIGNAL)
+    sock.close()
+return (await self.http.get("http://granted.example/hello")).text
+"""
+    assert await plugin.call("run", code=code) == "hello"

@@ -1,0 +1,145 @@
+"""Bodies of frames: whatever stands in them is a value of the model, or a fault of the protocol."""
+
+import errno
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, Revoked, TripwireDenied
+from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.process.messages import (
+    Answer,
+    Ask,
+    CapabilityError,
+    Fault,
+    LogRecord,
+    MethodFace,
+    Order,
+    Ready,
+    Sealed,
+    Update,
+    decode,
+    error_of,
+    fault_of,
+)
+from nyx_stream.isolation.process.result_types import decoder, describe_type
+
+MODELS = {
+    Order: Kind.ORDER,
+    Sealed: Kind.SEALED,
+    Ready: Kind.READY,
+    Ask: Kind.ASK,
+    Answer: Kind.ANSWER,
+    Update: Kind.UPDATE,
+    LogRecord: Kind.LOG,
+    Fault: Kind.FAILED,
+}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from(list(MODELS)), st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode())
+)
+def test_any_body_is_a_message_or_a_fault(model, body):
+    """No body raises anything but ProtocolFault."""
+    with suppress(ProtocolFault):
+        assert isinstance(decode(model, Frame(MODELS[model], body=body)), model)
+
+
+@given(st.sampled_from(list(MODELS)), st.data())
+def test_fields_that_a_model_does_not_know_are_refused(model, data):
+    """A body with the right names and any values is taken or refused; one with a further name is refused."""
+    fields = {name: data.draw(json_values) for name in model.model_fields}
+    try:
+        decode(model, Frame(MODELS[model], body=json.dumps(fields).encode()))
+    except ProtocolFault:
+        return
+    with pytest.raises(ProtocolFault):
+        decode(model, Frame(MODELS[model], body=json.dumps(fields | {"plugin_id": "x"}).encode()))
+
+
+FIELDS = {"capability": "http", "action": "GET", "target": "x\0", "rule": None, "reason": "no rule", "hint": "a\nb"}
+
+
+@pytest.mark.parametrize("kind", [FilesystemDenied, NetworkDenied, Revoked])
+def test_a_denial_travels_as_itself_but_for_its_plugin(kind):
+    """Class and fields arrive; whose it is, the connection says, whatever the sender believes."""
+    sent = Fault.model_validate_json(fault_of(kind(plugin="evil", **FIELDS)).encode())
+    error = error_of(sent, "p")
+    assert type(error) is kind
+    assert {name: getattr(error, name) for name in FIELDS} == FIELDS
+    assert error.plugin == "p"
+
+
+def test_errors_with_a_class_of_their_own_keep_it_and_others_their_name():
+    """A limit, an OSError of the right subclass, a denial of unknown class, and anything else by its name."""
+    limit = error_of(fault_of(LimitExceeded(plugin="p", limit="memory", allowed=5, detail="too much")), "p")
+    assert isinstance(limit, LimitExceeded)
+    assert (limit.limit, limit.allowed, limit.detail) == ("memory", 5, "too much")
+    missing = error_of(fault_of(FileNotFoundError(errno.ENOENT, "gone", "/x\udcff")), "p")
+    assert isinstance(missing, FileNotFoundError)
+    assert (missing.errno, missing.filename) == (errno.ENOENT, "/x\\udcff")
+    assert type(error_of(fault_of(TripwireDenied(plugin="p", **FIELDS)), "p")).__name__ == "SandboxDenied"
+    other = error_of(fault_of(KeyError("k")), "p")
+    assert isinstance(other, CapabilityError)
+    assert other.name == "KeyError"
+
+
+def test_a_text_that_cannot_be_read_is_no_obstacle():
+    """An error whose `__str__` raises, or is endless, still becomes a message."""
+
+    class Nasty(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert fault_of(Nasty()).message == "its message cannot be read"
+    assert len(fault_of(ValueError("x" * 10**6)).encode()) < 2**20
+
+
+@given(json_values)
+def test_any_description_of_a_type_is_understood_or_a_fault(description):
+    """What a worker says of its results builds a decoder or breaks the protocol; nothing else is raised."""
+    try:
+        decode_result = decoder(description)
+    except ProtocolFault:
+        return
+    with suppress(ValueError):
+        assert decode_result(b'{"a": [1, "x"]}') is not None
+
+
+def test_a_type_nested_too_deep_is_a_fault():
+    """A description is bounded in depth."""
+    deep = "int"
+    for _ in range(100):
+        deep = ["list", deep]
+    with pytest.raises(ProtocolFault, match="not understood"):
+        decoder(deep)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "description"),
+    [
+        (bytes, "bytes"),
+        (int, None),
+        (list[int], None),
+        (dict[str, bytes], ["dict", "str", "bytes"]),
+        (tuple[int, ...], ["tuple...", "int"]),
+        (tuple[()], ["tuple"]),
+        (bytes | None, ["union", "bytes", "null"]),
+        (MethodFace, None),
+        (list[MethodFace], None),
+        (tuple[MethodFace, int], ["tuple", None, "int"]),
+    ],
+)
+def test_types_are_described_where_json_is_poorer(annotation, description):
+    """Only what JSON would change is described, and what is described can be built."""
+    assert describe_type(annotation) == description
+    decoder(description)

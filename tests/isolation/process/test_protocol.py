@@ -1,0 +1,223 @@
+"""The state machine of host and worker: what may be said when, and that nothing else passes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nyx_stream.isolation.process.frames import HEADER, MAX_BODY, VERSION, Frame, Kind, ProtocolFault, encode
+from nyx_stream.isolation.process.protocol import (
+    LOG_RECORDS,
+    MAX_ASKS,
+    SENDERS,
+    TABLE,
+    Connection,
+    State,
+)
+
+
+def pair(*, until: State = State.RUNNING) -> tuple[Connection, Connection]:
+    """Host and worker that have come to `until`."""
+    host, worker = Connection("host"), Connection("worker")
+    for sender, receiver, kind, reached in (
+        (host, worker, Kind.ORDER, State.SEALING),
+        (worker, host, Kind.SEALED, State.SEALED),
+        (host, worker, Kind.START, State.LOADING),
+        (worker, host, Kind.READY, State.RUNNING),
+    ):
+        if host.state is until:
+            break
+        (frame,) = receiver.receive(sender.send(Frame(kind)))
+        assert frame.kind is kind
+        assert sender.state is receiver.state is reached
+    return host, worker
+
+
+def test_the_table_is_whole():
+    """Every kind has one side that sends it, but for CANCEL, and a place in the table; every state is reached."""
+    assert SENDERS["host"] | SENDERS["worker"] == set(Kind)
+    assert SENDERS["host"] & SENDERS["worker"] == {Kind.CANCEL}
+    assert {kind for kinds in TABLE.values() for kind in kinds} == set(Kind)
+    assert {state for kinds in TABLE.values() for state in kinds.values()} | {State.OPENING} == set(State)
+
+
+@pytest.mark.parametrize("state", [State.OPENING, State.SEALING, State.SEALED])
+def test_before_the_plugin_runs_only_the_handshake_passes(state):
+    """Until the host has taken the report, a worker cannot ask, log, or claim to be ready."""
+    for kind in SENDERS["worker"] - set(TABLE[state]):
+        host, _ = pair(until=state)
+        with pytest.raises(ProtocolFault, match=f"{kind.name} is not possible while {state}"):
+            host.receive(encode(Frame(kind, 1)))
+        assert host.state is State.OVER
+
+
+def test_a_worker_cannot_speak_as_the_host():
+    """A frame that is the host's to send is a fault, whoever sends it."""
+    host, _ = pair()
+    with pytest.raises(ProtocolFault, match="CALL is not the peer's to send"):
+        host.receive(encode(Frame(Kind.CALL, 1)))
+
+
+def test_a_side_is_told_before_it_breaks_the_protocol():
+    """What may not be sent is refused to the sender, and changes nothing."""
+    host, worker = pair()
+    for frame in (Frame(Kind.RESULT, 7), Frame(Kind.START), Frame(Kind.ITEM, 7)):
+        with pytest.raises(ProtocolFault):
+            worker.send(frame)
+    worker.receive(host.send(Frame(Kind.CALL, 7)))
+    assert host.receive(worker.send(Frame(Kind.RESULT, 7, body=b"1"))) == [Frame(Kind.RESULT, 7, body=b"1")]
+
+
+@pytest.mark.parametrize(
+    "frame", [Frame(Kind.RESULT, 1), Frame(Kind.ITEM, 1), Frame(Kind.END, 1), Frame(Kind.FAILED, 1), Frame(Kind.RESULT)]
+)
+def test_a_reply_needs_its_call(frame):
+    """A worker cannot answer what was not asked, nor twice, nor a call as a stream."""
+    host, _ = pair()
+    with pytest.raises(ProtocolFault):
+        host.receive(encode(frame))
+    host, _ = pair()
+    host.send(Frame(Kind.CALL, 1))
+    if frame.kind in (Kind.RESULT, Kind.FAILED) and frame.id:
+        host.receive(encode(frame))
+    with pytest.raises(ProtocolFault):
+        host.receive(encode(frame))
+
+
+def test_a_stream_gives_an_item_for_each_demand():
+    """Opening asks for one item, NEXT for another; an item that nobody asked for is a fault, and so is asking twice."""
+    host, worker = pair()
+    worker.receive(host.send(Frame(Kind.OPEN, 1)))
+    host.receive(worker.send(Frame(Kind.ITEM, 1)))
+    with pytest.raises(ProtocolFault, match="an item of 1 that nobody asked for"):
+        worker.send(Frame(Kind.ITEM, 1))
+    worker.receive(host.send(Frame(Kind.NEXT, 1)))
+    with pytest.raises(ProtocolFault, match="another item of 1 is under way"):
+        host.send(Frame(Kind.NEXT, 1))
+    host.receive(worker.send(Frame(Kind.ITEM, 1)))
+    host.receive(worker.send(Frame(Kind.END, 1)))
+    with pytest.raises(ProtocolFault):
+        host.receive(encode(Frame(Kind.ITEM, 1)))
+
+
+def test_log_records_and_requests_have_bounds():
+    """A worker that floods the host with records or requests breaks the protocol at a fixed number."""
+    host, worker = pair()
+    for _ in range(LOG_RECORDS):
+        assert worker.log_fits()
+        host.receive(worker.send(Frame(Kind.LOG)))
+    assert not worker.log_fits()
+    worker.receive(host.send(Frame(Kind.LOGGED, detail=LOG_RECORDS)))
+    assert worker.log_fits()
+    for number in range(1, MAX_ASKS + 1):
+        host.receive(worker.send(Frame(Kind.ASK, number)))
+    with pytest.raises(ProtocolFault, match="requests at once"):
+        host.receive(encode(Frame(Kind.ASK, MAX_ASKS + 1)))
+
+
+def test_descriptors_go_with_their_frame():
+    """As many as the header says, in order; too few or too many are a fault, and none is lost from sight."""
+    host, worker = pair()
+    for number in (1, 2):
+        host.receive(worker.send(Frame(Kind.ASK, number)))
+    data = host.send(Frame(Kind.ANSWER, 1, descriptors=(10, 11))) + host.send(Frame(Kind.ANSWER, 2, descriptors=(12,)))
+    first, second = worker.receive(data, (10, 11, 12))
+    assert (first.descriptors, second.descriptors) == ((10, 11), (12,))
+    for sent, received in (((10, 11), (10,)), ((10,), (10, 11))):
+        host, worker = pair()
+        host.receive(worker.send(Frame(Kind.ASK, 1)))
+        with pytest.raises(ProtocolFault, match="descriptors"):
+            worker.receive(host.send(Frame(Kind.ANSWER, 1, descriptors=sent)), received)
+        assert sorted(worker.take_descriptors()) == sorted(received)
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ((MAX_BODY + 1, VERSION, 0, Kind.RESULT, 0, 1), "over its limit"),
+        ((2**32 - 1, VERSION, 0, Kind.LOG, 0, 0), "over its limit"),
+        ((1, VERSION, 0, Kind.STOPPED, 0, 0), "over its limit"),
+        ((0, VERSION + 1, 0, Kind.RESULT, 0, 1), "protocol version"),
+        ((0, VERSION, 1, Kind.ASK, 0, 1), "descriptors are too many"),
+        ((0, VERSION, 0, 0x2FF, 0, 1), "no kind of frame"),
+    ],
+)
+def test_a_bad_header_is_a_fault_at_once(header, text):
+    """A header out of bounds ends the connection before a byte of its body is kept."""
+    host, _ = pair()
+    with pytest.raises(ProtocolFault, match=text):
+        host.receive(HEADER.pack(*header))
+
+
+def test_an_end_within_a_frame_is_a_fault():
+    """A connection that closes between frames ends; one that closes within a frame was cut."""
+    host, _ = pair()
+    host.receive_end()
+    host, worker = pair()
+    host.receive(worker.send(Frame(Kind.LOG, body=b"{}"))[:-1])
+    with pytest.raises(ProtocolFault, match="within a frame"):
+        host.receive_end()
+
+
+@given(st.binary(max_size=400), st.sampled_from(list(State)[:-2]), st.sampled_from(["host", "worker"]))
+def test_any_bytes_are_frames_or_a_fault(data, state, side):
+    """Whatever comes in, in whatever state: frames that the table allows, or a clean end; nothing else is raised."""
+    host, worker = pair(until=state)
+    connection = host if side == "host" else worker
+    frames = taking_anything(connection, data)
+    assert connection.state is not State.OVER or not frames
+
+
+@st.composite
+def framed(draw) -> bytes:
+    """Bytes that look like a frame, rightly or not quite."""
+    body = draw(st.binary(max_size=20))
+    kind = draw(st.sampled_from([*Kind, 0x199]))
+    length = draw(st.sampled_from([len(body), len(body) + 1, 0, MAX_BODY, 2**32 - 1]))
+    version = draw(st.sampled_from([VERSION] * 5 + [0]))
+    numbers = st.sampled_from([0, 1, 2, 3, 2**16 - 1])
+    return (
+        HEADER.pack(length, version, draw(st.sampled_from([0] * 5 + [1, 255])), kind, draw(numbers), draw(numbers))
+        + body
+    )
+
+
+@given(st.lists(framed(), max_size=12), st.sampled_from(["host", "worker"]), st.data())
+def test_any_frames_in_any_pieces_are_taken_alike(frames, side, data):
+    """How a stream is cut into reads changes nothing of what it means."""
+    stream = b"".join(frames)
+    whole, pieces = (taken(side) for _ in range(2))
+    first = taking_anything(whole, stream)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    second: list[Frame] = []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        second += taking_anything(pieces, stream[start:end])
+    # Frames before a fault are lost with it, so the cut stream may have told more of them.
+    assert second[: len(first)] == first
+    assert whole.state is pieces.state
+
+
+def taken(side: str) -> Connection:
+    """A side of a running conversation with a call, a stream and a request under way."""
+    host, worker = pair()
+    worker.receive(host.send(Frame(Kind.CALL, 1)) + host.send(Frame(Kind.OPEN, 2)))
+    host.receive(worker.send(Frame(Kind.ASK, 3)))
+    return host if side == "host" else worker
+
+
+def taking_anything(connection: Connection, data: bytes) -> list[Frame]:
+    if connection.state is State.OVER:
+        return []
+    before = connection.state
+    try:
+        frames = connection.receive(data)
+    except ProtocolFault:
+        assert connection.state is State.OVER
+        return []
+    peers = SENDERS["worker" if Kind.CALL in connection._own else "host"]
+    state = before
+    for frame in frames:
+        assert frame.kind in peers
+        assert len(frame.body) <= frame.kind.limit
+        state = TABLE[state][frame.kind]
+    assert connection.state is state
+    return frames

@@ -1,0 +1,164 @@
+"""What a sealed worker has: what it was given, nothing inherited, and nothing if it cannot be sealed."""
+
+import dataclasses
+import os
+
+import psutil
+import pytest
+
+from nyx_core.sandbox import Confinement
+from nyx_stream.errors import PluginLoadError
+from nyx_stream.isolation.process import process, sealing
+from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process.sealing import SealRefused, judge
+from nyx_stream.policy import SandboxPolicy
+
+CODE = """
+    import os, signal, sys, threading
+
+    class Main(Plugin):
+        @export
+        async def inherited(self) -> dict[str, object]:
+            os.umask(mask := os.umask(0))
+            return {
+                "descriptors": [number for number in range(256) if is_open(number)],
+                "environment": dict(os.environ),
+                "directory": os.getcwd(),
+                "umask": mask,
+                "leader": os.getsid(0) == os.getpid(),
+                "terminal": has_terminal(),
+                "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+                "threads": threading.active_count(),
+                "input": os.read(0, 1) == b"",
+            }
+        @export
+        async def lazily(self) -> str:
+            import colorsys, sqlite3, xml.dom.minidom
+            import late
+            return late.WORD
+        @export
+        async def reads(self, path: str) -> str:
+            try:
+                with open(path) as file: return file.read(10)
+            except OSError as error: return type(error).__name__
+        @export
+        async def lists(self, path: str) -> str:
+            try: return str(len(os.listdir(path)))
+            except OSError as error: return type(error).__name__
+
+    def is_open(number):
+        try: os.fstat(number)
+        except OSError: return False
+        return True
+
+    def has_terminal():
+        try: os.open("/dev/tty", os.O_RDWR)
+        except OSError: return False
+        return True
+    """
+
+
+async def test_a_worker_inherits_nothing(load, monkeypatch):
+    """Four descriptors and those of its event loop, no variable that was not granted, no terminal, one thread."""
+    monkeypatch.setenv("NYX_TEST_SECRET", "s3cret")
+    monkeypatch.setenv("NYX_TEST_GRANTED", "yes")
+    held = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(held, True)
+    try:
+        asks = 'env = ["NYX_TEST_GRANTED"]'
+        plugin = await load(CODE, permissions=asks, policy=SandboxPolicy().allow_env("NYX_TEST_GRANTED"))
+        found = await plugin.call("inherited")
+    finally:
+        os.close(held)
+    assert found["descriptors"][:4] == [0, 1, 2, 3]
+    assert len(found["descriptors"]) == 7  # the selector of the event loop, and its pair of sockets
+    announced = {"NO_SUBPROCESS": "1", "NO_NETWORK": "1", "NO_FILESYSTEM_WRITE": "1"}
+    assert found["environment"] == {"NYX_TEST_GRANTED": "yes"} | announced
+    assert (found["directory"], found["umask"], found["leader"], found["terminal"]) == ("/", 0o077, True, False)
+    assert (found["blocked"], found["threads"], found["input"]) == (0, 1, True)
+
+
+async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
+    """The interpreter, its packages and the plugin's own folder can be read at any time; nothing beside them."""
+    (tmp_path / "secret").write_text("secret")
+    plugin = await load(CODE, late="WORD = 'late'")
+    assert await plugin.call("lazily") == "late"
+    own = tmp_path / "plugins" / "p" / "plugin.toml"
+    assert await plugin.call("reads", path=str(own)) == own.read_text()[:10]
+    for path in (tmp_path / "secret", "/etc/passwd", "/proc/self/environ", f"/proc/{os.getpid()}/environ"):
+        assert await plugin.call("reads", path=str(path)) == "PermissionError", path
+    for path in ("/", "/proc", "/home", os.getcwd(), tmp_path / "data"):
+        assert await plugin.call("lists", path=str(path)) in ("PermissionError", "FileNotFoundError"), path
+
+
+async def test_the_report_is_what_was_asked_for(load):
+    """The host has the worker's report: every layer in force, every witness refused, memory above the baseline."""
+    plugin = await load(CODE, limits='memory = "100MiB"')
+    level = plugin._entry.level
+    states = {layer["name"]: layer["state"] for layer in level.report["layers"]}
+    assert {states[name] for name in sealing.REQUIRED} == {"active"}
+    assert all(result["refused"] for result in level.report["witness"])
+    (memory,) = (limit for limit in level.report["limits"] if limit["name"] == "memory")
+    assert memory["hard"] > 100 * 2**20 + 10 * 2**20
+    assert psutil.Process(level._pid).rlimit(psutil.RLIMIT_AS) == (memory["soft"], memory["hard"])
+
+
+async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch, events):
+    """A layer that fails is named, and no code of the plugin runs; if degrade is allowed, the audit says so."""
+    ordered = process.confinement_of
+
+    def impossible(*args, **kwargs) -> Confinement:
+        confinement = ordered(*args, **kwargs)
+        return dataclasses.replace(confinement, readable=(*confinement.readable, "/nonexistent/nyx"))
+
+    monkeypatch.setattr(process, "confinement_of", impossible)
+    code = "print('running')\nclass Main(Plugin):\n    @export\n    async def ping(self) -> int: return 1"
+    with pytest.raises(PluginLoadError, match="its process cannot be sealed: layer landlock is unavailable: ENOENT"):
+        await load(code)
+    plugin = await load(code, name="other", policy=SandboxPolicy().allow_degraded())
+    assert await plugin.call("ping") == 1
+    (event,) = [event for event in events if event.capability == "sandbox"]
+    assert (event.plugin, event.target, event.allowed) == ("other", "landlock", False)
+    assert "ENOENT" in event.reason
+
+
+def reported(**changes: object) -> tuple[Order, Sealed]:
+    """An order, and the report of a worker that carried it out, but for `changes`."""
+    order = Order(
+        plugin="p", entry="p:P", folder="/p", root="/p", names=None, places={}, env={},
+        confinement=Confinement(), memory=1000, setup_timeout=1.0,
+    )  # fmt: skip
+    digest = sealing._limited(order.confinement, 500 + 1000).digest()
+    report = {
+        "policy_hash": digest,
+        "layers": [
+            {"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(sealing.REQUIRED)
+        ],
+        "witness": [{"act": "clone", "refused": True}],
+        "descriptors": [0, 1, 2, 3],
+    }
+    return order, Sealed(report=report | changes, baseline=500)
+
+
+def test_a_report_as_ordered_is_taken():
+    """Nothing is missing."""
+    assert judge(*reported()) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"policy_hash": "0" * 64}, "another confinement"),
+        ({"layers": []}, "not in force: not reported"),
+        ({"layers": [{"name": "seccomp", "state": "unavailable", "reason": "no", "stand_in": ""}]}, "not in force"),
+        ({"witness": []}, "no witness"),
+        ({"witness": [{"act": "clone", "refused": False}]}, "one that got through"),
+        ({"descriptors": [0, 1, 2, 3, 9]}, r"holds the descriptors \[0, 1, 2, 3, 9\]"),
+        ({"descriptors": None}, "holds the descriptors None"),
+        ({"layers": "none"}, "cannot be read"),
+    ],
+)
+def test_any_other_report_is_refused(changes, text):
+    """A worker whose report is not what was asked for gets no code to run."""
+    with pytest.raises(SealRefused, match=text):
+        judge(*reported(**changes))

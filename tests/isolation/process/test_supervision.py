@@ -1,0 +1,230 @@
+"""Whatever ends a worker, its callers get a typed error, its host goes on, and nothing is left behind."""
+
+import asyncio
+import logging
+import os
+import signal
+
+import psutil
+import pytest
+
+from nyx_stream.errors import PluginCallError, PluginCrashed, PluginLoadError, PluginSetupError, PluginTimeout
+from nyx_stream.host import State
+from tests.host.waiting import until
+
+CODE = """
+    import asyncio, ctypes, os, resource, signal, sys, threading, time
+
+    class Main(Plugin):
+        @export
+        async def pid(self) -> int: return os.getpid()
+        @export
+        async def ping(self) -> str: return "pong"
+        @export
+        async def hang(self): await asyncio.Event().wait()
+        @export
+        async def kill(self, number: int):
+            print("last words", file=sys.stderr)
+            print("and more \\x1b[31m", file=sys.stderr, end="", flush=True)
+            os.kill(os.getpid(), number)
+            await asyncio.Event().wait()
+        @export
+        async def fault(self): ctypes.string_at(0)
+        @export
+        async def exit(self, status: int): os._exit(status)
+        @export
+        async def raise_exit(self):
+            asyncio.get_running_loop().call_soon(sys.exit, 7)
+            await asyncio.Event().wait()
+        @export
+        async def spin(self):
+            while True: pass
+        @export
+        async def stubborn(self):
+            while True:
+                try: await asyncio.Event().wait()
+                except asyncio.CancelledError: pass
+        @export
+        async def send(self, data: bytes):
+            os.write(3, data)
+            await asyncio.Event().wait()
+        @export
+        async def close(self):
+            os.close(3)
+            await asyncio.Event().wait()
+        @export
+        async def allocate(self, size: int) -> int: return len(bytearray(size))
+        @export
+        async def threads(self, number: int) -> int:
+            done = threading.Event()
+            started = []
+            try:
+                for _ in range(number):
+                    thread = threading.Thread(target=done.wait, daemon=True)
+                    thread.start()
+                    started.append(thread)
+            finally:
+                done.set()
+            return len(started)
+        @export
+        async def descriptors(self) -> int:
+            held = []
+            try:
+                while True: held.append(os.dup(0))
+            except OSError:
+                return len(held)
+            finally:
+                for descriptor in held: os.close(descriptor)
+        @export
+        async def flood(self, lines: int):
+            for number in range(lines):
+                self.log.info("line %d", number)
+        @export
+        async def shout(self, lines: int):
+            for number in range(lines):
+                print("line", number)
+    """
+
+
+async def gone(handle, state=State.FAILED):
+    """Waits for a state."""
+    async with asyncio.timeout(20):
+        await until(lambda: handle.state is state)
+
+
+ENDS = {
+    "signal": ("kill", {"number": signal.SIGKILL}, "its process was killed by SIGKILL"),
+    "fault": ("fault", {}, "its process was killed by SIGSEGV"),
+    "exit": ("exit", {"status": 3}, "its process ended with exit status 3"),
+    "leave": ("raise_exit", {}, "its process ended with exit status"),
+    "close": ("close", {}, "its process was killed by SIGKILL"),
+    "garbage": ("send", {"data": b"GET / HTTP/1.1\r\n\r\n"}, "it broke the protocol and was killed: protocol version"),
+    "huge": ("send", {"data": bytes.fromhex("ffffffff 01 00 0202 0000 00000001")}, "over its limit"),
+    "unasked": ("send", {"data": bytes.fromhex("00000000 01 00 0202 0000 00000099")}, "which is not under way"),
+    "host's": ("send", {"data": bytes.fromhex("00000000 01 00 0303 0000 00000000")}, "is not the peer's to send"),
+    "no json": ("send", {"data": bytes.fromhex("00000001 01 00 0206 0000 00000001 7b")}, "the body of ASK is no Ask"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_every_end_of_a_worker_is_a_typed_error(load, end, tmp_path):
+    """A signal, a fault, an exit, a closed or abused channel: PluginCrashed at every caller, with what it was."""
+    method, arguments, text = ENDS[end]
+    plugin = await load(CODE)
+    other = await load(CODE, name="other")
+    pid = await plugin.call("pid")
+    waiting = asyncio.create_task(plugin.call("hang"))
+    with pytest.raises(PluginCrashed) as caught:
+        await plugin.call(method, **arguments)
+    assert text in str(caught.value)
+    if end == "signal":
+        assert "the last lines of its stderr:\n    last words\n    and more \\u001b[31m" in str(caught.value)
+    with pytest.raises(PluginCrashed):
+        await waiting
+    await gone(plugin)
+    assert text in plugin.status.error
+    assert not psutil.pid_exists(pid)
+    assert await other.call("ping") == "pong"
+
+
+async def test_a_call_that_ignores_its_cancellation_has_its_worker_killed(load):
+    """A spin without an await, or a coroutine that swallows its cancellation: the caller gets its timeout."""
+    for method in ("spin", "stubborn"):
+        plugin = await load(CODE, name=method, limits='call_timeout = "200ms"')
+        with pytest.raises(PluginTimeout):
+            await plugin.call(method)
+        await gone(plugin)
+        assert f"it ignored the cancellation of {method} for 1 s and was killed" in plugin.status.error
+
+
+async def test_a_worker_that_dies_while_it_starts(load):
+    """An end during import or setup is an error of the load, with the last lines."""
+    code = "import os, sys\nprint('no way', file=sys.stderr, flush=True)\nos._exit(5)"
+    with pytest.raises(PluginLoadError, match=r"its process ended with exit status 5; the last lines.*\n    no way"):
+        await load(code)
+    code = "import os\nclass Main(Plugin):\n    async def setup(self): os.kill(os.getpid(), 9)"
+    with pytest.raises(PluginLoadError, match="its process was killed by SIGKILL"):
+        await load(code, name="other")
+    with pytest.raises(PluginSetupError, match="setup took longer than 1 s"):
+        await load("while True: pass", name="third", limits='setup_timeout = "1s"')
+
+
+async def test_limits_of_the_grant_hold(load):
+    """Memory counts above what the worker needs itself; beyond it, an allocation fails and the plugin goes on."""
+    plugin = await load(CODE, limits='memory = "64MiB"\nopen_files = 20')
+    assert await plugin.call("allocate", size=32 * 2**20) == 32 * 2**20
+    with pytest.raises(PluginCallError, match="allocate raised MemoryError"):
+        await plugin.call("allocate", size=96 * 2**20)
+    assert await plugin.call("threads", number=32) == 32
+    assert 15 <= await plugin.call("descriptors") <= 30
+    assert await plugin.call("ping") == "pong"
+
+
+async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(load, caplog):
+    """Printed lines come slowly but all of them; log records come as far as they fit, and the rest is counted."""
+    caplog.set_level(logging.INFO, logger="nyx.plugin.p")
+    plugin = await load(CODE)
+    await plugin.call("shout", lines=300)
+    await plugin.call("flood", lines=2000)
+    assert await plugin.call("ping") == "pong"
+    async with asyncio.timeout(30):
+        await until(lambda: "records were dropped: more than the host takes" in caplog.text)
+        await until(lambda: "stdout: line 299" in caplog.text)
+    said = [record.getMessage() for record in caplog.records if record.name == "nyx.plugin.p"]
+    assert [line for line in said if line.startswith("stdout")] == [f"stdout: line {n}" for n in range(300)]
+    logged = [line for line in said if line.startswith("line")]
+    assert logged == [f"line {n}" for n in range(len(logged))]
+    assert f"{2000 - len(logged)} records were dropped" in caplog.text
+
+
+async def test_the_zygote_dies_and_is_made_anew(load, host):
+    """Its workers die with it, and say so; the next plugin gets a new zygote."""
+    plugin = await load(CODE)
+    zygote = host._levels["process"]._zygote
+    before = zygote.pid
+    os.kill(before, signal.SIGKILL)
+    with pytest.raises(PluginCrashed, match="its process ended with its zygote"):
+        await plugin.call("hang")
+    await gone(plugin)
+    other = await load(CODE, name="other")
+    assert await other.call("ping") == "pong"
+    assert zygote.pid not in (None, before)
+
+
+async def test_on_fail_restart_after_a_kill(load, monkeypatch):
+    """A worker that is killed comes back as a new process."""
+    monkeypatch.setattr("nyx_stream.host.restart.DELAYS", (0.0,) * 5)
+    plugin = await load(CODE, on_fail="restart")
+    first = await plugin.call("pid")
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        await until(lambda: plugin.stats().restarts == 1 and plugin.state is State.RUNNING)
+    assert await plugin.call("pid") != first
+
+
+def test_workers_and_zygote_die_with_their_host(make, tmp_path):
+    """A host that is killed outright leaves no process behind, not even a worker that spins."""
+    import subprocess
+    import sys
+
+    folder = make("p", CODE)
+    script = f"""
+import asyncio
+from nyx_stream import PluginHost
+
+async def main():
+    async with PluginHost(data_dir={str(tmp_path / "data")!r}) as host:
+        plugin = await host.load({str(folder)!r}, isolation="process")
+        print(await plugin.call("pid"), host._levels["process"]._zygote.pid, flush=True)
+        await plugin.call("spin")
+
+asyncio.run(main())
+"""
+    host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=os.getcwd())
+    pids = [int(pid) for pid in host.stdout.readline().split()]
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    processes = [psutil.Process(pid) for pid in pids]
+    host.kill()
+    host.wait()
+    host.stdout.close()
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
