@@ -144,6 +144,9 @@ class Writer:
         if self._asked is not None and not self._batch:
             self._asked.give()
             self._asked = None
+        if self.failure is not None and not self._batch and not self._waiting.items:
+            _log.warning("audit log %s: takes events again", self._path)
+            self.failure = None
         return True
 
     def _fill(self) -> None:
@@ -159,9 +162,6 @@ class Writer:
 
     def _written(self) -> None:
         self._size = min(_BATCH, self._size * 2)
-        if self.failure is not None and not self._batch and not self._waiting.items:
-            _log.warning("audit log %s: takes events again", self._path)
-            self.failure = None
         if self._interval is not None and self._sync_at is None:
             self._sync_at = time.monotonic() + self._interval
         self._sync_if_due()
