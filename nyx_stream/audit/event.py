@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Layer: TypeAlias = Literal["guard", "kernel", "tripwire", "host"]
-"""Who decided: the Python guard, the operating system, the audit-hook tripwire, or the host itself."""
+Layer: TypeAlias = Literal["guard", "kernel", "tripwire", "host", "log"]
+"""Who decided: the Python guard, the operating system, the audit-hook tripwire, the host itself, or the audit log."""
 
 Kind: TypeAlias = Literal["decision", "lifecycle", "policy", "revocation", "approval", "report", "log"]
 """What an event tells: a decision on something a plugin did; a plugin loaded, unloaded or failed; a policy changed; a

@@ -78,12 +78,23 @@ class Encoder:
 
 def notice(action: str, target: str, reason: str, time: float = 0.0) -> AuditEvent:
     """Returns what a log has to say about itself: something was lost, repaired or refused."""
-    return AuditEvent(time, None, "audit", action, target, False, None, reason, "host", "log")
+    return AuditEvent(time, None, "audit", action, target, False, None, reason, "log", "log")
 
 
-def structure(kind: str, time: float, **values: int | str | None) -> bytes:
-    """Returns the members of a record that holds the log together."""
-    return f'"time":{time:.6f},"kind":"{kind}",{json.dumps(values, separators=(",", ":"))[1:-1]}'.encode()
+def structure(kind: str, reason: str, time: float, **values: int | str | None) -> bytes:
+    """Returns the members of a record that holds the log together: those of an event, and its own."""
+    members = {
+        "kind": kind,
+        "plugin": None,
+        "capability": "audit",
+        "action": kind,
+        "target": f"segment {values['number']}",
+        "allowed": True,
+        "rule": None,
+        "reason": reason,
+        "layer": "log",
+    }
+    return f'"time":{time:.6f},{json.dumps(members | values, separators=(",", ":"))[1:-1]}'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,6 @@ def from_line(line: bytes) -> Record:
     kind, seq, stated = row.get("kind"), row.get("seq"), row.get("hash")
     if not (isinstance(kind, str) and isinstance(seq, int) and isinstance(stated, str)):
         raise ValueError("not an audit event")
-    if kind not in STRUCTURE and row.keys() != _EVENT_MEMBERS:
+    if row.keys() != _EVENT_MEMBERS and not (kind in STRUCTURE and row.keys() > _EVENT_MEMBERS):
         raise ValueError("not an audit event")
     return Record(seq, kind, stated, row)

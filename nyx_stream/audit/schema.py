@@ -1,5 +1,6 @@
 """JSON Schema of a line of the log, for programs that read it in another language. Pure."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from nyx_stream.audit.event import Kind, Layer
@@ -13,28 +14,17 @@ _COUNT = {"type": "integer", "minimum": 1}
 
 def audit_schema() -> dict[str, Any]:
     """Returns the JSON Schema (draft 2020-12) of one line."""
-    event = _record(
-        "What happened.",
-        kind={"enum": list(get_args(Kind))},
-        plugin=_TEXT_OR_NULL,
-        capability=_TEXT,
-        action=_TEXT,
-        target=_TEXT,
-        allowed={"type": "boolean"},
-        rule=_TEXT_OR_NULL,
-        reason=_TEXT,
-        layer={"enum": list(get_args(Layer))},
-    )
+    event = _record("What happened.", get_args(Kind))
     segment = _record(
         "Opens a file: its number, the hash of the last record of the file before, and the name of the key.",
-        kind={"const": "segment"},
+        ("segment",),
         number=_COUNT,
         previous=_HASH,
         key={"type": ["string", "null"], "pattern": "^[0-9a-f]{16}$"},
     )
     seal = _record(
-        "Closes a part of a file: how many lines the file has up to here.",
-        kind={"const": "seal"},
+        "Closes a file, or what one writer added to it: how many lines the file has up to here.",
+        ("seal",),
         number=_COUNT,
         records=_COUNT,
     )
@@ -45,8 +35,23 @@ def audit_schema() -> dict[str, Any]:
     }
 
 
-def _record(description: str, **members: dict[str, Any]) -> dict[str, Any]:
-    properties = {"v": {"const": VERSION}, "seq": _COUNT, "time": {"type": "number"}, **members, "hash": _HASH}
+def _record(description: str, kinds: Sequence[str], **own: dict[str, Any]) -> dict[str, Any]:
+    properties = {
+        "v": {"const": VERSION},
+        "seq": _COUNT,
+        "time": {"type": "number"},
+        "kind": {"enum": list(kinds)},
+        "plugin": _TEXT_OR_NULL,
+        "capability": _TEXT,
+        "action": _TEXT,
+        "target": _TEXT,
+        "allowed": {"type": "boolean"},
+        "rule": _TEXT_OR_NULL,
+        "reason": _TEXT,
+        "layer": {"enum": list(get_args(Layer))},
+        **own,
+        "hash": _HASH,
+    }
     return {
         "type": "object",
         "description": description,

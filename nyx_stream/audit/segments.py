@@ -33,12 +33,12 @@ class Opening:
 
 def opening_members(number: int, before: Position, key: str | None, time: float) -> bytes:
     """Returns the members of the first record of a segment."""
-    return structure("segment", time, number=number, previous=before.head.hex(), key=key)
+    return structure("segment", "opened", time, number=number, previous=before.head.hex(), key=key)
 
 
 def seal_members(opening: Opening, before: Position, time: float) -> bytes:
     """Returns the members of the record that closes a segment: how many records it holds, this one included."""
-    return structure("seal", time, number=opening.number, records=before.seq + 2 - opening.seq)
+    return structure("seal", "closed", time, number=opening.number, records=before.seq + 2 - opening.seq)
 
 
 def read_opening(line: bytes) -> Opening:

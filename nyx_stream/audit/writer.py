@@ -141,12 +141,12 @@ class Writer:
             del self._batch[:count]
             self._reported = lost
             self._written()
+        if self.failure is not None and not self._batch and len(self._waiting.items) < self._size:  # it has caught up
+            _log.warning("audit log %s: takes events again", self._path)
+            self.failure = None
         if self._asked is not None and not self._batch:
             self._asked.give()
             self._asked = None
-        if self.failure is not None and not self._batch and not self._waiting.items:
-            _log.warning("audit log %s: takes events again", self._path)
-            self.failure = None
         return True
 
     def _fill(self) -> None:
