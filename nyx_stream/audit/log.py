@@ -9,15 +9,17 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict
 
 from nyx_stream.audit.chain import KEY_SIZES
-from nyx_stream.audit.event import AuditEvent
 from nyx_stream.audit.file import LogFile
 from nyx_stream.audit.line import Encoder
 from nyx_stream.audit.waiting import Waiting
 from nyx_stream.audit.writer import Writer
 from nyx_stream.errors import AuditError
+
+if TYPE_CHECKING:
+    from nyx_stream.audit.event import AuditSink
 
 Fsync: TypeAlias = Literal["each", "interval", "never"]
 """When the disk is asked to confirm. A killed process loses nothing acknowledged at any of them; a power cut loses
@@ -35,8 +37,11 @@ the write is tried again four times a second, and `close` raises `AuditError` if
 
 - `"drop-and-count"`: what comes when the memory is full is dropped and counted; the file tells how many, once it can;
 - `"block"`: nothing is dropped: whoever records when the memory is full waits. On an event loop that is the whole host:
-  it stands still rather than act unrecorded;
+  it stands still rather than act unrecorded; until the log is closed, from another thread, or the process killed;
 - `"stop-plugins"`: the host fails its plugins with the first error and starts none until the file takes records again.
+
+A segment that cannot be sealed and renamed grows on, and no event waits for that: it is told like any failure, in the
+log too, and `"stop-plugins"` stops plugins then as well.
 """
 
 CAPACITY = 65_536
@@ -64,6 +69,8 @@ class AuditLog:
     def __init__(self, path: str, file: LogFile, waiting: Waiting, writer: Writer, when_full: WhenFull) -> None:
         self.path = path
         self.when_full: WhenFull = when_full
+        self.record: AuditSink = waiting.put  # not a method of its own: every decision of every plugin comes by here
+        """Takes one event, from any thread. Never raises, and never blocks unless `when_full` is `"block"`."""
         self._file = file
         self._waiting = waiting
         self._writer = writer
@@ -135,10 +142,6 @@ class AuditLog:
     def head(self) -> str:
         """The hash of the last record that this log wrote: published elsewhere, it proves all up to there."""
         return self._file.position.head.hex()
-
-    def record(self, event: AuditEvent) -> None:
-        """Takes one event, from any thread. Never raises, and never blocks unless `when_full` is `"block"`."""
-        self._waiting.put(event)
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns when every event that this thread recorded before is acknowledged. Blocks.

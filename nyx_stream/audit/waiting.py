@@ -55,7 +55,7 @@ class Waiting:
 
     def put(self, event: AuditEvent) -> None:
         """Adds an event, or drops and counts it."""
-        if (self._closed or len(self.items) >= self._capacity) and not self._wait_for_room():
+        if len(self.items) >= self._capacity and not self._wait_for_room():
             self.drop(1)
             return
         self.items.append(event)
@@ -87,6 +87,7 @@ class Waiting:
     def close(self) -> None:
         """From now on every event is dropped and counted; who waits for room goes on."""
         self._closed = True
+        self._capacity = 0  # so that `put` has one thing to look at
         self.wake.set()
         with self._room:
             self._room.notify_all()

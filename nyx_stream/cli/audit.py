@@ -63,7 +63,7 @@ def audit(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="For tail: go on with what comes.")] = False,
     key_file: Annotated[str | None, typer.Option(help="For verify: the file that holds the key.")] = None,
     head: Annotated[str | None, typer.Option(help="For verify: a hash that the log is known to have had.")] = None,
-    archived: Annotated[bool, typer.Option(help="For verify: the oldest segments may be elsewhere.")] = False,
+    archived: Annotated[bool, typer.Option("--archived", help="For verify: old segments may be elsewhere.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> int | None:
     """Read an audit log: who tried what, and what was decided by which rule; or verify that it is what was written."""
