@@ -10,10 +10,12 @@ import typer
 
 from nyx_stream.cli import log, output
 from nyx_stream.cli.audit import audit
+from nyx_stream.cli.bench import bench
 from nyx_stream.cli.check import check
 from nyx_stream.cli.demo import demo
 from nyx_stream.cli.doctor import doctor
 from nyx_stream.cli.exit_codes import ExitCode, code_of
+from nyx_stream.cli.learn import learn
 from nyx_stream.cli.new import new
 from nyx_stream.cli.plan import plan
 from nyx_stream.cli.run import run as run_command
@@ -39,9 +41,11 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "check": check,
     "plan": plan,
     "run": run_command,
+    "learn": learn,
     "why": why,
     "audit": audit,
     "schema": schema,
+    "bench": bench,
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)

@@ -48,6 +48,11 @@ def _document(grant: Grant, level: Level) -> dict[str, Any]:
             for name, value, origin, layer in _limits(grant, level)
         },
         "env": list(grant.env),
+        "credentials": [
+            {"rule": item.rule.text, "header": item.header, "from": item.origin, "at": str(item.source)}
+            for item in grant.policy.credentials
+        ],
+        "report_only": [{"verdict": verdict, "rule": rule.text, "at": _at(rule)} for verdict, rule in _on_trial(grant)],
         "places": dict(grant.places),
     }
 
@@ -90,6 +95,10 @@ def _print(grant: Grant, level: Level) -> None:
         ((name, str(value), origin, layer) for name, value, origin, layer in _limits(grant, level)),
     )
     output.say(f"\nEnvironment: {', '.join(grant.env) or 'nothing'}")
+    for item in grant.policy.credentials:
+        output.say(f"Credential: {escape(item.text)} ({item.source})")
+    for verdict, rule in _on_trial(grant):
+        output.say(f"Report only: {verdict} {escape(rule.text)} ({_at(rule)})")
     for place, directory in sorted(grant.places.items()):
         output.say(f"{place}: {escape(directory)}")
     missing = grant.not_granted()
@@ -98,6 +107,15 @@ def _print(grant: Grant, level: Level) -> None:
         why = f' ("{escape(row.why, 200)}")' if row.why else ""
         part = "only in part" if row.status == "partly" else "not at all"
         output.say(f"  {row.kind} {escape(row.asked)}: {part}{why}")
+
+
+def _on_trial(grant: Grant) -> list[tuple[str, Rule]]:
+    rules = grant.policy.report
+    if rules is None:
+        return []
+    allowed: tuple[Rule, ...] = (*rules.connect, *rules.request, *rules.paths)
+    denied: tuple[Rule, ...] = (*rules.denied_connect, *rules.denied_request, *rules.denied_paths)
+    return [*(("allow", rule) for rule in allowed), *(("deny", rule) for rule in denied)]
 
 
 def _cells(row: GrantRow, level: Level) -> tuple[str, ...]:

@@ -148,9 +148,10 @@ def _print(guard: SandboxGuard, answer: _Answer, at: str | None, json: bool) -> 
 
 def _source(policy: SandboxPolicy, text: str | None) -> str | None:
     """Returns where the deciding rule is written; deny rules first, as they decide first."""
+    sides = (policy, policy.report) if policy.report is not None else (policy,)
     groups: tuple[Sequence[Rule], ...] = (
-        *(policy.denied_connect, policy.denied_request, policy.denied_paths),
-        *(policy.request, policy.connect, policy.paths),
+        *(rules for side in sides for rules in (side.denied_connect, side.denied_request, side.denied_paths)),
+        *(rules for side in sides for rules in (side.request, side.connect, side.paths)),
     )
     found = (rule for rules in groups for rule in rules if rule.text == text and rule.source is not None)
     return next((str(rule.source) for rule in found), None)

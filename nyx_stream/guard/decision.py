@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from nyx_stream.policy import PathRule
+from nyx_stream.policy import Credential, PathRule
+
+REPORT_ONLY = "report only: "
+"""What the reason of a would-be denial begins with: it was allowed, and a rule in force would not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,13 +16,19 @@ class Decision:
     rule: str | None
     reason: str
 
+    @property
+    def reported(self) -> bool:
+        """Whether this is a would-be denial: allowed, because the rule that speaks against it is on trial."""
+        return self.allowed and self.reason.startswith(REPORT_ONLY)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestVerdict:
     """A decision on a request and the canonical parts it was made on: what is sent is built from these alone.
 
     `host` is canonical (no brackets), `port` from 1 to 65535, `target` the normalised path with its query, as bytes
-    fit for a request line. Where the URL could not be read, the parts are empty.
+    fit for a request line. Where the URL could not be read, the parts are empty. `credentials` are those of the policy
+    whose rules cover the request, at most one for each header.
     """
 
     decision: Decision
@@ -28,6 +37,7 @@ class RequestVerdict:
     host: str = ""
     port: int = 0
     target: bytes = b""
+    credentials: tuple[Credential, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from itertools import chain, islice
 
 from nyx_stream.guard.request_table import PathRules
-from nyx_stream.guard.ruleset import Rules, Ruleset
+from nyx_stream.guard.rules import Rules
+from nyx_stream.guard.ruleset import Ruleset
 from nyx_stream.guard.url_parts import UrlError, read_url
 from nyx_stream.policy import ConnectRule, PathRule, RequestRule
 from nyx_stream.policy.hosts import HostError, canonical_host

@@ -18,7 +18,7 @@ from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.explain import explain_connect, explain_path, explain_request
 from nyx_stream.guard.memory import LONGEST_LABEL, REMEMBERED, Memory, no_label, odd_character
 from nyx_stream.guard.ruleset import Ruleset
-from nyx_stream.guard.url_parts import is_url
+from nyx_stream.guard.url_parts import is_plain, is_url
 from nyx_stream.policy import NO_PLACES, ConnectRule, Limits, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.coverage import covers
 
@@ -170,6 +170,13 @@ class SandboxGuard:
         if verdict.decision.allowed and key is not None:
             state.keep_request(key, verdict)
         return verdict
+
+    def judge_plain(self, method: str, url: str) -> RequestVerdict | None:
+        """As `judge_request`, for a text that every reader takes as it stands; `None` for any other.
+
+        For a client that has not parsed the text yet: the parser of `httpx` costs more than this decision.
+        """
+        return self.judge_request(method, url) if type(url) is str and is_plain(url) else None
 
     def judge_origin(self, host: str, port: int) -> Decision:
         """Decides whether an origin may be dialled at all: for a connection, or for some request."""

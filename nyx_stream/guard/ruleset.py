@@ -9,13 +9,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
+from nyx_stream.guard.credential_table import CredentialTable
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
-from nyx_stream.guard.host_table import HostTable
-from nyx_stream.guard.path_table import PathTable
-from nyx_stream.guard.request_table import Origin, RequestTable
+from nyx_stream.guard.rules import Rules
 from nyx_stream.guard.special_addresses import is_loopback, why_special
+from nyx_stream.guard.trial import Trial
 from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
-from nyx_stream.policy import ConnectRule, Mode, PathRule, Places, RequestRule, SandboxPolicy
+from nyx_stream.policy import ConnectRule, Credential, Mode, PathRule, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.hosts import (
     LONGEST_NAME,
     HostError,
@@ -35,40 +35,21 @@ NOT_ASKED = "no rule of the plugin's manifest asks for it"
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Rules:
-    """The compiled rules of one side: allowed, denied or asked for."""
-
-    __slots__ = ("hosts", "paths", "requests", "writable")
-
-    def __init__(
-        self,
-        connect: Sequence[ConnectRule],
-        request: Sequence[RequestRule],
-        paths: Sequence[PathRule],
-        flavour: Flavour,
-    ) -> None:
-        self.hosts = HostTable(connect)
-        self.requests = RequestTable(request)
-        self.paths = PathTable(paths, flavour)
-        self.writable = PathTable([rule for rule in paths if rule.mode == "rw"], flavour)
-
-    def allows_dialling(self, host: str, port: int) -> ConnectRule | RequestRule | None:
-        return self.hosts.match(host, port) or self.requests.any_of(host, port)
-
-    def allows_request(self, origin: Origin, method: str, path: str) -> ConnectRule | RequestRule | None:
-        rule = self.requests.allow(origin, method, path)
-        if rule is None and origin[0] in ("http", "https"):
-            return self.hosts.match(origin[1], origin[2])
-        return rule
-
-    def allows_path(self, key: str, mode: Mode) -> PathRule | None:
-        return (self.paths if mode == "r" else self.writable).covering(key)
-
-
 class Ruleset:
     """Everything that one guard decides on, made whole before it is put in force."""
 
-    __slots__ = ("allowed", "asked", "data", "denied", "flavour", "limits", "manifest", "policy")
+    __slots__ = (
+        "allowed",
+        "asked",
+        "credentials",
+        "data",
+        "denied",
+        "flavour",
+        "limits",
+        "manifest",
+        "policy",
+        "trial",
+    )
 
     def __init__(self, policy: SandboxPolicy, manifest: "Manifest | None", places: Places, flavour: Flavour) -> None:
         self.policy = policy
@@ -79,6 +60,8 @@ class Ruleset:
         bound = policy.bind(places)
         self.allowed = Rules(bound.connect, bound.request, bound.paths, flavour)
         self.denied = Rules(bound.denied_connect, bound.denied_request, bound.denied_paths, flavour)
+        self.trial = Trial(bound.report, flavour) if bound.report is not None else None
+        self.credentials = CredentialTable(policy.credentials) if policy.credentials else None
         self.asked: Rules | None = None
         if manifest is not None:
             self.asked = Rules(manifest.connect, manifest.request, bind_all(manifest.paths, places), flavour)
@@ -93,7 +76,8 @@ class Ruleset:
             return denied
         rule = self.allowed.hosts.match(name, number)
         asked = self.asked is None or self.asked.hosts.match(name, number) is not None
-        return _decision(rule, asked)
+        decision = _decision(rule, asked)
+        return decision if self.trial is None or not asked else self.trial.connect(decision, name, number)
 
     def dial(self, host: object, port: object) -> Decision:
         """Decides whether an origin may be dialled at all, for a bare connection or for some request."""
@@ -105,7 +89,8 @@ class Ruleset:
             return denied
         rule = self.allowed.allows_dialling(name, number)
         asked = self.asked is None or self.asked.allows_dialling(name, number) is not None
-        return _decision(rule, asked)
+        decision = _decision(rule, asked)
+        return decision if self.trial is None or not asked else self.trial.dial(decision, name, number)
 
     def addresses(self, host: object, port: object, addresses: Sequence[object]) -> Decision:
         """Decides on all answers of one look-up: a single bad one refuses the name."""
@@ -120,8 +105,10 @@ class Ruleset:
                 address = canonical_address(_exact(text, "an address"))
             except HostError as error:
                 return Decision(False, None, f"the name resolves to no usable address: {error.reason}")
-            if (refused := self._refuses_address(name, number, address)) is not None:
-                return refused
+            if (found := self._judge_address(name, number, address)) is not None:
+                if not found.allowed:
+                    return found
+                decision = found  # a rule on trial has something to say about it
         return decision
 
     def request(self, method: object, url: object) -> RequestVerdict:
@@ -132,7 +119,10 @@ class Ruleset:
         except (UrlError, HostError) as error:
             return RequestVerdict(Decision(False, None, str(error)), "")
         decision = self._request(verb, parts)
-        return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target)
+        credentials: tuple[Credential, ...] = ()
+        if self.credentials is not None and decision.allowed:
+            credentials = self.credentials.covering((parts.scheme, parts.host, parts.port), verb, parts.path)
+        return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target, credentials)
 
     def path(self, path: object, mode: object) -> PathVerdict:
         """Decides on a path by its text."""
@@ -191,6 +181,8 @@ class Ruleset:
         rule = self.allowed.allows_path(key, mode)
         asked = self.asked is None or self.asked.allows_path(key, mode) is not None
         decision = _decision(rule, asked)
+        if self.trial is not None and asked:
+            decision, rule = self.trial.path(decision, rule, key, mode)
         if not decision.allowed:
             return self._why_not_path(decision, key, mode), None
         return decision, rule
@@ -212,35 +204,33 @@ class Ruleset:
             return Decision(False, deny.text, f"denied by the rule {deny.text}")
         rule = self.allowed.allows_request(origin, method, parts.path)
         asked = self.asked is None or self.asked.allows_request(origin, method, parts.path) is not None
-        return _decision(rule, asked)
+        decision = _decision(rule, asked)
+        return decision if self.trial is None or not asked else self.trial.request(decision, origin, method, parts.path)
 
     def _denies_host(self, host: str, port: int) -> Decision | None:
         if not self.policy.denied_connect:
             return None
-        if is_address(host):
-            rule = self.denied.hosts.match_any_spelling(*address_number(host), port)
-        else:
-            rule = self.denied.hosts.match(host, port)
+        rule = self.denied.denies_host(host, port)
         return None if rule is None else Decision(False, rule.text, f"denied by the rule {rule.text}")
 
-    def _refuses_address(self, host: str, port: int, address: str) -> Decision | None:
+    def _judge_address(self, host: str, port: int, address: str) -> Decision | None:
+        """Returns why an answer to the look-up of `host` is refused, what a rule on trial says of it, or `None`."""
         version, number = address_number(address)
         rule = self.denied.hosts.match_any_spelling(version, number, port)
         if rule is not None:
             return Decision(False, rule.text, f"{address} is denied by the rule {rule.text}")
-        if is_address(host):
-            return None if address == host else Decision(False, None, f"{address} is not the address {host}")
+        if is_address(host) and address != host:
+            return Decision(False, None, f"{address} is not the address {host}")
+        refused = None if is_address(host) else self._refuses_special(host, port, address, version, number)
+        return refused if self.trial is None else self.trial.address(refused, version, number, address, port)
+
+    def _refuses_special(self, host: str, port: int, address: str, version: int, number: int) -> Decision | None:
         why = why_special(version, number)
-        if why is None or self._lists_address(version, number, address, port):
+        if why is None or self.allowed.lists_address(version, number, address, port) is not None:
             return None
         if host in _LOOPBACK_HOSTS and is_loopback(version, number):
             return None
         return Decision(False, None, f"{host} resolves to {address}, which is {why}; no rule lists that address")
-
-    def _lists_address(self, version: int, number: int, address: str, port: int) -> bool:
-        if self.allowed.hosts.match_address(version, number, port) is not None:
-            return True
-        return self.allowed.requests.any_of(address, port) is not None
 
 
 def _endpoint(host: object, port: object) -> tuple[str, int]:

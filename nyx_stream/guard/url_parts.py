@@ -97,6 +97,11 @@ def _read_text(text: str) -> UrlParts:
     return parts if parts is not None else _read_any(text)
 
 
+def is_plain(text: str) -> bool:
+    """Tells whether every reader takes a URL as it stands, so that none has to be asked."""
+    return _read_plain(text) is not None
+
+
 def _read_plain(text: str) -> UrlParts | None:
     plain = _PLAIN.fullmatch(text) if len(text) <= LONGEST else None
     if plain is None:

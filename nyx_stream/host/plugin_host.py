@@ -19,6 +19,7 @@ from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.leases import Leases, check_capability
 from nyx_stream.host.lifecycle import OVER, Event
+from nyx_stream.host.policies import AnyPolicy, read_policy
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
@@ -105,7 +106,7 @@ class PluginHost:
         self,
         plugin: str | os.PathLike[str],
         *,
-        policy: SandboxPolicy | str | os.PathLike[str] | None = None,
+        policy: AnyPolicy | None = None,
         isolation: Level = "inline",
         on_fail: OnFail = "disable",
     ) -> Handle:
@@ -130,7 +131,7 @@ class PluginHost:
             status = unreadable(plugin, isolation, error)
             self._unreadable[status.id] = status
             raise
-        given, policy_file = await _read_policy(policy)
+        given, policy_file = await read_policy(policy)
         name = source.manifest.id
         self._unreadable.pop(name, None)
         self._unreadable.pop(os.path.basename(source.folder), None)
@@ -315,13 +316,13 @@ class PluginHost:
             if source.manifest.id != entry.id:
                 raise PluginLoadError(entry.id, f"its manifest now has the id {source.manifest.id!r}")
             if entry.policy_file is not None:
-                entry.policy = await asyncio.to_thread(SandboxPolicy.from_toml, entry.policy_file)
+                entry.policy = (await read_policy(entry.policy_file))[0] or entry.policy
             entry.source = source
             entry.end_leases()
             await self._start(entry)
 
-    async def _update_policy(self, entry: Entry, policy: SandboxPolicy | str | os.PathLike[str]) -> None:
-        given, policy_file = await _read_policy(policy)
+    async def _update_policy(self, entry: Entry, policy: AnyPolicy) -> None:
+        given, policy_file = await read_policy(policy)
         async with entry.changing:
             level, guard = entry.running()
             if given is None:
@@ -371,19 +372,6 @@ class PluginHost:
         kind: Kind = "lifecycle",
     ) -> None:
         self._trail.record(plugin, action, target, error, reason, kind)
-
-
-async def _read_policy(
-    policy: SandboxPolicy | str | os.PathLike[str] | None,
-) -> tuple[SandboxPolicy | None, str | None]:
-    """Returns a policy, and the file that it comes from if it does."""
-    if policy is None or isinstance(policy, SandboxPolicy):
-        return policy, None
-    return await asyncio.to_thread(_read_policy_file, os.fspath(policy))
-
-
-def _read_policy_file(path: str) -> tuple[SandboxPolicy, str]:
-    return SandboxPolicy.from_toml(path), os.path.abspath(path)
 
 
 def _must_agree(entry: Entry, folder: str, policy: SandboxPolicy | None, isolation: Level) -> None:

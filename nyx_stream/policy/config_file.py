@@ -4,6 +4,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -46,14 +47,20 @@ class ConfigFile(Generic[_Model]):
 
     def rules(self, key: Key, texts: Sequence[str], parse: Callable[[str, Source], _Rule]) -> tuple[_Rule, ...]:
         """Parses each text of the array at `key`; notes a fault with its line and caret where one does not parse."""
-        rules: list[_Rule] = []
-        for index, text in enumerate(texts):
-            place = (*key, index)
-            try:
-                rules.append(parse(text, Source(self._source.name, self._source.line(place))))
-            except RuleError as fault:
-                self._problems.append(self._source.problem(place, fault.reason, fault.offset))
-        return tuple(rules)
+        rules = (self.rule((*key, index), text, parse) for index, text in enumerate(texts))
+        return tuple(rule for rule in rules if rule is not None)
+
+    def rule(self, key: Key, text: str, parse: Callable[[str, Source], _Rule], *, shown: bool = True) -> _Rule | None:
+        """Parses the text at `key`; notes a fault and returns `None` where it does not parse.
+
+        The line is printed with the fault unless `shown` says that it may be no one's to read.
+        """
+        try:
+            return parse(text, Source(self._source.name, self._source.line(key)))
+        except RuleError as fault:
+            problem = self._source.problem(key, fault.reason, fault.offset)
+            self._problems.append(problem if shown else replace(problem, excerpt=None))
+            return None
 
     def limits(self, key: Key, values: BaseModel) -> Limits:
         """Reads the limits table at `key`; what it does not name keeps its default."""

@@ -7,11 +7,13 @@ from pydantic import Field, create_model
 
 from nyx_stream.policy.config_file import ConfigFile, Table
 from nyx_stream.policy.connect_rule import ConnectRule
+from nyx_stream.policy.credential import Credential, check_rule, parse_header, parse_origin, parse_prefix
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule
 from nyx_stream.policy.request_rule import RequestRule
 from nyx_stream.policy.rule import Source, parse_env
 from nyx_stream.policy.terms import TERMS, LeaseTerms
+from nyx_stream.policy.toml_source import Key
 
 if TYPE_CHECKING:
     from nyx_stream.policy.sandbox_policy import SandboxPolicy
@@ -57,6 +59,32 @@ class DenyTable(Table):
     path: list[str] = Field(default=[], description="Path prefixes on which every operation is forbidden.")
 
 
+class ReportAllowTable(Table):
+    """What is let pass and audited as a would-be denial, where no enforced rule allows it."""
+
+    connect: list[str] = Field(default=[], description="Connect rules.")
+    request: list[str] = Field(default=[], description="Request rules.")
+    read: list[str] = Field(default=[], description="Path prefixes that may be read.")
+    write: list[str] = Field(default=[], description="Path prefixes that may be read and written.")
+
+
+class RulesTable(Table):
+    """Rules on trial: what they would deny is let pass, and audited as a would-be denial."""
+
+    mode: Literal["report"] = Field(description="Enforced rules stand in [allow] and [deny].")
+    allow: ReportAllowTable = ReportAllowTable()
+    deny: DenyTable = DenyTable()
+
+
+class CredentialTable(Table):
+    """A secret that the host puts into the requests of a rule, below the plugin. It grants no request."""
+
+    rule: str = Field(description='Request rule: "https://api.example.com/**".')
+    header: str = Field(description='The header that carries it: "Authorization".')
+    value: str = Field(description='Where the secret is: "env:NAME" or "file:/PATH". Never the secret itself.')
+    prefix: str = Field(default="", description='What is sent before the secret: "Bearer ".')
+
+
 class PolicyFile(Table):
     """A Nyx policy: what an operator grants to a plugin."""
 
@@ -67,26 +95,72 @@ class PolicyFile(Table):
     deny: DenyTable = DenyTable()
     limits: LimitsTable = LimitsTable()  # type: ignore[valid-type]  # a class made at run time
     leases: LeasesTable = LeasesTable()  # type: ignore[valid-type]  # a class made at run time
+    credentials: list[CredentialTable] = Field(default=[])
+    rules: list[RulesTable] = Field(default=[])
 
 
-def read_policy(path: str) -> dict[str, Any]:
-    """Returns the fields of a `SandboxPolicy`; raises `PolicyError` with every fault, or `OSError`."""
+def read_policy(path: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Returns the fields of a `SandboxPolicy`, and those of its report-only rules or `None`.
+
+    Raises `PolicyError` with every fault, or `OSError`.
+    """
     file = ConfigFile(path, PolicyFile)
-    allow, deny = file.values.allow, file.values.deny
-    fields = {
-        "connect": file.rules(("allow", "connect"), allow.connect, ConnectRule.parse),
-        "denied_connect": file.rules(("deny", "connect"), deny.connect, ConnectRule.parse),
-        "request": file.rules(("allow", "request"), allow.request, RequestRule.parse),
-        "denied_request": file.rules(("deny", "request"), deny.request, RequestRule.parse),
-        "paths": read_paths(file, "allow", allow.read, allow.write),
-        "denied_paths": file.rules(("deny", "path"), deny.path, parse_writable),
+    allow = file.values.allow
+    fields = _rules(file, (), allow, file.values.deny) | {
         "env": file.rules(("allow", "env"), allow.env, parse_env),
         "limits": file.limits(("limits",), file.values.limits),
         "leases": _read_leases(file),
         "degrade": file.values.degrade,
+        "credentials": _credentials(file),
     }
+    on_trial = [
+        _rules(file, ("rules", index), table.allow, table.deny) for index, table in enumerate(file.values.rules)
+    ]
     file.finish()
-    return fields
+    return fields, _joined(on_trial) if on_trial else None
+
+
+def _joined(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    joined = {name: tuple(rule for table in tables for rule in table[name]) for name in tables[0]}
+    # Readable before writable, as the builder has them: then a policy equals the one that its file is read as.
+    return joined | {"paths": tuple(sorted(joined["paths"], key=lambda rule: rule.mode))}
+
+
+def _rules(
+    file: ConfigFile[PolicyFile], key: Key, allow: AllowTable | ReportAllowTable, deny: DenyTable
+) -> dict[str, Any]:
+    return {
+        "connect": file.rules((*key, "allow", "connect"), allow.connect, ConnectRule.parse),
+        "denied_connect": file.rules((*key, "deny", "connect"), deny.connect, ConnectRule.parse),
+        "request": file.rules((*key, "allow", "request"), allow.request, RequestRule.parse),
+        "denied_request": file.rules((*key, "deny", "request"), deny.request, RequestRule.parse),
+        "paths": file.rules((*key, "allow", "read"), allow.read, parse_readable)
+        + file.rules((*key, "allow", "write"), allow.write, parse_writable),
+        "denied_paths": file.rules((*key, "deny", "path"), deny.path, parse_writable),
+    }
+
+
+def _credentials(file: ConfigFile[PolicyFile]) -> tuple[Credential, ...]:
+    found: list[Credential] = []
+    for index, table in enumerate(file.values.credentials):
+        key = ("credentials", index)
+        rule = file.rule((*key, "rule"), table.rule, _parse_bound)
+        header = file.rule((*key, "header"), table.header, parse_header)
+        # Whoever put the secret itself here must not find it in a log as well.
+        origin = file.rule((*key, "value"), table.value, parse_origin, shown=False)
+        prefix = file.rule((*key, "prefix"), table.prefix, parse_prefix, shown=False)
+        if rule is None or header is None or origin is None or prefix is None:
+            continue
+        if origin.startswith("env:") and origin.removeprefix("env:") in file.values.allow.env:
+            file.fault((*key, "rule"), f"{origin} is also in [allow] env: the plugin could read the secret there")
+        found.append(Credential(rule, header, origin, prefix, rule.source))
+    return tuple(found)
+
+
+def _parse_bound(text: str, source: Source | None = None) -> RequestRule:
+    rule = RequestRule.parse(text, source)
+    check_rule(rule)
+    return rule
 
 
 def _read_leases(file: ConfigFile[PolicyFile]) -> tuple[LeaseTerms, ...]:
@@ -121,15 +195,32 @@ def parse_writable(text: str, source: Source | None = None) -> PathRule:
     return PathRule.parse(text, "rw", source)
 
 
-def print_policy(policy: "SandboxPolicy") -> str:
-    """Returns the text of a file that `read_policy` reads back as an equal policy."""
-    tables: dict[str, dict[str, list[str]]] = {
+def print_policy(policy: "SandboxPolicy", *, limits: bool = True) -> str:
+    """Returns the text of a file that `read_policy` reads back as an equal policy, with or without its limits."""
+    tables = _tables(policy)
+    tables["allow"]["env"] = list(policy.env)
+    lines = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
+    lines += _printed(tables, "")
+    if limits:
+        lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
+    for terms in policy.leases:
+        lines += [f"[leases.{terms.capability}]"]
+        lines += [*(f"{key} = {_value(value)}" for key, value in terms.printed().items()), ""]
+    for item in policy.credentials:
+        values = {"rule": item.rule.text, "header": item.header, "value": item.origin, "prefix": item.prefix}
+        lines += ["[[credentials]]", *(f"{key} = {_value(value)}" for key, value in values.items() if value), ""]
+    if policy.report is not None:
+        lines += ["[[rules]]", 'mode = "report"', "", *_printed(_tables(policy.report), "rules.")]
+    return "\n".join(lines)
+
+
+def _tables(policy: "SandboxPolicy") -> dict[str, dict[str, list[str]]]:
+    return {
         "allow": {
             "connect": [rule.text for rule in policy.connect],
             "request": [rule.text for rule in policy.request],
             "read": [rule.text for rule in policy.paths if rule.mode == "r"],
             "write": [rule.text for rule in policy.paths if rule.mode == "rw"],
-            "env": list(policy.env),
         },
         "deny": {
             "connect": [rule.text for rule in policy.denied_connect],
@@ -137,16 +228,15 @@ def print_policy(policy: "SandboxPolicy") -> str:
             "path": [rule.text for rule in policy.denied_paths],
         },
     }
-    lines: list[str] = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
+
+
+def _printed(tables: dict[str, dict[str, list[str]]], above: str) -> list[str]:
+    lines: list[str] = []
     for name, arrays in tables.items():
         filled = {key: texts for key, texts in arrays.items() if texts}
         if filled:
-            lines += [f"[{name}]", *(_array(key, texts) for key, texts in filled.items()), ""]
-    lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
-    for terms in policy.leases:
-        lines += [f"[leases.{terms.capability}]"]
-        lines += [*(f"{key} = {_value(value)}" for key, value in terms.printed().items()), ""]
-    return "\n".join(lines)
+            lines += [f"[{above}{name}]", *(_array(key, texts) for key, texts in filled.items()), ""]
+    return lines
 
 
 def _array(key: str, texts: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Literal, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.connect_rule import ConnectRule
+from nyx_stream.policy.credential import Credential
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.path_rule import PathRule, Places, bind_all
 from nyx_stream.policy.request_rule import RequestRule
@@ -39,6 +40,28 @@ class SandboxPolicy:
     limits: Limits = field(default_factory=Limits)
     leases: tuple[LeaseTerms, ...] = ()
     degrade: Degrade = "refuse"
+    credentials: tuple[Credential, ...] = ()
+    report: "SandboxPolicy | None" = None
+
+    def __post_init__(self) -> None:
+        rules = self.report
+        if rules is not None and rules != SandboxPolicy(
+            rules.connect,
+            rules.denied_connect,
+            rules.request,
+            rules.denied_request,
+            rules.paths,
+            rules.denied_paths,
+        ):
+            raise PolicyError([Problem("report-only rules are about connections, requests and paths alone")])
+        shown = [item for item in self.credentials if item.variable is not None and item.variable in self.env]
+        if shown:
+            raise PolicyError(
+                [
+                    Problem(f"{item.variable} holds a credential: a plugin cannot be allowed to read it")
+                    for item in shown
+                ]
+            )
 
     @classmethod
     def locked_down(cls) -> Self:
@@ -84,6 +107,30 @@ class SandboxPolicy:
         """Lets a plugin run in a process that cannot be sealed completely."""
         return replace(self, degrade="allow")
 
+    def bind_credential(self, rule: str, *, header: str, value: str, prefix: str = "") -> Self:
+        """Adds a credential that the host puts into the requests that `rule` covers; no request is granted by it.
+
+        Args:
+            rule: a request rule: `"https://api.example.com/v1/**"`.
+            header: the header's name; one that the plugin sends is replaced.
+            value: where the secret is: `"env:NAME"` or `"file:/PATH"`.
+            prefix: what is sent before the secret: `"Bearer "`.
+        """
+        parsed = _parse("bind_credential", RequestRule.parse, [rule])[0]
+        try:
+            added = Credential.of(parsed, header, value, prefix)
+        except RuleError as error:
+            raise PolicyError([Problem(error.reason, where="bind_credential")]) from None
+        return replace(self, credentials=(*self.credentials, added))
+
+    def report_only(self, rules: "SandboxPolicy") -> Self:
+        """Puts rules on trial beside the enforced ones, in the place of those on trial before.
+
+        What only an allow rule of `rules` allows, and what a deny rule of `rules` would deny, is done, and audited as a
+        would-be denial. Enforced deny rules hold. `rules` has neither limits, variables nor credentials.
+        """
+        return replace(self, report=rules)
+
     def with_limits(self, **limits: object) -> Self:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
 
@@ -114,11 +161,16 @@ class SandboxPolicy:
         return next((own for own in self.leases if own.capability == capability), LeaseTerms(capability))
 
     def bind(self, places: Places) -> Self:
-        """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped."""
+        """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped.
+
+        The files that hold credentials are among its denied paths, whatever is granted around them.
+        """
+        secrets = (PathRule.parse(item.file, "rw", item.source) for item in self.credentials if item.file is not None)
         return replace(
             self,
             paths=bind_all(self.paths, places),
-            denied_paths=bind_all(self.denied_paths, places),
+            denied_paths=tuple(dict.fromkeys((*bind_all(self.denied_paths, places), *secrets))),
+            report=self.report.bind(places) if self.report is not None else None,
         )
 
     @classmethod
@@ -132,13 +184,17 @@ class SandboxPolicy:
         # Imported here, for pydantic is only needed where a file is read.
         from nyx_stream.policy.policy_file import read_policy
 
-        return cls(**read_policy(os.fspath(path)))
+        fields, on_trial = read_policy(os.fspath(path))
+        return cls(**fields, report=cls(**on_trial) if on_trial is not None else None)
 
-    def to_toml(self) -> str:
-        """Returns the text of a policy file that `from_toml` reads back as an equal policy."""
+    def to_toml(self, *, limits: bool = True) -> str:
+        """Returns the text of a policy file that `from_toml` reads back as an equal policy.
+
+        Without `limits` it has no limits, and so is read back with the default ones.
+        """
         from nyx_stream.policy.policy_file import print_policy
 
-        return print_policy(self)
+        return print_policy(self, limits=limits)
 
 
 def _parse(call: str, parse: Callable[[str], _Rule], texts: Iterable[str]) -> tuple[_Rule, ...]:

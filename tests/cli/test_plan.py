@@ -75,3 +75,35 @@ def test_unknown_names_have_no_layer():
         layer_of_rule("listen", "inline")
     with pytest.raises(ValueError, match="no limit"):
         layer_of_limit("patience", "inline")
+
+
+def test_credentials_are_planned_by_their_source(nyx, case, monkeypatch):
+    """The plan says which header goes where and comes from what, and never what it is."""
+    monkeypatch.setenv("NYX_TEST_TOKEN", "s3cr3t-of-the-operator")
+    bound = '[[credentials]]\nrule = "https://api.met.no/**"\nheader = "X-Key"\nvalue = "env:NYX_TEST_TOKEN"\n'
+    case.policy.write_text(bound, encoding="utf-8")
+    out = nyx("plan", case.plugin, *case.options()).out
+    assert "Credential: X-Key from env:NYX_TEST_TOKEN for https://api.met.no/** (policy.toml:2)" in out
+    (planned,) = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)["credentials"]
+    assert (planned["header"], planned["from"]) == ("X-Key", "env:NYX_TEST_TOKEN")
+    assert "s3cr3t" not in out
+
+
+def test_rules_on_trial_are_planned_apart(nyx, case):
+    """What is let pass for report only is no grant, and is listed for itself."""
+    trial = '[[rules]]\nmode = "report"\n[rules.allow]\nrequest = ["https://api.met.no/**"]\n'
+    case.policy.write_text(trial + '[rules.deny]\nconnect = ["a.example"]\n', encoding="utf-8")
+    out = nyx("plan", case.plugin, *case.options()).out
+    assert "Report only: allow https://api.met.no/** (policy.toml:4)" in out
+    plan = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)
+    assert [row["verdict"] for row in plan["report_only"]] == ["allow", "deny"]
+    assert {row["status"] for row in plan["rules"]} == {"refused"}
+
+
+def test_why_names_the_line_of_a_rule_on_trial(nyx, case):
+    """A would-be denial is allowed, says so, and leads to its line."""
+    case.policy.write_text('[[rules]]\nmode = "report"\n[rules.allow]\nconnect = ["a.example"]\n', encoding="utf-8")
+    done = nyx("why", "connect", "a.example:1", "--policy", case.policy)
+    assert done.code == 0
+    assert "allowed: report only: no rule allows it" in done.out
+    assert "(policy.toml:4)" in done.out

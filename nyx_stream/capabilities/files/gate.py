@@ -145,7 +145,8 @@ class Gate:
     def _run(
         self, action: str, access: Access, target: str, steps: Sequence[_Step], work: Callable[[Sequence[Site]], T]
     ) -> T:
-        decision = steps[-1].decision
+        # Of two paths, the one that a rule on trial speaks against is what the event tells of.
+        decision = next((step.decision for step in steps if step.decision.reported), steps[-1].decision)
         try:
             with as_host(), self._grounds.use(*(step.prefix for step in steps)) as roots:
                 sites = [

@@ -5,7 +5,7 @@ Decides and counts; does no I/O.
 
 import time
 from collections.abc import AsyncIterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nyx_stream.capabilities.http.verdicts import Exceeded
@@ -64,15 +64,18 @@ class Message:
 
     method: str
     target: bytes
-    headers: RawHeaders
+    headers: RawHeaders = field(repr=False)
 
 
 class Exchange:
-    """A request on its way. Every wait is cut to the deadline, every byte counted against its bound and its lease."""
+    """A request on its way. Every wait is cut to the deadline, every byte counted against its bound and its lease.
+
+    `secrets` are those among the headers that were sent, to be kept out of what the plugin gets back.
+    """
 
     __slots__ = (
         "_arrived", "_lease", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin",
-        "timeouts",
+        "secrets", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -83,12 +86,14 @@ class Exchange:
         timeouts: Timeouts,
         bounds: Bounds,
         lease: Lease,
+        secrets: tuple[bytes, ...] = (),
     ) -> None:
         self.origin = origin
         self.message = message
         self.body = body
         self.timeouts = timeouts
         self.bounds = bounds
+        self.secrets = secrets
         self.deadline = time.monotonic() + bounds.seconds
         self.head: Head | None = None
         self._lease = lease

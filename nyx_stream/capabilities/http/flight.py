@@ -8,6 +8,7 @@ import httpcore2
 from nyx_stream.capabilities.http.answers import Answers
 from nyx_stream.capabilities.http.exchange import Exchange
 from nyx_stream.capabilities.http.pool import Pool
+from nyx_stream.capabilities.http.secrets import conceal, conceal_error
 from nyx_stream.capabilities.http.verdicts import Exceeded
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Flight:
                 self._connection = await self._pool.send(self._exchange)
         except BaseException as error:
             self._release()
-            self._answers.explain(error, self._request)
+            self._explain(error)
             raise
         return self._response(started)
 
@@ -58,11 +59,15 @@ class Flight:
         head, dialect = self._exchange.head, self._answers.dialect
         if head is None:
             raise httpcore2.RemoteProtocolError("no response where one was due")
+        headers, reason, secrets = head.headers, head.reason, self._exchange.secrets
+        if secrets:
+            headers = [(conceal(name, secrets), conceal(value, secrets)) for name, value in headers]
+            reason = conceal(reason, secrets)
         response = dialect.response(
             head.status,
-            headers=head.headers,
+            headers=headers,
             stream=dialect.body(lambda: self._next(), lambda: self._drain(), lambda: self._close()),
-            extensions={"http_version": head.version, "reason_phrase": head.reason},
+            extensions={"http_version": head.version, "reason_phrase": reason},
             request=self._request,
         )
         response.begin(self._answers.plugin, self._exchange.bounds.response_bytes, started)
@@ -100,6 +105,11 @@ class Flight:
 
     def _fail(self, error: BaseException) -> None:
         self._give_back()
+        self._explain(error)
+
+    def _explain(self, error: BaseException) -> None:
+        if self._exchange.secrets:
+            conceal_error(error, self._exchange.secrets)
         self._answers.explain(error, self._request)
 
     async def _close(self) -> None:

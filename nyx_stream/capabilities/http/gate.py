@@ -1,10 +1,10 @@
 """The first gate: the one seam that first requests, redirect hops, auth flows, `send` and `stream` all pass.
 
 Takes a snapshot of the plugin's request, asks the guard, builds a fresh request from the canonical parts of the
-verdict, and hands back a response from which no attribute leads to the pool. Knows no client class.
+verdict, puts the host's credentials into it, and hands back a response from which no attribute leads to the pool.
+Knows no client class.
 """
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Ori
 from nyx_stream.capabilities.http.flight import Flight
 from nyx_stream.capabilities.http.network import Network
 from nyx_stream.capabilities.http.pool import Pool
+from nyx_stream.capabilities.http.secrets import Keyring, Unresolved, add_credentials
 from nyx_stream.capabilities.http.snapshot import BadRequest, snapshot
 from nyx_stream.capabilities.http.verdicts import refusal
 from nyx_stream.capabilities.lease import Lease
@@ -26,10 +27,7 @@ from nyx_stream.guard import NarrowedGuard, RequestVerdict, SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.terms import parse_terms
 
-_REMEMBERED = 256
-
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_plain_origin = re.compile(r"(https?)://([a-z0-9.-]{1,253})(?::([0-9]{1,5}))?(?=[/?#]|\Z)").match
 
 
 def _cannot_narrow(*_: object) -> NoReturn:
@@ -56,12 +54,11 @@ class Gate:
     def __init__(self, guard: SandboxGuard, lease: Lease, network: Network, *, above: "Gate | None" = None) -> None:
         self._guard = guard
         self._lease = lease
+        self._keyring = Keyring()
         self._network = network
         # A narrowed gate uses the connections of the one above it: their number is a limit of the plugin.
         self._above = above
         self._pool: Pool = Pool(Dialler(guard, network), guard.limits.connections) if above is None else above._pool
-        # Origins that some rule named when they were first asked for; it only saves asking that again.
-        self._named: set[str] = set()
         self._end_with_lease = lease.hold(self._pool.abort) if above is None else _nothing
 
     def passage(self, dialect: Dialect, *, owner: bool = True) -> Passage:
@@ -114,21 +111,14 @@ class Gate:
                 raise answers.denied(method, url, decision, request)
 
     def forbid_text(self, answers: Answers, method: str, url: str, request: Callable[[], Any]) -> None:
-        """Raises the denial of a request whose URL is not even parsed yet, if no rule so much as names its origin.
+        """Raises the denial of a request whose URL is not even parsed yet, where its text says enough.
 
-        Parsing costs more than everything else about a denial. A text that is not plainly `http(s)://host[:port]`, and
-        an origin that some rule names, are left to `forbid`.
+        Parsing costs more than everything else about a denial. What the guard cannot read as it stands is left to
+        `forbid`.
         """
-        plain = _plain_origin(url)
-        if plain is None or plain[0] in self._named or self._lease.ended:
-            return
-        scheme, host, port = plain.groups()
-        decision = self._guard.judge_origin(host, int(port) if port else _DEFAULT_PORTS[scheme])
-        if not decision.allowed:
-            raise answers.denied(method, url, decision, request)
-        if len(self._named) >= _REMEMBERED:
-            self._named.clear()
-        self._named.add(plain[0])
+        verdict = None if self._lease.ended else self._guard.judge_plain(method, url)
+        if verdict is not None and not verdict.decision.allowed:
+            raise answers.denied(method, url, verdict.decision, request)
 
     async def exchange(self, answers: Answers, request: Any) -> Any:
         """Sends a request of the dialect's library and returns its response, the body unread.
@@ -165,6 +155,12 @@ class Gate:
         except headers.BadHeaders as error:
             raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
         answers.spend(request)
+        secrets: tuple[bytes, ...] = ()
+        if verdict.credentials:
+            try:
+                secrets = add_credentials(raw, verdict.credentials, self._keyring)
+            except Unresolved as error:
+                raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
         target = f"{verdict.scheme}://{host.decode('ascii')}{verdict.target.decode('ascii')}"
         self._guard.record("http", verdict.method, target, decision)
         return Exchange(
@@ -174,6 +170,7 @@ class Gate:
             taken.timeouts,
             Bounds(limits.request_bytes, limits.response_bytes, limits.header_bytes, limits.request_timeout),
             self._lease,
+            secrets,
         )
 
 
