@@ -13,7 +13,7 @@ LONGEST = 2048
 def escape(text: str, limit: int = LONGEST) -> str:
     r"""Returns `text` with every character that could forge or hide output as `\uXXXX`, cut to `limit`."""
     cut = text[:limit]
-    if not (cut.isascii() and cut.isprintable()):
+    if not cut.isprintable():  # of these categories and of spaces none is printable: the fast way lets none through
         cut = "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN else c for c in cut)
     return cut if len(text) <= limit else f"{cut}… ({len(text)} characters)"
 

@@ -1,10 +1,11 @@
-"""The record of every decision: what an event is, and a log that keeps it.
+"""The record of every decision: what an event is, a log that keeps it, and the proof that the log is what was written.
 
 Guard, capabilities, isolation and host write to it; it imports none of them.
 """
 
 from nyx_stream.audit.event import AuditEvent, AuditSink
-from nyx_stream.audit.line import read_log
 from nyx_stream.audit.log import AuditLog
+from nyx_stream.audit.reading import read_log
+from nyx_stream.audit.verification import Fault, Verification, verify
 
-__all__ = ["AuditEvent", "AuditLog", "AuditSink", "read_log"]
+__all__ = ["AuditEvent", "AuditLog", "AuditSink", "Fault", "Verification", "read_log", "verify"]

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Layer: TypeAlias = Literal["guard", "kernel", "tripwire", "host"]
-"""Who decided: the Python guard, the operating system, the audit-hook tripwire, or the host itself."""
+Layer: TypeAlias = Literal["guard", "kernel", "tripwire", "host", "log"]
+"""Who decided: the Python guard, the operating system, the audit-hook tripwire, the host itself, or the audit log."""
+
+Kind: TypeAlias = Literal["decision", "lifecycle", "policy", "revocation", "approval", "report", "log"]
+"""What an event tells: a decision on something a plugin did; a plugin loaded, unloaded or failed; a policy changed; a
+capability taken back; a question to the approver answered; what the OS layer really applied; the log about itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +22,12 @@ class AuditEvent:
         capability: `"connect"`, `"http"`, `"files"`, `"plugin"`, …
         action: what was tried: `"GET"`, `"read"`, `"load"`, …
         target: what it was tried on, as the plugin gave it. Hostile text: a sink that prints it must escape
-            it; `AuditLog` does.
+            it; `AuditLog` does, and takes out query strings.
         allowed: whether it was done.
         rule: text of the rule that decided, or `None` if no rule matched.
         reason: why, in words.
         layer: who decided.
+        kind: what the event tells.
     """
 
     time: float
@@ -34,6 +39,7 @@ class AuditEvent:
     rule: str | None
     reason: str
     layer: Layer
+    kind: Kind = "decision"
 
 
 AuditSink: TypeAlias = Callable[[AuditEvent], None]

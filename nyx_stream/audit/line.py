@@ -1,53 +1,143 @@
-"""One event as one line of JSON, and back. Knows nothing of threads or descriptors.
+"""One record as one line of JSON, and back. Knows nothing of threads or descriptors.
 
-Every text of a line is escaped twice over: `text.escape` takes the characters that could forge or hide
-output, so that the *decoded* text is safe to print, and JSON takes the rest.
+A line is `{"v":1,"seq":N,` + the members of what happened + `,"hash":"…"}`; `chain.py` adds what stands around the
+members. Every text is escaped twice over: `text.escape` takes the characters that could forge or hide output, so that
+the *decoded* text is safe to print, and JSON takes the rest.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import fields
-from os import PathLike
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from nyx_stream.audit.event import AuditEvent
+from nyx_stream.audit.redaction import redact_url, redact_urls
 from nyx_stream.text import escape
 
+VERSION = 1
+"""Of the schema of a line (`schema.py`)."""
+
 NAMES = tuple(field.name for field in fields(AuditEvent))
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str, separators=(",", ":")).encode
+STRUCTURE = ("segment", "seal")
+"""Kinds of the records that hold the log together and tell of no event."""
+
+_EVENT_MEMBERS = {*NAMES, "v", "seq", "hash"}
+
+_KNOWN = 1024
+"""Texts that come again in line after line, and are encoded once."""
+_SHORT = 256
+
+_quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def to_line(event: AuditEvent) -> bytes:
-    """Returns the line of `event`, with its newline. Never raises for any text in the event."""
-    values = (getattr(event, name) for name in NAMES)
-    row = {name: escape(value) if isinstance(value, str) else value for name, value in zip(NAMES, values, strict=True)}
-    row["time"] = round(event.time, 6)
-    return f"{_encode(row)}\n".encode()
+class Encoder:
+    """Turns events into members. Remembers the texts that repeat: plugins, rules, reasons. For one thread."""
+
+    __slots__ = ("_keep_queries", "_known")
+
+    def __init__(self, *, keep_queries: bool = False) -> None:
+        self._keep_queries = keep_queries
+        self._known: dict[str | None, str] = {None: "null"}
+
+    def members(self, event: AuditEvent) -> bytes:
+        """Returns the members of an event, without braces. Never raises, whatever stands in the event."""
+        try:
+            return self._members(event)
+        except Exception as error:  # a sink never raises: what breaks its types is recorded as that
+            return self._members(notice("encode", "1 event", f"it could not be written: {type(error).__name__}"))
+
+    def _members(self, event: AuditEvent) -> bytes:
+        known = self._known
+        plugin, capability, action = event.plugin, event.capability, event.action
+        rule, reason, layer, kind = event.rule, event.reason, event.layer, event.kind
+        moment = event.time if -1e12 < event.time < 1e12 else 0.0  # JSON has neither NaN nor infinity
+        return (
+            f'"time":{moment:.6f},"kind":{known.get(kind) or self._text(kind)}'
+            f',"plugin":{known.get(plugin) or self._text(plugin)}'
+            f',"capability":{known.get(capability) or self._text(capability)}'
+            f',"action":{known.get(action) or self._text(action)},"target":{self._target(capability, event.target)}'
+            f',"allowed":{"true" if event.allowed else "false"},"rule":{known.get(rule) or self._text(rule)}'
+            f',"reason":{known.get(reason) or self._text(reason)},"layer":{known.get(layer) or self._text(layer)}'
+        ).encode()
+
+    def _target(self, capability: str, target: str) -> str:
+        if not self._keep_queries:
+            target = redact_url(target) if capability == "http" else redact_urls(target)
+        return _quote(escape(target))
+
+    def _text(self, text: str | None) -> str:
+        if text is None:
+            return "null"
+        encoded = _quote(escape(text if self._keep_queries else redact_urls(text)))
+        if len(text) <= _SHORT:
+            if len(self._known) >= _KNOWN:
+                self._known = {None: "null"}
+            self._known[text] = encoded
+        return encoded
 
 
-def from_line(line: bytes) -> AuditEvent:
-    """Reads one line back.
+def notice(action: str, target: str, reason: str, time: float = 0.0) -> AuditEvent:
+    """Returns what a log has to say about itself: something was lost, repaired or refused."""
+    return AuditEvent(time, None, "audit", action, target, False, None, reason, "log", "log")
+
+
+def structure(kind: str, reason: str, time: float, **values: int | str | None) -> bytes:
+    """Returns the members of a record that holds the log together: those of an event, and its own."""
+    members = {
+        "kind": kind,
+        "plugin": None,
+        "capability": "audit",
+        "action": kind,
+        "target": f"segment {values['number']}",
+        "allowed": True,
+        "rule": None,
+        "reason": reason,
+        "layer": "log",
+    }
+    return f'"time":{time:.6f},{json.dumps(members | values, separators=(",", ":"))[1:-1]}'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line, read.
+
+    Attributes:
+        seq: its number in the chain, from 1.
+        kind: the `Kind` of its event, `"segment"` or `"seal"`.
+        hash: 64 hexadecimal digits, over this record and the hash of the one before.
+        values: all members by name.
+    """
+
+    seq: int
+    kind: str
+    hash: str
+    values: Mapping[str, Any]
+
+    @property
+    def event(self) -> AuditEvent | None:
+        """The event; `None` for a record that tells of none."""
+        if self.kind in STRUCTURE:
+            return None
+        return AuditEvent(**{name: self.values[name] for name in NAMES})
+
+
+def from_line(line: bytes) -> Record:
+    """Reads one line. Looks at its shape, not at its hash.
 
     Raises:
-        ValueError: the line is not an event.
+        ValueError: the line is no record of this version.
     """
-    row = json.loads(line)
-    if not isinstance(row, dict) or set(row) != set(NAMES):
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        raise ValueError("not an audit event") from None
+    if not isinstance(row, dict) or "v" not in row:
         raise ValueError("not an audit event")
-    return AuditEvent(**row)
-
-
-def read_log(path: str | PathLike[str]) -> Iterator[AuditEvent]:
-    """Yields the events of a log file, oldest first; a killed writer's unfinished last line is passed over.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: a whole line is not an event; the message names its number.
-    """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield from_line(line)
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: {error}") from None
+    if row["v"] != VERSION:
+        raise ValueError(f"an audit record of version {row['v']!r}; this reads version {VERSION}")
+    kind, seq, stated = row.get("kind"), row.get("seq"), row.get("hash")
+    if not (isinstance(kind, str) and isinstance(seq, int) and isinstance(stated, str)):
+        raise ValueError("not an audit event")
+    if row.keys() != _EVENT_MEMBERS and not (kind in STRUCTURE and row.keys() > _EVENT_MEMBERS):
+        raise ValueError("not an audit event")
+    return Record(seq, kind, stated, row)

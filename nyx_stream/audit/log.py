@@ -1,109 +1,179 @@
 """A log of events in a file of JSON lines, written by a thread of its own.
 
-What happens when the file cannot take an event:
-
-- the batch is kept and tried again, the error goes to the logger `nyx.audit` and to `on_failure` at once;
-- meanwhile events wait in memory, up to `capacity`; what comes after that is dropped and counted;
-- when the file takes lines again, the first of them says how many events are missing;
-- `close` tries once more and raises `AuditError` if one event was lost.
-
-Imports nothing of Nyx but the event, its line, the file and the error tree.
+An event is *acknowledged* when `flush` has returned after it was recorded, or `close` has: then it survives `kill -9`
+of this process, and at `fsync="each"` a power cut too. Imports nothing of Nyx but this room and the error tree.
 """
 
 import asyncio
-import logging
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
-from contextvars import Context
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict
 
-from nyx_stream.audit.event import AuditEvent
-from nyx_stream.audit.file import append, open_log
-from nyx_stream.audit.line import to_line
+from nyx_stream.audit.chain import KEY_SIZES
+from nyx_stream.audit.file import LogFile
+from nyx_stream.audit.line import Encoder
+from nyx_stream.audit.waiting import Waiting
+from nyx_stream.audit.writer import Writer
 from nyx_stream.errors import AuditError
 
-_log = logging.getLogger("nyx.audit")
+if TYPE_CHECKING:
+    from nyx_stream.audit.event import AuditSink
+
+Fsync: TypeAlias = Literal["each", "interval", "never"]
+"""When the disk is asked to confirm. A killed process loses nothing acknowledged at any of them; a power cut loses
+
+- `"each"`: nothing that was acknowledged; every batch is synced before the next is written;
+- `"interval"`: at most the last `sync_interval` seconds;
+- `"never"`: what the operating system had not written yet, commonly up to 30 seconds. `close` still syncs.
+"""
+
+WhenFull: TypeAlias = Literal["block", "stop-plugins", "drop-and-count"]
+"""What happens when the file cannot take an event: a full disk, a quota, a directory gone read-only.
+
+Always: the error goes to the logger `nyx.audit` and to `on_failure` at once, events wait in memory up to `capacity`,
+the write is tried again four times a second, and `close` raises `AuditError` if one was lost. And then
+
+- `"drop-and-count"`: what comes when the memory is full is dropped and counted; the file tells how many, once it can;
+- `"block"`: nothing is dropped: whoever records when the memory is full waits. On an event loop that is the whole host:
+  it stands still rather than act unrecorded; until the log is closed, from another thread, or the process killed;
+- `"stop-plugins"`: the host fails its plugins with the first error and starts none until the file takes records again.
+
+A segment that cannot be sealed and renamed grows on, and no event waits for that: it is told like any failure, in the
+log too, and `"stop-plugins"` stops plugins then as well.
+"""
 
 CAPACITY = 65_536
 """Events that wait in memory while the file cannot take them; about 30 MB."""
 
-_BATCH = 512
-_PAUSE = 0.25
-"""Seconds between two tries of a batch that the file refused."""
+SEGMENT_BYTES = 64 << 20
+SMALLEST_SEGMENT = 4096
+
+
+class AuditOptions(TypedDict, total=False):
+    """The options of `AuditLog.open` that a configuration can hold."""
+
+    fsync: Fsync
+    sync_interval: float
+    segment_bytes: int
+    when_full: WhenFull
+    key: bytes
+    keep_queries: bool
+    capacity: int
 
 
 class AuditLog:
     """An `AuditSink` (its `record`) over a file. Use `async with AuditLog.open(path) as log`."""
 
-    def __init__(
-        self,
-        path: str,
-        descriptor: int,
-        capacity: int = CAPACITY,
-        on_failure: Callable[[OSError], None] | None = None,
-    ) -> None:
+    def __init__(self, path: str, file: LogFile, waiting: Waiting, writer: Writer, when_full: WhenFull) -> None:
         self.path = path
-        self.failure: OSError | None = None
-        """The error that the file gives at present; `None` while it takes lines."""
-        self.lost = 0
-        """Events that were dropped since the log was opened."""
-        self._descriptor = descriptor
-        self._capacity = capacity
-        self._on_failure = on_failure
-        self._waiting: deque[AuditEvent] = deque()
-        self._reported = 0  # of `lost`, how many the file itself tells of
-        self._size = _BATCH
-        self._counting = threading.Lock()
-        self._wake = threading.Event()
-        self._closing = threading.Event()
+        self.when_full: WhenFull = when_full
+        self.record: AuditSink = waiting.put  # not a method of its own: every decision of every plugin comes by here
+        """Takes one event, from any thread. Never raises, and never blocks unless `when_full` is `"block"`."""
+        self._file = file
+        self._waiting = waiting
+        self._writer = writer
+        self._told = 0  # of the lost events, how many a `flush` has raised for
         self._closed = False
-        # An empty context: the thread must not count as the plugin that happened to open the log.
-        self._thread = threading.Thread(target=Context().run, args=(self._run,), name="nyx-audit", daemon=True)
 
     @classmethod
     def open(
         cls,
         path: str | os.PathLike[str],
         *,
+        fsync: Fsync = "interval",
+        sync_interval: float = 1.0,
+        segment_bytes: int = SEGMENT_BYTES,
+        when_full: WhenFull = "drop-and-count",
+        key: bytes = b"",
+        keep_queries: bool = False,
         capacity: int = CAPACITY,
-        on_failure: Callable[[OSError], None] | None = None,
+        on_failure: Callable[[OSError], object] | None = None,
     ) -> "AuditLog":
         """Opens or creates the log at `path` and starts its thread.
 
         Args:
-            path: a regular file; created with mode 0600. Several logs may share it.
+            path: a regular file; created with mode 0600. Several logs may share it, if their options are the same.
+            fsync: when the disk confirms; see `Fsync`.
+            sync_interval: seconds, for `fsync="interval"`.
+            segment_bytes: a file that has grown to this size is sealed and renamed to `PATH.000001` and so on.
+            when_full: what happens when the file cannot take an event; see `WhenFull`.
+            key: 16 to 64 secret bytes that the hashes are keyed with; without one, whoever can write the file can
+                compute a chain of their own.
+            keep_queries: whether targets keep query string, fragment and user of a URL, instead of `…`.
             capacity: events kept in memory while the file cannot take them.
             on_failure: is told the first error of every row of errors, on the log's thread.
 
         Raises:
-            AuditError: the file cannot be opened for appending. The cause is chained.
+            AuditError: the file cannot be opened for appending, or is no log of that key. The cause is chained.
+            ValueError: an option is out of its range.
         """
+        if key and len(key) not in KEY_SIZES:
+            raise ValueError(f"an audit key has {KEY_SIZES.start} to {KEY_SIZES.stop - 1} bytes, not {len(key)}")
+        if segment_bytes < SMALLEST_SEGMENT or capacity < 1 or not 0 < sync_interval < threading.TIMEOUT_MAX:
+            raise ValueError(f"a segment has {SMALLEST_SEGMENT} bytes or more, capacity and interval more than none")
         name = os.fspath(path)
+        file = LogFile(os.path.realpath(name), key, segment_bytes, durable=fsync == "each")
         try:
-            descriptor = open_log(name)
+            file.open()
         except OSError as error:
+            file.close()
             raise AuditError(name, f"cannot be opened: {error}") from error
-        log = cls(name, descriptor, capacity, on_failure)
-        log._thread.start()
-        return log
+        waiting = Waiting(name, capacity, block=when_full == "block")
+        encode = Encoder(keep_queries=keep_queries).members
+        writer = Writer(name, waiting, file, encode, sync_interval if fsync == "interval" else None)
+        if on_failure is not None:
+            writer.watch(on_failure)
+        writer.start()
+        return cls(name, file, waiting, writer, when_full)
 
-    def record(self, event: AuditEvent) -> None:
-        """Takes one event, from any thread. Never blocks on the file and never raises."""
-        if self._closed or len(self._waiting) >= self._capacity:
-            self._drop(1)
-            if self._closed:
-                _log.error("audit log %s is closed: an event was dropped", self.path)
-            return
-        self._waiting.append(event)
-        if not self._wake.is_set():
-            self._wake.set()
+    @property
+    def failure(self) -> OSError | None:
+        """The error that the file gives at present; `None` while it takes lines."""
+        return self._writer.failure
+
+    @property
+    def lost(self) -> int:
+        """Events that were dropped since the log was opened."""
+        return self._waiting.lost
+
+    @property
+    def head(self) -> str:
+        """The hash of the last record that this log wrote: published elsewhere, it proves all up to there."""
+        return self._file.position.head.hex()
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Returns when every event that this thread recorded before is acknowledged. Blocks.
+
+        Raises:
+            AuditError: the file does not take them at present, or not within `timeout` seconds, and they still wait;
+                or events were dropped since the last `flush`; or the log is closed.
+        """
+        asked = self._waiting.ask()
+        if not self._writer.running:
+            raise AuditError(self.path, "is closed")
+        if not asked.wait(timeout):
+            raise AuditError(self.path, f"did not confirm within {timeout} seconds")
+        if asked.error is not None:
+            raise AuditError(self.path, f"not confirmed: {asked.error}") from asked.error
+        lost, self._told = self.lost - self._told, self.lost
+        if lost:
+            raise AuditError(self.path, f"{lost} events were lost", lost)
+
+    async def aflush(self, timeout: float | None = None) -> None:
+        """`flush`, without blocking the event loop."""
+        await asyncio.to_thread(self.flush, timeout)
+
+    def watch(self, on_failure: Callable[[OSError], object]) -> Callable[[], None]:
+        """Has `on_failure` told the first error of every row of errors, on the log's thread.
+
+        Returns what ends that.
+        """
+        return self._writer.watch(on_failure)
 
     def close(self) -> None:
-        """Writes what waits, syncs the file and ends the thread. Blocks; a second call does nothing.
+        """Writes what waits, seals and syncs the file and ends the thread. Blocks; a second call does nothing.
 
         Raises:
             AuditError: events were lost, or the disk did not confirm them.
@@ -111,22 +181,21 @@ class AuditLog:
         if self._closed:
             return
         self._closed = True
-        self._closing.set()
-        self._wake.set()
-        self._thread.join()
-        if self._waiting:
-            self._drop(len(self._waiting))
+        self._waiting.close()
+        self._writer.stop()
+        failure = self.failure
         try:
-            os.fsync(self._descriptor)
+            self._file.seal()
+            self._file.sync()
         except OSError as error:
-            self.failure = error
+            failure = error
         finally:
-            os.close(self._descriptor)
+            self._file.close()
         if self.lost:
-            why = f": {self.failure}" if self.failure is not None else ""
-            raise AuditError(self.path, f"{self.lost} events were lost{why}", self.lost) from self.failure
-        if self.failure is not None:
-            raise AuditError(self.path, f"not confirmed by the disk: {self.failure}") from self.failure
+            why = f": {failure}" if failure is not None else ""
+            raise AuditError(self.path, f"{self.lost} events were lost{why}", self.lost) from failure
+        if failure is not None:
+            raise AuditError(self.path, f"not confirmed by the disk: {failure}") from failure
 
     async def aclose(self) -> None:
         """`close`, without blocking the event loop."""
@@ -139,71 +208,3 @@ class AuditLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    def _drop(self, count: int) -> None:
-        with self._counting:
-            self.lost += count
-
-    def _run(self) -> None:
-        while True:
-            closing = self._closing.is_set()  # read first: what was recorded before `close` is then in the queue
-            self._wake.clear()
-            while self._waiting or self.lost > self._reported:
-                if self._write_batch():
-                    continue
-                if closing or self._closing.is_set():
-                    return
-                self._closing.wait(_PAUSE)
-            if closing:
-                return
-            self._wake.wait()
-
-    def _write_batch(self) -> bool:
-        """Moves one batch from memory to the file; returns whether to go on at once.
-
-        The events leave memory only after the file took them.
-        """
-        count = min(len(self._waiting), self._size)
-        lost = self.lost
-        lines = [to_line(self._waiting[place]) for place in range(count)]
-        if lost > self._reported:
-            lines.append(to_line(_missing(lost - self._reported)))
-        try:
-            append(self._descriptor, b"".join(lines))
-        except OSError as error:
-            self._failed(error)
-            # The last bytes of a disk still take a line or two: smaller batches are tried at once.
-            self._size = max(1, count // 2)
-            return count > 1
-        for _ in range(count):
-            self._waiting.popleft()
-        self._reported = lost
-        self._size = min(_BATCH, self._size * 2)
-        if self.failure is not None and not self._waiting:
-            _log.warning("audit log %s: takes events again", self.path)
-            self.failure = None
-        return True
-
-    def _failed(self, error: OSError) -> None:
-        if self.failure is None:
-            _log.error("audit log %s: %s; events wait in memory", self.path, error)
-            if self._on_failure is not None:
-                try:
-                    self._on_failure(error)
-                except Exception:
-                    _log.exception("audit log %s: on_failure raised", self.path)
-        self.failure = error
-
-
-def _missing(count: int) -> AuditEvent:
-    return AuditEvent(
-        time.time(),
-        None,
-        "audit",
-        "drop",
-        f"{count} events",
-        False,
-        None,
-        "the log could not take them",
-        "host",
-    )

@@ -31,7 +31,10 @@ class ExitCode(IntEnum):
         return code
 
     OK = 0, "done; for `nyx why`: allowed; for `nyx check`: nothing found that would fail"
-    DENIED = 1, "the answer is no: denied by `nyx why`, faults found by `nyx check`, a call refused by its sandbox"
+    DENIED = (
+        1,
+        "the answer is no: denied by `nyx why`, faults found by `nyx check` or `nyx audit verify`, a call was refused",
+    )
     USAGE = 2, "the command line is wrong"
     CONFIG = 3, "a policy, a manifest or a host file is wrong; every fault is printed with its line"
     PLUGIN = 4, "the plugin is not there, does not load, or its `setup` fails"

@@ -3,16 +3,19 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
+from nyx_stream.audit.key import read_key
+from nyx_stream.audit.log import SMALLEST_SEGMENT, AuditOptions, Fsync, WhenFull
 from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem
 from nyx_stream.host.discovery import find
 from nyx_stream.host.status import OnFail
 from nyx_stream.isolation.seam import Level, PluginSource
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
+from nyx_stream.policy.units import parse_duration, parse_size
 
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -26,10 +29,27 @@ class PluginTable(Table):
     on_fail: OnFail = "disable"
 
 
+class AuditTable(Table):
+    """The audit log, and how it is kept: `AuditLog.open` says what each value does. A text is short for its `file`."""
+
+    file: _Text = Field(description="File of the audit log.")
+    fsync: Fsync = "interval"
+    sync_interval: str | float = Field(default="1s", description="For fsync = interval: how often.")
+    segment: str | int = Field(default="64MiB", description="Size at which the file is sealed and another begun.")
+    when_full: WhenFull = "drop-and-count"
+    key_file: _Text | None = Field(default=None, description="File with the key of the chain, 16 to 64 bytes.")
+    queries: Literal["redact", "keep"] = Field(default="redact", description="Query strings of URLs in targets.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class HostFile(Table):
     """A Nyx host: relative paths are below the folder of this file."""
 
-    audit: _Text | None = Field(default=None, description="File of the audit log.")
+    audit: AuditTable | None = Field(default=None, description="The audit log: its file, or a table.")
     data_dir: _Text | None = Field(default=None, description="Directory below which each plugin has its own.")
     tripwire: bool = True
     plugins: list[PluginTable] = Field(default=[])
@@ -51,6 +71,7 @@ class HostConfig:
     """A host file as values; its paths are absolute."""
 
     audit: str | None
+    audit_options: AuditOptions
     data_dir: str | None
     tripwire: bool
     plugins: Sequence[PluginOrder]
@@ -77,14 +98,38 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
             file.fault(("plugins", index, "from"), f"a second plugin with the id {source.manifest.id}")
         policy_file = os.path.join(folder, table.policy) if table.policy is not None else None
         orders.append(PluginOrder(source, policy, table.isolation, table.on_fail, policy_file))
-    _finish(file, below)
     values = file.values
+    options = _audit_options(file, values.audit, folder) if values.audit is not None else AuditOptions()
+    _finish(file, below)
     return HostConfig(
-        audit=os.path.join(folder, values.audit) if values.audit is not None else None,
+        audit=os.path.join(folder, values.audit.file) if values.audit is not None else None,
+        audit_options=options,
         data_dir=os.path.join(folder, values.data_dir) if values.data_dir is not None else None,
         tripwire=values.tripwire,
         plugins=tuple(orders),
     )
+
+
+def _audit_options(file: ConfigFile[HostFile], table: AuditTable, folder: str) -> AuditOptions:
+    options = AuditOptions(fsync=table.fsync, when_full=table.when_full, keep_queries=table.queries == "keep")
+    try:
+        options["sync_interval"] = parse_duration(table.sync_interval)
+    except ValueError as error:
+        file.fault(("audit", "sync_interval"), str(error))
+    try:
+        options["segment_bytes"] = size = parse_size(table.segment)
+        if size < SMALLEST_SEGMENT:
+            file.fault(("audit", "segment"), f"a segment has {SMALLEST_SEGMENT} bytes or more")
+    except ValueError as error:
+        file.fault(("audit", "segment"), str(error))
+    if table.key_file is not None:
+        try:
+            options["key"] = read_key(os.path.join(folder, table.key_file))
+        except OSError as error:
+            file.fault(("audit", "key_file"), f"{table.key_file} cannot be read: {error.strerror}")
+        except ValueError as error:
+            file.fault(("audit", "key_file"), str(error))
+    return options
 
 
 def _source(

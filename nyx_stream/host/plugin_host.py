@@ -3,26 +3,27 @@
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
+from nyx_stream.audit import AuditLog, AuditSink
+from nyx_stream.audit.event import Kind
 from nyx_stream.capabilities.import_paths import ImportPaths
-from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
+from nyx_stream.errors import AuditError, ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.data_dir import default_data_dir, make_private
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.leases import Leases, check_capability
-from nyx_stream.host.lifecycle import Event
+from nyx_stream.host.lifecycle import OVER, Event
 from nyx_stream.host.policies import AnyPolicy, read_policy
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
+from nyx_stream.host.trail import Trail
 from nyx_stream.isolation.inline import InlineLevel
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import Assignment, Level, LevelFactory
@@ -40,7 +41,7 @@ class PluginHost:
     """An asynchronous context manager that holds plugins. Many may live side by side.
 
     Args:
-        audit: path of the audit log, or an `AuditSink`, or `None`.
+        audit: path of the audit log; or an `AuditLog`, which stays the caller's to close; or an `AuditSink`; or `None`.
         data_dir: below it each plugin has its private directory; a directory of the user by default.
         tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
         network: how the HTTP capability reaches the network; for tests and special hosts.
@@ -49,19 +50,17 @@ class PluginHost:
     def __init__(
         self,
         *,
-        audit: str | os.PathLike[str] | AuditSink | None = None,
+        audit: str | os.PathLike[str] | AuditLog | AuditSink | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         tripwire: bool = True,
         network: "Network | None" = None,
     ) -> None:
-        self._audit = audit
+        self._trail = Trail(audit, {})
         self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
         self._shared = Shared(network)
         self._import_paths = ImportPaths()
         self._tripwire = tripwire
         self._orders: tuple[PluginOrder, ...] = ()
-        self._log: AuditLog | None = None
-        self._sink: AuditSink | None = None
         self._levels: dict[Level, LevelFactory] = {}
         self._entries: dict[str, Entry] = {}
         self._handles: dict[str, Handle] = {}
@@ -82,7 +81,8 @@ class PluginHost:
         from nyx_stream.host.config import read_config  # its pydantic models are needed here only
 
         config = read_config(path)
-        host = cls(audit=config.audit, data_dir=config.data_dir, tripwire=config.tripwire, network=network)
+        host = cls(data_dir=config.data_dir, tripwire=config.tripwire, network=network)
+        host._trail = Trail(config.audit, config.audit_options)
         host._orders = tuple(config.plugins)
         return host
 
@@ -94,7 +94,7 @@ class PluginHost:
     @property
     def audited(self) -> bool:
         """Whether decisions are recorded, and so counted."""
-        return self._sink is not None
+        return self._trail.sink is not None
 
     def __getitem__(self, plugin: str) -> Handle:
         """Returns the handle of a plugin by its id. Raises `PluginNotFound`, a `LookupError`."""
@@ -182,7 +182,7 @@ class PluginHost:
         if self._open:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
-        self._open_audit()
+        self._trail.open(self._stop_plugins)
         self._levels = {"inline": InlineLevel(armed=self._tripwire, shared=self._shared)}
         self._open = True
         try:
@@ -237,17 +237,14 @@ class PluginHost:
         self._entries.clear()
         self._handles.clear()
         self._unreadable.clear()
-        self._sink = None
-        if self._log is not None:
-            log, self._log = self._log, None
-            await log.aclose()
+        await self._trail.aclose()
 
-    def _open_audit(self) -> None:
-        if self._audit is None or callable(self._audit):
-            self._sink = self._audit
-        else:
-            self._log = AuditLog.open(self._audit)
-            self._sink = self._log.record
+    def _stop_plugins(self, why: AuditError) -> None:
+        """Fails every plugin, because what they do is recorded no more."""
+        for entry in list(self._entries.values()):
+            life = entry.supervisor
+            if life is not None and life.state not in OVER:
+                life.crash(PluginStateError(entry.id, f"stopped: {why}"))
 
     async def _load_order(self, order: "PluginOrder") -> None:
         policy = order.policy_file if order.policy_file is not None else order.policy
@@ -283,8 +280,9 @@ class PluginHost:
         """Gives an entry a new life, under its leases if it has some. Call it with `entry.changing` held."""
         if factory is None or not self._open:  # the host may have been closed while this load waited
             factory = self._level(entry.source.folder, entry.isolation)
+        self._trail.must_take(entry.id)
         grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
-        sink = entry.counting(self._sink)
+        sink = entry.counting(self._trail.sink)
         guard = SandboxGuard(entry.policy, manifest=entry.source.manifest, places=entry.places, audit=sink)
         self._import_paths.protect(entry.source.imported_paths)
         life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
@@ -335,7 +333,7 @@ class PluginHost:
             entry.alive().resize(grant.limits)
             entry.leased().follow(entry.policy, given)
             entry.policy, entry.policy_file, entry.grant = given, policy_file, grant
-            self._record(entry.id, "update_policy", policy_file or "a new policy")
+            self._record(entry.id, "update_policy", policy_file or "a new policy", kind="policy")
 
     async def _revoke(self, entry: Entry, capability: str | None, reason: str, *, hard: bool) -> None:
         check_capability(capability)
@@ -353,7 +351,7 @@ class PluginHost:
                 await self._start(entry)
 
     def _leased(self, plugin: str, action: str, capability: str, reason: str) -> None:
-        self._record(plugin, action, capability, reason=reason)
+        self._record(plugin, action, capability, reason=reason, kind="revocation")
 
     def _crashed(self, entry: Entry, error: BaseException) -> None:
         self._record(entry.id, "run", entry.source.folder, error)
@@ -365,12 +363,15 @@ class PluginHost:
             self._owner.cancel()
 
     def _record(
-        self, plugin: str, action: str, target: str, error: BaseException | None = None, reason: str = ""
+        self,
+        plugin: str,
+        action: str,
+        target: str,
+        error: BaseException | None = None,
+        reason: str = "",
+        kind: Kind = "lifecycle",
     ) -> None:
-        if self._sink is None:
-            return
-        why = reason or (str(error) if isinstance(error, PluginError) else type(error).__name__ if error else "done")
-        self._sink(AuditEvent(time.time(), plugin, "plugin", action, target, error is None, None, why, "host"))
+        self._trail.record(plugin, action, target, error, reason, kind)
 
 
 def _must_agree(entry: Entry, folder: str, policy: SandboxPolicy | None, isolation: Level) -> None:

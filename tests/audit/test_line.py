@@ -1,12 +1,14 @@
-"""One event as one line: safe to print, readable back, and one line whatever the event says."""
+"""One event as one line: safe to print, readable back, without secrets, and one line whatever the event says."""
 
 import json
 
+import jsonschema
 import pytest
 
-from nyx_stream.audit import AuditEvent, read_log
-from nyx_stream.audit.file import LINE_START
-from nyx_stream.audit.line import from_line, to_line
+from nyx_stream.audit import AuditEvent, AuditLog, read_log
+from nyx_stream.audit.chain import LINE_START, Position, link
+from nyx_stream.audit.line import Encoder, from_line
+from nyx_stream.audit.schema import audit_schema
 
 
 def event(target="https://api.met.no/v1/x", **changes) -> AuditEvent:
@@ -20,47 +22,123 @@ def event(target="https://api.met.no/v1/x", **changes) -> AuditEvent:
         "rule": None,
         "reason": "no rule allows it",
         "layer": "guard",
+        "kind": "decision",
     }
     return AuditEvent(**(values | changes))
 
 
+def line_of(one: AuditEvent, *, keep_queries: bool = False) -> bytes:
+    return link(Position(), [Encoder(keep_queries=keep_queries).members(one)])[0]
+
+
 def test_line_holds_every_field_and_reads_back():
     """An event survives the way to its line and back, field by field."""
-    assert from_line(to_line(event())) == event()
+    one = event(plugin=None, rule="GET https://api.met.no/**", allowed=True, kind="lifecycle")
+    assert from_line(line_of(one)).event == one
 
 
 def test_line_starts_as_the_repair_expects():
     """What the repair may cut off begins as every line begins."""
-    assert to_line(event()).startswith(LINE_START)
+    assert line_of(event()).startswith(LINE_START)
 
 
 @pytest.mark.parametrize(
-    "hostile", ["a\nb", "\x1b[2J", "\u202eevil", "\ud800", "a\u2028b", "\x00", "\r", "zero\u200bwidth"]
+    "hostile",
+    ["a\nb", "\x1b[2J", "\u202eevil", "\ud800", "a\u2028b", "\x00", "\r", "zero\u200bwidth", "\x7f", "\u2066", '"},{"'],
 )
 def test_hostile_text_is_escaped_in_the_decoded_line_too(hostile):
     """No control, bidirectional or zero-width character reaches a reader, even after JSON decoding."""
-    line = to_line(event(hostile, action=hostile, reason=hostile))
+    names = ("plugin", "capability", "action", "target", "rule", "reason")
+    line = line_of(event(**dict.fromkeys(names, hostile)))
     assert line.count(b"\n") == 1
     row = json.loads(line)
-    for name in ("target", "action", "reason"):
+    for name in names:
         assert row[name].isprintable()
 
 
-def test_long_target_is_cut():
-    """A target of any length gives a line of bounded length."""
-    assert len(to_line(event("x" * 10_000_000))) < 5000
+@pytest.mark.parametrize("name", ["target", "plugin", "reason", "rule"])
+def test_long_text_is_cut(name):
+    """A text of any length gives a line of bounded length."""
+    assert len(line_of(event(**{name: "\x00" * 10_000_000}))) < 30_000
 
 
-def test_reader_names_the_broken_line(tmp_path):
-    """A whole line that is no event is an error with file and line number."""
+@pytest.mark.parametrize(
+    "broken", [{"time": "soon"}, {"target": None}, {"rule": ["a"]}, {"plugin": object()}, {"reason": b"bytes"}]
+)
+def test_what_breaks_its_types_is_recorded_as_that(broken):
+    """A sink never raises: an event that cannot be written leaves a record that says so."""
+    one = from_line(line_of(event(**broken))).event
+    assert one is not None
+    assert (one.kind, one.action, one.allowed) == ("log", "encode", False)
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -1e300])
+def test_a_time_that_no_clock_has_is_still_json(time):
+    """JSON has no NaN: the record is kept, with the time zero."""
+    assert json.loads(line_of(event(time=time)))["time"] == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "kept"),
+    [
+        ("https://a.example/x?token=s3cret", "https://a.example/x?…"),
+        ("https://a.example/x?a=1#s3cret", "https://a.example/x?…"),
+        ("https://a.example/x#s3cret?a", "https://a.example/x#…"),
+        ("https://me:s3cret@a.example/", "https://…@a.example/"),
+        ("/relative?s3cret", "/relative?…"),
+        ("https://a.example/?", "https://a.example/?"),
+        ("https://a.example/x", "https://a.example/x"),
+        ("https://a.example/?" + "s3cret" * 10_000, "https://a.example/?…"),
+    ],
+)
+def test_a_target_is_kept_without_its_secrets(target, kept):
+    """Query string, fragment and user of a URL are not kept."""
+    assert json.loads(line_of(event(target)))["target"] == kept
+
+
+def test_a_url_inside_another_text_is_redacted_too():
+    """A reason or the target of another capability may quote a URL; a file name with a question mark stays whole."""
+    one = from_line(line_of(event("urlopen of HTTP://a.example/?s3cret now", capability="network"))).event
+    assert one is not None
+    assert one.target == "urlopen of HTTP://a.example/?… now"
+    assert b"s3cret" not in line_of(event(reason="redirect to https://a.example/?s3cret refused"))
+    assert json.loads(line_of(event("/data/why?.txt", capability="files")))["target"] == "/data/why?.txt"
+
+
+def test_query_strings_are_kept_on_request():
+    """`keep_queries` keeps the whole target."""
+    url = "https://me:pw@a.example/x?token=1#f"
+    assert json.loads(line_of(event(url), keep_queries=True))["target"] == url
+
+
+async def test_every_line_of_a_log_fits_its_schema(tmp_path):
+    """Events of every kind, and the records that open and seal a file, are what `nyx schema audit` says."""
+    schema = audit_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
     path = tmp_path / "audit.jsonl"
-    path.write_bytes(to_line(event()) + b"{}\n")
-    with pytest.raises(ValueError, match=r"audit\.jsonl:2: not an audit event"):
+    kinds = schema["oneOf"][0]["properties"]["kind"]["enum"]
+    async with AuditLog.open(path) as log:
+        for kind in kinds:
+            log.record(event(kind=kind))
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        jsonschema.validate(line, schema)
+    assert [line["kind"] for line in lines] == ["segment", *kinds, "seal"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(lines[1] | {"more": 1}, schema)
+
+
+@pytest.mark.parametrize("broken", [b"{}", b"[1]", b"nonsense", b'{"v":1}', b"[" * 100_000, b'{"v":2,"seq":1}'])
+def test_reader_names_the_broken_line(tmp_path, broken):
+    """A whole line that is no record is an error with file and line number."""
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(line_of(event()) + broken + b"\n")
+    with pytest.raises(ValueError, match=r"audit\.jsonl:2: "):
         list(read_log(path))
 
 
 def test_reader_passes_over_an_unfinished_last_line(tmp_path):
     """A log whose writer was killed inside a line still reads up to that line."""
     path = tmp_path / "audit.jsonl"
-    path.write_bytes(to_line(event()) + to_line(event())[:40])
+    path.write_bytes(line_of(event()) + line_of(event())[:40])
     assert list(read_log(path)) == [event()]

@@ -1,0 +1,231 @@
+"""A full disk or a directory gone read-only: each policy does what it says, and none is silent."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from nyx_stream.audit import AuditLog, read_log, verify
+from nyx_stream.errors import AuditError
+from tests.audit.written import event
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the full disk is made by RLIMIT_FSIZE or tmpfs")
+
+FULL = """
+import resource, signal, sys, threading
+from nyx_stream.audit import AuditEvent, AuditLog
+from nyx_stream.errors import AuditError
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+def record_all():
+    for n in range(1000):
+        log.record(AuditEvent(float(n), "p", "files", "read", "x" * 50, True, None, "r", "guard"))
+
+path, policy, end = sys.argv[1:]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit(4000)
+told = threading.Event()
+failures = []
+def on_failure(error):
+    failures.append(error)
+    told.set()
+log = AuditLog.open(path, capacity=100, when_full=policy, on_failure=on_failure)
+recorder = threading.Thread(target=record_all)
+recorder.start()
+if policy != "block":
+    recorder.join()
+told.wait()
+if end == "recovers":
+    if policy == "block":
+        print("blocked" if recorder.is_alive() else "went on")
+    limit(resource.RLIM_INFINITY)
+    recorder.join()
+try:
+    log.close()
+    print(len(failures), 0)
+except AuditError as error:
+    print(len(failures), error.lost, error)
+recorder.join()
+"""
+
+
+def run_full(path, policy, end):
+    """Returns how often `on_failure` was called, the events lost, the rest of the output, and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), policy, end], capture_output=True, text=True, check=True, timeout=60
+    )
+    *said, last = done.stdout.splitlines()
+    failures, lost, *text = last.split(maxsplit=2)
+    return int(failures), int(lost), [*said, *text], done.stderr
+
+
+def kept(path):
+    return [one for one in read_log(path) if one.kind == "decision"]
+
+
+def gaps(path):
+    return sum(int(one.target.split()[0]) for one in read_log(path) if one.action == "drop")
+
+
+@pytest.mark.parametrize("policy", ["drop-and-count", "stop-plugins", "block"])
+def test_a_full_disk_is_an_error_at_close_with_the_count(tmp_path, policy):
+    """When the file takes no more until the end, close says how many were lost; the file ends in a whole line."""
+    path = tmp_path / "audit.jsonl"
+    failures, lost, text, stderr = run_full(path, policy, "stays full")
+    assert failures == 1
+    assert lost > 0
+    if policy != "block":  # there the recorder is still at it when the log is closed
+        assert lost == 1000 - len(kept(path))
+    assert "events were lost: " in text[-1]
+    assert "events wait in memory" in stderr
+    assert verify(path).fault is None
+    assert verify(path).unfinished == 0
+
+
+def test_a_log_that_recovers_tells_of_the_gap(tmp_path):
+    """Events that waited are written after the disk has room again, with a count of the dropped."""
+    path = tmp_path / "audit.jsonl"
+    _, lost, _, stderr = run_full(path, "drop-and-count", "recovers")
+    assert len(kept(path)) == 1000 - lost
+    assert gaps(path) == lost > 0
+    assert "takes events again" in stderr
+    assert verify(path).fault is None
+
+
+def test_block_waits_and_loses_nothing(tmp_path):
+    """Whoever records waits while the disk is full; then all is written, in order, and nothing was lost."""
+    path = tmp_path / "audit.jsonl"
+    failures, lost, said, _ = run_full(path, "block", "recovers")
+    assert (failures, lost, said) == (1, 0, ["blocked"])
+    assert [one.time for one in kept(path)] == list(range(1000))
+    assert gaps(path) == 0
+
+
+def test_flush_raises_while_the_disk_is_full(tmp_path):
+    """What is not in the file is not acknowledged: flush raises at once, and again, and returns when there is room."""
+    with small_disk(tmp_path) as disk:
+        log = AuditLog.open(disk / "audit.jsonl", fsync="each")
+        filler = disk / "filler"
+        fill(filler)
+        for number in range(50):
+            log.record(event(number, "x" * 2000))
+        for _ in range(2):
+            with pytest.raises(AuditError, match=r"No space left on device|short write"):
+                log.flush()
+        filler.unlink()
+        while log.failure is not None:  # the log tries again by itself
+            pass
+        log.flush()
+        assert [one.time for one in kept(disk / "audit.jsonl")] == list(range(50))
+        log.close()
+        assert verify(disk / "audit.jsonl").fault is None
+
+
+def test_a_disk_too_full_to_rotate_loses_nothing_it_acknowledged(tmp_path):
+    """Seals, new files and records compete for the last bytes: what is in the files verifies, the rest is counted."""
+    with small_disk(tmp_path) as disk:
+        path = disk / "audit.jsonl"
+        log = AuditLog.open(path, segment_bytes=16_384, capacity=50)
+        acknowledged = 0
+        while log.failure is None:
+            log.record(event(acknowledged, "x" * 500))
+            with suppress(AuditError):
+                log.flush()
+                acknowledged += 1
+        with pytest.raises(AuditError, match="1 events were lost"):
+            log.close()
+        assert verify(path).fault is None
+        assert [one.time for one in kept(path)] == list(range(acknowledged))
+
+
+READ_ONLY = """
+import os, sys
+from nyx_stream.audit import AuditEvent, AuditLog
+from nyx_stream.errors import AuditError
+
+folder, when = sys.argv[1:]
+def record(start, stop):
+    for n in range(start, stop):
+        log.record(AuditEvent(float(n), "p", "files", "read", "x" * 50, True, None, "r", "guard"))
+        log.flush()
+if when == "before":
+    os.chmod(folder, 0o500)
+told = []
+try:
+    log = AuditLog.open(folder + "/audit.jsonl", segment_bytes=4096, on_failure=told.append)
+except AuditError as error:
+    raise SystemExit(f"refused: {error}")
+os.chmod(folder, 0o500)
+record(0, 40)
+os.chmod(folder, 0o700)
+record(40, 80)
+log.close()
+print(type(told[0]).__name__)
+"""
+
+
+def run_read_only(folder, when):
+    """Runs the program as a user whom the mode of a directory binds: as root, without the capability to pass it by."""
+    folder.mkdir()
+    bound = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
+    if bound and shutil.which("setpriv") is None:
+        pytest.skip("root passes modes by, and there is no setpriv to take that away")
+    return subprocess.run(
+        [*bound, sys.executable, "-c", READ_ONLY, str(folder), when], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_read_only_directory_is_refused_at_the_start(tmp_path):
+    """A log that cannot be made is an error before any plugin runs."""
+    done = run_read_only(tmp_path / "log", "before")
+    assert done.returncode == 1
+    assert re.search(r"refused: audit log .*cannot be opened: .*Permission denied", done.stderr)
+
+
+def test_a_directory_gone_read_only_stops_the_rotation_and_no_record(tmp_path):
+    """The segment grows on, `on_failure` and a record tell why, and it is rotated when the directory allows it."""
+    done = run_read_only(tmp_path / "log", "later")
+    assert done.stdout == "PermissionError\n", done.stderr
+    assert "the segment grows beyond its size" in done.stderr
+    path = tmp_path / "log" / "audit.jsonl"
+    assert [one.time for one in kept(path)] == list(range(80))
+    assert next(one.action for one in read_log(path) if one.kind == "log") == "rotate"
+    assert verify(path).fault is None
+    assert verify(path).segments > 1
+
+
+class small_disk:
+    """A file system of 256 KiB."""
+
+    def __init__(self, folder):
+        self.folder = folder / "disk"
+
+    def __enter__(self):
+        self.folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(self.folder)]
+        if sys.platform != "linux" or os.geteuid() != 0:
+            pytest.skip("mounting a small tmpfs takes root on Linux")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
+        return self.folder
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", str(self.folder)], check=True)
+
+
+def fill(path):
+    """Writes until the disk is full."""
+    with path.open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
