@@ -118,7 +118,9 @@ class SealedPlugin:
         for layer, reason in gaps:
             self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
             if self._assignment.audit is not None:
-                event = AuditEvent(time.time(), self._name, "sandbox", "seal", layer, False, None, reason, "host")
+                event = AuditEvent(
+                    time.time(), self._name, "sandbox", "seal", layer, False, None, reason, "host", kind="report"
+                )
                 self._assignment.audit(event)
 
     def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
