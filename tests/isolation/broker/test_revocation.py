@@ -181,7 +181,7 @@ await self._context._lines.to("files").ask("announce")
     await plugin.call("run", code=code)
     assert descriptors() > before + 6
     with pytest.raises(Exception, match="SIGKILL"):
-        await plugin.call("run", code="os.kill(os.getpid(), 9)\nawait asyncio.sleep(60)")
+        await plugin.call("run", code="os.kill(os.getpid(), 9)\nawait asyncio.Event().wait()")
     await host.unload("p")
     for task in list(server._connections):  # the server's own ends
         task.cancel()
