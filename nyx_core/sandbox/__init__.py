@@ -4,8 +4,6 @@ The values are loaded with this package. The three functions, and with them the 
 are first named: layers import the values from here, and confining itself then imports nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from nyx_core.sandbox.confinement import (
     Confinement,
     Limit,
@@ -18,6 +16,7 @@ from nyx_core.sandbox.confinement import (
 from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, SandboxReport, WitnessResult
 
+TYPE_CHECKING = False  # `typing` takes an eighth of what this import does
 if TYPE_CHECKING:
     from nyx_core.sandbox.doorway import apply_policy, confine, probe
 
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in ("apply_policy", "confine", "probe"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nyx_core.sandbox import doorway
