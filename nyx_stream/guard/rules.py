@@ -27,6 +27,9 @@ class Rules:
         self.paths = PathTable(paths, flavour)
         self.writable = PathTable([rule for rule in paths if rule.mode == "rw"], flavour)
 
+    def allows_connection(self, host: str, port: int) -> ConnectRule | None:
+        return self.hosts.match(host, port)
+
     def allows_dialling(self, host: str, port: int) -> ConnectRule | RequestRule | None:
         return self.hosts.match(host, port) or self.requests.any_of(host, port)
 

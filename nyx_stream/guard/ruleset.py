@@ -13,7 +13,7 @@ from nyx_stream.guard.credential_table import CredentialTable
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.rules import Rules
 from nyx_stream.guard.special_addresses import is_loopback, why_special
-from nyx_stream.guard.trial import Trial
+from nyx_stream.guard.trial import Endpoint, Trial
 from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
 from nyx_stream.policy import ConnectRule, Credential, Mode, PathRule, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.hosts import (
@@ -68,29 +68,22 @@ class Ruleset:
 
     def connect(self, host: object, port: object) -> Decision:
         """Decides on a bare connection. Request rules do not allow one: over it, anything could be said."""
-        try:
-            name, number = _endpoint(host, port)
-        except HostError as error:
-            return Decision(False, None, error.reason)
-        if (denied := self._denies_host(name, number)) is not None:
-            return denied
-        rule = self.allowed.hosts.match(name, number)
-        asked = self.asked is None or self.asked.hosts.match(name, number) is not None
-        decision = _decision(rule, asked)
-        return decision if self.trial is None or not asked else self.trial.connect(decision, name, number)
+        return self._decide_endpoint(host, port, Rules.allows_connection)
 
     def dial(self, host: object, port: object) -> Decision:
         """Decides whether an origin may be dialled at all, for a bare connection or for some request."""
+        return self._decide_endpoint(host, port, Rules.allows_dialling)
+
+    def _decide_endpoint(self, host: object, port: object, allows: Endpoint) -> Decision:
         try:
             name, number = _endpoint(host, port)
         except HostError as error:
             return Decision(False, None, error.reason)
         if (denied := self._denies_host(name, number)) is not None:
             return denied
-        rule = self.allowed.allows_dialling(name, number)
-        asked = self.asked is None or self.asked.allows_dialling(name, number) is not None
-        decision = _decision(rule, asked)
-        return decision if self.trial is None or not asked else self.trial.dial(decision, name, number)
+        asked = self.asked is None or allows(self.asked, name, number) is not None
+        decision = _decision(allows(self.allowed, name, number), asked)
+        return decision if self.trial is None or not asked else self.trial.endpoint(decision, name, number, allows)
 
     def addresses(self, host: object, port: object, addresses: Sequence[object]) -> Decision:
         """Decides on all answers of one look-up: a single bad one refuses the name."""

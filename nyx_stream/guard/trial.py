@@ -4,6 +4,8 @@ A deny rule on trial lets pass what it would deny; an allow rule on trial lets p
 enforced deny rule, and what the manifest does not ask for, are no matter of a trial.
 """
 
+from collections.abc import Callable
+
 from nyx_core.beneath.text import Flavour
 from nyx_stream.guard.decision import REPORT_ONLY, Decision
 from nyx_stream.guard.request_table import Origin
@@ -11,6 +13,9 @@ from nyx_stream.guard.rules import Rules
 from nyx_stream.policy import ConnectRule, Mode, PathRule, RequestRule, SandboxPolicy
 
 Rule = ConnectRule | RequestRule | PathRule
+
+Endpoint = Callable[[Rules, str, int], ConnectRule | RequestRule | None]
+"""What allows a host at a port: `Rules.allows_connection` or `Rules.allows_dialling`."""
 
 
 class Trial:
@@ -22,17 +27,11 @@ class Trial:
         self.allowed = Rules(rules.connect, rules.request, rules.paths, flavour)
         self.denied = Rules(rules.denied_connect, rules.denied_request, rules.denied_paths, flavour)
 
-    def connect(self, decision: Decision, host: str, port: int) -> Decision:
-        """For a bare connection."""
+    def endpoint(self, decision: Decision, host: str, port: int, allows: Endpoint) -> Decision:
+        """For a bare connection or an origin, by what allows it."""
         if decision.allowed:
             return _denied(decision, self.denied.denies_host(host, port))
-        return _allowed(decision, self.allowed.hosts.match(host, port))
-
-    def dial(self, decision: Decision, host: str, port: int) -> Decision:
-        """For an origin."""
-        if decision.allowed:
-            return _denied(decision, self.denied.denies_host(host, port))
-        return _allowed(decision, self.allowed.allows_dialling(host, port))
+        return _allowed(decision, allows(self.allowed, host, port))
 
     def request(self, decision: Decision, origin: Origin, method: str, path: str) -> Decision:
         """For a request."""

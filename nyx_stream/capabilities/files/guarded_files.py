@@ -3,22 +3,20 @@ does."""
 
 import asyncio
 import contextlib
-import errno
 import io
 import os
 import stat
 from asyncio import AbstractEventLoop
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from aiofiles.base import AiofilesContextManager
-
 from nyx_core import beneath
+from nyx_stream.capabilities.files.face import Files, Path
 from nyx_stream.capabilities.files.gate import Gate, Site
 from nyx_stream.capabilities.files.judging import Bench
-from nyx_stream.capabilities.files.layering import Layers, layers_of
+from nyx_stream.capabilities.files.layering import Layers
 from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
 from nyx_stream.capabilities.files.whole import read_whole
 from nyx_stream.capabilities.import_paths import Access, ImportPaths
@@ -28,38 +26,11 @@ from nyx_stream.guard import NarrowedGuard, SandboxGuard, path_text
 from nyx_stream.policy import NO_PLACES, Places
 from nyx_stream.policy.terms import parse_terms
 
-Path = str | os.PathLike[str]
-
-
 Sites = Sequence[Site]
 
 
-class Listing:
-    """The entries of a directory, read when it is awaited or iterated."""
-
-    __slots__ = ("_read",)
-
-    def __init__(self, read: Callable[[], Coroutine[Any, Any, list[str]]]) -> None:
-        self._read = read
-
-    def __await__(self) -> Generator[Any, Any, list[str]]:
-        return self._read().__await__()
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        for entry in await self._read():
-            yield entry
-
-
-class GuardedFiles:
-    """Files below the granted prefixes.
-
-    A relative path is relative to `$DATA`. A path is read once; links inside a prefix are followed,
-    physically.
-
-    Every operation raises:
-        FilesystemDenied: no rule grants it, a rule denies it, or it leads out of what is granted. Audited.
-        Revoked: the lease has ended.
-        OSError: what the system says about a path that is granted: FileNotFoundError, ELOOP, …
+class GuardedFiles(Files):
+    """Files below the granted prefixes, opened in this process.
 
     Args:
         guard: decides.
@@ -128,41 +99,11 @@ class GuardedFiles:
         lease = self._lease.child(limits)
         return GuardedFiles(guard, lease, places=self._places, protected=self._protected, above=self)
 
-    def open(
-        self,
-        file: Path,
-        mode: str = "r",
-        buffering: int = -1,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-        closefd: bool = True,
-        *,
-        loop: AbstractEventLoop | None = None,
-        executor: Executor | None = None,
-    ) -> AiofilesContextManager[Any]:
-        """Opens a regular file: `async with files.open(…) as f` or `f = await files.open(…)`.
-
-        Takes what `aiofiles.open` takes, except an opener, and gives the same objects.
-
-        Raises:
-            ValueError, TypeError, LookupError: wrong arguments, as the built-in `open`; nothing was opened.
-            LimitExceeded: `open_files` of the grant are open.
-        """
-        layers = layers_of(mode, buffering, encoding, errors, newline, closefd)
-        return AiofilesContextManager(self._open(file, mode, layers, loop, executor))
-
     async def read_bytes(self, path: Path) -> bytes:
-        """The content of a file. Raises `LimitExceeded` if it has more than `read_bytes` of the grant."""
         work = partial(read_whole, limit=self._guard.limits.read_bytes, plugin=self._lease.plugin)
         return await self._gate.perform("read", "read", [path], lambda sites: work(sites[0]))
 
-    async def read_text(self, path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The content of a file as text, line ends as they are."""
-        return (await self.read_bytes(path)).decode(encoding, errors)
-
     async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
-        """Replaces a file atomically, or creates it, and returns its size: a reader sees the old or the new content."""
         content = bytes(data)
 
         def write(sites: Sites) -> int:
@@ -171,41 +112,14 @@ class GuardedFiles:
 
         return await self._gate.perform("write", "write", [path], write)
 
-    async def write_text(self, path: Path, data: str, encoding: str = "utf-8", errors: str = "strict") -> int:
-        """Replaces a file by text, as `write_bytes` does, and returns the number of characters."""
-        await self.write_bytes(path, data.encode(encoding, errors))
-        return len(data)
-
     async def stat(self, path: Path) -> os.stat_result:
-        """The status of what the path leads to."""
         return await self._gate.perform("stat", "read", [path], _status)
 
-    async def exists(self, path: Path) -> bool:
-        """Whether the path leads to something. A path that is not granted raises, whatever is there."""
-        try:
-            await self.stat(path)
-        except OSError as error:
-            # What pathlib.Path.exists takes for "no"; a denial has an errno of its own.
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return False
-            raise
-        return True
-
-    def iterdir(self, path: Path = ".") -> "Listing":
-        """The entries of a directory: `async for entry in files.iterdir(p)`, or `await` for all as a list.
-
-        Each is `path` joined with a name, fit to be passed to the other operations; the order is the system's.
-        """
-        return Listing(partial(self._list, path))
-
     async def mkdir(self, path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Makes a directory; the arguments are those of `pathlib.Path.mkdir`."""
         work = partial(_make_directory, mode=int(mode), parents=bool(parents), exist_ok=bool(exist_ok))
         await self._gate.perform("mkdir", "write", [path], lambda sites: work(sites[0]))
 
     async def rename(self, source: Path, target: Path) -> None:
-        """Gives a file, link or directory another name, and replaces what stood there, as rename(2) does."""
-
         def rename(sites: Sites) -> None:
             old, new = sites
             beneath.rename((old.root, old.path), (new.root, new.path), (old.judge, new.judge))
@@ -213,7 +127,6 @@ class GuardedFiles:
         await self._gate.perform("rename", "move", [source, target], rename)
 
     async def remove(self, path: Path, *, tree: bool = False) -> None:
-        """Removes a file, a link or an empty directory; with `tree` a directory and all that is in it."""
         work = beneath.remove_tree if tree else beneath.remove
         await self._gate.perform(
             "remove", "move", [path], lambda sites: work(sites[0].root, sites[0].path, sites[0].judge)
