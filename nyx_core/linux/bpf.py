@@ -67,10 +67,7 @@ def answer(value: int) -> Step:
     return Step(RETURN, value)
 
 
-def _width(line: Line) -> int:
-    if isinstance(line, Label):
-        return 0
-    return 2 if line.code in (EQUAL, AT_LEAST) else 1
+_instruction = struct.Struct("=HBBI").pack  # code, instructions to skip if true, and if false, k
 
 
 def assemble(lines: list[Line]) -> bytes:
@@ -86,24 +83,22 @@ def assemble(lines: list[Line]) -> bytes:
             if line.name in places:
                 raise ValueError(f"label {line.name} is defined twice")
             places[line.name] = length
-        length += _width(line)
+        else:
+            length += 2 if line.code in (EQUAL, AT_LEAST) else 1
     if length > MAX_INSTRUCTIONS:
         raise ValueError(f"{length} instructions, at most {MAX_INSTRUCTIONS}")
     out: list[bytes] = []
     for line in lines:
         if isinstance(line, Label):
             continue
-        if line.code in (EQUAL, AT_LEAST):
-            out.append(_instruction(line.code, 0, 1, line.k))
-        if not line.go:
-            out.append(_instruction(line.code, 0, 0, line.k))
+        code, k, go = line
+        if code in (EQUAL, AT_LEAST):
+            out.append(_instruction(code, 0, 1, k))
+        if not go:
+            out.append(_instruction(code, 0, 0, k))
             continue
-        distance = places.get(line.go, -1) - len(out) - 1
+        distance = places.get(go, -1) - len(out) - 1
         if distance < 0:
-            raise ValueError(f"jump to {line.go}: no such label ahead")
+            raise ValueError(f"jump to {go}: no such label ahead")
         out.append(_instruction(JUMP, 0, 0, distance))
     return b"".join(out)
-
-
-def _instruction(code: int, if_true: int, if_false: int, k: int) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, k)

@@ -62,18 +62,18 @@ class Capabilities(NamedTuple):
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Drop all of them, or `CAP_SYS_RESOURCE` alone where the others may stay."""
         kept = ~(1 << CAP_SYS_RESOURCE) if wanted.capabilities else 0
-        bounding = _drop_bounding(kept)
+        before_sets = capability_sets()
+        bounding = _drop_bounding(kept, before_sets[0])
         if not wanted.capabilities:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-        before_sets = capability_sets()
         wanted_sets = tuple(old & kept for old in before_sets)
         set_capabilities(*wanted_sets)
-        if capability_sets() != wanted_sets:
+        left = capability_sets()
+        if left != wanted_sets:
             return LayerReport(self.name, LayerState.UNAVAILABLE, "the kernel kept some capabilities")
-        return self._report(wanted, bounding)
+        return self._report(wanted, bounding, *left[:2])
 
-    def _report(self, wanted: Confinement, bounding: str) -> LayerReport:
-        effective, permitted, _ = capability_sets()
+    def _report(self, wanted: Confinement, bounding: str, effective: int, permitted: int) -> LayerReport:
         facts = (("effective", f"{effective:#x}"), ("permitted", f"{permitted:#x}"), ("bounding", bounding))
         others = _threads_with_more(permitted)
         if others:
@@ -84,11 +84,11 @@ class Capabilities(NamedTuple):
         return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts)
 
 
-def _drop_bounding(kept: int) -> str:
+def _drop_bounding(kept: int, effective: int) -> str:
     """Drop from the bounding set what is not `kept`. That needs CAP_SETPCAP; without it `no_new_privs` stands in."""
-    effective, _, _ = capability_sets()
     if not effective >> CAP_SETPCAP & 1:
-        return "unchanged: no CAP_SETPCAP"
+        empty = _set_of("thread-self", "CapBnd") == 0
+        return "empty" if empty else "unchanged: no CAP_SETPCAP"
     for capability in range(64):
         if kept >> capability & 1:
             continue
@@ -105,10 +105,16 @@ def _threads_with_more(permitted: int) -> int:
     """Threads of this process that have a capability outside `permitted`."""
     count = 0
     for thread in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as status:
-                line = next((line for line in status if line.startswith("CapPrm:")), "CapPrm: 0")
-        except FileNotFoundError:
-            continue  # it ended meanwhile
-        count += bool(int(line.split()[1], 16) & ~permitted)
+        found = _set_of(f"self/task/{thread}", "CapPrm")
+        count += found is not None and bool(found & ~permitted)  # `None`: it ended meanwhile
     return count
+
+
+def _set_of(thread: str, name: str) -> int | None:
+    """One capability set of a thread, from its status; `None` if there is no such thread. proc_pid_status(5)."""
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            text = status.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.partition(f"\n{name}:".encode("ascii"))[2].split(None, 1)[0], 16)

@@ -63,8 +63,7 @@ class Landlock(NamedTuple):
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Enter a domain for `wanted`."""
-        paths = runtime_paths(network=wanted.network.sockets != "none")
-        if ruleset_for(wanted, NEWEST_ABI, paths).empty:
+        if ruleset_for(wanted, NEWEST_ABI).empty:
             return LayerReport(self.name, LayerState.DISABLED, "nothing that Landlock mediates is restricted")
         try:
             found = abi()
@@ -74,6 +73,7 @@ class Landlock(NamedTuple):
         every_thread = _may_have_threads()
         if every_thread and used < TSYNC_SINCE:
             return self._stand_in(wanted, self._threads(used))
+        paths = runtime_paths(network=wanted.network.sockets != "none")
         ruleset = ruleset_for(wanted, used, paths)
         _enter(ruleset, used, RESTRICT_SELF_TSYNC if every_thread else 0)
         return self._entered(wanted, ruleset, used)

@@ -19,18 +19,19 @@ PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_MOST = 6  # arguments of a system call
+
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, *(ctypes.c_void_p,) * _MOST)  # takes integers, modulo 2**64, and bytes too
+_NOTHING = (0,) * _MOST
+_prctl = _libc.prctl
+_prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 
 
-def _c(argument: Argument) -> object:
-    if argument is None:
-        return ctypes.c_void_p(None)
-    if isinstance(argument, bytearray):
-        return (ctypes.c_char * len(argument)).from_buffer(argument)
-    if isinstance(argument, bytes):
-        return ctypes.c_char_p(argument)
-    return ctypes.c_ulong(argument & 0xFFFF_FFFF_FFFF_FFFF)
+def _in_place(argument: Argument) -> object:
+    return (ctypes.c_char * len(argument)).from_buffer(argument) if isinstance(argument, bytearray) else argument
 
 
 def number_of(name: str) -> int:
@@ -42,14 +43,19 @@ def number_of(name: str) -> int:
     return number
 
 
-def syscall_number(number: int, *arguments: Argument) -> int:
-    """Make system call `number`; raises `OSError` with the kernel's errno. syscall(2)."""
-    ctypes.set_errno(0)
-    answer = int(_libc.syscall(ctypes.c_long(number), *map(_c, arguments)))
+def _checked(answer: int) -> int:
     if answer == -1:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return answer
+
+
+def syscall_number(number: int, *arguments: Argument) -> int:
+    """Make system call `number`, the arguments that are not given set to 0. syscall(2).
+
+    Raises `OSError` with the kernel's errno.
+    """
+    return _checked(_syscall(number, *map(_in_place, arguments), *_NOTHING[len(arguments) :]))
 
 
 def syscall(name: str, *arguments: Argument) -> int:
@@ -57,10 +63,9 @@ def syscall(name: str, *arguments: Argument) -> int:
     return syscall_number(number_of(name), *arguments)
 
 
-def prctl(option: int, *arguments: Argument) -> int:
-    """prctl(2) with the arguments that are not given set to 0, as newer options insist."""
-    filled = (*arguments, *(0,) * (4 - len(arguments)))
-    return syscall("prctl", option, *filled)
+def prctl(option: int, second: int = 0, third: int = 0, fourth: int = 0, fifth: int = 0) -> int:
+    """prctl(2) with the arguments that are not given set to 0, as newer options insist; raises `OSError`."""
+    return _checked(_prctl(option, second, third, fourth, fifth))
 
 
 def address_of(buffer: bytearray) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import address_of, prctl, syscall
-from nyx_core.linux.seccomp_filter import compile_rules
+from nyx_core.linux.seccomp_filter import compile_all_but_last, compile_last
 from nyx_core.linux.seccomp_mark import MARK, posture_from
-from nyx_core.linux.seccomp_rules import Situation, rules_for
+from nyx_core.linux.seccomp_rules import Shape, Situation, prctl_rule, shaped_rules
 from nyx_core.linux.syscall_table import native_table
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -77,12 +78,12 @@ class Seccomp(NamedTuple):
         if table is None:
             return self._unknown_machine()
         here = Situation(pid=os.getpid(), landlock=_landlock_abi(before))
-        rules = rules_for(wanted, here)
-        program = compile_rules(table, rules)
+        program, rules = _all_but_last(Shape.of(wanted), here)
+        program += compile_last(prctl_rule(wanted, here))
         install(program)
         facts = (
             ("instructions", str(len(program) // 8)),
-            ("rules", str(len(rules))),
+            ("rules", str(rules + 1)),
             ("machine", table.machine),
         )
         return LayerReport(
@@ -98,6 +99,19 @@ class Seccomp(NamedTuple):
     def _unknown_machine(self) -> LayerReport:
         reason = f"no table of system calls for {os.uname().machine}"
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, "x86-64 or AArch64 with a 64-bit Python")
+
+
+@lru_cache(maxsize=2)
+def _all_but_last(shape: Shape, here: Situation) -> tuple[bytes, int]:
+    """The program for this machine without its end, and how many rules are in it.
+
+    Kept, because whoever confines a second time, to less, mostly asks for the same system calls.
+    """
+    table = native_table()
+    if table is None:
+        raise OSError(errno.ENOSYS, "no table of system calls")
+    rules = shaped_rules(shape, here)
+    return compile_all_but_last(table, rules), len(rules)
 
 
 def _landlock_abi(before: tuple[LayerReport, ...]) -> int:

@@ -58,6 +58,9 @@ class Rule(NamedTuple):
 
 ALLOWED = Rule(ALLOW)
 NO_SUCH_CALL = Rule(UNKNOWN)
+LAST = "prctl"
+"""The call whose rule is another in every process, for it carries the mark: it ends the program."""
+_OPEN = Rule(-1)  # stands for the rule of `LAST`; equal to no rule, for this is no answer
 
 
 def compile_rules(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
@@ -68,8 +71,19 @@ def compile_rules(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
     table does not know answers ENOSYS, so that a newer kernel opens nothing; the x32 numbers
     (`__X32_SYSCALL_BIT` and above) are such.
     """
-    runs = _runs(table, rules)
-    shared = list(dict.fromkeys(rule for _, rule in runs))
+    return compile_all_but_last(table, rules) + compile_last(rules.get(LAST, ALLOWED))
+
+
+def compile_last(rule: Rule) -> bytes:
+    """The rest of a program: the rule of `LAST`."""
+    return assemble(_rule(rule, "last"))
+
+
+def compile_all_but_last(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
+    """The program of `compile_rules` without its end; the rule of `LAST` does not matter to it."""
+    runs = _runs(table, {**rules, LAST: _OPEN})
+    shared = [rule for rule in dict.fromkeys(rule for _, rule in runs) if rule is not _OPEN]
+    labels = {rule: f"rule {index}" for index, rule in enumerate(shared)} | {_OPEN: "last"}
     lines: list[Line] = [
         load(4),
         equal(table.audit_arch, "native"),
@@ -77,35 +91,36 @@ def compile_rules(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
         Label("native"),
         load(0),
     ]
-    lines += _tree(runs, {rule: f"rule {index}" for index, rule in enumerate(shared)}, "")
+    _search(lines, [(start, labels[rule]) for start, rule in runs], 0, len(runs))
     for index, rule in enumerate(shared):
         lines += [Label(f"rule {index}"), *_rule(rule, f"{index}")]
-    return assemble(lines)
+    return assemble([*lines, Label("last")])
 
 
 def _runs(table: SyscallTable, rules: Mapping[str, Rule]) -> list[tuple[int, Rule]]:
     """Runs of neighbouring numbers with one rule, each with the number it starts at; the last has no end."""
     runs: list[tuple[int, Rule]] = []
-    for number in range(max(table.names) + 2):
-        name = table.names.get(number)
+    names, before = table.names, None
+    for number in range(max(names) + 2):
+        name = names.get(number)
         rule = NO_SUCH_CALL if name is None else rules.get(name, ALLOWED)
-        if not runs or runs[-1][1] != rule:
+        if rule is not before and rule != before:
             runs.append((number, rule))
+            before = rule
     return runs
 
 
-def _tree(runs: list[tuple[int, Rule]], labels: Mapping[Rule, str], path: str) -> list[Line]:
-    """A binary search over the runs: about seven comparisons for any number."""
-    if len(runs) == 1:
-        return [jump(labels[runs[0][1]])]
-    middle = len(runs) // 2
-    upper = f"from {path}1"
-    return [
-        at_least(runs[middle][0], upper),
-        *_tree(runs[:middle], labels, path + "0"),
-        Label(upper),
-        *_tree(runs[middle:], labels, path + "1"),
-    ]
+def _search(lines: list[Line], runs: list[tuple[int, str]], first: int, end: int) -> None:
+    """Adds a binary search over runs, each with its label: about seven comparisons for any number."""
+    if end - first == 1:
+        lines.append(jump(runs[first][1]))
+        return
+    middle = (first + end) // 2
+    upper = f"from {middle}"
+    lines.append(at_least(runs[middle][0], upper))
+    _search(lines, runs, first, middle)
+    lines.append(Label(upper))
+    _search(lines, runs, middle, end)
 
 
 def _rule(rule: Rule, name: str) -> list[Line]:

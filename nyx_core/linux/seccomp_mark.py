@@ -54,10 +54,13 @@ def mark_arms(wanted: Confinement, pid: int) -> tuple[Arm, ...]:
 
 def posture_from(ask: Callable[[int], int], pid: int) -> Posture:
     """Read the mark as process `pid`. `ask` returns the errno of prctl(MARK, chunk)."""
-    answers = [ask(place) for place in range(1 + PID_CHUNKS + DIGEST_CHUNKS)]
-    if not all(CARRIED <= number <= CARRIED | PAYLOAD for number in answers):
-        return Posture()
-    axes, *parts = (number & PAYLOAD for number in answers)
+    answers = []
+    for place in range(1 + PID_CHUNKS + DIGEST_CHUNKS):
+        number = ask(place)
+        if not CARRIED <= number <= CARRIED | PAYLOAD:
+            return Posture()
+        answers.append(number & PAYLOAD)
+    axes, *parts = answers
     closed = frozenset(name for place, name in enumerate(AXES) if axes >> place & 1)
     own = _joined(parts[:PID_CHUNKS]) == pid
     return Posture(closed, f"{_joined(parts[PID_CHUNKS:]):011x}" if own else "")

@@ -98,8 +98,43 @@ class Situation(NamedTuple):
     landlock: int
 
 
+class Shape(NamedTuple):
+    """All of a confinement that the rules depend on, but for the mark. The names are those of `Confinement`."""
+
+    network: Network
+    subprocess: bool
+    native_code: bool
+    ipc: bool
+    writes_restricted: bool
+    writable: bool
+    """Whether anything is."""
+
+    @classmethod
+    def of(cls, wanted: Confinement) -> Shape:
+        """Read it off a confinement."""
+        return cls(
+            wanted.network,
+            wanted.subprocess,
+            wanted.native_code,
+            wanted.ipc,
+            wanted.writes_restricted,
+            bool(wanted.writable),
+        )
+
+
 def rules_for(wanted: Confinement, here: Situation) -> dict[str, Rule]:
     """Every rule of this confinement, by system call name. What is not named is allowed."""
+    return shaped_rules(Shape.of(wanted), here) | {"prctl": prctl_rule(wanted, here)}
+
+
+def prctl_rule(wanted: Confinement, here: Situation) -> Rule:
+    """The rule of prctl(2), which carries the mark."""
+    tracer = Arm((Test(0, (PR_SET_PTRACER,)),), refuse(errno.EPERM))
+    return Rule(ALLOW, (tracer, *mark_arms(wanted, here.pid)))
+
+
+def shaped_rules(wanted: Shape, here: Situation) -> dict[str, Rule]:
+    """The rules of every other call: the same for all confinements of one shape."""
     rules = dict.fromkeys(KERNEL, REFUSED)
     rules |= _kernel_arguments(wanted, here)
     rules |= _processes(wanted)
@@ -124,16 +159,14 @@ def _but(argument: int, values: tuple[int, ...], bits: int = 0xFFFF_FFFF) -> Rul
     return Rule(ALLOW, (Arm((Test(argument, values, bits),), refuse(errno.EPERM)),))
 
 
-def _kernel_arguments(wanted: Confinement, here: Situation) -> dict[str, Rule]:
+def _kernel_arguments(wanted: Shape, here: Situation) -> dict[str, Rule]:
     own = (0, here.pid) if not wanted.subprocess else (0,)
     attributes = ATTRIBUTE_IOCTLS if wanted.writes_restricted else ()
-    tracer = Arm((Test(0, (PR_SET_PTRACER,)),), refuse(errno.EPERM))
     first = _only(Test(0, own))
     return {
         "personality": _only(Test(0, (PER_QUERY,))),
         "ioctl": _but(1, TERMINAL_IOCTLS + OWNER_IOCTLS + attributes),
         "fcntl": _but(1, OWNER_FCNTLS),
-        "prctl": Rule(ALLOW, (tracer, *mark_arms(wanted, here.pid))),
         "prlimit64": first,
         "sched_setparam": first,
         "sched_setscheduler": first,
@@ -147,7 +180,7 @@ def _kernel_arguments(wanted: Confinement, here: Situation) -> dict[str, Rule]:
     }
 
 
-def _processes(wanted: Confinement) -> dict[str, Rule]:
+def _processes(wanted: Shape) -> dict[str, Rule]:
     # A filter cannot read the structure that clone3 points to. ENOSYS makes the C library fall back to clone.
     rules = {"clone3": NO_SUCH_CALL}
     if wanted.subprocess:
@@ -156,7 +189,7 @@ def _processes(wanted: Confinement) -> dict[str, Rule]:
     return rules | dict.fromkeys(NEW_PROCESS, REFUSED) | {"clone": thread}
 
 
-def _other_processes(wanted: Confinement, here: Situation) -> dict[str, Rule]:
+def _other_processes(wanted: Shape, here: Situation) -> dict[str, Rule]:
     rules = dict.fromkeys(OTHER_PROCESSES, REFUSED)
     if wanted.subprocess:
         return rules  # the pids of children are not known here; Landlock keeps signals inside the domain
@@ -194,7 +227,7 @@ def _network(network: Network) -> dict[str, Rule]:
     return rules
 
 
-def _files(wanted: Confinement, here: Situation) -> dict[str, Rule]:
+def _files(wanted: Shape, here: Situation) -> dict[str, Rule]:
     rules = dict.fromkeys(METADATA, REFUSED)
     if not wanted.writable:
         rules |= dict.fromkeys(TREE, REFUSED)

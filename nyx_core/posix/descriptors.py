@@ -59,11 +59,12 @@ class Descriptors:
             if number not in kept:
                 with suppress(OSError):  # what could not be closed is found below
                     os.close(number)
-        left = sorted(set(self._open()) - kept)
+        found = self._open()
+        left = sorted(set(found) - kept)
         if left:
             return LayerReport(self.name, LayerState.UNAVAILABLE, f"still open: {left}")
         reason = f"closed all but {sorted(kept)}"
-        return LayerReport(self.name, LayerState.ACTIVE, reason, facts=self._listed())
+        return LayerReport(self.name, LayerState.ACTIVE, reason, facts=_fact(found))
 
     def _open(self) -> tuple[int, ...]:
         return tuple(sorted(number for number in self.candidates() if _is_open(number)))
@@ -71,9 +72,13 @@ class Descriptors:
     def _listed(self) -> tuple[tuple[str, str], ...]:
         """What is open; nothing is said where it cannot be listed."""
         try:
-            return (("open", " ".join(map(str, self._open()))),)
+            return _fact(self._open())
         except OSError:
             return ()
+
+
+def _fact(found: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
+    return (("open", " ".join(map(str, found))),)
 
 
 def _is_open(number: int) -> bool:
