@@ -83,6 +83,7 @@ ATTRIBUTE_IOCTLS = (
 )
 OWNER_FCNTLS = (8, 10, 15, 1024)  # F_SETOWN, F_SETSIG, F_SETOWN_EX; F_SETLEASE stalls whoever opens the file
 PR_SET_PTRACER = 0x5961_6D61  # Yama: invites a tracer
+PR_SET_PDEATHSIG = 1  # whoever started this process set it: it must not outlive its parent
 PER_QUERY = 0xFFFF_FFFF  # personality(2): only ask
 
 
@@ -127,13 +128,15 @@ def _but(argument: int, values: tuple[int, ...], bits: int = 0xFFFF_FFFF) -> Rul
 def _kernel_arguments(wanted: Confinement, here: Situation) -> dict[str, Rule]:
     own = (0, here.pid) if not wanted.subprocess else (0,)
     attributes = ATTRIBUTE_IOCTLS if wanted.writes_restricted else ()
-    tracer = Arm((Test(0, (PR_SET_PTRACER,)),), refuse(errno.EPERM))
+    # A process that may fork can leave its parent anyway, and its children may want to go with it.
+    options = (PR_SET_PTRACER,) if wanted.subprocess else (PR_SET_PTRACER, PR_SET_PDEATHSIG)
+    shut = Arm((Test(0, options),), refuse(errno.EPERM))
     first = _only(Test(0, own))
     return {
         "personality": _only(Test(0, (PER_QUERY,))),
         "ioctl": _but(1, TERMINAL_IOCTLS + OWNER_IOCTLS + attributes),
         "fcntl": _but(1, OWNER_FCNTLS),
-        "prctl": Rule(ALLOW, (tracer, *mark_arms(wanted, here.pid))),
+        "prctl": Rule(ALLOW, (shut, *mark_arms(wanted, here.pid))),
         "prlimit64": first,
         "sched_setparam": first,
         "sched_setscheduler": first,

@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
+import signal
 
 import psutil
 import pytest
 
 from nyx_core.sandbox import Confinement
-from nyx_stream.errors import PluginLoadError
+from nyx_stream.errors import PluginCallError, PluginLoadError
 from nyx_stream.isolation.process import process, sealing
 from nyx_stream.isolation.process.messages import Order, Sealed
 from nyx_stream.isolation.process.sealing import SealRefused, judge
@@ -76,6 +77,27 @@ async def test_a_worker_inherits_nothing(load, monkeypatch):
     assert found["environment"] == {"NYX_TEST_GRANTED": "yes"} | announced
     assert (found["directory"], found["umask"], found["leader"], found["terminal"]) == ("/", 0o077, True, False)
     assert (found["blocked"], found["threads"], found["input"]) == (0, 1, True)
+
+
+async def test_a_worker_goes_with_its_parent_and_cannot_change_that(load):
+    """The kernel will kill it when its parent ends: set before it was sealed, and not its own to clear."""
+    code = """
+        import os
+        from nyx_core.linux.libc import address_of, prctl
+
+        class Main(Plugin):
+            @export
+            async def parent_death_signal(self) -> int:
+                found = bytearray(4)
+                prctl(2, address_of(found))
+                return int.from_bytes(found, "little")
+            @export
+            async def clear(self) -> int: return prctl(1, 0)
+        """
+    plugin = await load(code)
+    with pytest.raises(PluginCallError, match="PermissionError"):
+        await plugin.call("clear")
+    assert await plugin.call("parent_death_signal") == signal.SIGKILL
 
 
 async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
