@@ -4,8 +4,10 @@ The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, 
 """
 
 import os
+import sys
 from dataclasses import dataclass, replace
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from nyx_core.sandbox import Confinement, LayerState, Limit, Network, ResourceLimits, confine
@@ -137,6 +139,8 @@ def _limited(confinement: Confinement, memory: int) -> Confinement:
 
 
 def _mapped() -> int:
-    """Bytes of address space of this process; proc_pid_statm(5)."""
+    """Bytes of address space of this process; proc_pid_statm(5), elsewhere as psutil tells."""
+    if sys.platform != "linux":
+        return int(psutil.Process().memory_info().vms)
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
