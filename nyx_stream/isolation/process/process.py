@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -17,7 +16,6 @@ from typing import Any
 import anyio
 import psutil
 
-from nyx_stream.audit import AuditEvent
 from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
 from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.process.broker import Broker, Means
@@ -32,6 +30,7 @@ from nyx_stream.isolation.process.messages import Sealed as SealedBody
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
+from nyx_stream.isolation.process.seal_record import record_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
 from nyx_stream.isolation.process.watch import Watch, Watched
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
@@ -109,19 +108,17 @@ class SealedPlugin:
         self._begin_watch(order, sealed)
 
     def _judge(self, order: Order, sealed: SealedBody) -> None:
-        """Takes the worker's report, or refuses the worker. What the policy lets pass is told."""
+        """Takes the worker's report, or refuses the worker. It goes on record, with what the policy lets pass."""
         try:
             gaps = judge(order, sealed)
+            record = record_of(self._name, sealed.report, gaps)
         except SealRefused as error:
             raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
         self.report = sealed.report
         for layer, reason in gaps:
             self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
-            if self._assignment.audit is not None:
-                event = AuditEvent(
-                    time.time(), self._name, "sandbox", "seal", layer, False, None, reason, "host", kind="report"
-                )
-                self._assignment.audit(event)
+        if self._assignment.audit is not None:
+            self._assignment.audit(record)
 
     def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
         if self._pid is None or (files := order.confinement.limits.open_files) is None:
