@@ -83,6 +83,7 @@ ATTRIBUTE_IOCTLS = (
 )
 OWNER_FCNTLS = (8, 10, 15, 1024)  # F_SETOWN, F_SETSIG, F_SETOWN_EX; F_SETLEASE stalls whoever opens the file
 PR_SET_PTRACER = 0x5961_6D61  # Yama: invites a tracer
+PR_SET_PDEATHSIG = 1  # whoever started this process set it: it must not outlive its parent
 PER_QUERY = 0xFFFF_FFFF  # personality(2): only ask
 
 
@@ -129,8 +130,10 @@ def rules_for(wanted: Confinement, here: Situation) -> dict[str, Rule]:
 
 def prctl_rule(wanted: Confinement, here: Situation) -> Rule:
     """The rule of prctl(2), which carries the mark."""
-    tracer = Arm((Test(0, (PR_SET_PTRACER,)),), refuse(errno.EPERM))
-    return Rule(ALLOW, (tracer, *mark_arms(wanted, here.pid)))
+    # A process that may fork can leave its parent anyway, and its children may want to go with it.
+    options = (PR_SET_PTRACER,) if wanted.subprocess else (PR_SET_PTRACER, PR_SET_PDEATHSIG)
+    shut = Arm((Test(0, options),), refuse(errno.EPERM))
+    return Rule(ALLOW, (shut, *mark_arms(wanted, here.pid)))
 
 
 def shaped_rules(wanted: Shape, here: Situation) -> dict[str, Rule]:

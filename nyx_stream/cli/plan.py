@@ -1,7 +1,7 @@
 """`nyx plan`: what a plugin would get under a policy, rule by rule, before anything of it runs."""
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -29,23 +29,54 @@ def plan(
     source = find(plugin)
     places = places_of(source.manifest.id, source.folder, data_dir)
     grant = Grant.of(source.manifest, SandboxPolicy.from_toml(policy), places)
-    level: Level = isolation.value
+    seal = _seal_at(isolation.value)
     if json:
-        output.say_json(_document(grant, level))
+        output.say_json(_document(grant, seal))
     else:
-        _print(grant, level)
+        _print(grant, seal)
 
 
-def _document(grant: Grant, level: Level) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Seal:
+    """What a level has of the kernel on this machine.
+
+    Attributes:
+        gaps: layers that a sealed process needs and that cannot be had, each with the reason.
+        impossible: why the level cannot be had at all; empty if it can.
+    """
+
+    level: Level
+    gaps: tuple[tuple[str, str], ...] = ()
+    impossible: str = ""
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return frozenset(name for name, _ in self.gaps)
+
+
+def _seal_at(level: Level) -> _Seal:
+    if level != "process":
+        return _Seal(level)
+    from nyx_stream.isolation.process.launching import lacking  # imports far more than a plan at another level needs
+    from nyx_stream.isolation.process.required import gaps_here
+
+    return _Seal(level, gaps_here(), lacking())
+
+
+def _document(grant: Grant, seal: _Seal) -> dict[str, Any]:
+    level, degrade = seal.level, grant.policy.degrade
     return {
         "plugin": grant.manifest.id,
         "version": grant.manifest.version,
         "isolation": level,
-        "rules": [_rule(row, level) for row in grant.rows()],
-        "not_granted": [_rule(row, level) for row in grant.not_granted()],
+        "degrade": degrade,
+        "loads_here": not seal.impossible and (not seal.gaps or degrade == "allow"),
+        "not_enforced": [{"layer": name, "reason": reason} for name, reason in seal.gaps],
+        "rules": [_rule(row, seal) for row in grant.rows()],
+        "not_granted": [_rule(row, seal) for row in grant.not_granted()],
         "limits": {
             name: {"value": value, "from": origin, "layer": layer}
-            for name, value, origin, layer in _limits(grant, level)
+            for name, value, origin, layer in _limits(grant, seal)
         },
         "env": list(grant.env),
         "credentials": [
@@ -57,7 +88,7 @@ def _document(grant: Grant, level: Level) -> dict[str, Any]:
     }
 
 
-def _rule(row: GrantRow, level: Level) -> dict[str, Any]:
+def _rule(row: GrantRow, seal: _Seal) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "asked": row.asked,
@@ -65,12 +96,12 @@ def _rule(row: GrantRow, level: Level) -> dict[str, Any]:
         "status": row.status,
         "granted_by": [{"rule": rule.text, "at": _at(rule)} for rule in row.by],
         "denied_by": [{"rule": rule.text, "at": _at(rule)} for rule in row.denied_by],
-        "layer": layer_of_rule(row.kind, level),
+        "layer": layer_of_rule(row.kind, seal.level, seal.missing),
         "why": row.why,
     }
 
 
-def _limits(grant: Grant, level: Level) -> list[tuple[str, str | int, str, str]]:
+def _limits(grant: Grant, seal: _Seal) -> list[tuple[str, str | int, str, str]]:
     """Returns (name, printed value, who set it, layer) of each limit, in the order of `Limits`."""
     printed, defaults = grant.limits.printed(), Limits().printed()
     policy = grant.policy.limits.printed()
@@ -78,21 +109,23 @@ def _limits(grant: Grant, level: Level) -> list[tuple[str, str | int, str, str]]
     for name in (field.name for field in fields(Limits)):
         asked = name in grant.manifest.asked_limits and printed[name] != policy[name]
         origin = "plugin.toml" if asked else "default" if printed[name] == defaults[name] else "policy"
-        rows.append((name, printed[name], origin, layer_of_limit(name, level)))
+        rows.append((name, printed[name], origin, layer_of_limit(name, seal.level, seal.missing)))
     return rows
 
 
-def _print(grant: Grant, level: Level) -> None:
+def _print(grant: Grant, seal: _Seal) -> None:
     rows = grant.rows()
-    output.say(f"{grant.manifest.id} {grant.manifest.version} at level {level}\n")
+    output.say(f"{grant.manifest.id} {grant.manifest.version} at level {seal.level}")
+    _print_gaps(grant, seal)
+    output.say("")
     if rows:
-        output.table(("KIND", "ASKED", "STATUS", "BY", "DENIED BY", "LAYER"), (_cells(row, level) for row in rows))
+        output.table(("KIND", "ASKED", "STATUS", "BY", "DENIED BY", "LAYER"), (_cells(row, seal) for row in rows))
     else:
         output.say("It asks for nothing.")
     output.say("\nLimits")
     output.table(
         ("LIMIT", "VALUE", "SET BY", "LAYER"),
-        ((name, str(value), origin, layer) for name, value, origin, layer in _limits(grant, level)),
+        ((name, str(value), origin, layer) for name, value, origin, layer in _limits(grant, seal)),
     )
     output.say(f"\nEnvironment: {', '.join(grant.env) or 'nothing'}")
     for item in grant.policy.credentials:
@@ -109,6 +142,17 @@ def _print(grant: Grant, level: Level) -> None:
         output.say(f"  {row.kind} {escape(row.asked)}: {part}{why}")
 
 
+def _print_gaps(grant: Grant, seal: _Seal) -> None:
+    if seal.impossible:
+        output.say(f"It cannot be loaded here: {seal.impossible}")
+    elif seal.gaps and grant.policy.degrade == "refuse":
+        output.say('It cannot be loaded here, unless the policy says degrade = "allow". What is missing:')
+    elif seal.gaps:
+        output.say('Not enforced here, as degrade = "allow" in the policy lets pass:')
+    for name, reason in seal.gaps:
+        output.say(f"  {name}: {escape(reason)}")
+
+
 def _on_trial(grant: Grant) -> list[tuple[str, Rule]]:
     rules = grant.policy.report
     if rules is None:
@@ -118,9 +162,10 @@ def _on_trial(grant: Grant) -> list[tuple[str, Rule]]:
     return [*(("allow", rule) for rule in allowed), *(("deny", rule) for rule in denied)]
 
 
-def _cells(row: GrantRow, level: Level) -> tuple[str, ...]:
+def _cells(row: GrantRow, seal: _Seal) -> tuple[str, ...]:
     by = "the policy's env" if row.kind == "env" and row.status == "granted" else _cited(row.by)
-    return (row.kind, row.asked, row.status, by, _cited(row.denied_by), layer_of_rule(row.kind, level))
+    layer = layer_of_rule(row.kind, seal.level, seal.missing)
+    return (row.kind, row.asked, row.status, by, _cited(row.denied_by), layer)
 
 
 def _cited(rules: Iterable[Rule]) -> str:

@@ -1,11 +1,15 @@
 """`nyx plan`: rule by rule what would be granted."""
 
 import json
+import re
+import socket
 from dataclasses import fields
 
 import pytest
 
+from nyx_core.sandbox import LayerReport, LayerState, SandboxReport
 from nyx_stream.cli.layers import RULE_KINDS, layer_of_limit, layer_of_rule
+from nyx_stream.isolation.process import required
 from nyx_stream.policy import Limits
 
 
@@ -107,3 +111,67 @@ def test_why_names_the_line_of_a_rule_on_trial(nyx, case):
     assert done.code == 0
     assert "allowed: report only: no rule allows it" in done.out
     assert "(policy.toml:4)" in done.out
+
+
+def lacking(*names):
+    """A survey of a machine that can do everything but these layers."""
+    layers = [
+        LayerReport(name, LayerState.UNAVAILABLE, f"no {name}: ENOSYS", "a newer kernel")
+        if name in names
+        else LayerReport(name, LayerState.ACTIVE, "can be had")
+        for name in required.REQUIRED
+    ]
+    return lambda: SandboxReport("linux", "1", "x86_64", layers=tuple(layers))
+
+
+def test_at_level_process_the_kernel_stands_beside_what_it_enforces(nyx, case, monkeypatch):
+    """Every rule, and the limits that bound the process, not the framework."""
+    monkeypatch.setattr(required, "probe", lacking())
+    plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
+    assert {rule["layer"] for rule in plan["rules"]} == {"guard+kernel"}
+    held = {name for name, limit in plan["limits"].items() if "kernel" in limit["layer"]}
+    assert held == {"memory", "processes", "open_files"}
+    assert (plan["loads_here"], plan["not_enforced"]) == (True, [])
+    out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
+    assert re.search(r"^connect .* guard\+kernel\s*$", out, re.MULTILINE)
+    assert re.search(r"^memory .* kernel\s*$", out, re.MULTILINE)
+
+
+def test_a_machine_that_cannot_seal_is_told_of_before_anything_is_loaded(nyx, case, monkeypatch):
+    """Under degrade = "refuse" the plugin would not load; the plan names what is missing and what would provide it."""
+    monkeypatch.setattr(required, "probe", lacking("landlock"))
+    out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
+    assert 'It cannot be loaded here, unless the policy says degrade = "allow"' in out
+    assert "  landlock: no landlock: ENOSYS; needs a newer kernel" in out
+    plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
+    assert (plan["degrade"], plan["loads_here"]) == ("refuse", False)
+    assert plan["not_enforced"] == [{"layer": "landlock", "reason": "no landlock: ENOSYS; needs a newer kernel"}]
+    assert "cannot be loaded" not in nyx("plan", case.plugin, *case.options()).out
+
+
+@pytest.mark.parametrize(
+    ("missing", "by_guard_alone"),
+    [
+        (["landlock"], {"read", "write"}),
+        (["seccomp"], {"connect", "request", "read", "write"}),
+        (["environment"], {"env"}),
+        (["limits"], set()),
+    ],
+)
+def test_what_a_degraded_process_does_not_enforce_is_not_claimed(nyx, case, monkeypatch, missing, by_guard_alone):
+    """With degrade = "allow" the kernel stands beside no rule and no limit that the missing layer was for."""
+    monkeypatch.setattr(required, "probe", lacking(*missing))
+    case.policy.write_text('degrade = "allow"\n' + case.policy.read_text(encoding="utf-8"), encoding="utf-8")
+    plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
+    assert {rule["kind"] for rule in plan["rules"] if rule["layer"] == "guard"} == by_guard_alone
+    limits = {name for name, limit in plan["limits"].items() if "kernel" in limit["layer"]}
+    assert bool(limits) is ("limits" not in missing)
+    assert plan["loads_here"]
+    out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
+    assert f'Not enforced here, as degrade = "allow" in the policy lets pass:\n  {missing[0]}: ' in out
+
+
+def test_a_system_without_sealed_processes_says_what_it_lacks(nyx, case, monkeypatch):
+    """Where not even a worker can be made, degrading changes nothing."""
+    monkeypatch.delattr(socket, "SCM_RIGHTS")
+    assert "It cannot be loaded here: " in nyx("plan", case.plugin, *case.options(), "--isolation", "process").out

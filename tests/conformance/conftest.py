@@ -5,18 +5,23 @@ import gc
 import pytest
 
 from nyx_stream import PluginHost
-from tests.conformance.machine import missing
+from tests.conformance.machine import missing, without_fork
 from tests.host.plugin_folder import write_plugin
 
-LEVELS = ("inline", "process")
+LEVELS = ("inline", "process", "fresh")
+"""`fresh` is level `process` as it is where a fork is not safe: each worker an interpreter of its own."""
 
 
 @pytest.fixture(params=LEVELS)
-def level(request):
+def level(request, monkeypatch):
     """The isolation level under test."""
-    if request.param == "process" and (reason := missing()):
+    if request.param == "inline":
+        return "inline"
+    if reason := missing():
         pytest.skip(f"this machine cannot seal a process: {reason}")
-    return request.param
+    if request.param == "fresh":
+        without_fork(monkeypatch)
+    return "process"
 
 
 @pytest.fixture

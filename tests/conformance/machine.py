@@ -1,4 +1,6 @@
-"""What the machine that the tests run on can enforce."""
+"""What the machine that the tests run on can enforce, and how to have workers made as on others."""
+
+import pytest
 
 from nyx_core.sandbox import LayerState, probe
 
@@ -13,3 +15,8 @@ def missing() -> str:
         if layer.state is not LayerState.ACTIVE:
             return f"{name}: {layer.reason}"
     return ""
+
+
+def without_fork(patch: pytest.MonkeyPatch) -> None:
+    """Has hosts that load their first sealed plugin from now on start an interpreter for each worker."""
+    patch.setattr("nyx_stream.isolation.process.process.FORK_IS_SAFE", False)

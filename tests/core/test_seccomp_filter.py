@@ -183,6 +183,9 @@ def sealed(name: str, *arguments: int, wanted: Confinement = SEALED, landlock: i
         ("personality", (0x40000,), False),
         ("prctl", (38, 1), True),
         ("prctl", (0x5961_6D61,), False),
+        ("prctl", (1, 0), False),
+        ("prctl", (1 | 1 << 32, 0), False),
+        ("prctl", (2, 0), True),
     ],
 )
 def test_arguments_decide(name: str, arguments: tuple[int, ...], allowed: bool) -> None:

@@ -19,7 +19,7 @@ _READ_MOST = 512 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
 _TRUNCATED = int(socket.MSG_CTRUNC)
-_ANCILLARY = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize)
+_CLOSED_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # macOS has none: there it is done afterwards
 
 
 class Channel:
@@ -52,6 +52,7 @@ class Channel:
         self._queued = 0
         self._drained: asyncio.Future[None] | None = None
         self._closed = False
+        self._ancillary = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize) if takes_descriptors else 0
         self._loop.add_reader(sock, self._readable)
 
     @property
@@ -151,11 +152,14 @@ class Channel:
     def _read_with_descriptors(self) -> list[Frame]:
         if not self._connection.asking:
             return self._read_bytes()
-        data, ancillary, flags, _ = self._socket.recvmsg(self._size(), _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = self._socket.recvmsg(self._size(), self._ancillary, _CLOSED_ON_EXEC)
         descriptors = array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+        if not _CLOSED_ON_EXEC:
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
         if flags & _TRUNCATED:
             _close_all(tuple(descriptors))
             raise ProtocolFault("descriptors were cut off")

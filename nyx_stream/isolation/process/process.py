@@ -8,8 +8,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
-import time
 from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -18,22 +16,24 @@ from typing import Any
 import anyio
 import psutil
 
-from nyx_stream.audit import AuditEvent
 from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
 from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.process.broker import Broker, Means
 from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.process.fresh import FreshWorkers
 from nyx_stream.isolation.process.handlers import HANDLERS
+from nyx_stream.isolation.process.launching import FORK_IS_SAFE, Launcher, WorkerProcess, lacking
 from nyx_stream.isolation.process.log_intake import LogIntake
 from nyx_stream.isolation.process.messages import Fault, Order, Ready, Update, decode
 from nyx_stream.isolation.process.messages import Sealed as SealedBody
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
+from nyx_stream.isolation.process.seal_record import record_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
 from nyx_stream.isolation.process.watch import Watch, Watched
-from nyx_stream.isolation.process.zygote_client import WorkerProcess, ZygoteClient
+from nyx_stream.isolation.process.zygote_client import ZygoteClient
 from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
 from nyx_stream.policy.grant import Grant
@@ -41,7 +41,6 @@ from nyx_stream.text import escape
 
 _PATIENCE = 5.0
 """Seconds that a killed process gets to be gone."""
-_NEEDS = 'isolation "process" needs Landlock and seccomp, which are Linux'
 _AFTER = 2.0
 """Seconds beyond the time for `teardown` that a worker gets to end by itself."""
 
@@ -51,27 +50,27 @@ class ProcessLevel:
 
     def __init__(self, *, shared: Shared) -> None:
         self._shared = shared
-        self._zygote = ZygoteClient()
+        self._launcher: Launcher = ZygoteClient() if FORK_IS_SAFE else FreshWorkers()
         self._watch = Watch()
 
     def isolate(self, assignment: Assignment) -> "SealedPlugin":
         """Prepares one plugin; nothing of it runs yet."""
-        return SealedPlugin(assignment, self._shared, self._zygote, self._watch)
+        return SealedPlugin(assignment, self._shared, self._launcher, self._watch)
 
     async def aclose(self) -> None:
-        """Ends the zygote. Every plugin has been stopped."""
+        """Ends what made the workers. Every plugin has been stopped."""
         await self._watch.aclose()
-        await self._zygote.aclose()
+        await self._launcher.aclose()
 
 
 class SealedPlugin:
     """One plugin in its worker. An `Isolation`."""
 
-    def __init__(self, assignment: Assignment, shared: Shared, zygote: ZygoteClient, watch: Watch) -> None:
+    def __init__(self, assignment: Assignment, shared: Shared, launcher: Launcher, watch: Watch) -> None:
         self._name = assignment.grant.manifest.id
         self._assignment = assignment
         self._shared = shared
-        self._zygote = zygote
+        self._launcher = launcher
         self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._provision = Provision(assignment, shared)
@@ -89,8 +88,8 @@ class SealedPlugin:
         return self._calls.methods
 
     async def start(self) -> None:
-        if sys.platform != "linux":
-            raise PluginLoadError(self._name, f"no worker can be sealed on {sys.platform}: {_NEEDS}")
+        if missing := lacking():
+            raise PluginLoadError(self._name, f'isolation "process" is not to be had here: {missing}')
         self._provision.bind()
         order = self._order()
         channel = await self._launch(order)
@@ -109,19 +108,17 @@ class SealedPlugin:
         self._begin_watch(order, sealed)
 
     def _judge(self, order: Order, sealed: SealedBody) -> None:
-        """Takes the worker's report, or refuses the worker. What the policy lets pass is told."""
+        """Takes the worker's report, or refuses the worker. It goes on record, with what the policy lets pass."""
         try:
             gaps = judge(order, sealed)
+            record = record_of(self._name, sealed.report, gaps)
         except SealRefused as error:
             raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
         self.report = sealed.report
         for layer, reason in gaps:
             self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
-            if self._assignment.audit is not None:
-                event = AuditEvent(
-                    time.time(), self._name, "sandbox", "seal", layer, False, None, reason, "host", kind="report"
-                )
-                self._assignment.audit(event)
+        if self._assignment.audit is not None:
+            self._assignment.audit(record)
 
     def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
         if self._pid is None or (files := order.confinement.limits.open_files) is None:
@@ -186,7 +183,7 @@ class SealedPlugin:
     async def _launch(self, order: Order) -> Channel:
         """Has a worker made; its order waits for it in the channel."""
         ours, theirs = socket.socketpair()
-        (output, their_output), (errors, their_errors) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+        (output, their_output), (errors, their_errors) = os.pipe(), os.pipe()
         self._output = Output(output, partial(self._log.line, "stdout"))
         self._errors = Output(errors, partial(self._log.line, "stderr"))
         channel = Channel(ours, Connection("host"), self._take, self._over, takes_descriptors=False)
@@ -197,7 +194,7 @@ class SealedPlugin:
         self._channel = channel
         channel.send(Kind.ORDER, body=order.encode())
         try:
-            self._process = await self._zygote.launch((theirs.fileno(), their_output, their_errors))
+            self._process = await self._launcher.launch((theirs.fileno(), their_output, their_errors))
             self._pid = self._process.forked.result()
         except OSError as error:
             raise PluginLoadError(self._name, f"no process can be made for it: {error}") from error

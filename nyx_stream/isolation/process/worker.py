@@ -45,7 +45,7 @@ def main(sock: socket.socket) -> int:
     try:
         sealed = sealing.seal(order)
     except (SandboxError, OSError, ValueError) as error:
-        message = text(f"its process cannot be sealed: {error}")
+        message = text(f"its process cannot be sealed: {error}{_advice(error)}")
         opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=message).encode())
         return 1
     opening.put(Kind.SEALED, sealed.encode())
@@ -55,6 +55,12 @@ def main(sock: socket.socket) -> int:
     opening.take(None, Kind.START)
     loop.run_until_complete(worker.run(opening.left))
     return 0
+
+
+def _advice(error: Exception) -> str:
+    """What an operator could do about a layer that this machine lacks."""
+    lacks = isinstance(error, SandboxError) and error.layer is not None
+    return '; with degrade = "allow" in its policy it would run without' if lacks else ""
 
 
 class _Opening:

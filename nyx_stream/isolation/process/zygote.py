@@ -61,13 +61,7 @@ def main(descriptor: int, host: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the host's to handle
     die_with_parent(host, signal.SIGTERM)
-    for module in WARM:
-        with suppress(ImportError):
-            importlib.import_module(module)
-    mimetypes.init()  # reads the system's tables, which a worker may not
-    threading.stack_size(STACK)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams of this process
+    warm()
     for _ in range(_REHEARSALS):
         rehearse()
     # Out of the collector's sight: it would write to every page of theirs, and each worker would get its own copy.
@@ -76,6 +70,17 @@ def main(descriptor: int, host: int) -> None:
     gc.disable()  # until a worker is ready: nothing of what it makes before is garbage
     with socket.socket(fileno=descriptor) as link:
         Zygote(link).serve()
+
+
+def warm() -> None:
+    """Imports and sets what every worker needs to have before it is sealed."""
+    for module in WARM:
+        with suppress(ImportError):
+            importlib.import_module(module)
+    mimetypes.init()  # reads the system's tables, which a worker may not
+    threading.stack_size(STACK)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams of this process
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -9,55 +9,23 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 from collections import deque
-from collections.abc import Callable
 
 from pydantic import ValidationError
 
-import nyx_core
+from nyx_stream.isolation.process.launching import WorkerProcess, command, environment
 from nyx_stream.isolation.process.output import Output
-from nyx_stream.isolation.process.sealing import FRAMEWORK
 from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
 
 _log = logging.getLogger("nyx.zygote")
 
-_START = """\
-import sys
-own = sys.argv[3:5]
-sys.path[:0] = own
-import nyx_core, nyx_stream
-del sys.path[:len(own)]
-sys.path += [path for path in sys.argv[5:] if path not in sys.path]
-from nyx_stream.isolation.process.zygote import main
-main(int(sys.argv[1]), int(sys.argv[2]))
-"""
-# Where the framework lies may be a folder with much else in it: it is on the path for these two imports only.
-
+_MAIN = "nyx_stream.isolation.process.zygote"
 _PATIENCE = 5.0
 """Seconds that the zygote gets to end by itself."""
 
 
-class WorkerProcess:
-    """One worker, as its zygote tells of it."""
-
-    def __init__(self, number: int, kill: Callable[[int], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.number = number
-        self.forked: asyncio.Future[int] = loop.create_future()
-        """Its pid."""
-        self.ended: asyncio.Future[int | None] = loop.create_future()
-        """Exit status, a signal's number negated; `None` if the zygote ended before it could tell."""
-        self._kill = kill
-
-    def kill(self) -> None:
-        """Sends SIGKILL, if the process is still there."""
-        if not self.ended.done():
-            self._kill(self.number)
-
-
 class ZygoteClient:
-    """The zygote of one host."""
+    """The zygote of one host. A `Launcher`."""
 
     def __init__(self) -> None:
         self._zygote: _Zygote | None = None
@@ -107,8 +75,8 @@ class _Zygote:
         errors, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with fixed arguments
-                _command(remote.fileno()),
-                env=_environment(),
+                command(_MAIN, remote.fileno()),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=theirs,
@@ -213,18 +181,6 @@ class _Zygote:
                 process.forked.set_exception(OSError("the zygote ended"))
                 process.forked.exception()  # retrieved: whoever launched it may have given up
         self._workers.clear()
-
-
-def _command(descriptor: int) -> list[str]:
-    homes = [os.path.dirname(folder) for folder in (os.path.dirname(os.path.abspath(nyx_core.__file__)), FRAMEWORK)]
-    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-    return [sys.executable, "-I", "-X", "utf8", "-c", _START, str(descriptor), str(os.getpid()), *homes, *packages]
-
-
-def _environment() -> dict[str, str]:
-    """What the interpreter itself needs. One arena: each would reserve 64 MiB of the memory of a grant."""
-    own = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
-    return own | {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server
 from tests.conformance.capabilities.server import answer
 from tests.conformance.conftest import LEVELS
-from tests.conformance.machine import missing
+from tests.conformance.machine import missing, without_fork
 
 PLUGIN = Path(__file__).parent / "plugin"
 INSIDE = "10.1.2.3"
@@ -87,8 +87,10 @@ async def levels(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
     async with Server(answer) as server:
         hosts = []
         for name in LEVELS:
-            if name == "process" and missing():
+            if name != "inline" and missing():
                 continue
+            if name == "fresh":
+                without_fork(environment)
             root = tmp_path_factory.mktemp(name)
             network = NamedNetwork(
                 server.port, {"inside.example": [[INSIDE]], "closed.example": [[CLOSED]]}, dead=frozenset({CLOSED})
@@ -96,7 +98,7 @@ async def levels(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
             events: list[AuditEvent] = []
             host = PluginHost(audit=events.append, data_dir=root, network=network)
             hosts.append(await host.__aenter__())
-            handle = await host.load(PLUGIN, policy=policy(), isolation=name)
+            handle = await host.load(PLUGIN, policy=policy(), isolation="inline" if name == "inline" else "process")
             found[name] = Level(name, handle, os.fspath(root), events)
         yield found
         for host in reversed(hosts):

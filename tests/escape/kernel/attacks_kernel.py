@@ -331,6 +331,17 @@ def invite_a_tracer(_had: Any) -> None:
             raise
 
 
+def _parent_death_signal(_had: Any) -> int:
+    found = bytearray(4)
+    prctl(2, address_of(found))
+    return int.from_bytes(found, "little")
+
+
+@book.attack("seccomp", twin=_parent_death_signal)
+def outlive_the_parent(_had: Any) -> None:
+    prctl(1, 0)
+
+
 @book.attack("capabilities", root=True)
 def regain_capabilities(_had: Any) -> None:
     sets = bytearray(24)

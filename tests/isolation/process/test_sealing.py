@@ -2,14 +2,16 @@
 
 import dataclasses
 import os
+import signal
 
 import psutil
 import pytest
 
 from nyx_core.sandbox import Confinement
-from nyx_stream.errors import PluginLoadError
+from nyx_stream.errors import PluginCallError, PluginLoadError
 from nyx_stream.isolation.process import process, sealing
 from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process.seal_record import record_of
 from nyx_stream.isolation.process.sealing import SealRefused, judge
 from nyx_stream.policy import SandboxPolicy
 
@@ -78,6 +80,27 @@ async def test_a_worker_inherits_nothing(load, monkeypatch):
     assert (found["blocked"], found["threads"], found["input"]) == (0, 1, True)
 
 
+async def test_a_worker_goes_with_its_parent_and_cannot_change_that(load):
+    """The kernel will kill it when its parent ends: set before it was sealed, and not its own to clear."""
+    code = """
+        import os
+        from nyx_core.linux.libc import address_of, prctl
+
+        class Main(Plugin):
+            @export
+            async def parent_death_signal(self) -> int:
+                found = bytearray(4)
+                prctl(2, address_of(found))
+                return int.from_bytes(found, "little")
+            @export
+            async def clear(self) -> int: return prctl(1, 0)
+        """
+    plugin = await load(code)
+    with pytest.raises(PluginCallError, match="PermissionError"):
+        await plugin.call("clear")
+    assert await plugin.call("parent_death_signal") == signal.SIGKILL
+
+
 async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
     """The interpreter, its packages and the plugin's own folder can be read at any time; nothing beside them."""
     (tmp_path / "secret").write_text("secret")
@@ -118,8 +141,33 @@ async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch
     plugin = await load(code, name="other", policy=SandboxPolicy().allow_degraded())
     assert await plugin.call("ping") == 1
     (event,) = [event for event in events if event.capability == "sandbox"]
-    assert (event.plugin, event.target, event.allowed) == ("other", "landlock", False)
-    assert "ENOENT" in event.reason
+    assert (event.plugin, event.kind, event.allowed) == ("other", "report", False)
+    assert event.reason.startswith("not in force: landlock (ENOENT: ")
+
+
+async def test_what_was_applied_and_tried_is_one_record(load, events):
+    """One record for each start: the system, the layers, the limits, what was tried; short enough to be kept whole."""
+    await load(CODE, limits='memory = "100MiB"')
+    (event,) = [event for event in events if event.kind == "report"]
+    assert (event.plugin, event.capability, event.action, event.layer) == ("p", "sandbox", "seal", "host")
+    assert event.allowed
+    assert event.target.startswith(f"linux {os.uname().release} {os.uname().machine}, landlock_abi ")
+    told = dict(part.split(": ", 1) for part in event.reason.split("; "))
+    assert "not in force" not in told
+    assert set(told["in force"].split(", ")) == sealing.REQUIRED | {"process"}
+    assert set(told["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
+    assert [limit.split()[0] for limit in told["limits"].split(", ")] == ["memory", "processes", "open_files", "core"]
+    assert {"unshare(0)", "execve", "TCP socket", "list /"} <= set(told["tried and refused"].split(", "))
+    assert told["descriptors"] == "0 1 2 3"
+    assert len(event.reason) < 1500
+
+
+@pytest.mark.parametrize("changes", [{"layers": [{}]}, {"limits": [{"name": "memory"}]}, {"facts": {"abi": []}}])
+def test_a_report_that_cannot_be_kept_is_refused(changes):
+    """What the record is made of is read as strictly as what is judged."""
+    _, sealed = reported(**changes)
+    with pytest.raises(SealRefused, match="cannot be read"):
+        record_of("p", sealed.report, ())
 
 
 def reported(**changes: object) -> tuple[Order, Sealed]:

@@ -180,7 +180,7 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
 async def test_the_zygote_dies_and_is_made_anew(load, host):
     """Its workers die with it, and say so; the next plugin gets a new zygote."""
     plugin = await load(CODE)
-    zygote = host._levels["process"]._zygote
+    zygote = host._levels["process"]._launcher
     before = zygote.pid
     os.kill(before, signal.SIGKILL)
     with pytest.raises(PluginCrashed, match="its process ended with its zygote"):
@@ -215,7 +215,7 @@ from nyx_stream import PluginHost
 async def main():
     async with PluginHost(data_dir={str(tmp_path / "data")!r}) as host:
         plugin = await host.load({str(folder)!r}, isolation="process")
-        print(await plugin.call("pid"), host._levels["process"]._zygote.pid, flush=True)
+        print(await plugin.call("pid"), host._levels["process"]._launcher.pid, flush=True)
         await plugin.call("spin")
 
 asyncio.run(main())
