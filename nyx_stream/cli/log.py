@@ -9,7 +9,9 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
+from nyx_stream.audit import AuditEvent, AuditLog, AuditSink, fan_out
+from nyx_stream.audit.printable import printable, sentence
+from nyx_stream.audit.redaction import redact_urls
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
 from nyx_stream.isolation.seam import Level
 from nyx_stream.policy.grant import Grant
@@ -21,6 +23,14 @@ _sandbox = logging.getLogger("nyx.sandbox")
 _decisions = logging.getLogger("nyx.decisions")
 
 
+class _Redacted(logging.Formatter):
+    """Leaves out what the audit log leaves out of URLs: of messages and tracebacks, whoever logged them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as text."""
+        return "\n".join(redact_urls(line) for line in super().format(record).split("\n"))
+
+
 def configure() -> str | None:
     """Sends the logger `nyx` to stderr at the level of `NYX_LOG` (default: warning).
 
@@ -30,7 +40,7 @@ def configure() -> str | None:
     if level not in _LEVELS:
         return f"{VARIABLE} is one of {', '.join(_LEVELS)}, not {escape(level, 40)!r}"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Redacted("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("nyx")
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
@@ -56,19 +66,7 @@ def log_decision(event: AuditEvent) -> None:
     """An audit sink that writes each decision to the log: allowed ones at `debug`, denied ones at `info`."""
     level = logging.DEBUG if event.allowed else logging.INFO
     if _decisions.isEnabledFor(level):
-        verdict = "allowed" if event.allowed else "denied"
-        _decisions.log(
-            level,
-            "%s %s %s %s %s: %s [%s, rule %s]",
-            escape(event.plugin or "-"),
-            event.capability,
-            escape(event.action),
-            escape(event.target),
-            verdict,
-            event.reason,
-            event.layer,
-            "-" if event.rule is None else escape(event.rule),
-        )
+        _decisions.log(level, "%s", sentence(printable(event)))
 
 
 @asynccontextmanager
@@ -81,9 +79,4 @@ async def audit_sink(path: str | None) -> AsyncIterator[AuditSink]:
         yield log_decision
         return
     async with AuditLog.open(path) as log:
-
-        def both(event: AuditEvent) -> None:
-            log.record(event)
-            log_decision(event)
-
-        yield both
+        yield fan_out(log.record, log_decision)

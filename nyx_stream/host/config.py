@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -32,7 +32,8 @@ class PluginTable(Table):
 class AuditTable(Table):
     """The audit log, and how it is kept: `AuditLog.open` says what each value does. A text is short for its `file`."""
 
-    file: _Text = Field(description="File of the audit log.")
+    file: _Text | None = Field(default=None, description="File of the audit log.")
+    logging: bool = Field(default=False, description="Whether events go to the logger nyx.audit too.")
     fsync: Fsync = "interval"
     sync_interval: str | float = Field(default="1s", description="For fsync = interval: how often.")
     segment: str | int = Field(default="64MiB", description="Size at which the file is sealed and another begun.")
@@ -44,6 +45,12 @@ class AuditTable(Table):
     @classmethod
     def _short(cls, value: object) -> object:
         return {"file": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.file is None and not self.logging:
+            raise ValueError("names neither a file nor logging")
+        return self
 
 
 class HostFile(Table):
@@ -71,6 +78,7 @@ class HostConfig:
     """A host file as values; its paths are absolute."""
 
     audit: str | None
+    logging: bool
     audit_options: AuditOptions
     data_dir: str | None
     tripwire: bool
@@ -101,8 +109,10 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
     values = file.values
     options = _audit_options(file, values.audit, folder) if values.audit is not None else AuditOptions()
     _finish(file, below)
+    log = values.audit.file if values.audit is not None else None
     return HostConfig(
-        audit=os.path.join(folder, values.audit.file) if values.audit is not None else None,
+        audit=os.path.join(folder, log) if log is not None else None,
+        logging=values.audit is not None and values.audit.logging,
         audit_options=options,
         data_dir=os.path.join(folder, values.data_dir) if values.data_dir is not None else None,
         tripwire=values.tripwire,

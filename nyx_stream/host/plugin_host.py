@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from nyx_stream.audit import AuditLog, AuditSink
+from nyx_stream.audit import LoggingSink
 from nyx_stream.audit.event import Kind
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import AuditError, ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
@@ -23,7 +23,7 @@ from nyx_stream.host.policies import AnyPolicy, read_policy
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
-from nyx_stream.host.trail import Trail
+from nyx_stream.host.trail import AuditTarget, Trail, several
 from nyx_stream.isolation.inline import InlineLevel
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import Assignment, Level, LevelFactory
@@ -41,7 +41,8 @@ class PluginHost:
     """An asynchronous context manager that holds plugins. Many may live side by side.
 
     Args:
-        audit: path of the audit log; or an `AuditLog`, which stays the caller's to close; or an `AuditSink`; or `None`.
+        audit: path of the audit log; or an `AuditLog`, which stays the caller's to close; or an `AuditSink`, such as a
+            `LoggingSink`; or a list of them; or `None`. A sink that raises is counted and told, and breaks nothing.
         data_dir: below it each plugin has its private directory; a directory of the user by default.
         tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
         network: how the HTTP capability reaches the network; for tests and special hosts.
@@ -50,7 +51,7 @@ class PluginHost:
     def __init__(
         self,
         *,
-        audit: str | os.PathLike[str] | AuditLog | AuditSink | None = None,
+        audit: AuditTarget = None,
         data_dir: str | os.PathLike[str] | None = None,
         tripwire: bool = True,
         network: "Network | None" = None,
@@ -71,8 +72,15 @@ class PluginHost:
         self._open = False
 
     @classmethod
-    def from_toml(cls, path: str | os.PathLike[str], *, network: "Network | None" = None) -> Self:
+    def from_toml(
+        cls, path: str | os.PathLike[str], *, audit: AuditTarget = None, network: "Network | None" = None
+    ) -> Self:
         """Returns a host for a host file; entering it loads the plugins listed there.
+
+        Args:
+            path: the host file.
+            audit: where events go besides what the file names.
+            network: how the HTTP capability reaches the network; for tests and special hosts.
 
         Raises:
             PolicyError: with every fault of the file, and of the policies and manifests that it names.
@@ -82,7 +90,9 @@ class PluginHost:
 
         config = read_config(path)
         host = cls(data_dir=config.data_dir, tripwire=config.tripwire, network=network)
-        host._trail = Trail(config.audit, config.audit_options)
+        named = [config.audit] if config.audit is not None else []
+        sinks = [LoggingSink(keep_queries=config.audit_options.get("keep_queries", False))] if config.logging else []
+        host._trail = Trail([*named, *sinks, *several(audit)], config.audit_options)
         host._orders = tuple(config.plugins)
         return host
 
@@ -95,6 +105,11 @@ class PluginHost:
     def audited(self) -> bool:
         """Whether decisions are recorded, and so counted."""
         return self._trail.sink is not None
+
+    @property
+    def audit_lost(self) -> Mapping[str, int]:
+        """Events that were not taken, by the path of a log or the name of a sink. Zero is as it should be."""
+        return self._trail.lost
 
     def __getitem__(self, plugin: str) -> Handle:
         """Returns the handle of a plugin by its id. Raises `PluginNotFound`, a `LookupError`."""

@@ -1,68 +1,113 @@
-"""Where a host's events go: a log that it opens and closes, one that it was given, or any sink. Knows no plugin."""
+"""Where a host's events go: logs that it opens and closes, logs that it was given, and any sinks. Knows no plugin."""
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
 from nyx_stream.audit.event import Kind
+from nyx_stream.audit.fan_out import Isolated, together
 from nyx_stream.audit.log import AuditOptions
 from nyx_stream.errors import AuditError, PluginError, PluginStateError
+
+_log = logging.getLogger("nyx.audit")
+
+_One: TypeAlias = str | os.PathLike[str] | AuditLog | AuditSink
+AuditTarget: TypeAlias = _One | Sequence[_One] | None
+"""Where events go: the path of a log, a log, a sink, several of them, or `None` for nowhere."""
 
 
 class Trail:
     """The audit of one host.
 
     Args:
-        audit: path of a log, a log, a sink, or `None`. A log that was given stays its owner's to close.
-        options: for a log that is opened from its path.
+        audit: a log that is given here stays its owner's to close.
+        options: for logs that are opened from their paths.
+
+    Raises:
+        TypeError: a sink is a coroutine function.
     """
 
-    def __init__(self, audit: str | os.PathLike[str] | AuditLog | AuditSink | None, options: AuditOptions) -> None:
+    def __init__(self, audit: AuditTarget, options: AuditOptions) -> None:
         self.sink: AuditSink | None = None
-        """Takes the host's events between `open` and `aclose`; `None` for a host without audit."""
-        self._audit = audit
+        """Takes the host's events between `open` and `aclose`, and never raises; `None` for a host without audit."""
+        self._targets: list[str | os.PathLike[str] | AuditLog | Isolated] = [
+            Isolated(one) if callable(one) and not isinstance(one, Isolated) else one for one in several(audit)
+        ]
         self._options = options
-        self._log: AuditLog | None = None
-        self._release: Callable[[], None] | None = None
+        self._logs: list[AuditLog] = []
+        self._releases: list[Callable[[], None]] = []
 
     def open(self, stop: Callable[[AuditError], None]) -> None:
-        """Begins. `stop` is called on the running loop when the policy of the log says that plugins must stop.
+        """Begins. `stop` is called on the running loop when the policy of a log says that plugins must stop.
 
         Raises:
-            AuditError: the log cannot be opened.
+            AuditError: a log cannot be opened.
         """
-        audit = self._audit
-        if audit is None or callable(audit):
-            self.sink = audit
-            return
-        log = self._log = audit if isinstance(audit, AuditLog) else AuditLog.open(audit, **self._options)
-        self.sink = log.record
-        if log.when_full == "stop-plugins":
-            loop = asyncio.get_running_loop()
-            self._release = log.watch(lambda error: loop.call_soon_threadsafe(partial(stop, _stopped(log, error))))
+        sinks: list[AuditSink] = []
+        try:
+            for target in self._targets:
+                if isinstance(target, Isolated):
+                    sinks.append(target)
+                    continue
+                log = target if isinstance(target, AuditLog) else AuditLog.open(target, **self._options)
+                self._logs.append(log)
+                sinks.append(log.record)
+        except BaseException:
+            for log in self._ours():
+                log.close()
+            self._logs.clear()
+            raise
+        for log in self._logs:
+            if log.when_full == "stop-plugins":
+                self._releases.append(log.watch(partial(_tell, asyncio.get_running_loop(), stop, log)))
+        self.sink = together(tuple(sinks)) if sinks else None
 
     async def aclose(self) -> None:
-        """Ends; closes the log that `open` opened.
+        """Ends; closes the logs that `open` opened.
 
         Raises:
             AuditError: events were lost.
         """
         self.sink = None
-        log, self._log = self._log, None
-        if self._release is not None:
-            self._release()
-            self._release = None
-        if log is not None and log is not self._audit:
-            await log.aclose()
+        for release in self._releases:
+            release()
+        ours = self._ours()
+        self._releases, self._logs = [], []
+        errors: list[AuditError] = []
+        for log in ours:
+            try:
+                await log.aclose()
+            except AuditError as error:
+                errors.append(error)
+        for target in self._targets:
+            if isinstance(target, Isolated) and target.failed:
+                _log.error("audit sink %s did not take %d events", target.name, target.failed)
+        for further in errors[1:]:
+            _log.error("%s", further)
+        if errors:
+            raise errors[0]
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """By sink, the path of a log or the name of a callable: events that it did not take."""
+        lost: dict[str, int] = {}
+        for target in (*self._logs, *self._targets):
+            if isinstance(target, Isolated):
+                lost[target.name] = lost.get(target.name, 0) + target.failed
+            elif isinstance(target, AuditLog):
+                lost[target.path] = target.lost
+        return lost
 
     def must_take(self, plugin: str) -> None:
-        """Raises `PluginStateError` if no plugin may start, because the log takes no events."""
-        log = self._log
-        if log is not None and log.when_full == "stop-plugins" and (error := log.failure) is not None:
-            raise PluginStateError(plugin, f"not started: {_stopped(log, error)}") from error
+        """Raises `PluginStateError` if no plugin may start, because a log takes no events."""
+        for log in self._logs:
+            if log.when_full == "stop-plugins" and (error := log.failure) is not None:
+                raise PluginStateError(plugin, f"not started: {_stopped(log, error)}") from error
 
     def record(
         self, plugin: str, action: str, target: str, error: BaseException | None, reason: str, kind: Kind
@@ -72,6 +117,22 @@ class Trail:
             return
         why = reason or (str(error) if isinstance(error, PluginError) else type(error).__name__ if error else "done")
         self.sink(AuditEvent(time.time(), plugin, "plugin", action, target, error is None, None, why, "host", kind))
+
+    def _ours(self) -> list[AuditLog]:
+        return [log for log in self._logs if not any(log is target for target in self._targets)]
+
+
+def several(audit: AuditTarget) -> Sequence[_One]:
+    """Returns the targets one by one."""
+    if audit is None:
+        return ()
+    if isinstance(audit, (str, os.PathLike, AuditLog)) or callable(audit):
+        return (audit,)
+    return audit
+
+
+def _tell(loop: asyncio.AbstractEventLoop, stop: Callable[[AuditError], None], log: AuditLog, error: OSError) -> None:
+    loop.call_soon_threadsafe(stop, _stopped(log, error))
 
 
 def _stopped(log: AuditLog, error: OSError) -> AuditError:

@@ -139,6 +139,8 @@ async def main(path, data, plugin):
         limit(1)
         await attempt(handle.call("look"))
         await failing.wait()
+        while handle.state != "failed":  # the log tells the host in the same moment, and after this watcher
+            await asyncio.sleep(0)
         await attempt(handle.call("ping"))
         await attempt(host.load(plugin))
         limit(resource.RLIM_INFINITY)

@@ -102,6 +102,29 @@ def test_debug_logging_tells_each_decision(nyx, case, monkeypatch):
     assert nyx("schema", "policy").code == 2
 
 
+def test_logging_leaves_out_what_the_audit_log_leaves_out(nyx, case, monkeypatch):
+    """No query, fragment or password of a URL is in any line: decisions, tracebacks, and what the plugin logs."""
+    case.write(
+        "weather.py",
+        """
+        from nyx_stream import Plugin, export
+        class Weather(Plugin):
+            @export
+            async def fetch(self):
+                self.log.warning("asking https://anna:pass@api.met.no/v2/x?token=secret")
+                await self.http.get("https://api.met.no/v2/x?token=secret#piece")
+        """,
+    )
+    monkeypatch.setenv("NYX_LOG", "debug")
+    done = nyx("run", case.plugin, "fetch", *case.options())
+    logged, complaint, _ = done.err.partition("\nnyx: ")
+    assert complaint
+    assert "weather http GET https://api.met.no/v2/x?… denied: no rule allows it [guard, rule -]" in logged
+    assert "asking https://…@api.met.no/v2/x?…" in logged
+    assert "Traceback" in logged
+    assert not [word for word in ("secret", "piece", "pass", "anna") if word in logged]
+
+
 def test_every_result_can_be_printed(nyx, case):
     """Bytes, numbers that JSON lacks, and text that would shape the terminal come out as plain JSON."""
     case.write(
