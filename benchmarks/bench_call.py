@@ -85,7 +85,7 @@ def _by_plugins(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder
     for size in sizes:
         runner.run(load_up_to(size))
         loops[str(size)] = _in_turn(runner, handles[:size])
-    times = interleave(budget, loops)
+    times = interleave(budget, loops, rounds=budget.curve)
     runner.run(unload())
     return Growth(
         "inline call by number of loaded plugins, in turn",

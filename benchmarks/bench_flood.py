@@ -27,7 +27,7 @@ _BESIDE = 100
 _AS_LONG = 10
 """Allowed checks, of new hosts, that take as long as a denied one with its exception."""
 
-_FEWER = 5
+_FEWER = 10
 """One in so many checks is made beside the busy neighbour: enough for a baseline."""
 
 

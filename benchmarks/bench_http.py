@@ -82,14 +82,15 @@ def _get(runner: asyncio.Runner, client: Any, served: Served, tasks: int) -> Loo
 def _requests(
     budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], missing: Mapping[str, str], served: Served
 ) -> Iterator[Result]:
+    bounds = {1: 0.75, 32: 0.4}
     numbers = [1, 8, 32, *([] if budget.quick else [256])]
     times: dict[int, dict[str, Measure]] = {}
     for tasks in numbers:
         loops = {name: _get(runner, client, served, tasks) for name, client in clients.items()}
         # Many short rounds: what is timed waits for another process, and a busy moment must not hit half of them.
         long_enough = Budget(budget.quick, budget.rounds, max(budget.sample, 5e-3 + tasks * 5e-4))
-        times[tasks] = interleave(long_enough, loops)
-    for tasks, bound in ((1, 0.75), (32, 0.4)):
+        times[tasks] = interleave(long_enough, loops, rounds=budget.rounds if tasks in bounds else budget.curve)
+    for tasks, bound in bounds.items():
         at = times[tasks]
         claim = f"guarded GET, keep-alive, concurrency {tasks}"
         yield Row(f"{claim}, against httpx", at["guarded"], at["httpx"], Target("ratio", bound))
@@ -152,7 +153,7 @@ def _bodies(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], 
     curves: dict[str, list[tuple[float, Measure]]] = {name: [] for name in clients}
     for size in sizes:
         loops = {name: _download(runner, client, f"{origin}/{size}", size) for name, client in clients.items()}
-        for name, measure in once_each(budget, loops, rounds=5).items():
+        for name, measure in once_each(budget, loops, rounds=3 if budget.quick else 5).items():
             curves[name].append((size, measure))
     loops = {name: _download(runner, clients[name], f"{origin}/{whole}", whole) for name in ("guarded", "httpx")}
     times = once_each(budget, loops, rounds=3 if budget.quick else 7)

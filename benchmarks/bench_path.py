@@ -92,7 +92,7 @@ def _by_prefixes(budget: Budget, folder: str, path: str) -> Growth:
     for size in sizes:
         guard = _guard(size, folder)
         loops |= {f"seen {size}": _check(guard, path), f"new {size}": _new_folders(guard, folder)}
-    times = interleave(budget, loops)
+    times = interleave(budget, loops, rounds=budget.curve)
     return Growth(
         "check_path by number of prefixes",
         "prefixes",
@@ -117,7 +117,7 @@ def _by_components(budget: Budget, folder: str) -> Growth:
         loops[f"seen {depth}"] = _check(guard, path)
         loops[f"new {depth}"] = _new_folders(guard, start)
         loops[f"resolve {depth}"] = _resolve(path, folder)
-    times = interleave(budget, loops)
+    times = interleave(budget, loops, rounds=budget.curve)
     curves = {"seen": "folder seen before", "new": "folder not seen before", "resolve": _RESOLVE}
     return Growth(
         "check_path by depth",

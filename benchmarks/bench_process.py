@@ -35,7 +35,7 @@ _READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev", sys.pref
 
 
 def run(budget: Budget) -> Iterator[Result]:
-    size = (128 if budget.quick else 1024) << 20
+    size = (64 if budget.quick else 1024) << 20
     with tempfile.TemporaryDirectory() as folder, serving() as served, asyncio.Runner() as runner:
         host = PluginHost(data_dir=f"{folder}/data")
         runner.run(host.__aenter__())

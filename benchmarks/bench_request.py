@@ -117,7 +117,7 @@ def _by_rules(budget: Budget) -> Growth:
         loops[f"seen {size}"] = statement("guard.check_request('GET', url)", guard=guard, url=httpx.URL(_URL))
         loops[f"new {size}"] = _fresh(guard, httpx.URL, "https://api.met.no/v1/place{}")
         loops[f"denied {size}"] = _denied(guard, httpx.URL)
-    times = interleave(budget, loops)
+    times = interleave(budget, loops, rounds=budget.curve)
     curves = {"seen": "URL seen before", "new": "URL not seen before", "denied": "denied, with its exception"}
     return Growth(
         "check_request by number of rules",

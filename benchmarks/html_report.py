@@ -6,7 +6,7 @@ from html import escape
 from benchmarks import figures, svg
 from benchmarks.measure import Row
 from benchmarks.session import Report, Section
-from benchmarks.table import cells_of, heads_of, summary
+from benchmarks.table import cells_of, heads_of, peers, summary
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --faint: #5c6773; --line: #d9dee4; --page: #ffffff; --panel: #f6f8fa;
@@ -64,7 +64,7 @@ def to_html(report: Report, before: Report | None = None) -> str:
     body = [
         "<h1>What safety costs</h1>",
         f'<p class="faint">{escape(" · ".join(report.machine.values()))}{" · quick run" if report.quick else ""}</p>',
-        f"<p>{escape(summary(report))}.</p>",
+        f"<p>{escape(summary(report))}, in {report.seconds:.0f} s. Peers: {escape(peers(report))}.</p>",
         f'<p class="faint">{escape(_READING)}</p>',
         _table(report, before),
         "<h3>How far from the target: left of the line is better than it</h3>",

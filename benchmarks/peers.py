@@ -4,6 +4,20 @@ import importlib
 import importlib.metadata
 from types import ModuleType
 
+PEERS = ("httpx-secure", "httpx2", "nono-py", "sandlock", "ssrfguard")
+"""The distributions, as the extra `bench` names them."""
+
+
+def survey() -> dict[str, str]:
+    """Returns the version of each peer, `""` where it is not installed."""
+    found: dict[str, str] = {}
+    for name in PEERS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
 
 def peer(module: str) -> ModuleType | str:
     """Returns the module of a peer, or the reason why there is none."""

@@ -7,15 +7,20 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
 from benchmarks.measure import Growth, Result, Row
+from benchmarks.peers import survey
 
 _HERE = Path(__file__).parent
-_ORDER = ["connect", "request", "path", "flood", "open", "http", "process", "call", "audit", "tripwire", "import"]
+_ORDER = [
+    *("connect", "request", "path", "flood", "open", "http"),
+    *("process", "broker", "call", "audit", "tripwire", "import"),
+]
 """How a reader goes through them; one that is not listed comes last."""
 
 _LAST_LINES = 5
@@ -32,22 +37,31 @@ class Bench:
 
 @dataclass(frozen=True)
 class Section:
-    """What one benchmark gave. `failure` has the last lines of its standard error if it broke off."""
+    """What one benchmark gave, and how long it took. `failure` has its last words if it broke off."""
 
     name: str
     about: str
     rows: tuple[Row, ...] = ()
     growths: tuple[Growth, ...] = ()
     failure: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run, as it is written to JSON and read back."""
+    """A whole run, as it is written to JSON and read back.
+
+    Attributes:
+        quick: whether the ends of growth curves were cut.
+        machine: what the figures depend on.
+        sections: what each benchmark gave.
+        peers: each package that is timed beside Nyx, with its version, or `""` where it is not installed.
+    """
 
     quick: bool
     machine: dict[str, str]
-    sections: tuple[Section, ...] = field(default=())
+    sections: tuple[Section, ...] = ()
+    peers: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -57,6 +71,11 @@ class Report:
     def timed(self) -> bool:
         """Whether anything at all was measured."""
         return any(row.value is not None for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """How long the whole run took."""
+        return sum(section.seconds for section in self.sections)
 
     @property
     def failed(self) -> bool:
@@ -77,10 +96,11 @@ class Report:
                 tuple(Row.from_json(row) for row in part["rows"]),
                 tuple(Growth.from_json(growth) for growth in part["growths"]),
                 part["failure"],
+                part.get("seconds", 0.0),
             )
             for part in data["sections"]
         )
-        return cls(data["quick"], data["machine"], sections)
+        return cls(data["quick"], data["machine"], sections, data.get("peers", {}))
 
 
 def benches() -> list[Bench]:
@@ -91,7 +111,7 @@ def benches() -> list[Bench]:
 
 def run_all(chosen: Iterable[Bench], *, quick: bool, progress: Callable[[Bench, Result | None], None]) -> Report:
     """Runs the chosen benchmarks; `progress` is told each result, and `None` when a benchmark begins."""
-    return Report(quick, machine(), tuple(_run(bench, quick, progress) for bench in chosen))
+    return Report(quick, machine(), tuple(_run(bench, quick, progress) for bench in chosen), survey())
 
 
 def machine() -> dict[str, str]:
@@ -126,6 +146,7 @@ def _run(bench: Bench, quick: bool, progress: Callable[[Bench, Result | None], N
     progress(bench, None)
     rows: list[Row] = []
     growths: list[Growth] = []
+    begun = time.monotonic()
     command = [sys.executable, "-m", f"{__package__}.worker", bench.module, "quick" if quick else "full"]
     # The standard error goes to a file: a pipe that nobody reads would stop the benchmark once it is full.
     with (
@@ -142,7 +163,7 @@ def _run(bench: Bench, quick: bool, progress: Callable[[Bench, Result | None], N
             else:
                 growths.append(result)
         failure = "" if process.wait() == 0 else _last_lines(said, process.returncode)
-    return Section(bench.name, bench.about, tuple(rows), tuple(growths), failure)
+    return Section(bench.name, bench.about, tuple(rows), tuple(growths), failure, time.monotonic() - begun)
 
 
 def _last_lines(said: IO[str], status: int) -> str:

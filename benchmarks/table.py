@@ -23,7 +23,9 @@ def print_table(report: Report, before: Report | None = None) -> None:
     for section in report.sections:
         if section.failure:
             print(f"{section.name} broke off:\n{textwrap.indent(section.failure, '    ')}")
-    print(f"{summary(report)}; {' · '.join(report.machine.values())}{', quick' if report.quick else ''}")
+    print(f"peers: {peers(report)}")
+    took = f"{', quick' if report.quick else ''}, in {report.seconds:.0f} s"
+    print(f"{summary(report)}; {' · '.join(report.machine.values())}{took}")
 
 
 def heads_of(before: Report | None) -> tuple[str, ...]:
@@ -36,6 +38,13 @@ def summary(report: Report) -> str:
     aims = [row for row in report.rows if row.target is not None]
     counts = {word: sum(figures.outcome(row) == word for row in aims) for word in ("reached", "missed", "not measured")}
     return ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def peers(report: Report) -> str:
+    """Returns which packages were timed beside Nyx, and which were not, for they are not installed."""
+    there = [f"{name} {version}" for name, version in report.peers.items() if version]
+    absent = [name for name, version in report.peers.items() if not version]
+    return "; ".join([", ".join(there) or "none", *([f"not installed: {', '.join(absent)}"] if absent else [])])
 
 
 def cells_of(row: Row, before: Report | None) -> tuple[str, ...]:

@@ -34,15 +34,17 @@ class Budget:
         quick: whether the ends of growth curves are cut.
         rounds: samples of each loop.
         sample: seconds that one sample takes at least.
+        curve: samples of each point of a growth curve, of which there are many and none is a headline.
     """
 
     quick: bool
     rounds: int
     sample: float
+    curve: int = 9
 
 
 QUICK = Budget(quick=True, rounds=21, sample=0.003)
-FULL = Budget(quick=False, rounds=61, sample=0.02)
+FULL = Budget(quick=False, rounds=61, sample=0.02, curve=31)
 
 
 def statement(code: str, setup: str = "pass", **names: Any) -> Loop:

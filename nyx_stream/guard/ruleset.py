@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # it brings pydantic
 
 NO_RULE = "no rule allows it"
 NOT_ASKED = "no rule of the plugin's manifest asks for it"
+_UNRULED, _UNASKED = Decision(False, None, NO_RULE), Decision(False, None, NOT_ASKED)
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -250,9 +251,9 @@ def _method(method: object) -> str:
 
 def _decision(rule: ConnectRule | RequestRule | PathRule | None, asked: bool) -> Decision:
     if rule is None:
-        return Decision(False, None, NO_RULE)
+        return _UNRULED
     if not asked:
-        return Decision(False, None, NOT_ASKED)
+        return _UNASKED
     return _allowed(rule.text)
 
 

@@ -1,8 +1,10 @@
 """Tests of the instrument: what a run writes and says. Nothing here is held to a time."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 
 from benchmarks.html_report import to_html
 from benchmarks.measure import Row
+from benchmarks.peers import PEERS, peer
 from benchmarks.session import Bench, Report, benches, run_all
+from benchmarks.table import peers
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,3 +162,18 @@ def test_a_row_that_could_not_be_measured_says_so() -> None:
     row = Row("something", reason="there is no kernel for it")
     assert row.value is None
     assert row.reached is None
+
+
+def test_every_peer_of_the_extra_is_looked_for() -> None:
+    """What the extra `bench` installs beside pyperf is what the report says it was timed against, or absent."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    names = {re.split("[^a-z0-9-]", requirement)[0] for requirement in extra["bench"]}
+    assert set(PEERS) == names - {"nyx-sandbox", "pyperf"}
+
+
+def test_an_absent_peer_is_listed_as_absent() -> None:
+    """A peer that is installed has its version, one that is not is named as such."""
+    report = Report(True, {}, (), {"sandlock": "0.9.0", "nono-py": ""})
+    assert peers(report) == "sandlock 0.9.0; not installed: nono-py"
+    assert peers(report) in to_html(report)
+    assert "is not installed here" in str(peer("no_such_peer"))
