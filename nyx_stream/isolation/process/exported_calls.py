@@ -18,10 +18,13 @@ from nyx_stream.isolation.process.messages import Fault, Reason, fault_of, text
 from nyx_stream.isolation.process.remote_log import RemoteLog
 
 
-class Send(Protocol):
-    """Sends a frame to the host."""
+_RESULT = Kind.RESULT  # reading it off its class is slow before CPython 3.12
 
-    def __call__(self, kind: Kind, number: int = 0, body: bytes = b"") -> None: ...
+
+class Send(Protocol):
+    """Sends a frame to the host, as `Channel.send`."""
+
+    def __call__(self, kind: Kind, number: int = 0, detail: int = 0, body: bytes = b"") -> None: ...
 
 
 class _Misfit(Exception):
@@ -59,15 +62,15 @@ class ExportedCalls:
         self._demands[frame.id] = asyncio.Event()
         self._start(frame.id, self._stream(frame.id, self._methods[frame.detail], frame.body))
 
-    def next(self, number: int) -> None:
+    def next(self, frame: Frame) -> None:
         """The consumer of a stream asks for its next item."""
-        event = self._demands.get(number)
+        event = self._demands.get(frame.id)
         if event is not None:
             event.set()
 
-    def cancel(self, number: int) -> None:
+    def cancel(self, frame: Frame) -> None:
         """Cancels a call or a stream, if it is still under way."""
-        task = self._tasks.get(number)
+        task = self._tasks.get(frame.id)
         if task is not None:
             task.cancel()
 
@@ -87,15 +90,15 @@ class ExportedCalls:
         del self._tasks[number]
         self._demands.pop(number, None)
         if task.cancelled():  # before its first step, so that it could not say so itself
-            self._send(Kind.FAILED, number, Fault(reason="call", name="CancelledError").encode())
+            self._send(Kind.FAILED, number, body=Fault(reason="call", name="CancelledError").encode())
 
     async def _call(self, number: int, method: Method, arguments: bytes) -> None:
         try:
             body = _encoded(method, await _begun(method, arguments))
         except BaseException as error:
-            self._send(Kind.FAILED, number, _fault(method, error))
+            self._send(Kind.FAILED, number, body=_fault(method, error))
         else:
-            self._send(Kind.RESULT, number, body)
+            self._send(_RESULT, number, 0, body)
 
     async def _stream(self, number: int, method: Method, arguments: bytes) -> None:
         try:
@@ -105,12 +108,12 @@ class ExportedCalls:
                 demand = self._demands[number]
                 async for item in items:
                     demand.clear()
-                    self._send(Kind.ITEM, number, _encoded(method, item))
+                    self._send(Kind.ITEM, number, body=_encoded(method, item))
                     await demand.wait()
             finally:
                 await self._close(method, items)
         except BaseException as error:
-            self._send(Kind.FAILED, number, _fault(method, error))
+            self._send(Kind.FAILED, number, body=_fault(method, error))
         else:
             self._send(Kind.END, number)
 
