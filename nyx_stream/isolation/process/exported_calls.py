@@ -17,7 +17,6 @@ from nyx_stream.isolation.process.frames import MAX_BODY, Frame, Kind
 from nyx_stream.isolation.process.messages import Fault, Reason, fault_of, text
 from nyx_stream.isolation.process.remote_log import RemoteLog
 
-
 _RESULT = Kind.RESULT  # reading it off its class is slow before CPython 3.12
 
 
