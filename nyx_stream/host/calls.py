@@ -88,12 +88,12 @@ class Scopes:
     A timer per call would cost more than the rest of a call: this one is armed for the earliest deadline only.
     """
 
-    __slots__ = ("_loop", "_timer", "armed", "ending", "open", "plugin")
+    __slots__ = ("_timer", "armed", "ending", "loop", "open", "plugin")
 
     def __init__(self, plugin: str) -> None:
         self.plugin = plugin
         self.open: dict[CallScope, None] = {}
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.armed = inf
         """When the timer fires."""
@@ -106,14 +106,14 @@ class Scopes:
         if self._timer is not None:
             self._timer.cancel()
         self.armed = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._fire)
+        self._timer = self.loop.call_later(max(0.0, deadline - monotonic()), self._fire)
 
     async def end_all(self, error: Callable[[], PluginError], cause: BaseException | None, patience: float) -> None:
         """Ends every call and waits up to `patience` seconds until all have left; `open` has those that have not."""
         for scope in tuple(self.open):
             scope.end(error(), cause)
         if self.open:
-            self.ending = self._loop.create_future()
+            self.ending = self.loop.create_future()
             await asyncio.wait((self.ending,), timeout=patience)
             self.ending = None
 
@@ -152,7 +152,7 @@ class CallScope:
     __slots__ = ("_before", "_cancels", "_error", "_scopes", "begun", "deadline", "method", "task", "timeout")
 
     def __init__(self, scopes: Scopes, method: str, timeout: float) -> None:
-        task = current_task()
+        task = current_task(scopes.loop)  # without it, CPython 3.11 asks the kernel for the process id
         if task is None:
             raise RuntimeError("a plugin can be called from a task only")
         self.task: asyncio.Task[Any] = task

@@ -82,8 +82,8 @@ def _method(plugin: str, name: str, bound: MethodType) -> Method:
         raise PluginLoadError(plugin, f"{name}: its annotations cannot be validated: {describe(error)}") from error
     return Method(
         plugin, name, stream, returned,
-        begin=taking.validate_python, check=giving.validate_python,
-        begin_json=taking.validate_json, encode=giving.dump_json,
+        begin=taking.validator.validate_python, check=giving.validator.validate_python,
+        begin_json=taking.validator.validate_json, encode=giving.serializer.to_json,
     )  # fmt: skip
 
 

@@ -88,9 +88,9 @@ class Broker:
         task = asyncio.get_running_loop().create_task(self._answer(frame.id, ask), name=name)
         self._tasks[frame.id] = task
 
-    def cancel(self, number: int) -> None:
-        """The plugin cancelled. It is told when the handler has ended."""
-        task = self._tasks.get(number)
+    def cancel(self, frame: Frame) -> None:
+        """Takes a CANCEL: the plugin is told when the handler has ended."""
+        task = self._tasks.get(frame.id)
         if task is not None:
             task.cancel()
 

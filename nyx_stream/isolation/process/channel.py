@@ -18,6 +18,7 @@ _READ = 8 * 1024
 _READ_MOST = 512 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
+_OVER = State.OVER
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _CLOSED_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # macOS has none: there it is done afterwards
 
@@ -46,24 +47,17 @@ class Channel:
         self._connection = connection
         self._receive = receive
         self._ended = ended
-        self._read = self._read_with_descriptors if takes_descriptors else self._read_bytes
+        self._takes_descriptors = takes_descriptors
+        # Not a constant of the module: Windows has no CMSG_SPACE.
+        self._ancillary = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize) if takes_descriptors else 0
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
-        self._queued = 0
-        self._drained: asyncio.Future[None] | None = None
-        self._closed = False
-        self._ancillary = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize) if takes_descriptors else 0
-        self._loop.add_reader(sock, self._readable)
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return self._closed
-
-    @property
-    def queued(self) -> int:
+        self.queued = 0
         """Bytes that the socket has not taken yet."""
-        return self._queued
+        self._drained: asyncio.Future[None] | None = None
+        self.closed = False
+        """Whether nothing can be sent any more."""
+        self._loop.add_reader(sock, self._readable)
 
     def send(
         self, kind: Kind, number: int = 0, detail: int = 0, body: bytes = b"", descriptors: tuple[int, ...] = ()
@@ -75,7 +69,7 @@ class Channel:
         Raises:
             ProtocolFault: the frame may not be sent now; the descriptors are closed, the connection goes on.
         """
-        if self._closed or self._connection.state is State.OVER:
+        if self.closed or self._connection.state is _OVER:
             _close_all(descriptors)
             return
         try:
@@ -99,20 +93,20 @@ class Channel:
             data = data[sent:]
             self._loop.add_writer(self._socket, self._writable)
         self._queue.append((memoryview(data), descriptors))
-        self._queued += len(data)
+        self.queued += len(data)
 
     async def drain(self, most: int = HIGH_WATER) -> None:
         """Waits until at most `most` bytes are queued, or the connection is over."""
-        while self._queued > most and not self._closed:
+        while self.queued > most and not self.closed:
             if self._drained is None or self._drained.done():
                 self._drained = self._loop.create_future()
             await asyncio.shield(self._drained)
 
     def close(self) -> None:
         """Ends the connection without telling `ended`. Can be called again."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -120,7 +114,7 @@ class Channel:
         for _, descriptors in self._queue:
             _close_all(descriptors)
         self._queue.clear()
-        self._queued = 0
+        self.queued = 0
         self._wake()
 
     def fail(self, error: Exception) -> None:
@@ -128,15 +122,24 @@ class Channel:
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
-        if not self._closed:
+        if not self.closed:
             self.close()
             self._ended(error)
 
     def _readable(self) -> None:
         try:
-            frames = self._read()
-            for frame in frames:
-                if self._closed:
+            wanted = self._connection.wanted
+            size = _READ if wanted < _READ else min(wanted, _READ_MOST)
+            if self._takes_descriptors and self._connection.asking:
+                data, descriptors = self._read_with_descriptors(size)
+            else:
+                data, descriptors = self._socket.recv(size), ()
+            if not data:
+                self._connection.receive_end()
+                self._end(None)
+                return
+            for frame in self._connection.receive(data, descriptors):
+                if self.closed:
                     _close_all(frame.descriptors)
                 else:
                     self._receive(frame)
@@ -145,14 +148,8 @@ class Channel:
         except (OSError, ProtocolFault) as error:
             self._end(error)
 
-    def _read_bytes(self) -> list[Frame]:
-        data = self._socket.recv(self._size())
-        return self._connection.receive(data) if data else self._closed_by_peer()
-
-    def _read_with_descriptors(self) -> list[Frame]:
-        if not self._connection.asking:
-            return self._read_bytes()
-        data, ancillary, flags, _ = self._socket.recvmsg(self._size(), self._ancillary, _CLOSED_ON_EXEC)
+    def _read_with_descriptors(self, size: int) -> tuple[bytes, tuple[int, ...]]:
+        data, ancillary, flags, _ = self._socket.recvmsg(size, self._ancillary, _CLOSED_ON_EXEC)
         descriptors = array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -163,16 +160,7 @@ class Channel:
         if flags & _TRUNCATED:
             _close_all(tuple(descriptors))
             raise ProtocolFault("descriptors were cut off")
-        return self._connection.receive(data, descriptors) if data else self._closed_by_peer()
-
-    def _size(self) -> int:
-        wanted = self._connection.wanted
-        return _READ if wanted < _READ else min(wanted, _READ_MOST)
-
-    def _closed_by_peer(self) -> list[Frame]:
-        self._connection.receive_end()
-        self._end(None)
-        return []
+        return data, tuple(descriptors)
 
     def _write(self, data: bytes | memoryview, descriptors: tuple[int, ...]) -> int:
         try:
@@ -195,7 +183,7 @@ class Channel:
             if sent:
                 _close_all(descriptors)
                 descriptors = ()
-            self._queued -= sent
+            self.queued -= sent
             if sent < len(data):
                 self._queue.appendleft((data[sent:], descriptors))
                 break

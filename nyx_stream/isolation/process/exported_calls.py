@@ -4,8 +4,7 @@ Knows frames and methods; knows neither the socket nor the life of the worker.
 """
 
 import asyncio
-import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -13,15 +12,18 @@ from pydantic import ValidationError
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.isolation.exports import Method
 from nyx_stream.isolation.faults import describe, trace_of
+from nyx_stream.isolation.process.call_tasks import CallTasks
 from nyx_stream.isolation.process.frames import MAX_BODY, Frame, Kind
 from nyx_stream.isolation.process.messages import Fault, Reason, fault_of, text
 from nyx_stream.isolation.process.remote_log import RemoteLog
 
+_RESULT = Kind.RESULT  # reading it off its class is slow before CPython 3.12
+
 
 class Send(Protocol):
-    """Sends a frame to the host."""
+    """Sends a frame to the host, as `Channel.send`."""
 
-    def __call__(self, kind: Kind, number: int = 0, body: bytes = b"") -> None: ...
+    def __call__(self, kind: Kind, number: int = 0, detail: int = 0, body: bytes = b"") -> None: ...
 
 
 class _Misfit(Exception):
@@ -38,9 +40,8 @@ class ExportedCalls:
     def __init__(self, send: Send, log: RemoteLog) -> None:
         self._send = send
         self._log = log
-        self._loop = asyncio.get_running_loop()
+        self._tasks = CallTasks(asyncio.get_running_loop(), self._over)
         self._methods: tuple[Method, ...] = ()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._demands: dict[int, asyncio.Event] = {}
         self.offered = False
         """Whether calls are taken."""
@@ -52,50 +53,39 @@ class ExportedCalls:
 
     def call(self, frame: Frame) -> None:
         """Starts a call."""
-        self._start(frame.id, self._call(frame.id, self._methods[frame.detail], frame.body))
+        self._tasks.start(frame.id, self._call(frame.id, self._methods[frame.detail], frame.body))
 
     def open(self, frame: Frame) -> None:
         """Starts a stream."""
         self._demands[frame.id] = asyncio.Event()
-        self._start(frame.id, self._stream(frame.id, self._methods[frame.detail], frame.body))
+        self._tasks.start(frame.id, self._stream(frame.id, self._methods[frame.detail], frame.body))
 
-    def next(self, number: int) -> None:
+    def next(self, frame: Frame) -> None:
         """The consumer of a stream asks for its next item."""
-        event = self._demands.get(number)
+        event = self._demands.get(frame.id)
         if event is not None:
             event.set()
 
-    def cancel(self, number: int) -> None:
+    def cancel(self, frame: Frame) -> None:
         """Cancels a call or a stream, if it is still under way."""
-        task = self._tasks.get(number)
-        if task is not None:
-            task.cancel()
+        self._tasks.cancel(frame.id)
 
     async def end(self) -> None:
         """Cancels all of them and waits for their end."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.end()
 
-    def _start(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks[number] = _task(coroutine, self._loop)
-        task.add_done_callback(lambda task: self._done(number, task))
-
-    def _done(self, number: int, task: "asyncio.Task[None]") -> None:
-        del self._tasks[number]
+    def _over(self, number: int, silent: bool) -> None:
         self._demands.pop(number, None)
-        if task.cancelled():  # before its first step, so that it could not say so itself
-            self._send(Kind.FAILED, number, Fault(reason="call", name="CancelledError").encode())
+        if silent:
+            self._send(Kind.FAILED, number, body=Fault(reason="call", name="CancelledError").encode())
 
     async def _call(self, number: int, method: Method, arguments: bytes) -> None:
         try:
             body = _encoded(method, await _begun(method, arguments))
         except BaseException as error:
-            self._send(Kind.FAILED, number, _fault(method, error))
+            self._send(Kind.FAILED, number, body=_fault(method, error))
         else:
-            self._send(Kind.RESULT, number, body)
+            self._send(_RESULT, number, 0, body)
 
     async def _stream(self, number: int, method: Method, arguments: bytes) -> None:
         try:
@@ -105,12 +95,12 @@ class ExportedCalls:
                 demand = self._demands[number]
                 async for item in items:
                     demand.clear()
-                    self._send(Kind.ITEM, number, _encoded(method, item))
+                    self._send(Kind.ITEM, number, body=_encoded(method, item))
                     await demand.wait()
             finally:
                 await self._close(method, items)
         except BaseException as error:
-            self._send(Kind.FAILED, number, _fault(method, error))
+            self._send(Kind.FAILED, number, body=_fault(method, error))
         else:
             self._send(Kind.END, number)
 
@@ -121,18 +111,6 @@ class ExportedCalls:
             raise
         except BaseException as error:  # the stream is over: its consumer has what it wanted
             self._log.warning("%s: closing the stream raised", method.name, exc_info=error)
-
-
-if sys.version_info >= (3, 12):
-
-    def _task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
-        # Most calls answer without waiting for anything: they are over before the loop turns again.
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-
-else:
-
-    def _task(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
-        return loop.create_task(coroutine)
 
 
 def _begun(method: Method, arguments: bytes) -> Any:

@@ -88,11 +88,15 @@ class Kind(IntEnum):
             return 0
         return _LOG if self is Kind.LOG else _SMALL
 
+    @property
+    def descriptors(self) -> int:
+        """Descriptors that may come with it."""
+        return MAX_DESCRIPTORS if self is Kind.ANSWER else 0
+
 
 _LARGE = frozenset({Kind.CALL, Kind.RESULT, Kind.OPEN, Kind.ITEM})
 _EMPTY = frozenset({Kind.START, Kind.END, Kind.CANCEL, Kind.NEXT, Kind.STOP, Kind.STOPPED, Kind.LOGGED})
 
-LIMITS: dict[int, int] = {int(kind): kind.limit for kind in Kind}
 KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
 
 
@@ -123,9 +127,9 @@ class Header(NamedTuple):
 def encode(frame: Frame) -> bytes:
     """Returns header and body. Raises `ProtocolFault` for a frame that no peer would take."""
     kind, number, detail, body, descriptors = frame
-    if len(body) > LIMITS[kind]:
-        raise ProtocolFault(f"a body of {len(body)} bytes is over the limit of {kind.name}, {LIMITS[kind]}")
-    if len(descriptors) > (MAX_DESCRIPTORS if kind is Kind.ANSWER else 0):
+    if len(body) > kind.limit:
+        raise ProtocolFault(f"a body of {len(body)} bytes is over the limit of {kind.name}, {kind.limit}")
+    if len(descriptors) > kind.descriptors:
         raise ProtocolFault(f"{len(descriptors)} descriptors are too many for {kind.name}")
     return HEADER.pack(len(body), VERSION, len(descriptors), kind, detail, number) + body
 
@@ -142,8 +146,8 @@ def decode_header(data: bytes | bytearray, offset: int = 0) -> Header:
     kind = KINDS.get(code)
     if kind is None:
         raise ProtocolFault(f"no kind of frame has the number {code:#x}")
-    if length > LIMITS[kind]:
-        raise ProtocolFault(f"a {kind.name} of {length} bytes is over its limit of {LIMITS[kind]}")
-    if descriptors > (MAX_DESCRIPTORS if kind is Kind.ANSWER else 0):
+    if length > kind.limit:
+        raise ProtocolFault(f"a {kind.name} of {length} bytes is over its limit of {kind.limit}")
+    if descriptors > kind.descriptors:
         raise ProtocolFault(f"{descriptors} descriptors are too many for {kind.name}")
     return Header(kind, number, detail, length, descriptors)

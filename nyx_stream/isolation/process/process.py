@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -190,6 +190,17 @@ class SealedPlugin:
         self._calls = RemoteCalls(self._name, channel, self._overdue)
         means = Means(self._assignment, self._provision, self._shared)
         self._broker = Broker(means, HANDLERS, channel)
+        self._takers: dict[Kind, Callable[[Frame], None]] = {
+            Kind.RESULT: self._calls.take,
+            Kind.ITEM: self._calls.take_item,
+            Kind.END: self._calls.take,
+            Kind.ASK: self._broker.ask,
+            Kind.LOG: self._log.take,
+            Kind.CANCEL: self._broker.cancel,
+            Kind.FAILED: self._failed,
+            Kind.CRASHED: self._crashed,
+            Kind.STOPPED: lambda _frame: self._settle(None),
+        }
         self._log.open(channel)
         self._channel = channel
         channel.send(Kind.ORDER, body=order.encode())
@@ -216,21 +227,9 @@ class SealedPlugin:
         raise error(self._name, escape(fault.message)) from cause_of(fault)
 
     def _take(self, frame: Frame) -> None:
-        kind = frame.kind
-        if kind is Kind.RESULT or kind is Kind.ITEM or kind is Kind.END:
-            self._calls.take(frame)
-        elif kind is Kind.ASK:
-            self._broker.ask(frame)
-        elif kind is Kind.LOG:
-            self._log.take(frame)
-        elif kind is Kind.CANCEL:
-            self._broker.cancel(frame.id)
-        elif kind is Kind.FAILED:
-            self._failed(frame)
-        elif kind is Kind.CRASHED:
-            self._crashed(decode(Fault, frame))
-        elif kind is Kind.STOPPED:
-            self._settle(None)
+        take = self._takers.get(frame.kind)
+        if take is not None:
+            take(frame)
         else:
             self._handshake.put_nowait(frame)
 
@@ -248,7 +247,8 @@ class SealedPlugin:
         if self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(failure)
 
-    def _crashed(self, fault: Fault) -> None:
+    def _crashed(self, frame: Frame) -> None:
+        fault = decode(Fault, frame)
         error = PluginCrashed(self._name, escape(fault.message))
         error.__cause__ = cause_of(fault)
         self._assignment.crashed(error)

@@ -10,11 +10,11 @@ machine and see the same frames, each its own in the moment of sending. Knows no
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple, TypeAlias
 
-from nyx_stream.isolation.process.frames import HEADER, Frame, Kind, ProtocolFault, decode_header, encode
+from nyx_stream.isolation.process.frames import HEADER, VERSION, Frame, Kind, ProtocolFault, decode_header, encode
 
 Side = Literal["host", "worker"]
 
@@ -24,6 +24,8 @@ MAX_ASKS = 256
 """Requests to capabilities that may be under way."""
 
 _HEADER = HEADER.size
+_pack = HEADER.pack
+_unpack = HEADER.unpack_from
 
 
 class State(StrEnum):
@@ -93,13 +95,18 @@ class _Way(Enum):
     """The consumer has not asked for another item: the worker rests."""
 
 
+_RESULT, _ITEM, _DEMAND = _Way  # reading a member off its class costs a tenth of what a frame does (CPython 3.11)
+
+
 class Connection:
     """One side of one conversation. After a `ProtocolFault` it is over."""
 
     def __init__(self, side: Side) -> None:
         self.state = State.OPENING
         self._own = SENDERS[side]
-        self._peers = SENDERS["worker" if side == "host" else "host"]
+        self._peers = SENDERS[_OTHER[side]]
+        self._sends = _PASSAGES[side]
+        self._takes = _PASSAGES[_OTHER[side]]
         self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
         self._calls: dict[int, _Way] = {}
@@ -115,11 +122,16 @@ class Connection:
 
     def send(self, frame: Frame) -> bytes:
         """Returns the bytes of a frame. Raises `ProtocolFault` if it may not be sent now; the state is unchanged."""
-        if frame.kind not in self._own:
-            raise ProtocolFault(f"{frame.kind.name} is not this side's to send")
-        data = encode(frame)
-        self._pass(frame.kind, frame.id, frame.detail)
-        return data
+        kind, number, detail, body, descriptors = frame
+        passage = self._sends[self.state].get(kind)
+        if passage is None or len(body) > passage.limit or len(descriptors) > passage.descriptors:
+            raise self._unsendable(frame)
+        if passage.check is not None:
+            passage.check(self, kind, number, detail)
+        elif number:
+            raise ProtocolFault(f"{kind.name} has the number {number}")
+        self.state = passage.following
+        return _pack(len(body), VERSION, len(descriptors), kind, detail, number) + body
 
     def log_fits(self) -> bool:
         """Whether a log record may be sent now."""
@@ -170,16 +182,22 @@ class Connection:
         """Appends the complete frames of `source` to `frames`; returns how many bytes they have."""
         place, end = 0, len(source)
         while end - place >= _HEADER:
-            kind, number, detail, length, count = decode_header(source, place)
-            if kind not in self._peers:
-                raise ProtocolFault(f"{kind.name} is not the peer's to send")
+            length, version, count, code, detail, number = _unpack(source, place)
+            passage = self._takes[self.state].get(code)
+            if passage is None or version != VERSION or length > passage.limit or count > passage.descriptors:
+                raise self._untakable(source, place)
+            kind, _, _, check, following = passage
             begin = place + _HEADER
             if end - begin < length:
                 self.wanted = length - (end - begin)
                 return place
             if count > len(self._descriptors):
                 raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
-            self._pass(kind, number, detail)
+            if check is not None:
+                check(self, kind, number, detail)
+            elif number:
+                raise ProtocolFault(f"{kind.name} has the number {number}")
+            self.state = following
             place = begin + length
             if source is self._buffer:
                 with memoryview(source) as view:  # a slice would be copied twice
@@ -191,25 +209,36 @@ class Connection:
         self.wanted = _HEADER - (end - place)
         return place
 
-    def _pass(self, kind: Kind, number: int, detail: int) -> None:
-        """One frame passes, in either direction: its place in the table, then its number."""
-        following = TABLE[self.state].get(kind)
-        if following is None:
-            raise ProtocolFault(f"{kind.name} is not possible while {self.state}")
-        check = _CHECKS.get(kind)
-        if check is not None:
-            check(self, kind, number, detail)
-        elif number:
-            raise ProtocolFault(f"{kind.name} has the number {number}")
-        self.state = following
+    def _unsendable(self, frame: Frame) -> ProtocolFault:
+        """Returns why a frame has no passage out."""
+        if frame.kind not in self._own:
+            return ProtocolFault(f"{frame.kind.name} is not this side's to send")
+        encode(frame)  # raises if its size is what is wrong
+        return ProtocolFault(f"{frame.kind.name} is not possible while {self.state}")
+
+    def _untakable(self, source: bytes | bytearray, place: int) -> ProtocolFault:
+        """Returns why the frame whose header stands at `place` has no passage in."""
+        kind = decode_header(source, place).kind  # raises if its size, version or number is what is wrong
+        if kind not in self._peers:
+            return ProtocolFault(f"{kind.name} is not the peer's to send")
+        return ProtocolFault(f"{kind.name} is not possible while {self.state}")
 
     def _opens_call(self, kind: Kind, number: int, _detail: int) -> None:
         if not number or number in self._calls:
             raise ProtocolFault(f"{kind.name}: the number {number} is in use")
-        self._calls[number] = _Way.ITEM if kind is Kind.OPEN else _Way.RESULT
+        self._calls[number] = _RESULT
+
+    def _opens_stream(self, kind: Kind, number: int, detail: int) -> None:
+        self._opens_call(kind, number, detail)
+        self._calls[number] = _ITEM
 
     def _ends_call(self, kind: Kind, number: int, _detail: int) -> None:
-        if number not in self._calls or (self._calls[number] is _Way.RESULT) is (kind is Kind.END):
+        if self._calls.get(number) is not _RESULT:
+            raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
+        del self._calls[number]
+
+    def _ends_stream(self, kind: Kind, number: int, _detail: int) -> None:
+        if self._calls.get(number) not in (_ITEM, _DEMAND):
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
         del self._calls[number]
 
@@ -222,14 +251,14 @@ class Connection:
             raise ProtocolFault("a start failed that was done")
 
     def _sends_item(self, _kind: Kind, number: int, _detail: int) -> None:
-        if self._calls.get(number) is not _Way.ITEM:
+        if self._calls.get(number) is not _ITEM:
             raise ProtocolFault(f"an item of {number} that nobody asked for")
-        self._calls[number] = _Way.DEMAND
+        self._calls[number] = _DEMAND
 
     def _demands_item(self, _kind: Kind, number: int, _detail: int) -> None:
         way = self._calls.get(number)
-        if way is _Way.DEMAND:
-            self._calls[number] = _Way.ITEM
+        if way is _DEMAND:
+            self._calls[number] = _ITEM
         elif way is not None:  # otherwise the stream ended meanwhile
             raise ProtocolFault(f"another item of {number} is under way")
 
@@ -259,11 +288,13 @@ class Connection:
         """CANCEL: what it names may be over already."""
 
 
-_CHECKS = {
+_Check: TypeAlias = Callable[[Connection, Kind, int, int], None]
+
+_CHECKS: dict[Kind, _Check] = {
     Kind.CALL: Connection._opens_call,
-    Kind.OPEN: Connection._opens_call,
+    Kind.OPEN: Connection._opens_stream,
     Kind.RESULT: Connection._ends_call,
-    Kind.END: Connection._ends_call,
+    Kind.END: Connection._ends_stream,
     Kind.FAILED: Connection._fails,
     Kind.ITEM: Connection._sends_item,
     Kind.NEXT: Connection._demands_item,
@@ -274,3 +305,32 @@ _CHECKS = {
     Kind.LOGGED: Connection._took_records,
     Kind.CANCEL: Connection._any_number,
 }
+
+
+class _Passage(NamedTuple):
+    """All that is looked at when a frame passes: one row of `TABLE`, with the bounds of its kind.
+
+    Without a `check` its number must be 0.
+    """
+
+    kind: Kind
+    limit: int
+    descriptors: int
+    check: _Check | None
+    following: State
+
+
+_OTHER: dict[Side, Side] = {"host": "worker", "worker": "host"}
+
+_PASSAGES: dict[Side, dict[State, dict[int, _Passage]]] = {
+    side: {
+        state: {
+            int(kind): _Passage(kind, kind.limit, kind.descriptors, _CHECKS.get(kind), following)
+            for kind, following in row.items()
+            if kind in senders
+        }
+        for state, row in TABLE.items()
+    }
+    for side, senders in SENDERS.items()
+}
+"""By sender, state and number of the kind: one look-up for each frame."""

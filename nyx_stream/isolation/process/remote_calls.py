@@ -46,14 +46,17 @@ class _Pending:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.arrival: asyncio.Future[Frame] = loop.create_future()
+        self.arrival: asyncio.Future[Frame] = asyncio.Future(loop=loop)
         self._following: asyncio.Future[Frame] | None = None
         self.over = False
         """Whether the last of it has arrived."""
 
     def put(self, frame: Frame) -> None:
         """Something arrived."""
-        self._vacant().set_result(frame)
+        arrival = self.arrival
+        if arrival.done():
+            arrival = self._vacant()
+        arrival.set_result(frame)
 
     def fail(self, error: PluginError) -> None:
         """Nothing more will arrive."""
@@ -132,13 +135,14 @@ class RemoteCalls:
             await self._cancel(number, name, pending)
 
     def take(self, frame: Frame) -> None:
-        """Takes a RESULT, ITEM, END or FAILED of a call."""
-        if frame.kind is Kind.ITEM:
-            self._open[frame.id].put(frame)
-        else:
-            pending = self._open.pop(frame.id)
-            pending.over = True
-            pending.put(frame)
+        """Takes the last frame of a call or stream: RESULT, END or FAILED."""
+        pending = self._open.pop(frame.id)
+        pending.over = True
+        pending.put(frame)
+
+    def take_item(self, frame: Frame) -> None:
+        """Takes an ITEM of a stream."""
+        self._open[frame.id].put(frame)
 
     def fail(self, failure: PluginError) -> None:
         """Ends every call, and refuses those to come."""

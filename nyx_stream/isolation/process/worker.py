@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -127,8 +127,19 @@ class Worker:
     async def run(self, early: deque[Frame]) -> None:
         """Runs the plugin until the host stops it or goes."""
         self._main = asyncio.current_task()
-        self._calls = ExportedCalls(self._send, self.log)
         self._channel = Channel(self._socket, self._connection, self._take, self._channel_ended, takes_descriptors=True)
+        self._calls = ExportedCalls(self._channel.send, self.log)
+        self._takers: dict[Kind, Callable[[Frame], None]] = {
+            Kind.CALL: self._calls.call,
+            Kind.OPEN: self._calls.open,
+            Kind.NEXT: self._calls.next,
+            Kind.CANCEL: self._calls.cancel,
+            Kind.ANSWER: self._lines.answer,
+            Kind.REFUSED: self._lines.answer,
+            Kind.LOGGED: lambda _frame: self.log.flush(),
+            Kind.UPDATE: lambda frame: self._update(decode(Update, frame).env),
+            Kind.STOP: lambda _frame: self._tasks.add(self._loop.create_task(self._stop(), name="teardown")),
+        }
         starting = self._loop.create_task(self._start(), name="setup")
         self._tasks.add(starting)
         starting.add_done_callback(self._tasks.discard)
@@ -167,23 +178,7 @@ class Worker:
         self._send(Kind.FAILED, body=fault.encode())
 
     def _take(self, frame: Frame) -> None:
-        kind = frame.kind
-        if kind is Kind.CALL:
-            self._calls.call(frame)
-        elif kind is Kind.OPEN:
-            self._calls.open(frame)
-        elif kind is Kind.NEXT:
-            self._calls.next(frame.id)
-        elif kind is Kind.CANCEL:
-            self._calls.cancel(frame.id)
-        elif kind is Kind.ANSWER or kind is Kind.REFUSED:
-            self._lines.answer(frame)
-        elif kind is Kind.LOGGED:
-            self.log.flush()
-        elif kind is Kind.UPDATE:
-            self._update(decode(Update, frame).env)
-        elif kind is Kind.STOP:
-            self._tasks.add(self._loop.create_task(self._stop(), name="teardown"))
+        self._takers[frame.kind](frame)
 
     def _update(self, env: dict[str, str]) -> None:
         for name in self.env:
