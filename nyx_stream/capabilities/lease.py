@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakSet
 
 from nyx_stream.attribution import as_host
-from nyx_stream.capabilities.meter import Meter, Stopwatch, later
+from nyx_stream.capabilities.meter import Budget, Meter, Stopwatch, Tally, later, new_tally
 from nyx_stream.errors import Revoked
 from nyx_stream.policy.terms import Term, print_term
 
 if TYPE_CHECKING:
     import asyncio
 
-Budget = Literal["requests", "bytes_in", "bytes_out", "opens"]
 Happening = Literal["expire", "spend"]
 """What a lease does by itself: its time is over, or one of its budgets is used up."""
 
@@ -49,20 +48,27 @@ class Lease:
         plugin: id of the plugin.
         capability: name of the capability.
         told: called when the lease expires or a budget is used up, with the reason.
+        tally: counts what is spent here and below, with and without a budget.
     """
 
     __slots__ = (
         "__weakref__", "_busy", "_children", "_deadline", "_expiry", "_holds", "_meter", "_metered", "_numbers",
-        "_own_expiry", "_parent", "_reason", "_stopwatch", "_timer", "_told", "_until", "_watched", "capability",
-        "plugin",
+        "_own_expiry", "_parent", "_reason", "_stopwatch", "_tally", "_timer", "_told", "_until", "_watched",
+        "capability", "plugin",
     )  # fmt: skip
 
     def __init__(
-        self, plugin: str | None, capability: str, *, told: Callable[[Happening, str], None] | None = None
+        self,
+        plugin: str | None,
+        capability: str,
+        *,
+        told: Callable[[Happening, str], None] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.plugin = plugin
         self.capability = capability
         self._told = told
+        self._tally = new_tally() if tally is None else tally
         self._parent: Lease | None = None
         self._children: WeakSet[Lease] = WeakSet()
         self._reason: str | None = None
@@ -130,8 +136,11 @@ class Lease:
 
     def spend(self, budget: Budget, amount: int = 1) -> None:
         """Takes `amount` from a budget, here and above. What does not fit leaves nothing of it, and raises `Spent`."""
-        if not self._metered:
-            return
+        if self._metered:
+            self._take(budget, amount)
+        self._tally[budget] += amount
+
+    def _take(self, budget: Budget, amount: int) -> None:
         for lease in self._line():
             if lease._meter.lacks(budget, amount):
                 reason = f"used up: {budget} {print_term(budget, lease._meter.whole(budget))}"
@@ -159,7 +168,7 @@ class Lease:
 
     def child(self, terms: Mapping[str, Term | None] | None = None) -> "Lease":
         """Returns a lease below this one, ended if this one is. It can be ended by itself, and has terms of its own."""
-        child = Lease(self.plugin, self.capability)
+        child = Lease(self.plugin, self.capability, tally=self._tally)
         child._parent = self
         if self.ended:
             child._end(self.reason)

@@ -6,8 +6,20 @@ Used on the event loop's thread.
 import asyncio
 from collections.abc import Callable
 from time import monotonic
+from typing import Literal, TypeAlias
 
 from nyx_stream.attribution import as_host
+
+Budget: TypeAlias = Literal["requests", "bytes_in", "bytes_out", "opens"]
+"""What can be counted, and limited."""
+
+Tally: TypeAlias = dict[Budget, int]
+"""What was spent, whether there was a limit or not."""
+
+
+def new_tally() -> Tally:
+    """Returns a tally of nothing."""
+    return {"requests": 0, "bytes_in": 0, "bytes_out": 0, "opens": 0}
 
 
 class Meter:

@@ -5,13 +5,25 @@ from typing import TYPE_CHECKING, Any
 from nyx_stream.host.discovery import discover, find
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.lifecycle import State
+from nyx_stream.host.metrics import Latency, PluginMetrics
 from nyx_stream.host.plugin_host import PluginHost
 from nyx_stream.host.status import PluginStats, PluginStatus
 
 if TYPE_CHECKING:
     from nyx_stream.host.config import read_config
 
-__all__ = ["Handle", "PluginHost", "PluginStats", "PluginStatus", "State", "discover", "find", "read_config"]
+__all__ = [
+    "Handle",
+    "Latency",
+    "PluginHost",
+    "PluginMetrics",
+    "PluginStats",
+    "PluginStatus",
+    "State",
+    "discover",
+    "find",
+    "read_config",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,16 @@ from asyncio import current_task
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from nyx_stream.errors import PluginBusy, PluginCallError, PluginError, PluginTimeout
+
+RECENT = 512
+"""Calls whose durations are kept."""
 
 _AGAIN = 1.0
 """Seconds after which a call that ignored its cancellation is cancelled again."""
@@ -226,13 +229,21 @@ class CallCount:
     timeouts: int = 0
     refused: int = 0
     """Turned away because the queue was full."""
+    timed: int = 0
+    """Calls that ended, however; neither streams nor those that were refused."""
     seconds: float = 0.0
-    """Spent in calls, waiting for room included."""
+    """Spent in those, waiting for room included."""
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """How long each of the last of them took."""
 
-    def fault(self, error: BaseException) -> None:
-        """Counts a call that raised."""
+    def fault(self, error: BaseException, begun: float | None = None) -> None:
+        """Counts a call, begun at that moment, that raised; or a stream, without `begun`."""
         if isinstance(error, PluginBusy):
             self.refused += 1
             return
         self.failed += 1
         self.timeouts += isinstance(error, PluginTimeout)
+        if begun is not None:
+            self.timed += 1
+            self.seconds += (took := monotonic() - begun)
+            self.recent.append(took)

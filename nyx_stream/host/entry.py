@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
+from nyx_stream.capabilities.meter import Tally, new_tally
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.calls import CallCount
 from nyx_stream.host.leases import Leases
 from nyx_stream.host.lifecycle import OVER, State
+from nyx_stream.host.metrics import PluginMetrics, metrics_of
 from nyx_stream.host.status import OnFail, PluginStats, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.seam import Isolation, Level, PluginSource
@@ -38,6 +40,7 @@ class Entry:
     denied: int = 0
     restarts: int = 0
     count: CallCount = field(default_factory=CallCount)
+    tally: Tally = field(default_factory=new_tally)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the plugin is loaded, reloaded or unloaded: one such change at a time."""
 
@@ -135,6 +138,19 @@ class Entry:
             seconds=count.seconds,
             denied=self.denied if audited else None,
             restarts=self.restarts,
+        )
+
+    def metrics(self, *, audited: bool) -> PluginMetrics:
+        """Returns all that is measured about this plugin."""
+        return metrics_of(
+            self.id,
+            self.source.manifest.version,
+            self.isolation,
+            self.state,
+            self.stats(audited=audited),
+            self.count,
+            self.tally,
+            None if self.over else self.level,
         )
 
 

@@ -10,6 +10,7 @@ from nyx_stream.host.bind import bind
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.leases import check_capability
 from nyx_stream.host.lifecycle import State
+from nyx_stream.host.metrics import PluginMetrics
 from nyx_stream.host.status import PluginStats, PluginStatus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
@@ -62,6 +63,10 @@ class Handle:
     def stats(self) -> PluginStats:
         """Returns what happened since the plugin was loaded."""
         return self._entry.stats(audited=self._host.audited)
+
+    def metrics(self) -> PluginMetrics:
+        """Returns what is measured about the plugin, its `stats` included; of its process, as it is at this moment."""
+        return self._entry.metrics(audited=self._host.audited)
 
     def call(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Calls an exported method; `await` gives its result.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from nyx_stream.capabilities.lease import Happening, Lease, LeaseStatus
+from nyx_stream.capabilities.meter import Tally
 from nyx_stream.errors import PluginStateError
 from nyx_stream.isolation.seam import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
@@ -17,13 +18,16 @@ Record = Callable[[str, str, str], None]
 
 
 class Leases:
-    """One lease for each capability, begun under the terms of a policy. `record` is told everything for the audit."""
+    """One lease for each capability, begun under the terms of a policy.
 
-    def __init__(self, plugin: str, policy: SandboxPolicy, record: Record) -> None:
+    `record` is told everything for the audit; `tally` counts what is spent through them.
+    """
+
+    def __init__(self, plugin: str, policy: SandboxPolicy, record: Record, tally: Tally | None = None) -> None:
         self._plugin = plugin
         self._record = record
         self.by_name: Mapping[str, Lease] = {
-            name: Lease(plugin, name, told=partial(self._happened, name)) for name in CAPABILITIES
+            name: Lease(plugin, name, told=partial(self._happened, name), tally=tally) for name in CAPABILITIES
         }
         for name, lease in self.by_name.items():
             lease.limit(policy.terms(name).given())

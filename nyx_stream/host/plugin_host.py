@@ -19,6 +19,7 @@ from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.leases import Leases, check_capability
 from nyx_stream.host.lifecycle import OVER, Event
+from nyx_stream.host.metrics import PluginMetrics
 from nyx_stream.host.policies import AnyPolicy, read_policy
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import OnFail, PluginStatus
@@ -110,6 +111,10 @@ class PluginHost:
     def audit_lost(self) -> Mapping[str, int]:
         """Events that were not taken, by the path of a log or the name of a sink. Zero is as it should be."""
         return self._trail.lost
+
+    def metrics(self) -> Mapping[str, PluginMetrics]:
+        """Returns what is measured about each plugin, by id. Can be called on any thread."""
+        return {entry.id: entry.metrics(audited=self.audited) for entry in tuple(self._entries.values())}
 
     def __getitem__(self, plugin: str) -> Handle:
         """Returns the handle of a plugin by its id. Raises `PluginNotFound`, a `LookupError`."""
@@ -303,7 +308,7 @@ class PluginHost:
         life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
         entry.supervisor, entry.guard, entry.grant = life, guard, grant
         if entry.leases is None:
-            entry.leases = Leases(entry.id, entry.policy, partial(self._leased, entry.id))
+            entry.leases = Leases(entry.id, entry.policy, partial(self._leased, entry.id), entry.tally)
         try:
             if entry.wants_data:
                 await asyncio.to_thread(make_private, entry.data)

@@ -37,7 +37,7 @@ class PluginStats:
         refused: those turned away because the queue was full.
         active: those that run now.
         waiting: those that wait for room now.
-        seconds: time spent inside calls (not streams), all together.
+        seconds: time spent inside calls (not streams), all together, failed ones too.
         denied: decisions against the plugin, of every layer; `None` for a host without an audit.
         restarts: times that it was started again after a crash.
     """

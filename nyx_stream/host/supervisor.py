@@ -21,6 +21,8 @@ _log = logging.getLogger("nyx.host")
 _PATIENCE = 5.0
 """Seconds that calls get to leave the plugin after they were cancelled."""
 
+_RUNNING = State.RUNNING  # CPython 3.11 takes as long to find it in the class as to count and time a call
+
 _TIMES = 5
 """How often a setup is cancelled within `_PATIENCE`."""
 
@@ -127,7 +129,7 @@ class Supervisor:
         """Calls a method within the limits of the grant; see `Handle.call`."""
         # Looked at here first, for a function call is dear on this path.
         level = self._level
-        if level is None or self.life.state is not State.RUNNING or self._methods.get(method) is not False:
+        if level is None or self.life.state is not _RUNNING or self._methods.get(method) is not False:
             level = self._level_for(method, stream=False)
         count, gate, scopes = self.count, self._gate, self._scopes
         count.calls += 1
@@ -141,15 +143,17 @@ class Supervisor:
                 gate.leave()
         except BaseException as error:
             outcome = scope.leave(error) or error
-            count.fault(outcome)
+            count.fault(outcome, scope.begun)
             if outcome is error:
                 raise
             raise outcome  # noqa: B904  # its cause is set already
         late = scope.leave()
         if late is not None:
-            count.fault(late)
+            count.fault(late, scope.begun)
             raise late
-        count.seconds += monotonic() - scope.begun
+        count.timed += 1
+        count.seconds += (took := monotonic() - scope.begun)
+        count.recent.append(took)
         return result
 
     async def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from nyx_stream.audit import AuditSink
 from nyx_stream.capabilities.import_paths import ImportPaths
@@ -63,6 +63,22 @@ class Assignment:
     import_paths: ImportPaths
     """Where the host's plugins are imported from: nothing is written there for a plugin."""
     crashed: Callable[[BaseException], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the process of one plugin uses: resident bytes, and processor time in seconds since it was started."""
+
+    memory: int
+    cpu_seconds: float
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An `Isolation` whose plugin has a process of its own."""
+
+    def usage(self) -> Usage | None:
+        """Measures it; `None` if there is no process now. Can be called on any thread."""
 
 
 class LevelFactory(Protocol):

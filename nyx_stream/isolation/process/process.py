@@ -32,10 +32,10 @@ from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.process.seal_record import record_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
-from nyx_stream.isolation.process.watch import Watch, Watched
+from nyx_stream.isolation.process.watch import Watch, Watched, measure
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
 from nyx_stream.isolation.provision import Provision, Shared
-from nyx_stream.isolation.seam import Assignment
+from nyx_stream.isolation.seam import Assignment, Usage
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
 
@@ -159,6 +159,11 @@ class SealedPlugin:
         self._provision.recheck()
         if self._channel is not None:
             self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
+
+    def usage(self) -> Usage | None:
+        if self._pid is None or self._burial is not None:
+            return None
+        return measure(self._pid)
 
     def trace(self, error: BaseException) -> str:
         if isinstance(error.__cause__, RemoteTraceback):  # where the host was at that moment is no news

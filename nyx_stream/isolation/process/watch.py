@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from nyx_stream.isolation.seam import Usage
+
 _log = logging.getLogger("nyx.isolation")
 
 PERIOD = 2.0
@@ -22,8 +24,8 @@ _BATCH = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What a worker uses: resident bytes, per cent of one processor since the last look, open descriptors."""
+class Look:
+    """What a worker was found to use: resident bytes, per cent of one processor since before, open descriptors."""
 
     memory: int
     cpu: float
@@ -44,7 +46,7 @@ class Watched:
     descriptors: int
     idle: Callable[[], bool]
     exceeded: Callable[[str], None]
-    usage: Usage | None = None
+    usage: Look | None = None
     busy: int = 0
     """Looks in a row that found it busy and idle."""
 
@@ -87,7 +89,7 @@ def look_at(worker: Watched) -> None:
     """Measures a worker and says what is not as granted. One that is gone is passed over: others see to that."""
     try:
         with worker.process.oneshot():
-            usage = Usage(worker.process.memory_info().rss, worker.process.cpu_percent(), worker.process.num_fds())
+            usage = Look(worker.process.memory_info().rss, worker.process.cpu_percent(), worker.process.num_fds())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return
     worker.usage = usage
@@ -101,3 +103,14 @@ def look_at(worker: Watched) -> None:
     worker.busy = worker.busy + 1 if usage.cpu >= _BUSY and worker.idle() else 0
     if worker.busy == 1:
         _log.warning("plugin %s keeps a processor busy (%.0f %%), and no call is under way", worker.name, usage.cpu)
+
+
+def measure(pid: int) -> Usage | None:
+    """Measures a process; `None` if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return Usage(process.memory_info().rss, times.user + times.system)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
