@@ -13,6 +13,7 @@ _PARTS = {
             "test-a-plugin.md",
             "limit-and-revoke.md",
             "read-the-audit-log.md",
+            "observe.md",
         ],
     ),
     "Reference": ("reference", ["command-line.md", "rules.md", "policy-file.md", "manifest-file.md", "host-file.md"]),

@@ -11,7 +11,8 @@ import typer
 from nyx_stream.cli import output
 from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.log import audit_sink, log_grant
-from nyx_stream.host import PluginHost
+from nyx_stream.cli.metrics import check_metrics, write_metrics
+from nyx_stream.host import Handle, PluginHost
 from nyx_stream.isolation.seam import Level
 from nyx_stream.text import escape
 
@@ -24,11 +25,14 @@ def run(
     isolation: Annotated[IsolationOption, typer.Option(help="Where it runs.")] = IsolationOption.inline,
     data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
     audit: Annotated[str | None, typer.Option(help="Append every decision to this audit log.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Write what was measured to this file, for Prometheus.", callback=check_metrics)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print each result on one line.")] = False,
 ) -> None:
     """Call a method of a plugin under a policy and print its result as JSON; of a stream, one result per line."""
     values = parse_arguments(arguments or ())
-    asyncio.run(_run(plugin, method, values, policy, isolation.value, data_dir, audit, json))
+    asyncio.run(_run(plugin, method, values, policy, isolation.value, data_dir, audit, metrics, json))
 
 
 async def _run(
@@ -39,17 +43,26 @@ async def _run(
     isolation: Level,
     data_dir: str | None,
     audit: str | None,
+    metrics: str | None,
     compact: bool,
 ) -> None:
     async with audit_sink(audit) as sink, PluginHost(audit=sink, data_dir=data_dir) as host:
-        handle = await host.load(plugin, policy=policy, isolation=isolation)
-        log_grant(handle.grant, isolation)
-        if not handle.methods.get(method, False):
-            output.say_json(await handle.call(method, **values), compact=compact)
-            return
-        async with aclosing(handle.stream(method, **values)) as results:
-            async for result in results:
-                output.say_json(result, compact=True)
+        try:
+            handle = await host.load(plugin, policy=policy, isolation=isolation)
+            log_grant(handle.grant, isolation)
+            await _call(handle, method, values, compact)
+        finally:
+            if metrics is not None:
+                write_metrics(host, metrics)
+
+
+async def _call(handle: Handle, method: str, values: dict[str, Any], compact: bool) -> None:
+    if not handle.methods.get(method, False):
+        output.say_json(await handle.call(method, **values), compact=compact)
+        return
+    async with aclosing(handle.stream(method, **values)) as results:
+        async for result in results:
+            output.say_json(result, compact=True)
 
 
 def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nyx_stream.host.handle import Handle
 from nyx_stream.host.leases import Leases, check_capability
 from nyx_stream.host.lifecycle import OVER, Event
 from nyx_stream.host.metrics import PluginMetrics
+from nyx_stream.host.observing import ObservedHandle, Observer
 from nyx_stream.host.policies import AnyPolicy, read_policy
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.status import OnFail, PluginStatus
@@ -47,6 +48,7 @@ class PluginHost:
         data_dir: below it each plugin has its private directory; a directory of the user by default.
         tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
         network: how the HTTP capability reaches the network; for tests and special hosts.
+        observer: is told of every call, for traces and the like; see `nyx_stream.observe.otel`.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class PluginHost:
         data_dir: str | os.PathLike[str] | None = None,
         tripwire: bool = True,
         network: "Network | None" = None,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._trail = Trail(audit, {})
         self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
         self._shared = Shared(network)
@@ -74,7 +78,12 @@ class PluginHost:
 
     @classmethod
     def from_toml(
-        cls, path: str | os.PathLike[str], *, audit: AuditTarget = None, network: "Network | None" = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        audit: AuditTarget = None,
+        network: "Network | None" = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Returns a host for a host file; entering it loads the plugins listed there.
 
@@ -82,6 +91,7 @@ class PluginHost:
             path: the host file.
             audit: where events go besides what the file names.
             network: how the HTTP capability reaches the network; for tests and special hosts.
+            observer: is told of every call.
 
         Raises:
             PolicyError: with every fault of the file, and of the policies and manifests that it names.
@@ -90,7 +100,7 @@ class PluginHost:
         from nyx_stream.host.config import read_config  # its pydantic models are needed here only
 
         config = read_config(path)
-        host = cls(data_dir=config.data_dir, tripwire=config.tripwire, network=network)
+        host = cls(data_dir=config.data_dir, tripwire=config.tripwire, network=network, observer=observer)
         named = [config.audit] if config.audit is not None else []
         sinks = [LoggingSink(keep_queries=config.audit_options.get("keep_queries", False))] if config.logging else []
         host._trail = Trail([*named, *sinks, *several(audit)], config.audit_options)
@@ -160,7 +170,9 @@ class PluginHost:
             data = os.path.join(self._data_dir or default_data_dir(), name)
             entry = Entry(source, given or SandboxPolicy.locked_down(), isolation, on_fail, data, policy_file)
             self._entries[name] = entry
-            self._handles[name] = Handle(self, entry)
+            self._handles[name] = (
+                Handle(self, entry) if self._observer is None else ObservedHandle(self, entry, self._observer)
+            )
         async with entry.changing:
             _must_agree(entry, source.folder, given, isolation)
             if entry.over:

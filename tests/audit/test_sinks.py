@@ -179,6 +179,7 @@ async def test_a_log_that_was_given_stays_open_beside_others(tmp_path):
             pass
         log.record(event())
         await log.aflush()
+        assert list(read_log(tmp_path / "mine.jsonl")) == [event()]
 
 
 async def test_a_second_log_that_does_not_open_leaves_the_first_closed(tmp_path):

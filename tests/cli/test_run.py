@@ -125,6 +125,24 @@ def test_logging_leaves_out_what_the_audit_log_leaves_out(nyx, case, monkeypatch
     assert not [word for word in ("secret", "piece", "pass", "anna") if word in logged]
 
 
+def test_metrics_are_left_in_a_file(nyx, case, tmp_path, monkeypatch):
+    """Whole, readable for others, also for a call that fails; and refused before anything runs if it cannot be."""
+    file = tmp_path / "weather.prom"
+    done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--metrics", file)
+    assert (done.code, done.err) == (0, "")
+    assert 'nyx_plugin_calls_total{plugin="weather"} 1.0' in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert nyx("run", case.plugin, "fail", *case.options(), "--metrics", file).code == 5
+    assert 'nyx_plugin_call_errors_total{plugin="weather"} 1.0' in file.read_text()
+    assert [path.name for path in tmp_path.iterdir() if "prom" in path.name or "metrics" in path.name] == [file.name]
+    done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--metrics", tmp_path / "no" / "file")
+    assert done.code == 7
+    monkeypatch.setattr("nyx_stream.cli.metrics.find_spec", lambda name: None)
+    done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--metrics", file)
+    assert (done.code, done.out) == (2, "")
+    assert "nyx-sandbox[prometheus]" in done.err
+
+
 def test_every_result_can_be_printed(nyx, case):
     """Bytes, numbers that JSON lacks, and text that would shape the terminal come out as plain JSON."""
     case.write(

@@ -1,0 +1,81 @@
+"""The metrics of a host in Prometheus' format. Needs the extra `prometheus`. Serves nothing by itself."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from nyx_stream.host import PluginHost, PluginMetrics
+from nyx_stream.observe.readings import LATENCY, READINGS, Reading
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The media type of what `prometheus_text` returns."""
+
+
+class PluginCollector(Collector):
+    """A host as a collector of prometheus_client: `REGISTRY.register(PluginCollector(host))`.
+
+    Every series has the label `plugin`. The quantiles of a duration are those of the plugin's last calls, 512 at most.
+    May be collected on any thread, and yields no series once the host is closed.
+    """
+
+    def __init__(self, host: PluginHost) -> None:
+        self._host = host
+
+    def describe(self) -> Iterator[Metric]:
+        """Names the families without measuring anything."""
+        yield from _families((), {})
+
+    def collect(self) -> Iterator[Metric]:
+        """Measures every plugin."""
+        yield from _families(tuple(self._host.metrics().values()), self._host.audit_lost)
+
+
+def prometheus_text(host: PluginHost) -> str:
+    """Returns the metrics of a host in the text exposition format, version 0.0.4."""
+    registry = CollectorRegistry()
+    registry.register(PluginCollector(host))
+    return generate_latest(registry).decode()
+
+
+def _families(plugins: tuple[PluginMetrics, ...], lost: Mapping[str, int]) -> Iterator[Metric]:
+    info = InfoMetricFamily("nyx_plugin", "What it is and where it runs.", labels=("plugin",))
+    for found in plugins:
+        info.add_metric((found.plugin,), {"version": found.version, "isolation": found.isolation})
+    yield info
+    for reading in READINGS:
+        yield _family(reading, plugins)
+    yield _durations(plugins)
+    drops = CounterMetricFamily("nyx_audit_lost", "Events that a sink of the audit did not take.", labels=("sink",))
+    for sink, count in lost.items():
+        drops.add_metric((sink,), count)
+    yield drops
+
+
+def _family(reading: Reading, plugins: tuple[PluginMetrics, ...]) -> Metric:
+    kind = CounterMetricFamily if reading.kind == "counter" else GaugeMetricFamily
+    family = kind(reading.prometheus_name, reading.meaning, labels=("plugin",))
+    for found in plugins:
+        value = reading.value(found)
+        if value is not None:
+            family.add_metric((found.plugin,), value)
+    return family
+
+
+def _durations(plugins: tuple[PluginMetrics, ...]) -> Metric:
+    name = f"{LATENCY.replace('.', '_')}_seconds"
+    family = SummaryMetricFamily(name, "How long calls took, waiting for room included.", labels=("plugin",))
+    for found in plugins:
+        latency = found.latency
+        for share, value in (("0.5", latency.p50), ("0.9", latency.p90), ("0.99", latency.p99)):
+            if value is not None:
+                family.add_sample(name, {"plugin": found.plugin, "quantile": share}, value)
+        family.add_metric((found.plugin,), latency.calls, latency.seconds)
+    return family

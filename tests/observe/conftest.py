@@ -1,0 +1,75 @@
+"""The fixtures of the hosts, and OpenTelemetry with everything in memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from nyx_stream import PluginHost
+from nyx_stream.observe.otel import Telemetry
+from tests.host.conftest import make
+from tests.host.plugin_folder import write_plugin
+
+__all__ = ["make", "write_plugin"]
+
+
+@dataclass
+class Collected:
+    """What arrived in memory."""
+
+    telemetry: Telemetry
+    tracers: TracerProvider
+    spans_: InMemorySpanExporter
+    logs_: InMemoryLogRecordExporter
+    reader: InMemoryMetricReader
+
+    @property
+    def spans(self) -> list[Any]:
+        """Every span that ended."""
+        return list(self.spans_.get_finished_spans())
+
+    @property
+    def logs(self) -> list[Any]:
+        """Every log record."""
+        return [data.log_record for data in self.logs_.get_finished_logs()]
+
+    def points(self) -> dict[str, list[Any]]:
+        """Collects the metrics; the points by name."""
+        data = self.reader.get_metrics_data()
+        found: dict[str, list[Any]] = {}
+        for resource in data.resource_metrics if data is not None else ():
+            for scope in resource.scope_metrics:
+                assert scope.scope.name == "nyx_stream"
+                for metric in scope.metrics:
+                    found[metric.name] = list(metric.data.data_points)
+        return found
+
+
+@pytest.fixture
+def collected():
+    """Telemetry into memory."""
+    spans, logs, reader = InMemorySpanExporter(), InMemoryLogRecordExporter(), InMemoryMetricReader()
+    tracers, loggers, meters = TracerProvider(), LoggerProvider(), MeterProvider([reader])
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    loggers.add_log_record_processor(SimpleLogRecordProcessor(logs))
+    telemetry = Telemetry(tracer_provider=tracers, meter_provider=meters, logger_provider=loggers)
+    yield Collected(telemetry, tracers, spans, logs, reader)
+    tracers.shutdown()
+    loggers.shutdown()
+    meters.shutdown()
+
+
+@pytest.fixture
+async def host(tmp_path, collected):
+    """An entered host that is observed in every way."""
+    telemetry = collected.telemetry
+    async with PluginHost(audit=telemetry.record, data_dir=tmp_path / "data", observer=telemetry) as host:
+        telemetry.measure(host)
+        yield host

@@ -1,0 +1,234 @@
+"""OpenTelemetry: a span for each call, a log record for each event, metrics when they are collected; and no secrets."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from opentelemetry.trace import StatusCode, get_current_span
+
+from nyx_stream import Handle, PluginHost
+from nyx_stream.errors import PluginCallError, PluginTimeout, UnknownMethod
+from nyx_stream.policy import SandboxPolicy
+from tests.capabilities.http.loopback import Server, reply
+from tests.conformance.machine import missing
+from tests.host.waiting import until
+
+sealed_here = pytest.mark.skipif(bool(missing()), reason=f"no worker can be sealed: {missing()}")
+LEVELS = ["inline", pytest.param("process", marks=sealed_here)]
+
+CODE = """
+import asyncio
+class Main(Plugin):
+    @export
+    async def ping(self) -> None: ...
+    @export
+    async def fail(self, word: str) -> None: raise RuntimeError(word)
+    @export
+    async def hang(self) -> None: await asyncio.Event().wait()
+    @export
+    async def count(self, to: int):
+        for number in range(to):
+            yield number
+            await self.files.exists(str(number))
+    @export
+    async def get(self, url: str) -> int:
+        return (await self.http.get(url)).status_code
+    @export
+    async def peek(self) -> str: return await self.files.read_text("/etc/passwd")
+"""
+GRANT = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
+ASK = 'write = ["$DATA"]'
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_call_is_a_span(host, make, collected, level):
+    """Named by plugin and method, with the conventions' attributes, below the span of its caller."""
+    handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT, isolation=level)
+    with collected.tracers.get_tracer("app").start_as_current_span("app") as above:
+        await handle.call("ping")
+        assert get_current_span() is above
+    span, _ = collected.spans
+    assert (span.name, span.status.status_code) == ("p/ping", StatusCode.UNSET)
+    assert span.parent.span_id == above.get_span_context().span_id
+    assert dict(span.attributes) == {
+        "nyx.plugin.id": "p",
+        "nyx.plugin.version": "1.0",
+        "nyx.isolation": level,
+        "nyx.stream": False,
+        "code.function.name": "ping",
+    }
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_call_that_fails_tells_the_kind_of_its_error_alone(host, make, collected, level):
+    """No text of an error leaves: it is the plugin's, and may hold what it worked with."""
+    folder = make("p", CODE, permissions=ASK, limits='call_timeout = "50ms"')
+    handle = await host.load(folder, policy=GRANT, isolation=level)
+    with pytest.raises(PluginCallError):
+        await handle.call("fail", word="password1")
+    with pytest.raises(PluginTimeout):
+        await handle.call("hang")
+    with pytest.raises(UnknownMethod):
+        await handle.call("never-heard-of")
+    kinds = [(span.name, span.attributes["error.type"], span.status.status_code) for span in collected.spans]
+    assert kinds == [
+        ("p/fail", "PluginCallError", StatusCode.ERROR),
+        ("p/hang", "PluginTimeout", StatusCode.ERROR),
+        ("p/_OTHER", "UnknownMethod", StatusCode.ERROR),
+    ]
+    assert "password1" not in "".join(span.to_json() for span in collected.spans)
+
+
+async def test_a_cancelled_call_is_no_error_of_the_plugin(host, make, collected):
+    """Its span ends, and says that it was cancelled."""
+    handle = await host.load(make("p", CODE))
+    call = asyncio.ensure_future(handle.call("hang"))
+    await until(lambda: handle.stats().active)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    (span,) = collected.spans
+    assert (span.attributes["error.type"], span.status.status_code) == ("CancelledError", StatusCode.UNSET)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_stream_is_one_span_and_its_reader_stays_outside_it(host, make, collected, whole):
+    """Between two items the current span is the reader's; the span ends with the stream, read to its end or not."""
+    handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT)
+    outside = get_current_span()
+    async with aclosing(handle.stream("count", to=3)) as items:
+        async for _ in items:
+            assert get_current_span() is outside
+            if not whole:
+                break
+    (span,) = collected.spans
+    assert (span.name, span.attributes["nyx.stream"], span.status.status_code) == ("p/count", True, StatusCode.UNSET)
+    assert [event.attributes["nyx.action"] for event in span.events] == ["stat"] * (3 if whole else 0)
+
+
+async def test_what_a_call_did_stands_in_its_span(host, make, collected):
+    """Requests and opens are events of the span, by the conventions, without queries and users."""
+    async with Server(reply(200, b"x")) as server:
+        folder = make("p", CODE, permissions=f'request = ["GET {server.url}/**"]\nread = ["./"]')
+        policy = SandboxPolicy.locked_down().allow_request(f"GET {server.url}/**")
+        handle = await host.load(folder, policy=policy)
+        assert await handle.call("get", url=f"{server.url}/a?token=secret1#piece") == 200
+        with pytest.raises(PermissionError):
+            await handle.call("get", url="https://evil.example/x?token=secret2")
+        with pytest.raises(PermissionError):
+            await handle.call("peek")
+    first, second, third = ((span.events[0].name, span.events[0].attributes) for span in collected.spans)
+    assert first[0] == second[0] == third[0] == "nyx.decision"
+    assert (first[1]["http.request.method"], first[1]["url.full"]) == ("GET", f"{server.url}/a?…")
+    assert (second[1]["url.full"], second[1]["nyx.allowed"]) == ("https://evil.example/x?…", False)
+    assert third[1]["file.path"] == "/etc/passwd"
+    everything = str(collected.spans_.get_finished_spans()) + str(collected.logs_.get_finished_logs())
+    everything += "".join(span.to_json() for span in collected.spans)
+    everything += "".join(str(log.body) + str(dict(log.attributes)) for log in collected.logs)
+    assert not [word for word in ("secret1", "secret2", "piece") if word in everything]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_an_event_is_a_log_record(host, make, collected, level):
+    """With its severity, its name and its time; beside the call inline, where the call is known."""
+    handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT, isolation=level)
+    with pytest.raises(PermissionError):
+        await handle.call("peek")
+    load, read = collected.logs
+    assert (load.event_name, load.severity_text, load.attributes["nyx.action"]) == ("nyx.lifecycle", "INFO", "load")
+    assert (read.event_name, read.severity_text) == ("nyx.decision", "WARN")
+    assert read.body.startswith("p files read /etc/passwd denied: ")
+    assert (read.attributes["nyx.plugin.id"], read.attributes["nyx.layer"]) == ("p", "guard")
+    assert "nyx.rule" not in read.attributes
+    assert load.timestamp <= read.timestamp
+    (span,) = collected.spans
+    assert read.span_id == (span.context.span_id if level == "inline" else 0)
+
+
+async def test_metrics_are_measured_when_they_are_collected(host, make, collected):
+    """Counts, levels and the distribution of durations, by plugin; nothing of a closed host."""
+    handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT)
+    for _ in range(3):
+        await handle.call("ping")
+    with pytest.raises(PermissionError):
+        await handle.call("peek")
+    points = collected.points()
+    values = {name: [point.value for point in found] for name, found in points.items() if name != _DURATION}
+    assert values["nyx.plugin.calls"] == [4]
+    assert values["nyx.plugin.call.errors"] == values["nyx.plugin.denials"] == [1]
+    assert values["nyx.plugin.up"] == [1]
+    assert "nyx.plugin.memory" not in values
+    by_method = {(point.attributes["code.function.name"], point.attributes.get("error.type")): point.count
+                 for point in points[_DURATION]}  # fmt: skip
+    assert by_method == {("ping", None): 3, ("peek", "FilesystemDenied"): 1}
+    assert points["nyx.plugin.calls"][0].attributes == {"nyx.plugin.id": "p", "nyx.isolation": "inline"}
+    await host.unload("p")
+    assert "nyx.plugin.calls" not in collected.points()
+
+
+_DURATION = "nyx.plugin.call.duration"
+
+
+@sealed_here
+async def test_a_sealed_plugin_has_memory_and_processor_time(host, make, collected):
+    """They are its process'."""
+    await host.load(make("p", CODE), isolation="process")
+    points = collected.points()
+    assert points["nyx.plugin.memory"][0].value > 1 << 20
+    assert points["nyx.plugin.cpu.time"][0].value >= 0
+
+
+async def test_each_measuring_happens_once_for_a_collection(host, make, collected):
+    """Fifteen instruments do not measure a process fifteen times."""
+    handle = await host.load(make("p", CODE))
+    seen = []
+    entry = handle._entry
+    measure = entry.metrics
+    entry.metrics = lambda **told: seen.append(1) or measure(**told)
+    collected.points()
+    assert len(seen) == 1
+    collected.points()
+    assert len(seen) == 2
+
+
+class Broken:
+    """An observer that fails at one place."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def begin(self, call):
+        self.fail("begin")
+        return self
+
+    def enter(self):
+        self.fail("enter")
+
+    def leave(self):
+        self.fail("leave")
+
+    def end(self, error):
+        self.fail("end")
+
+    def fail(self, place):
+        if place == self.place:
+            raise RuntimeError(place)
+
+
+@pytest.mark.parametrize("place", ["begin", "enter", "leave", "end"])
+async def test_an_observer_that_raises_hurts_no_call(make, tmp_path, caplog, place):
+    """Results and errors are the plugin's; the fault is told once."""
+    async with PluginHost(data_dir=tmp_path / "data", observer=Broken(place)) as host:
+        handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT)
+        for _ in range(2):
+            assert await handle.call("ping") is None
+        with pytest.raises(PluginCallError, match="RuntimeError"):
+            await handle.call("fail", word="x")
+        assert [item async for item in handle.stream("count", to=2)] == [0, 1]
+    assert caplog.text.count("this is not told again") == 1
+
+
+async def test_a_host_without_an_observer_has_plain_handles(make, tmp_path):
+    """What is not used costs nothing."""
+    async with PluginHost(data_dir=tmp_path / "data") as host:
+        assert type(await host.load(make("p", CODE))) is Handle
