@@ -139,4 +139,7 @@ def exported(plugin: type[Plugin]) -> tuple[str, ...]:
 
     An override counts only if it is marked itself: what its author did not export is not exported.
     """
-    return tuple(name for name in sorted(dir(plugin)) if hasattr(inspect.getattr_static(plugin, name), _MARK))
+    found: dict[str, object] = {}
+    for base in reversed(plugin.__mro__):
+        found.update(vars(base))
+    return tuple(sorted(name for name, value in found.items() if hasattr(value, _MARK)))

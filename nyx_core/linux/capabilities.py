@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from _thread import get_native_id  # `threading` costs more to import than to drop them all
 from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.libc import (
@@ -63,7 +64,8 @@ class Capabilities(NamedTuple):
         """Drop all of them, or `CAP_SYS_RESOURCE` alone where the others may stay."""
         kept = ~(1 << CAP_SYS_RESOURCE) if wanted.capabilities else 0
         before_sets = capability_sets()
-        bounding = _drop_bounding(kept, before_sets[0])
+        if before_sets[0] >> CAP_SETPCAP & 1:
+            _drop_bounding(kept)
         if not wanted.capabilities:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
         wanted_sets = tuple(old & kept for old in before_sets)
@@ -71,11 +73,17 @@ class Capabilities(NamedTuple):
         left = capability_sets()
         if left != wanted_sets:
             return LayerReport(self.name, LayerState.UNAVAILABLE, "the kernel kept some capabilities")
-        return self._report(wanted, bounding, *left[:2])
+        return self._report(wanted, *left[:2])
 
-    def _report(self, wanted: Confinement, bounding: str, effective: int, permitted: int) -> LayerReport:
-        facts = (("effective", f"{effective:#x}"), ("permitted", f"{permitted:#x}"), ("bounding", bounding))
-        others = _threads_with_more(permitted)
+    def _report(self, wanted: Confinement, effective: int, permitted: int) -> LayerReport:
+        threads = _sets_of_threads()
+        bounding = threads.get(get_native_id(), (0, None))[1]
+        facts = (
+            ("effective", f"{effective:#x}"),
+            ("permitted", f"{permitted:#x}"),
+            ("bounding", "unknown" if bounding is None else f"{bounding:#x}"),
+        )
+        others = sum(bool(more & ~permitted) for more, _ in threads.values())
         if others:
             reason = f"{others} threads that exist already keep capabilities"
             remedy = "confine before any thread starts"
@@ -84,11 +92,8 @@ class Capabilities(NamedTuple):
         return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts)
 
 
-def _drop_bounding(kept: int, effective: int) -> str:
-    """Drop from the bounding set what is not `kept`. That needs CAP_SETPCAP; without it `no_new_privs` stands in."""
-    if not effective >> CAP_SETPCAP & 1:
-        empty = _set_of("thread-self", "CapBnd") == 0
-        return "empty" if empty else "unchanged: no CAP_SETPCAP"
+def _drop_bounding(kept: int) -> None:
+    """Drop from the bounding set what is not `kept`. Needs CAP_SETPCAP; without it `no_new_privs` stands in."""
     for capability in range(64):
         if kept >> capability & 1:
             continue
@@ -98,23 +103,20 @@ def _drop_bounding(kept: int, effective: int) -> str:
             if error.errno == errno.EINVAL:
                 break  # above the last capability of this kernel
             raise
-    return "only CAP_SYS_RESOURCE dropped" if kept else "empty"
 
 
-def _threads_with_more(permitted: int) -> int:
-    """Threads of this process that have a capability outside `permitted`."""
-    count = 0
+def _sets_of_threads() -> dict[int, tuple[int, int]]:
+    """Permitted and bounding set of every thread of this process, by its number. proc_pid_status(5)."""
+    found: dict[int, tuple[int, int]] = {}
     for thread in os.listdir("/proc/self/task"):
-        found = _set_of(f"self/task/{thread}", "CapPrm")
-        count += found is not None and bool(found & ~permitted)  # `None`: it ended meanwhile
-    return count
+        try:
+            with open(f"/proc/self/task/{thread}/status", "rb") as status:
+                text = status.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        found[int(thread)] = (_set_in(text, b"\nCapPrm:"), _set_in(text, b"\nCapBnd:"))
+    return found
 
 
-def _set_of(thread: str, name: str) -> int | None:
-    """One capability set of a thread, from its status; `None` if there is no such thread. proc_pid_status(5)."""
-    try:
-        with open(f"/proc/{thread}/status", "rb") as status:
-            text = status.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(text.partition(f"\n{name}:".encode("ascii"))[2].split(None, 1)[0], 16)
+def _set_in(status: bytes, name: bytes) -> int:
+    return int(status.partition(name)[2].split(None, 1)[0], 16)

@@ -68,6 +68,11 @@ def prctl(option: int, second: int = 0, third: int = 0, fourth: int = 0, fifth: 
     return _checked(_prctl(option, second, third, fourth, fifth))
 
 
+def prctl_errno(option: int, second: int) -> int:
+    """The errno of prctl(2), for whoever expects one; 0 if it succeeds."""
+    return ctypes.get_errno() if _prctl(option, second, 0, 0, 0) == -1 else 0
+
+
 def address_of(buffer: bytearray) -> int:
     """Where `buffer` lies in memory. Valid while the caller holds the buffer and does not resize it."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

@@ -11,10 +11,10 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from nyx_core.linux.libc import address_of, prctl, syscall
-from nyx_core.linux.seccomp_filter import compile_all_but_last, compile_last
-from nyx_core.linux.seccomp_mark import MARK, posture_from
-from nyx_core.linux.seccomp_rules import Shape, Situation, prctl_rule, shaped_rules
+from nyx_core.linux.libc import address_of, prctl_errno, syscall
+from nyx_core.linux.seccomp_mark import MARK, mark_of, posture_from
+from nyx_core.linux.seccomp_program import Program, compile_shape
+from nyx_core.linux.seccomp_rules import Shape, Situation
 from nyx_core.linux.syscall_table import native_table
 from nyx_core.sandbox.report import LayerReport, LayerState
 
@@ -35,11 +35,7 @@ def posture() -> Posture:
 
 
 def _ask(chunk: int) -> int:
-    try:
-        prctl(MARK, chunk)
-    except OSError as error:
-        return error.errno or 0
-    return 0
+    return prctl_errno(MARK, chunk)
 
 
 def install(program: bytes) -> None:
@@ -78,12 +74,11 @@ class Seccomp(NamedTuple):
         if table is None:
             return self._unknown_machine()
         here = Situation(pid=os.getpid(), landlock=_landlock_abi(before))
-        program, rules = _all_but_last(Shape.of(wanted), here)
-        program += compile_last(prctl_rule(wanted, here))
-        install(program)
+        program = _program(Shape.of(wanted), here)
+        install(program.stamped(mark_of(wanted, here.pid)))
         facts = (
-            ("instructions", str(len(program) // 8)),
-            ("rules", str(rules + 1)),
+            ("instructions", str(len(program.code) // 8)),
+            ("rules", str(program.rules)),
             ("machine", table.machine),
         )
         return LayerReport(
@@ -102,16 +97,12 @@ class Seccomp(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _all_but_last(shape: Shape, here: Situation) -> tuple[bytes, int]:
-    """The program for this machine without its end, and how many rules are in it.
-
-    Kept, because whoever confines a second time, to less, mostly asks for the same system calls.
-    """
+def _program(shape: Shape, here: Situation) -> Program:
+    """The program for this machine. Kept: whoever confines a second time mostly asks for the same system calls."""
     table = native_table()
     if table is None:
         raise OSError(errno.ENOSYS, "no table of system calls")
-    rules = shaped_rules(shape, here)
-    return compile_all_but_last(table, rules), len(rules)
+    return compile_shape(table, shape, here)
 
 
 def _landlock_abi(before: tuple[LayerReport, ...]) -> int:

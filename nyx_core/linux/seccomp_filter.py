@@ -58,9 +58,6 @@ class Rule(NamedTuple):
 
 ALLOWED = Rule(ALLOW)
 NO_SUCH_CALL = Rule(UNKNOWN)
-LAST = "prctl"
-"""The call whose rule is another in every process, for it carries the mark: it ends the program."""
-_OPEN = Rule(-1)  # stands for the rule of `LAST`; equal to no rule, for this is no answer
 
 
 def compile_rules(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
@@ -71,19 +68,9 @@ def compile_rules(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
     table does not know answers ENOSYS, so that a newer kernel opens nothing; the x32 numbers
     (`__X32_SYSCALL_BIT` and above) are such.
     """
-    return compile_all_but_last(table, rules) + compile_last(rules.get(LAST, ALLOWED))
-
-
-def compile_last(rule: Rule) -> bytes:
-    """The rest of a program: the rule of `LAST`."""
-    return assemble(_rule(rule, "last"))
-
-
-def compile_all_but_last(table: SyscallTable, rules: Mapping[str, Rule]) -> bytes:
-    """The program of `compile_rules` without its end; the rule of `LAST` does not matter to it."""
-    runs = _runs(table, {**rules, LAST: _OPEN})
-    shared = [rule for rule in dict.fromkeys(rule for _, rule in runs) if rule is not _OPEN]
-    labels = {rule: f"rule {index}" for index, rule in enumerate(shared)} | {_OPEN: "last"}
+    runs = _runs(table, rules)
+    shared = list(dict.fromkeys(rule for _, rule in runs))
+    labels = {rule: f"rule {index}" for index, rule in enumerate(shared)}
     lines: list[Line] = [
         load(4),
         equal(table.audit_arch, "native"),
@@ -94,7 +81,7 @@ def compile_all_but_last(table: SyscallTable, rules: Mapping[str, Rule]) -> byte
     _search(lines, [(start, labels[rule]) for start, rule in runs], 0, len(runs))
     for index, rule in enumerate(shared):
         lines += [Label(f"rule {index}"), *_rule(rule, f"{index}")]
-    return assemble([*lines, Label("last")])
+    return assemble(lines)
 
 
 def _runs(table: SyscallTable, rules: Mapping[str, Rule]) -> list[tuple[int, Rule]]:

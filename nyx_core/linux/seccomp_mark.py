@@ -25,6 +25,7 @@ CARRIED = 0x800  # errno 2048 to 4095: the kernel has no such numbers, and allow
 PAYLOAD = 0x7FF
 PID_CHUNKS = 2  # a pid has at most 22 bits (PID_MAX_LIMIT)
 DIGEST_CHUNKS = 4
+CHUNKS = 1 + PID_CHUNKS + DIGEST_CHUNKS
 
 
 def chunks_of(closed: frozenset[str], digest: str, pid: int) -> tuple[int, ...]:
@@ -46,16 +47,20 @@ def _joined(parts: list[int]) -> int:
     return value
 
 
-def mark_arms(wanted: Confinement, pid: int) -> tuple[Arm, ...]:
+def mark_of(wanted: Confinement, pid: int) -> tuple[int, ...]:
+    """The chunks that tell of this confinement."""
+    return chunks_of(wanted.closed, wanted.digest(), pid)
+
+
+def mark_arms(chunks: tuple[int, ...]) -> tuple[Arm, ...]:
     """The arms for the rule of prctl."""
-    chunks = chunks_of(wanted.closed, wanted.digest(), pid)
     return tuple(Arm((Test(0, (MARK,)), Test(1, (place,))), refuse(chunk)) for place, chunk in enumerate(chunks))
 
 
 def posture_from(ask: Callable[[int], int], pid: int) -> Posture:
     """Read the mark as process `pid`. `ask` returns the errno of prctl(MARK, chunk)."""
     answers = []
-    for place in range(1 + PID_CHUNKS + DIGEST_CHUNKS):
+    for place in range(CHUNKS):
         number = ask(place)
         if not CARRIED <= number <= CARRIED | PAYLOAD:
             return Posture()

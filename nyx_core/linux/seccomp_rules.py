@@ -10,7 +10,7 @@ import errno
 from typing import TYPE_CHECKING, NamedTuple
 
 from nyx_core.linux.seccomp_filter import ALLOW, NO_SUCH_CALL, Arm, Rule, Test, refuse
-from nyx_core.linux.seccomp_mark import mark_arms
+from nyx_core.linux.seccomp_mark import mark_arms, mark_of
 
 if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement, Network
@@ -125,19 +125,22 @@ class Shape(NamedTuple):
 
 def rules_for(wanted: Confinement, here: Situation) -> dict[str, Rule]:
     """Every rule of this confinement, by system call name. What is not named is allowed."""
-    return shaped_rules(Shape.of(wanted), here) | {"prctl": prctl_rule(wanted, here)}
+    return marked_rules(Shape.of(wanted), here, mark_of(wanted, here.pid))
 
 
-def prctl_rule(wanted: Confinement, here: Situation) -> Rule:
-    """The rule of prctl(2), which carries the mark."""
+def marked_rules(shape: Shape, here: Situation, mark: tuple[int, ...]) -> dict[str, Rule]:
+    """The rules of every confinement of this shape, under that mark."""
+    return _shaped(shape, here) | {"prctl": _prctl(shape, mark)}
+
+
+def _prctl(wanted: Shape, mark: tuple[int, ...]) -> Rule:
     # A process that may fork can leave its parent anyway, and its children may want to go with it.
     options = (PR_SET_PTRACER,) if wanted.subprocess else (PR_SET_PTRACER, PR_SET_PDEATHSIG)
     shut = Arm((Test(0, options),), refuse(errno.EPERM))
-    return Rule(ALLOW, (shut, *mark_arms(wanted, here.pid)))
+    return Rule(ALLOW, (shut, *mark_arms(mark)))
 
 
-def shaped_rules(wanted: Shape, here: Situation) -> dict[str, Rule]:
-    """The rules of every other call: the same for all confinements of one shape."""
+def _shaped(wanted: Shape, here: Situation) -> dict[str, Rule]:
     rules = dict.fromkeys(KERNEL, REFUSED)
     rules |= _kernel_arguments(wanted, here)
     rules |= _processes(wanted)

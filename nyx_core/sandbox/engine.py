@@ -30,7 +30,7 @@ def enforce(platform: Platform, wanted: Confinement, *, cooperative_only: bool =
     lost = in_force.closed - wanted.closed
     if lost:
         raise SandboxError(f"asks for less than is in force: {', '.join(sorted(lost))} closed already", report=report)
-    repeated = bool(in_force.digest) and wanted.digest().startswith(in_force.digest)
+    repeated = bool(in_force.digest) and report.policy_hash.startswith(in_force.digest)
     if repeated and not cooperative_only:
         return _proved(platform, wanted, _again(platform, report))
     applied: list[LayerReport] = []

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -25,6 +25,10 @@ class Table(BaseModel):
     """A table of a configuration file: unknown keys are faults, and no value is converted in silence."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself: it is frozen. Otherwise pydantic would copy every default for every file."""
+        return self
 
 
 class ConfigFile(Generic[_Model]):

@@ -8,16 +8,10 @@ from dataclasses import replace
 import pytest
 
 from nyx_core.linux.bpf import MAX_INSTRUCTIONS, Label, answer, assemble, jump
-from nyx_core.linux.seccomp_filter import (
-    ALLOW,
-    KILL_PROCESS,
-    Rule,
-    compile_all_but_last,
-    compile_last,
-    compile_rules,
-    refuse,
-)
-from nyx_core.linux.seccomp_rules import Shape, Situation, prctl_rule, rules_for, shaped_rules
+from nyx_core.linux.seccomp_filter import ALLOW, KILL_PROCESS, Rule, compile_rules, refuse
+from nyx_core.linux.seccomp_mark import mark_of
+from nyx_core.linux.seccomp_program import compile_shape
+from nyx_core.linux.seccomp_rules import Shape, Situation, rules_for
 from nyx_core.linux.syscall_table import SyscallTable
 from nyx_core.linux.syscalls_aarch64 import AARCH64
 from nyx_core.linux.syscalls_x86_64 import X86_64
@@ -277,12 +271,12 @@ def test_the_assembler_refuses_programs_that_cannot_run(lines: list[object]) -> 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", CONFINEMENTS)
 def test_a_program_is_its_shape_and_its_mark(table: SyscallTable, name: str) -> None:
-    """What was compiled for another confinement of the same shape serves this one: only the end differs."""
+    """What was compiled for another confinement of the same shape serves this one, with another mark."""
     wanted = CONFINEMENTS[name]
     other = replace(wanted, limits=ResourceLimits(memory=None), keep_descriptors=(7,), umask=0, python_runtime=False)
     here = Situation(PID, 7)
     assert Shape.of(other) == Shape.of(wanted)
-    kept = compile_all_but_last(table, shaped_rules(Shape.of(other), here))
-    whole = kept + compile_last(prctl_rule(wanted, here))
-    assert whole == compile_rules(table, rules_for(wanted, here))
-    assert whole != compile_rules(table, rules_for(other, here))
+    kept = compile_shape(table, Shape.of(other), here)
+    stamped = kept.stamped(mark_of(wanted, PID))
+    assert stamped == compile_rules(table, rules_for(wanted, here))
+    assert stamped != compile_rules(table, rules_for(other, here))

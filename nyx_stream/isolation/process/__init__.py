@@ -6,6 +6,6 @@
        └─ Broker ── handlers                                 Line ── proxies of the capabilities
 
 Frames and their order: `frames`, `messages`, `protocol`. Moving them: `channel`. Host side: `process`, `broker`,
-`launching`, `zygote_client`, `fresh`, `output`, `watch`. Worker side: `zygote`, `fresh_worker`, `worker`, `sealing`,
-`line`.
+`launching`, `reserve`, `zygote_client`, `fresh`, `output`, `watch`. Worker side: `zygote`, `fresh_worker`, `worker`,
+`sealing`, `rehearsal`, `line`.
 """

@@ -17,6 +17,8 @@ _MAIN = "nyx_stream.isolation.process.fresh_worker"
 class FreshWorkers:
     """The workers of one host. A `Launcher`."""
 
+    ahead = False  # an interpreter that shares no page with anybody
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._numbers = 0

@@ -50,6 +50,9 @@ class WorkerProcess:
 class Launcher(Protocol):
     """Makes the workers of one host."""
 
+    ahead: bool
+    """Whether a worker is made before it is wanted: it costs memory until then."""
+
     @property
     def pid(self) -> int | None:
         """Process id of what workers are forked from, if there is such a process."""

@@ -7,7 +7,6 @@ of states, queues and timeouts: those are the host's.
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -30,6 +29,7 @@ from nyx_stream.isolation.process.messages import Sealed as SealedBody
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
+from nyx_stream.isolation.process.reserve import Berth, Reserve
 from nyx_stream.isolation.process.seal_record import record_of
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
 from nyx_stream.isolation.process.watch import Watch, Watched, measure
@@ -51,32 +51,35 @@ class ProcessLevel:
     def __init__(self, *, shared: Shared) -> None:
         self._shared = shared
         self._launcher: Launcher = ZygoteClient() if FORK_IS_SAFE else FreshWorkers()
+        self._reserve = Reserve(self._launcher)
         self._watch = Watch()
 
     def isolate(self, assignment: Assignment) -> "SealedPlugin":
         """Prepares one plugin; nothing of it runs yet."""
-        return SealedPlugin(assignment, self._shared, self._launcher, self._watch)
+        return SealedPlugin(assignment, self._shared, self._reserve, self._watch)
 
     async def aclose(self) -> None:
         """Ends what made the workers. Every plugin has been stopped."""
         await self._watch.aclose()
+        await self._reserve.aclose()
         await self._launcher.aclose()
 
 
 class SealedPlugin:
     """One plugin in its worker. An `Isolation`."""
 
-    def __init__(self, assignment: Assignment, shared: Shared, launcher: Launcher, watch: Watch) -> None:
+    def __init__(self, assignment: Assignment, shared: Shared, reserve: Reserve, watch: Watch) -> None:
         self._name = assignment.grant.manifest.id
         self._assignment = assignment
         self._shared = shared
-        self._launcher = launcher
+        self._reserve = reserve
         self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._provision = Provision(assignment, shared)
         self._log = LogIntake(self._name)
         self._process: WorkerProcess | None = None
         self._pid: int | None = None
+        self._measured: psutil.Process | None = None
         self._channel: Channel | None = None
         self._handshake: asyncio.Queue[Frame | PluginError] = asyncio.Queue()
         self._ready = False
@@ -92,7 +95,16 @@ class SealedPlugin:
             raise PluginLoadError(self._name, f'isolation "process" is not to be had here: {missing}')
         self._provision.bind()
         order = self._order()
-        channel = await self._launch(order)
+        berth = self._reserve.take()
+        try:
+            await self._begin(order, berth)
+        finally:
+            self._reserve.done(refill=self._pid is not None)
+
+    async def _begin(self, order: Order, berth: Berth) -> None:
+        channel = await self._launch(order, berth)
+        with suppress(psutil.NoSuchProcess):  # looked up while the worker seals itself
+            self._measured = psutil.Process(self._pid)
         try:
             sealed = decode(SealedBody, await self._next(Kind.SEALED))
             self._judge(order, sealed)
@@ -121,18 +133,18 @@ class SealedPlugin:
             self._assignment.audit(record)
 
     def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
-        if self._pid is None or (files := order.confinement.limits.open_files) is None:
+        files = order.confinement.limits.open_files
+        if self._measured is None or files is None:  # it died in that moment: others see to that
             return
-        with suppress(psutil.NoSuchProcess):  # it died in this moment: others see to that
-            watched = Watched(
-                name=self._name,
-                process=psutil.Process(self._pid),
-                memory=sealed.baseline + order.memory,
-                descriptors=files.hard,
-                idle=lambda: not self._calls.active,
-                exceeded=self._bury,
-            )
-            self._watch.add(watched)
+        watched = Watched(
+            name=self._name,
+            process=self._measured,
+            memory=sealed.baseline + order.memory,
+            descriptors=files.hard,
+            idle=lambda: not self._calls.active,
+            exceeded=self._bury,
+        )
+        self._watch.add(watched)
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
         return self._calls.call(method, arguments)
@@ -185,13 +197,12 @@ class SealedPlugin:
             setup_timeout=grant.limits.setup_timeout,
         )
 
-    async def _launch(self, order: Order) -> Channel:
-        """Has a worker made; its order waits for it in the channel."""
-        ours, theirs = socket.socketpair()
-        (output, their_output), (errors, their_errors) = os.pipe(), os.pipe()
-        self._output = Output(output, partial(self._log.line, "stdout"))
-        self._errors = Output(errors, partial(self._log.line, "stderr"))
-        channel = Channel(ours, Connection("host"), self._take, self._over, takes_descriptors=False)
+    async def _launch(self, order: Order, berth: Berth) -> Channel:
+        """Sends the order and waits for the process, which may be there already."""
+        channel = Channel(berth.channel, Connection("host"), self._take, self._over, takes_descriptors=False)
+        channel.send(Kind.ORDER, body=order.encode())  # first of all: whoever waits for it has most to do
+        self._output = Output(berth.output, partial(self._log.line, "stdout"))
+        self._errors = Output(berth.errors, partial(self._log.line, "stderr"))
         self._calls = RemoteCalls(self._name, channel, self._overdue)
         means = Means(self._assignment, self._provision, self._shared)
         self._broker = Broker(means, HANDLERS, channel)
@@ -208,16 +219,11 @@ class SealedPlugin:
         }
         self._log.open(channel)
         self._channel = channel
-        channel.send(Kind.ORDER, body=order.encode())
         try:
-            self._process = await self._launcher.launch((theirs.fileno(), their_output, their_errors))
+            self._process = await berth.process()
             self._pid = self._process.forked.result()
         except OSError as error:
             raise PluginLoadError(self._name, f"no process can be made for it: {error}") from error
-        finally:
-            theirs.close()
-            os.close(their_output)
-            os.close(their_errors)
         return channel
 
     async def _next(self, kind: Kind) -> Frame:

@@ -1,80 +1,67 @@
 """What every worker does between its fork and its plugin, done once beforehand where it costs nobody time.
 
 A forked process shares its pages with its parent until it writes to them, and Python writes even where it only reads
-(reference counts, specialised bytecode). So the zygote rehearses, to have compiled and cached what can be; and the
-spare worker rehearses again, to have its own copy of the pages that it is going to write to. Changes nothing that
-lasts: no layer is applied, and no code of a plugin runs.
+(reference counts, specialised bytecode). So the zygote rehearses, to have compiled and cached what can be; and a worker
+that was made ahead rehearses again, to have its own copy of the pages that it is going to write to. Changes nothing
+that lasts: no layer is applied, and no code but the framework's runs.
 """
 
 import asyncio
+import gc
+import os
 import socket
 import sys
-from collections.abc import AsyncIterator
-from typing import Any
+from collections import deque
 
 from nyx_core.sandbox import Confinement, Network, probe
-from nyx_stream.isolation.exports import Method, methods_of
-from nyx_stream.isolation.modules import PluginModules
-from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind
-from nyx_stream.isolation.process.messages import MethodFace, Order, Ready, Sealed, decode
+from nyx_stream.isolation.process.messages import Order, Sealed, decode
 from nyx_stream.isolation.process.protocol import Connection
-from nyx_stream.isolation.process.sealing import FRAMEWORK
-from nyx_stream.plugin import Plugin, export
+from nyx_stream.isolation.process.worker import Worker
 
 _CONFINEMENT = Confinement(readable=("/nonexistent",), network=Network.none(), new_session=True, working_directory="/")
 _MEMORY = 2**27
-
-
-class _Sample(Plugin):
-    """A plugin with methods of the usual kinds."""
-
-    @export
-    async def call(self, number: int, text: str = "", **more: Any) -> dict[str, Any]:
-        return {"number": number, "text": text, **more}
-
-    @export
-    async def items(self) -> AsyncIterator[str]:
-        yield ""
+_READ = 4096
+_HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def rehearse() -> None:
     """Goes once through everything but the acts."""
+    collecting = gc.isenabled()
     order = Order(
-        plugin="rehearsal", entry="a:B", folder="/", root="/", names=None, places={}, env={},
-        confinement=_CONFINEMENT, memory=_MEMORY, setup_timeout=1.0,
+        plugin="rehearsal", entry="sample:Sample", folder=_HERE, root=_HERE, names=frozenset({"sample"}), places={},
+        env={}, confinement=_CONFINEMENT, memory=_MEMORY, setup_timeout=1.0,
     )  # fmt: skip
-    opening = Connection("worker").receive(Connection("host").send(Frame(Kind.ORDER, body=order.encode())))
-    decode(Order, opening[0])
+    host, connection = Connection("host"), Connection("worker")
+    (opening,) = connection.receive(host.send(Frame(Kind.ORDER, body=order.encode())))
+    decode(Order, opening)
     order.confinement.digest()
     _compile(order.confinement)
-    Sealed(report=probe().to_dict(), baseline=0).encode()
-    modules = PluginModules("rehearsal", FRAMEWORK, frozenset({"text"}))
-    modules.load("text:escape")  # any small module will do
-    modules.remove()
-    methods = methods_of("rehearsal", _Sample())
-    faces = [MethodFace(name=method.name, stream=method.stream) for method in methods.values()]
-    Ready(methods=faces).encode()
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(_converse(order.encode(), methods["call"]))
-    finally:
-        loop.close()
-
-
-async def _converse(body: bytes, method: Method) -> None:
-    """Takes one frame from a socket, makes one call and sends one frame back."""
+    report = Sealed(report=probe().to_dict(), baseline=0).encode()
+    host.receive(connection.send(Frame(Kind.SEALED, body=report)))
+    connection.receive(host.send(Frame(Kind.START)))
     ours, theirs = socket.socketpair()
-    taken: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-    ended: list[Exception | None] = []
-    channel = Channel(ours, Connection("worker"), taken.set_result, ended.append, takes_descriptors=True)
-    with theirs:
-        theirs.send(Connection("host").send(Frame(Kind.ORDER, body=body)))
-        await taken
-        await asyncio.get_running_loop().create_task(method.begin_json(b'{"number": 1}'))
-        method.encode(method.check({"number": 1}, from_attributes=True))
-        channel.send(Kind.SEALED)
-        channel.close()
+    loop = asyncio.new_event_loop()
+    worker = Worker(order, connection, ours, loop)
+    loop.add_reader(theirs, _answer, theirs, host)  # no task: the end of a plugin cancels every task but its own
+    try:
+        loop.run_until_complete(worker.run(deque()))
+    finally:
+        worker.forget()
+        loop.remove_reader(theirs)
+        theirs.close()
+        loop.close()
+        if not collecting:
+            gc.disable()
+
+
+def _answer(sock: socket.socket, host: Connection) -> None:
+    """Plays the host: calls a method once the sample is ready, and stops it when the result is there."""
+    for frame in host.receive(sock.recv(_READ)):
+        if frame.kind is Kind.READY:
+            sock.sendall(host.send(Frame(Kind.CALL, 1, 0, b'{"number": 1}')))
+        elif frame.kind is Kind.RESULT:
+            sock.sendall(host.send(Frame(Kind.STOP)))
 
 
 def _compile(confinement: Confinement) -> None:

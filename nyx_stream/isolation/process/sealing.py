@@ -5,6 +5,7 @@ The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, 
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import psutil
@@ -16,6 +17,7 @@ from nyx_core.sandbox import (
     Limit,
     Network,
     ResourceLimits,
+    SandboxError,
     SandboxReport,
     confine,
 )
@@ -35,6 +37,17 @@ FRAMEWORK = os.path.dirname(os.path.abspath(text.__file__))
 
 _OWN_FILES = 8
 """Descriptors of the worker itself, which do not count against the grant: those, and those of its event loop."""
+
+_AHEAD = Confinement(
+    limits=ResourceLimits(memory=None, open_files=None, processes=None),
+    readable=("/",),
+    network=Network.none(),
+    keep_descriptors=DESCRIPTORS,
+    working_directory="/",
+    new_session=True,
+    may_degrade=REQUIRED | {"process", "privileges", "namespaces", "cgroup"},
+)
+"""Asks for no more than any order does, for what is closed stays closed. What degrades, the order will tell."""
 
 
 def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False) -> Confinement:
@@ -69,6 +82,17 @@ def _passing(grant: Grant) -> int:
     manifest = grant.manifest
     network = 4 * grant.limits.connections if manifest.connect or manifest.request else 0
     return network + (PASSING if manifest.paths or network else 0)
+
+
+def seal_ahead() -> None:
+    """Seals this process, for good, as far as can be before its order: all but limits and what may be read.
+
+    Nothing is taken on trust from it: the order's confinement is applied, tried and reported in full all the same, and
+    decides alone whether the process is fit. It finds less left to do, and its ways trodden.
+    """
+    if sys.platform == "linux":  # elsewhere a process can be confined once only
+        with suppress(SandboxError):
+            confine(_AHEAD)
 
 
 def seal(order: Order) -> Sealed:

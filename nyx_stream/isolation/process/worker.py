@@ -6,6 +6,7 @@ Runs in a process forked from the zygote. Trusts its host; nothing that it check
 import asyncio
 import gc
 import os
+import select
 import socket
 import sys
 from collections import deque
@@ -41,6 +42,11 @@ def main(sock: socket.socket) -> int:
     """Lives the life of a worker with its channel at `sock`; returns the exit status."""
     connection = Connection("worker")
     opening = _Opening(sock, connection)
+    if not opening.waiting:  # made ahead: the order is still to come
+        from nyx_stream.isolation.process.rehearsal import rehearse  # it rehearses what is here
+
+        sealing.seal_ahead()
+        rehearse()
     order = opening.take(Order, Kind.ORDER)
     try:
         sealed = sealing.seal(order)
@@ -72,6 +78,13 @@ class _Opening:
         self._connection = connection
         self.left: deque[Frame] = deque()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something can be taken at once; the end of the channel can, too."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
     def take(self, model: Any, kind: Kind) -> Any:
         while not self.left:
             data = self._socket.recv(_HANDSHAKE)
@@ -102,6 +115,7 @@ class Worker:
         self._lines = Lines(order.plugin, lambda: self._channel)
         self._made: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._modules = PluginModules(order.plugin, order.root, order.names)
         self._plugin: Plugin | None = None
         self._over: asyncio.Future[None] = loop.create_future()
         self._ended = False
@@ -149,11 +163,14 @@ class Worker:
         await self._channel.drain(0)
         self._channel.close()
 
+    def forget(self) -> None:
+        """Takes the plugin's modules out of the interpreter, for a worker that does not end with its plugin."""
+        self._modules.remove()
+
     async def _start(self) -> None:
         name = self._order.plugin
-        modules = PluginModules(name, self._order.root, self._order.names)
         try:
-            self._plugin, methods = instantiate(name, self._order.entry, modules, self)
+            self._plugin, methods = instantiate(name, self._order.entry, self._modules, self)
         except PluginLoadError as error:
             self._fail(Fault(reason="load", message=text(error.message), trace=trace_of(error)))
             self._finish()
@@ -165,13 +182,13 @@ class Worker:
                 self._fail(raised("setup", "setup", error))
                 self._finish()
             return
-        gc.enable()
         self._calls.offer(methods)
         faces = [
             MethodFace(name=method.name, stream=method.stream, returns=describe_type(method.returns))
             for method in methods.values()
         ]
         self._send(Kind.READY, body=Ready(methods=faces).encode())
+        gc.enable()  # the first collection comes at once; nobody waits for it now
 
     def _fail(self, fault: Fault) -> None:
         """Tells the host that the start, or `teardown`, failed."""

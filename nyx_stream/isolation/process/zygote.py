@@ -1,7 +1,5 @@
 """The zygote: a warm process that workers fork from. Single-threaded; runs no code of any plugin.
 
-It keeps one spare worker, forked ahead and rehearsed, which becomes the next one that is asked for.
-
 It has imported the framework and the libraries that plugins share with it, so that a worker costs a fork, and its
 pages are shared. It is the parent of the workers: it reaps them, and when its host goes, by closed socket or by
 signal, it kills them all and ends. Blocking I/O only. Knows no plugin and no policy.
@@ -17,10 +15,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import NamedTuple
 
 from nyx_stream.isolation.process import worker
 from nyx_stream.isolation.process.lineage import die_with_parent
@@ -87,13 +83,6 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-class _Spare(NamedTuple):
-    """A worker that waits for its descriptors at the other end of `link`."""
-
-    pid: int
-    link: socket.socket
-
-
 class Zygote:
     """Forks, kills and reaps, as one host asks."""
 
@@ -101,7 +90,6 @@ class Zygote:
         self._link = link
         self._workers: dict[int, int] = {}
         """pid by worker."""
-        self._spare: _Spare | None = None
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
@@ -114,10 +102,7 @@ class Zygote:
         try:
             serving = True
             while serving:
-                ready = {descriptor for descriptor, _ in poll.poll(0)}
-                if not ready:  # nobody waits: the time for what somebody will want
-                    self._make_spare()
-                    ready = {descriptor for descriptor, _ in poll.poll()}
+                ready = {descriptor for descriptor, _ in poll.poll()}
                 if self._wake in ready:
                     with suppress(BlockingIOError):
                         os.read(self._wake, 4096)
@@ -129,8 +114,6 @@ class Zygote:
         finally:
             for pid in self._workers.values():
                 os.kill(pid, signal.SIGKILL)
-            if self._spare is not None:
-                os.kill(self._spare.pid, signal.SIGKILL)
 
     def _take(self) -> bool:
         """Takes one request; returns whether there was one."""
@@ -147,47 +130,19 @@ class Zygote:
     def _fork(self, number: int, descriptors: list[int]) -> None:
         zygote = os.getpid()
         try:
-            pid = self._hand_over(descriptors) or os.fork()
+            pid = os.fork()
         except OSError as error:
             self._send(NotForked(worker=number, errno=error.errno or errno.EAGAIN))
         else:
             if pid == 0:
-                self._become_worker(zygote, lambda: descriptors)
+                self._become_worker(zygote, descriptors)
             self._workers[number] = pid
             self._send(Forked(worker=number, pid=pid))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _hand_over(self, descriptors: list[int]) -> int:
-        """Makes the spare the worker that is asked for; returns its pid, or 0 if there is none."""
-        if self._spare is None:
-            return 0
-        spare, self._spare = self._spare, None
-        with spare.link:
-            try:
-                socket.send_fds(spare.link, [b"."], descriptors)
-            except OSError:  # it died, and will be reaped
-                return 0
-        return spare.pid
-
-    def _make_spare(self) -> None:
-        if self._spare is not None:
-            return
-        zygote = os.getpid()
-        link, remote = socket.socketpair()
-        with remote:
-            try:
-                pid = os.fork()
-            except OSError:  # the host will be told when it asks for a worker
-                link.close()
-                return
-            if pid == 0:
-                link.close()
-                self._become_worker(zygote, lambda: _handed_over(remote))
-        self._spare = _Spare(pid, link)
-
-    def _become_worker(self, zygote: int, descriptors: Callable[[], list[int]]) -> None:
+    def _become_worker(self, zygote: int, descriptors: list[int]) -> None:
         """The rest of the life of a forked process. Never returns: nothing of the zygote may run in it."""
         status = 1
         try:
@@ -196,7 +151,7 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             die_with_parent(zygote, signal.SIGKILL)
             self._link.close()
-            status = worker.main(_placed(descriptors()))
+            status = worker.main(_placed(descriptors))
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -214,10 +169,6 @@ class Zygote:
                 return
             if pid == 0:
                 return
-            if self._spare is not None and pid == self._spare.pid:
-                self._spare.link.close()
-                self._spare = None
-                continue
             number = numbers.get(pid)
             if number is not None:
                 del self._workers[number]
@@ -225,16 +176,6 @@ class Zygote:
 
     def _send(self, report: Forked | NotForked | Exited) -> None:
         self._link.send(report.encode())
-
-
-def _handed_over(link: socket.socket) -> list[int]:
-    """Rehearses, then waits for the descriptors of the worker that this spare is to be."""
-    rehearse()
-    with link:
-        _, descriptors, _, _ = socket.recv_fds(link, 1, _DESCRIPTORS)
-    if len(descriptors) != _DESCRIPTORS:
-        raise SystemExit(0)  # the zygote is gone
-    return descriptors
 
 
 def _placed(descriptors: list[int]) -> socket.socket:

@@ -27,6 +27,8 @@ _PATIENCE = 5.0
 class ZygoteClient:
     """The zygote of one host. A `Launcher`."""
 
+    ahead = True
+
     def __init__(self) -> None:
         self._zygote: _Zygote | None = None
         self._numbers = 0

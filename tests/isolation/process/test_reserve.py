@@ -1,0 +1,92 @@
+"""The worker that is made ahead: sealed while it waits, taken by the next plugin, replaced, never handed out dead."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from nyx_stream import PluginHost
+from tests.host.waiting import until
+
+CODE = """
+    import os
+
+    class Main(Plugin):
+        @export
+        async def pid(self) -> int: return os.getpid()
+"""
+
+
+async def waiting(host) -> int:
+    """The pid of the worker that waits, once it does."""
+    reserve = host._levels["process"]._reserve
+    async with asyncio.timeout(20):
+        await until(lambda: reserve._waiting is not None)
+        process = await reserve._waiting.process()
+        pid = process.forked.result()
+        await until(lambda: status(pid).get("Seccomp_filters") == "1")
+    return pid
+
+
+def status(pid: int) -> dict[str, str]:
+    """proc_pid_status(5), by name."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def test_the_next_plugin_gets_the_worker_that_waits(load, host):
+    """And another one is made."""
+    await load(CODE)
+    ahead = await waiting(host)
+    second = await load(CODE, name="second")
+    assert await second.call("pid") == ahead
+    assert await waiting(host) != ahead
+
+
+async def test_a_worker_that_waits_is_sealed_already(load, host):
+    """Without capabilities, without a way to new privileges, under a filter, in a session of its own."""
+    await load(CODE)
+    ahead = await waiting(host)
+    found = status(ahead)
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    assert {int(found[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert os.getsid(ahead) == ahead
+
+
+async def test_what_was_done_ahead_is_done_again_and_reported(load, host):
+    """A worker that was sealed ahead reports as one that was not: each layer, each witness, each descriptor."""
+    await load(CODE, name="first")
+    await waiting(host)
+    await load(CODE, name="second")
+    reports = [host._entries[name].level.report for name in ("first", "second")]
+    for part in ("layers", "witness"):
+        first, second = ([row.get("name") or row["act"] for row in report[part]] for report in reports)
+        assert first == second
+    states = [{layer["name"]: layer["state"] for layer in report["layers"]} for report in reports]
+    assert states[0] == states[1]
+    assert reports[1]["repeated"] is False
+    assert reports[1]["descriptors"] == [0, 1, 2, 3]
+    bounding = [layer["facts"]["bounding"] for layer in reports[1]["layers"] if layer["name"] == "capabilities"]
+    assert bounding == ["0x0"] or os.geteuid() != 0
+
+
+async def test_a_dead_worker_is_not_handed_out(load, host):
+    """Whatever killed it while it waited: the next plugin gets a new one."""
+    await load(CODE)
+    ahead = await waiting(host)
+    berth = host._levels["process"]._reserve._waiting
+    os.kill(ahead, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        await until(lambda: berth.deserted)
+    second = await load(CODE, name="second")
+    assert await second.call("pid") != ahead
+
+
+async def test_a_worker_that_waits_ends_with_its_host(make, tmp_path):
+    """Closing the host leaves no process."""
+    async with PluginHost(data_dir=tmp_path / "data") as host:
+        await host.load(make("p", CODE), isolation="process")
+        process = psutil.Process(await waiting(host))
+    assert not process.is_running()
