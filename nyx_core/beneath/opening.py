@@ -11,13 +11,15 @@ import stat
 from nyx_core.beneath.errors import NotPlain
 from nyx_core.beneath.judge import Judge
 from nyx_core.beneath.place import Place, judge_way
-from nyx_core.beneath.root import Root
+from nyx_core.beneath.root import ENCODING, ERRORS, Root
 from nyx_core.beneath.walk import O_PATH, Walk
 
 # Never a wait for a FIFO's other end, never a controlling terminal, never inherited by a child.
 _ALWAYS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _TRIES = 16
 _KIND = 0o170000  # S_IFMT of inode(7); stat.S_IFMT is a call
+_REGULAR = stat.S_IFREG
+_SPECIAL = os.O_CREAT | O_PATH
 
 
 def open_file(root: Root, path: str, flags: int, mode: int = 0o666, judge: Judge | None = None) -> int:
@@ -35,14 +37,18 @@ def open_file(root: Root, path: str, flags: int, mode: int = 0o666, judge: Judge
     if judge is not None:
         return _open_judged(root, path, flags, mode, judge)
     try:
-        descriptor = root.reach(path, flags, mode)
+        if "/" in path and root.only is None and not flags & _SPECIAL:
+            # What `reach` does with such a path, without the call.
+            descriptor = root.opener(path.encode(ENCODING, ERRORS), flags, mode)
+        else:
+            descriptor = root.reach(path, flags, mode)
     except OSError as error:
         # A socket, or a FIFO that nobody reads, opened for writing (open(2)); macOS: EOPNOTSUPP.
         if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):
             raise NotPlain(path) from error
         raise
     kind = os.fstat(descriptor).st_mode & _KIND
-    if kind == stat.S_IFREG:
+    if kind == _REGULAR:
         return descriptor
     os.close(descriptor)
     if kind == stat.S_IFDIR:

@@ -16,6 +16,7 @@ from nyx_core.beneath.judge import Judge
 from nyx_core.beneath.openat2 import openat2_opener, probe
 from nyx_core.beneath.walk import O_PATH, O_WALK, Opener, walking_opener
 
+ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode reads them
 _NO_NAMES = ("", ".", "..")
 _ANOTHER_TRY = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 
@@ -37,7 +38,9 @@ class Root:
 
     def reach(self, path: str, flags: int, mode: int = 0o666) -> int:
         """Opens whatever `path` names below the root, with exactly these flags. The operations build on it."""
-        if "/" not in path and not flags & O_PATH and self.only is None and path not in _NO_NAMES:
+        if self.only is not None:
+            return os.open(self.inner(path), flags | os.O_NOFOLLOW, mode, dir_fd=self.descriptor)
+        if "/" not in path and not flags & O_PATH and path not in _NO_NAMES:
             # A single name needs no resolver: it can only be an entry of the root, and if that is a link,
             # O_NOFOLLOW leaves it to the opener. (With O_PATH it would open the link itself.)
             try:
@@ -45,11 +48,9 @@ class Root:
             except OSError as error:
                 if error.errno not in _ANOTHER_TRY:
                     raise
-        elif self.only is not None:
-            return os.open(self.inner(path), flags | os.O_NOFOLLOW, mode, dir_fd=self.descriptor)
         elif flags & os.O_CREAT:
             self.refuse_unnamed(path)
-        return self.opener(os.fsencode(path), flags, mode)
+        return self.opener(path.encode(ENCODING, ERRORS), flags, mode)
 
     def inner(self, path: str) -> str:
         """The path below `descriptor`: of a root that is a file, the file's name, and nothing else is below it."""

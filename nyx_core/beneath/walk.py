@@ -48,7 +48,7 @@ class Walk:
         self._left: list[bytes] = []  # components still to go, the next one last
         self._links = 0
         self._must_be_directory = False
-        if b"\0" in path:
+        if 0 in path:
             raise ValueError("embedded null byte")
         if not path:
             raise self._error(errno.ENOENT)
