@@ -23,10 +23,14 @@ class Trail:
     def __init__(self, audit: str | os.PathLike[str] | AuditLog | AuditSink | None, options: AuditOptions) -> None:
         self.sink: AuditSink | None = None
         """Takes the host's events between `open` and `aclose`; `None` for a host without audit."""
-        self._audit = audit
-        self._options = options
+        self.keep_in(audit, options)
         self._log: AuditLog | None = None
         self._release: Callable[[], None] | None = None
+
+    def keep_in(self, audit: str | os.PathLike[str] | AuditLog | AuditSink | None, options: AuditOptions) -> None:
+        """Sets where events go from the next `open` on."""
+        self._audit = audit
+        self._options = options
 
     def open(self, stop: Callable[[AuditError], None]) -> None:
         """Begins. `stop` is called on the running loop when the policy of the log says that plugins must stop.
@@ -65,7 +69,13 @@ class Trail:
             raise PluginStateError(plugin, f"not started: {_stopped(log, error)}") from error
 
     def record(
-        self, plugin: str, action: str, target: str, error: BaseException | None, reason: str, kind: Kind
+        self,
+        plugin: str,
+        action: str,
+        target: str,
+        error: BaseException | None = None,
+        reason: str = "",
+        kind: Kind = "lifecycle",
     ) -> None:
         """Records an act of the host, and how it ended."""
         if self.sink is None:
