@@ -19,7 +19,7 @@ from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """One plugin of one host."""
 

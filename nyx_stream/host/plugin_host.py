@@ -13,18 +13,20 @@ from nyx_stream.errors import AuditError, ManifestError, PluginError, PluginLoad
 from nyx_stream.host.data_dir import default_data_dir
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
+from nyx_stream.host.folder_watch import require_watchfiles
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.levels import Levels
 from nyx_stream.host.life import Life
 from nyx_stream.host.lifecycle import OVER, State
 from nyx_stream.host.policies import AnyPolicy, read_policy
-from nyx_stream.host.policy_changes import update_policy
+from nyx_stream.host.policy_changes import take_file, update_policy
 from nyx_stream.host.reloading import Reloads, end_leaving
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.revoking import Revocations
 from nyx_stream.host.starting import Starter
 from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.trail import Trail
+from nyx_stream.host.watching import Found, PolicyWatches
 from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import SandboxPolicy
 
@@ -64,6 +66,7 @@ class PluginHost:
         self._restarts = Restarts(self._starter.load)
         self._reloads = Reloads(self._starter, trail)
         self._revocations = Revocations(self._starter, self._restarts, trail)
+        self._watches = PolicyWatches(self._take_policy)
         self._owner: asyncio.Task[Any] | None = None
         self._abort: BaseException | None = None
 
@@ -106,6 +109,7 @@ class PluginHost:
         policy: AnyPolicy | None = None,
         isolation: Level = "inline",
         on_fail: OnFail = "disable",
+        watch: bool = False,
     ) -> Handle:
         """Loads a plugin and returns when it takes calls. Loading a running plugin again returns the same handle.
 
@@ -114,13 +118,22 @@ class PluginHost:
             policy: what is granted, or a policy file. Without one, nothing is.
             isolation: where it runs.
             on_fail: what follows when it crashes later.
+            watch: whether to follow the policy file: what is written to it is in force soon after; if it is wrong,
+                the old policy stays, which is logged and recorded. Ends with the plugin, and while it has a policy
+                that comes from no file. Needs the extra `watch`.
 
         Raises:
+            WatchUnavailable: the extra `watch` is not installed.
+            ValueError: `watch` without a policy file.
             PluginNotFound: there is no such plugin.
             ManifestError, PolicyError: a file is wrong.
             PluginLoadError, PluginSetupError: its code does not import, or its `setup` raised; it stays listed.
             PluginStateError: it is loaded already from another folder, or under another policy or level.
         """
+        if watch:
+            require_watchfiles()
+            if policy is None or isinstance(policy, SandboxPolicy):
+                raise ValueError("watch=True follows a policy file: give its path as the policy")
         self._levels.get(plugin, isolation)
         try:
             source = await asyncio.to_thread(find, plugin)
@@ -146,9 +159,14 @@ class PluginHost:
                     if given is not None:
                         entry.policy, entry.policy_file = given, policy_file
                     entry.end_leases()
+                    if watch:
+                        self._watches.follow(entry)
                     await self._starter.load(entry)
+                elif watch:
+                    entry.policy_file = policy_file
+                    self._watches.follow(entry)
                 return self._handles[name]
-        return await self.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail)
+        return await self.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail, watch=watch)
 
     async def unload(self, plugin: str) -> None:
         """Stops a plugin and forgets it. Raises `PluginNotFound` for one that is not listed."""
@@ -158,6 +176,7 @@ class PluginHost:
         if entry is None:
             raise PluginNotFound(plugin, "is not loaded")
         self._restarts.forget(entry)
+        await self._watches.forget(entry)
         await _end(entry)
         if self._entries.get(plugin) is entry:
             del self._entries[plugin], self._handles[plugin]
@@ -215,6 +234,7 @@ class PluginHost:
     async def _shut_down(self) -> None:
         self._levels.close()
         await self._restarts.close()
+        await self._watches.aclose()
         entries = reversed(self._entries.values())
         results = await asyncio.gather(*map(_end, entries), return_exceptions=True)
         for result in results:
@@ -241,6 +261,7 @@ class PluginHost:
                 policy=policy,
                 isolation=order.isolation,
                 on_fail=order.on_fail,
+                watch=order.watch,
             )
         except PluginError as error:
             entry = self._entries.get(order.source.manifest.id)
@@ -252,6 +273,10 @@ class PluginHost:
 
     async def _update_policy(self, entry: Entry, policy: AnyPolicy) -> None:
         await update_policy(entry, policy, self._trail)
+        self._watches.stir(entry)
+
+    async def _take_policy(self, entry: Entry, path: str, found: Found, told: str | None) -> str | None:
+        return await take_file(entry, path, found, told, self._trail)
 
     def _crashed(self, entry: Entry, life: Life, error: BaseException) -> None:
         if life is entry.coming:  # it never took a call: the reload that started it tells

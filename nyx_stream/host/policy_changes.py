@@ -1,5 +1,6 @@
 """Putting another policy in force while a plugin runs: all of it or nothing, and recorded either way."""
 
+import logging
 import os
 
 from nyx_stream.host.entry import Entry
@@ -7,6 +8,8 @@ from nyx_stream.host.policies import AnyPolicy, read_policy, told
 from nyx_stream.host.trail import Trail
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
+
+_log = logging.getLogger("nyx.host")
 
 
 async def update_policy(entry: Entry, policy: AnyPolicy, trail: Trail) -> None:
@@ -27,6 +30,38 @@ async def update_policy(entry: Entry, policy: AnyPolicy, trail: Trail) -> None:
         trail.record(entry.id, "update_policy", name, error, told(error), "policy")
         raise
     trail.record(entry.id, "update_policy", name, kind="policy")
+
+
+async def take_file(
+    entry: Entry, path: str, found: SandboxPolicy | Exception, told_before: str | None, trail: Trail
+) -> str | None:
+    """Puts in force what the policy file of a plugin says now; if it is wrong, the old policy stays, and it is told.
+
+    Args:
+        entry: the plugin. If it does not run, the policy waits for its next start.
+        path: its policy file.
+        found: what the file says, or what is wrong with it.
+        told_before: what was wrong with it the last time: it is not told twice.
+        trail: where it is recorded.
+
+    Returns:
+        What is wrong with it, or `None`.
+    """
+    if isinstance(found, Exception):
+        why = told(found)
+        if why != told_before:
+            trail.record(entry.id, "update_policy", path, found, why, "policy")
+            _log.error("plugin %s: the old policy stays in force: %s", entry.id, why)
+        return why
+    async with entry.changing:
+        if entry.unloaded or entry.policy_file != path:
+            return None
+        new = found != entry.policy
+        put_in_force(entry, found, path)  # also if it says the same: its rules may stand on other lines
+    if new:
+        trail.record(entry.id, "update_policy", path, reason="its file has changed", kind="policy")
+        _log.info("plugin %s: the policy file has changed and is in force", entry.id)
+    return None
 
 
 def put_in_force(entry: Entry, policy: SandboxPolicy, policy_file: str | None) -> None:
