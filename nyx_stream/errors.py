@@ -9,6 +9,7 @@
     │   ├── TripwireDenied                    plugin code went round its capabilities, inline level
     │   └── Revoked                           the host took the capability back
     ├── AuditError                            the audit log cannot be opened, or lost events
+    ├── WatchUnavailable (ImportError)        a policy file is to be watched, and the extra `watch` is missing
     ├── LimitExceeded                         a limit of the grant was reached: body bytes, header bytes, …
     └── PluginError                           `plugin` names it
         ├── PluginNotFound (LookupError)      no such folder, distribution or loaded plugin
@@ -147,6 +148,10 @@ class TripwireDenied(SandboxDenied):
 
 class Revoked(SandboxDenied):
     """The host took the capability back, its time is over, its budget used up, or its plugin was unloaded."""
+
+
+class WatchUnavailable(NyxError, ImportError):
+    """A policy file is to be watched, and what watches files is not installed."""
 
 
 class LimitExceeded(NyxError):

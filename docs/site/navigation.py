@@ -12,6 +12,7 @@ _PARTS = {
             "embed-in-fastapi.md",
             "test-a-plugin.md",
             "limit-and-revoke.md",
+            "change-at-run-time.md",
             "read-the-audit-log.md",
             "observe.md",
         ],

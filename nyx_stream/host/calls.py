@@ -91,7 +91,7 @@ class Scopes:
     A timer per call would cost more than the rest of a call: this one is armed for the earliest deadline only.
     """
 
-    __slots__ = ("_timer", "armed", "ending", "loop", "open", "plugin")
+    __slots__ = ("_timer", "armed", "departure", "loop", "open", "plugin")
 
     def __init__(self, plugin: str) -> None:
         self.plugin = plugin
@@ -100,7 +100,8 @@ class Scopes:
         self._timer: asyncio.TimerHandle | None = None
         self.armed = inf
         """When the timer fires."""
-        self.ending: asyncio.Future[None] | None = None
+        self.departure: asyncio.Future[None] | None = None
+        """Done when the next call leaves, if somebody waits for that."""
 
     def arm(self, deadline: float) -> None:
         """Makes sure that the timer fires at `deadline` or before."""
@@ -115,10 +116,15 @@ class Scopes:
         """Ends every call and waits up to `patience` seconds until all have left; `open` has those that have not."""
         for scope in tuple(self.open):
             scope.end(error(), cause)
-        if self.open:
-            self.ending = self.loop.create_future()
-            await asyncio.wait((self.ending,), timeout=patience)
-            self.ending = None
+        until = monotonic() + patience
+        while self.open and (left := until - monotonic()) > 0:
+            await asyncio.wait((self.next_departure(),), timeout=left)
+
+    def next_departure(self) -> "asyncio.Future[None]":
+        """Returns what is done when the next call leaves."""
+        if self.departure is None:
+            self.departure = self.loop.create_future()
+        return self.departure
 
     def close(self) -> None:
         """Disarms the timer."""
@@ -128,9 +134,10 @@ class Scopes:
             self.armed = inf
 
     def left(self) -> None:
-        """A call has left while all are being ended."""
-        if self.ending is not None and not self.open and not self.ending.done():
-            self.ending.set_result(None)
+        """A call has left, for which somebody waits."""
+        departure, self.departure = self.departure, None
+        if departure is not None:
+            departure.set_result(None)
 
     def _fire(self) -> None:
         self._timer = None
@@ -202,7 +209,7 @@ class CallScope:
         """Closes the scope. Takes what the call raised and returns what its caller gets; `None` for a result."""
         scopes = self._scopes
         del scopes.open[self]
-        if scopes.ending is not None:
+        if scopes.departure is not None:
             scopes.left()
         if error is None and self._error is None:
             return None

@@ -9,8 +9,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from nyx_stream.audit.key import read_key
 from nyx_stream.audit.log import SMALLEST_SEGMENT, AuditOptions, Fsync, WhenFull
-from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem
+from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem, WatchUnavailable
 from nyx_stream.host.discovery import find
+from nyx_stream.host.folder_watch import require_watchfiles
 from nyx_stream.host.status import OnFail
 from nyx_stream.isolation.seam import Level, PluginSource
 from nyx_stream.policy import SandboxPolicy
@@ -27,6 +28,7 @@ class PluginTable(Table):
     isolation: Level = "inline"
     policy: _Text | None = Field(default=None, description="A policy file. Without one, nothing is granted.")
     on_fail: OnFail = "disable"
+    watch: bool = Field(default=False, description="Whether what is written to the policy file is put in force.")
 
 
 class AuditTable(Table):
@@ -71,6 +73,7 @@ class PluginOrder:
     isolation: Level
     on_fail: OnFail
     policy_file: str | None = None
+    watch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
     below: list[Problem] = []
     orders: list[PluginOrder] = []
     for index, table in enumerate(file.values.plugins):
+        if table.watch:
+            _check_watch(file, index, table)
         source = _source(file, index, table, folder, below)
         policy = _policy(file, index, table, folder, below)
         if source is None or policy is None:
@@ -105,7 +110,7 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
         if any(order.source.manifest.id == source.manifest.id for order in orders):
             file.fault(("plugins", index, "from"), f"a second plugin with the id {source.manifest.id}")
         policy_file = os.path.join(folder, table.policy) if table.policy is not None else None
-        orders.append(PluginOrder(source, policy, table.isolation, table.on_fail, policy_file))
+        orders.append(PluginOrder(source, policy, table.isolation, table.on_fail, policy_file, table.watch))
     values = file.values
     options = _audit_options(file, values.audit, folder) if values.audit is not None else AuditOptions()
     _finish(file, below)
@@ -140,6 +145,15 @@ def _audit_options(file: ConfigFile[HostFile], table: AuditTable, folder: str) -
         except ValueError as error:
             file.fault(("audit", "key_file"), str(error))
     return options
+
+
+def _check_watch(file: ConfigFile[HostFile], index: int, table: PluginTable) -> None:
+    if table.policy is None:
+        file.fault(("plugins", index, "watch"), "there is no policy file to watch")
+    try:
+        require_watchfiles()
+    except WatchUnavailable as error:
+        file.fault(("plugins", index, "watch"), str(error))
 
 
 def _source(

@@ -8,35 +8,44 @@ from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.capabilities.meter import Tally, new_tally
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
-from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.calls import CallCount
 from nyx_stream.host.leases import Leases
+from nyx_stream.host.life import Life
 from nyx_stream.host.lifecycle import OVER, State
 from nyx_stream.host.metrics import PluginMetrics, metrics_of
 from nyx_stream.host.status import OnFail, PluginStats, PluginStatus
 from nyx_stream.host.supervisor import Supervisor
-from nyx_stream.isolation.seam import Isolation, Level, PluginSource
+from nyx_stream.isolation.seam import Level, PluginSource
 from nyx_stream.policy import Places, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
-    """One plugin of one host. `supervisor`, `guard`, `level` and `grant` belong to its present life, if it has one."""
+    """One plugin of one host."""
 
     source: PluginSource
+    """Of the present life, or of the next one if there is none."""
     policy: SandboxPolicy
     isolation: Level
     on_fail: OnFail
     data: str
     policy_file: str | None = None
+    life: Life | None = None
+    """The present life: it takes the calls."""
     supervisor: Supervisor | None = None
-    guard: SandboxGuard | None = None
-    level: Isolation | None = None
-    grant: Grant | None = None
+    """The present life's; kept here too, for every call asks for it."""
     leases: Leases | None = None
     """From loading to unloading, or to reloading; restarts after a crash go on under them."""
+    coming: Life | None = None
+    """The life that a reload is starting."""
+    leaving: "dict[Life, asyncio.Task[None]]" = field(default_factory=dict)
+    """The lives that finish their calls after a reload, and the tasks that see to it."""
+    taken_back: list[tuple[str | None, str]] = field(default_factory=list)
+    """What was revoked, and why, since a reload began: its life is to be without it."""
+    unloaded: bool = False
+    """Whether its host has forgotten it: only handles know it still."""
     denied: int = 0
     restarts: int = 0
     count: CallCount = field(default_factory=CallCount)
@@ -60,14 +69,27 @@ class Entry:
         return self.supervisor is None or self.supervisor.state in OVER
 
     @property
-    def places(self) -> Places:
-        """What `$DATA` and `$PLUGIN` stand for."""
-        return {"$DATA": self.data, "$PLUGIN": self.source.folder}
+    def grant(self) -> Grant | None:
+        """What the present life was granted."""
+        return self.life.grant if self.life is not None else None
 
     @property
-    def wants_data(self) -> bool:
-        """Whether the plugin asks for anything in its data directory."""
-        return any(rule.prefix.split("/")[0] == "$DATA" for rule in self.source.manifest.paths)
+    def lives(self) -> tuple[Life, ...]:
+        """Every life that has not ended for good, the present one first."""
+        return tuple(life for life in (self.life, self.coming, *self.leaving) if life is not None)
+
+    def places(self, source: PluginSource) -> Places:
+        """What `$DATA` and `$PLUGIN` stand for."""
+        return {"$DATA": self.data, "$PLUGIN": source.folder}
+
+    def take(self, life: Life) -> None:
+        """Makes a life the present one: calls that begin from now on are its."""
+        self.life, self.supervisor, self.leases, self.source = life, life.supervisor, life.leases, life.source
+
+    def abandon(self) -> None:
+        """Gives up on the life that a reload is starting."""
+        if self.coming is not None:
+            self.coming.supervisor.end()
 
     def alive(self) -> Supervisor:
         """Returns the supervisor. Raises `PluginStateError` if the plugin was never started."""
@@ -87,13 +109,12 @@ class Entry:
             self.leases.close()
             self.leases = None
 
-    def running(self) -> tuple[Isolation, SandboxGuard]:
-        """Returns level and guard of a running plugin. Raises `PluginError` if it does not run."""
+    def must_run(self) -> None:
+        """Raises `PluginError` if the plugin does not run."""
         if self.state is State.FAILED and self.supervisor is not None:
             raise PluginCrashed(self.id, "it has failed") from self.supervisor.error
-        if self.state is not State.RUNNING or self.level is None or self.guard is None:
+        if self.state is not State.RUNNING:
             raise PluginStateError(self.id, f"it is {self.state}")
-        return self.level, self.guard
 
     def counting(self, sink: AuditSink | None) -> AuditSink | None:
         """Returns a sink that counts what is denied to this plugin and passes all on."""
@@ -127,14 +148,14 @@ class Entry:
 
     def stats(self, *, audited: bool) -> PluginStats:
         """Returns the counts of this plugin."""
-        life, count = self.supervisor, self.count
+        count = self.count
         return PluginStats(
             calls=count.calls,
             failed=count.failed,
             timeouts=count.timeouts,
             refused=count.refused,
-            active=life.active if life is not None else 0,
-            waiting=life.waiting if life is not None else 0,
+            active=sum(life.supervisor.active for life in self.lives),
+            waiting=sum(life.supervisor.waiting for life in self.lives),
             seconds=count.seconds,
             denied=self.denied if audited else None,
             restarts=self.restarts,
@@ -150,7 +171,7 @@ class Entry:
             self.stats(audited=audited),
             self.count,
             self.tally,
-            None if self.over else self.level,
+            None if self.over or self.life is None else self.life.level,
         )
 
 

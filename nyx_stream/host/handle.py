@@ -123,7 +123,7 @@ class Handle:
             PluginStateError: the plugin was not started, or was unloaded.
             PluginLoadError, PluginSetupError: it does not start without the capability; it is then failed.
         """
-        await self._host._revoke(self._entry, capability, reason, hard=hard)
+        await self._host._revocations.revoke(self._entry, capability, reason, hard=hard)
 
     async def lease(self, capability: str, **terms: object) -> LeaseStatus:
         """Sets terms of a capability's lease, from now on: `await handle.lease("http", ttl="60s", requests=100)`.
@@ -141,7 +141,10 @@ class Handle:
             PluginStateError: the lease has ended, or the plugin was not started.
         """
         check_capability(capability)
-        return self._entry.leased().limit(capability, terms)
+        status = self._entry.leased().limit(capability, terms)
+        for life in self._entry.lives[1:]:
+            life.leases.share(capability, terms)
+        return status
 
     @property
     def leases(self) -> Mapping[str, LeaseStatus]:
@@ -149,8 +152,12 @@ class Handle:
         return self._entry.leased().status()
 
     async def reload(self) -> None:
-        """Stops the plugin, reads manifest and code again, and starts it under the same policy.
+        """Reads manifest, code and policy file again, and lets what is there now take the place of what runs.
 
-        Raises as `PluginHost.load`; the plugin is then failed.
+        The new version starts beside the old one; new calls go to it, on leases of its own; the old one finishes the
+        calls that are under way, and ends. Returns when it has: after `call_timeout` at the latest, when streams that
+        are not read to their end are ended.
+
+        Raises as `PluginHost.load`. The old version then goes on as it was; a plugin that had failed is failed.
         """
-        await self._host._reload(self._entry)
+        await self._host._reloads.reload(self._entry)

@@ -51,6 +51,12 @@ class Leases:
         self._record("lease", capability, ", ".join(texts) or "unchanged")
         return lease.status()
 
+    def share(self, capability: str, terms: Mapping[str, object]) -> None:
+        """Takes terms that were set for another life of the plugin, unless the lease has ended."""
+        lease = self.by_name[capability]
+        if not lease.ended:
+            lease.limit(parse_terms(capability, terms))
+
     def follow(self, old: SandboxPolicy, new: SandboxPolicy) -> None:
         """Puts the terms of a new policy in force where they differ from the old one's; the others go on running."""
         for name, lease in self.by_name.items():
@@ -59,11 +65,17 @@ class Leases:
                 lease.limit(dict.fromkeys(before.given()) | after.given())
 
     def revoke(self, capability: str | None, reason: str) -> None:
+        """Ends one lease, or all of them, and records it."""
+        self.end(capability, reason)
+        for name in self.by_name:
+            if capability in (None, name):
+                self._record("revoke", name, reason)
+
+    def end(self, capability: str | None, reason: str) -> None:
         """Ends one lease, or all of them."""
         for name, lease in self.by_name.items():
             if capability in (None, name):
                 lease.revoke(reason)
-                self._record("revoke", name, reason)
 
     def close(self) -> None:
         """Ends the leases with the grant: nothing more happens to them."""

@@ -4,33 +4,33 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nyx_stream.audit import LoggingSink
-from nyx_stream.audit.event import Kind
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import AuditError, ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
-from nyx_stream.guard import SandboxGuard
-from nyx_stream.host.data_dir import default_data_dir, make_private
+from nyx_stream.host.data_dir import default_data_dir
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
+from nyx_stream.host.folder_watch import require_watchfiles
 from nyx_stream.host.handle import Handle
-from nyx_stream.host.leases import Leases, check_capability
-from nyx_stream.host.lifecycle import OVER, Event
+from nyx_stream.host.levels import Levels
+from nyx_stream.host.life import Life
+from nyx_stream.host.lifecycle import OVER, State
 from nyx_stream.host.metrics import PluginMetrics
 from nyx_stream.host.observing import ObservedHandle, Observer
 from nyx_stream.host.policies import AnyPolicy, read_policy
+from nyx_stream.host.policy_changes import take_file, update_policy
+from nyx_stream.host.reloading import Reloads, end_leaving
 from nyx_stream.host.restart import Restarts
+from nyx_stream.host.revoking import Revocations
+from nyx_stream.host.starting import Starter
 from nyx_stream.host.status import OnFail, PluginStatus
-from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.host.trail import AuditTarget, Trail, several
-from nyx_stream.isolation.inline import InlineLevel
-from nyx_stream.isolation.provision import Shared
-from nyx_stream.isolation.seam import Assignment, Level, LevelFactory
+from nyx_stream.host.watching import Found, PolicyWatches
+from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import SandboxPolicy
-from nyx_stream.policy.grant import Grant
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
@@ -61,20 +61,20 @@ class PluginHost:
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer
-        self._trail = Trail(audit, {})
+        self._trail = trail = Trail(audit, {})
         self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
-        self._shared = Shared(network)
-        self._import_paths = ImportPaths()
-        self._tripwire = tripwire
+        self._levels = Levels(tripwire=tripwire, network=network)
         self._orders: tuple[PluginOrder, ...] = ()
-        self._levels: dict[Level, LevelFactory] = {}
         self._entries: dict[str, Entry] = {}
         self._handles: dict[str, Handle] = {}
         self._unreadable: dict[str, PluginStatus] = {}
-        self._restarts = Restarts(self._start)
+        self._starter = Starter(trail, self._levels, ImportPaths(), self._crashed)
+        self._restarts = Restarts(self._starter.load)
+        self._reloads = Reloads(self._starter, trail)
+        self._revocations = Revocations(self._starter, self._restarts, trail)
+        self._watches = PolicyWatches(self._take_policy)
         self._owner: asyncio.Task[Any] | None = None
         self._abort: BaseException | None = None
-        self._open = False
 
     @classmethod
     def from_toml(
@@ -103,7 +103,7 @@ class PluginHost:
         host = cls(data_dir=config.data_dir, tripwire=config.tripwire, network=network, observer=observer)
         named = [config.audit] if config.audit is not None else []
         sinks = [LoggingSink(keep_queries=config.audit_options.get("keep_queries", False))] if config.logging else []
-        host._trail = Trail([*named, *sinks, *several(audit)], config.audit_options)
+        host._trail.keep_in([*named, *sinks, *several(audit)], config.audit_options)
         host._orders = tuple(config.plugins)
         return host
 
@@ -139,6 +139,7 @@ class PluginHost:
         policy: AnyPolicy | None = None,
         isolation: Level = "inline",
         on_fail: OnFail = "disable",
+        watch: bool = False,
     ) -> Handle:
         """Loads a plugin and returns when it takes calls. Loading a running plugin again returns the same handle.
 
@@ -147,14 +148,23 @@ class PluginHost:
             policy: what is granted, or a policy file. Without one, nothing is.
             isolation: where it runs.
             on_fail: what follows when it crashes later.
+            watch: whether to follow the policy file: what is written to it is in force soon after; if it is wrong,
+                the old policy stays, which is logged and recorded. Ends with the plugin, and while it has a policy
+                that comes from no file. Needs the extra `watch`.
 
         Raises:
+            WatchUnavailable: the extra `watch` is not installed.
+            ValueError: `watch` without a policy file.
             PluginNotFound: there is no such plugin.
             ManifestError, PolicyError: a file is wrong.
             PluginLoadError, PluginSetupError: its code does not import, or its `setup` raised; it stays listed.
             PluginStateError: it is loaded already from another folder, or under another policy or level.
         """
-        factory = self._level(plugin, isolation)
+        if watch:
+            require_watchfiles()
+            if policy is None or isinstance(policy, SandboxPolicy):
+                raise ValueError("watch=True follows a policy file: give its path as the policy")
+        self._levels.get(plugin, isolation)
         try:
             source = await asyncio.to_thread(find, plugin)
         except (ManifestError, PluginLoadError) as error:
@@ -174,14 +184,21 @@ class PluginHost:
                 Handle(self, entry) if self._observer is None else ObservedHandle(self, entry, self._observer)
             )
         async with entry.changing:
-            _must_agree(entry, source.folder, given, isolation)
-            if entry.over:
-                entry.source, entry.on_fail = source, on_fail
-                if given is not None:
-                    entry.policy, entry.policy_file = given, policy_file
-                entry.end_leases()
-                await self._start(entry, factory)
-        return self._handles[name]
+            if not entry.unloaded:
+                _must_agree(entry, source.folder, given, isolation)
+                if entry.over:
+                    entry.source, entry.on_fail = source, on_fail
+                    if given is not None:
+                        entry.policy, entry.policy_file = given, policy_file
+                    entry.end_leases()
+                    if watch:
+                        self._watches.follow(entry)
+                    await self._starter.load(entry)
+                elif watch:
+                    entry.policy_file = policy_file
+                    self._watches.follow(entry)
+                return self._handles[name]
+        return await self.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail, watch=watch)
 
     async def unload(self, plugin: str) -> None:
         """Stops a plugin and forgets it. Raises `PluginNotFound` for one that is not listed."""
@@ -191,32 +208,25 @@ class PluginHost:
         if entry is None:
             raise PluginNotFound(plugin, "is not loaded")
         self._restarts.forget(entry)
-        async with entry.changing:
-            if entry.supervisor is not None:
-                await entry.supervisor.stop()
-            entry.end_leases()
-            if self._entries.get(plugin) is entry:
-                del self._entries[plugin], self._handles[plugin]
-        self._record(plugin, "unload", entry.source.folder)
+        await self._watches.forget(entry)
+        await _end(entry)
+        if self._entries.get(plugin) is entry:
+            del self._entries[plugin], self._handles[plugin]
+        self._trail.record(plugin, "unload", entry.source.folder)
 
     async def revoke_all(self, *, reason: str, hard: bool = False) -> None:
         """Takes every capability of every plugin back at once; with `hard`, stops the plugins too.
 
         Plugins loaded or reloaded afterwards have theirs.
         """
-        entries = [entry for entry in self._entries.values() if entry.leases is not None]
-        for entry in entries:
-            entry.leased().revoke(None, reason)
-        if hard:
-            await asyncio.gather(*(self._revoke_hard(entry, None, reason) for entry in entries))
+        await self._revocations.revoke_all(self._entries.values(), reason, hard=hard)
 
     async def __aenter__(self) -> Self:
-        if self._open:
+        if self._levels.ready:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
         self._trail.open(self._stop_plugins)
-        self._levels = {"inline": InlineLevel(armed=self._tripwire, shared=self._shared)}
-        self._open = True
+        self._levels.open()
         try:
             for order in self._orders:
                 await self._load_order(order)
@@ -254,18 +264,15 @@ class PluginHost:
             raise interrupted
 
     async def _shut_down(self) -> None:
-        self._open = False
+        self._levels.close()
         await self._restarts.close()
-        lives = [entry.supervisor for entry in self._entries.values() if entry.supervisor is not None]
-        results = await asyncio.gather(*(life.stop() for life in reversed(lives)), return_exceptions=True)
+        await self._watches.aclose()
+        entries = reversed(self._entries.values())
+        results = await asyncio.gather(*map(_end, entries), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 _log.error("stopping a plugin failed", exc_info=result)
-        for entry in self._entries.values():
-            entry.end_leases()
-        for level in self._levels.values():
-            await level.aclose()
-        self._levels = {}
+        await self._levels.aclose()
         self._entries.clear()
         self._handles.clear()
         self._unreadable.clear()
@@ -274,9 +281,9 @@ class PluginHost:
     def _stop_plugins(self, why: AuditError) -> None:
         """Fails every plugin, because what they do is recorded no more."""
         for entry in list(self._entries.values()):
-            life = entry.supervisor
-            if life is not None and life.state not in OVER:
-                life.crash(PluginStateError(entry.id, f"stopped: {why}"))
+            for life in entry.lives:
+                if life.supervisor.state not in OVER:
+                    life.supervisor.crash(PluginStateError(entry.id, f"stopped: {why}"))
 
     async def _load_order(self, order: "PluginOrder") -> None:
         policy = order.policy_file if order.policy_file is not None else order.policy
@@ -286,6 +293,7 @@ class PluginHost:
                 policy=policy,
                 isolation=order.isolation,
                 on_fail=order.on_fail,
+                watch=order.watch,
             )
         except PluginError as error:
             entry = self._entries.get(order.source.manifest.id)
@@ -295,115 +303,38 @@ class PluginHost:
             if order.on_fail == "restart":
                 self._restarts.schedule(entry)
 
-    def _level(self, plugin: str | os.PathLike[str], isolation: Level) -> LevelFactory:
-        name = os.path.basename(os.fspath(plugin))
-        if not self._open:
-            raise PluginStateError(name, "the host is not entered, or is closed")
-        if isolation == "process" and isolation not in self._levels:
-            from nyx_stream.isolation.process.process import ProcessLevel  # a host without one need not import it
-
-            self._levels[isolation] = ProcessLevel(shared=self._shared)
-        if isolation not in self._levels:
-            known = "inline, process"
-            raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
-        return self._levels[isolation]
-
-    async def _start(self, entry: Entry, factory: LevelFactory | None = None) -> None:
-        """Gives an entry a new life, under its leases if it has some. Call it with `entry.changing` held."""
-        if factory is None or not self._open:  # the host may have been closed while this load waited
-            factory = self._level(entry.source.folder, entry.isolation)
-        self._trail.must_take(entry.id)
-        grant = Grant.of(entry.source.manifest, entry.policy, entry.places)
-        sink = entry.counting(self._trail.sink)
-        guard = SandboxGuard(entry.policy, manifest=entry.source.manifest, places=entry.places, audit=sink)
-        self._import_paths.protect(entry.source.imported_paths)
-        life = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, error))
-        entry.supervisor, entry.guard, entry.grant = life, guard, grant
-        if entry.leases is None:
-            entry.leases = Leases(entry.id, entry.policy, partial(self._leased, entry.id), entry.tally)
-        try:
-            if entry.wants_data:
-                await asyncio.to_thread(make_private, entry.data)
-            life.life.happen(Event.LOAD)
-            leases = entry.leases.by_name
-            entry.level = factory.isolate(
-                Assignment(entry.source, grant, guard, sink, leases, self._import_paths, crashed=life.crash)
-            )
-            await life.start(entry.level)
-        except OSError as error:
-            failure = PluginLoadError(entry.id, f"its data directory cannot be made: {error}")
-            life.fail(failure)
-            self._record(entry.id, "load", entry.source.folder, failure)
-            raise failure from error
-        except PluginError as error:
-            self._record(entry.id, "load", entry.source.folder, error)
-            raise
-        self._record(entry.id, "load", entry.source.folder)
-
-    async def _reload(self, entry: Entry) -> None:
-        async with entry.changing:
-            await entry.alive().stop()
-            where = entry.source.folder if entry.source.distribution is None else entry.id
-            source = await asyncio.to_thread(find, where)
-            if source.manifest.id != entry.id:
-                raise PluginLoadError(entry.id, f"its manifest now has the id {source.manifest.id!r}")
-            if entry.policy_file is not None:
-                entry.policy = (await read_policy(entry.policy_file))[0] or entry.policy
-            entry.source = source
-            entry.end_leases()
-            await self._start(entry)
-
     async def _update_policy(self, entry: Entry, policy: AnyPolicy) -> None:
-        given, policy_file = await read_policy(policy)
-        async with entry.changing:
-            level, guard = entry.running()
-            if given is None:
-                return
-            grant = Grant.of(entry.source.manifest, given, entry.places)
-            guard.update(given)
-            level.update(grant)
-            entry.alive().resize(grant.limits)
-            entry.leased().follow(entry.policy, given)
-            entry.policy, entry.policy_file, entry.grant = given, policy_file, grant
-            self._record(entry.id, "update_policy", policy_file or "a new policy", kind="policy")
+        await update_policy(entry, policy, self._trail)
+        self._watches.stir(entry)
 
-    async def _revoke(self, entry: Entry, capability: str | None, reason: str, *, hard: bool) -> None:
-        check_capability(capability)
-        entry.leased().revoke(capability, reason)
-        if hard:
-            await self._revoke_hard(entry, capability, reason)
+    async def _take_policy(self, entry: Entry, path: str, found: Found, told: str | None) -> str | None:
+        return await take_file(entry, path, found, told, self._trail)
 
-    async def _revoke_hard(self, entry: Entry, capability: str | None, reason: str) -> None:
-        """Ends this life of a plugin; unless everything was revoked, gives it another one under the leases it has."""
-        self._restarts.forget(entry)
-        async with entry.changing:
-            await entry.alive().stop()
-            self._record(entry.id, "stop", capability or "everything", reason=reason)
-            if capability is not None and entry.leases is not None:
-                await self._start(entry)
-
-    def _leased(self, plugin: str, action: str, capability: str, reason: str) -> None:
-        self._record(plugin, action, capability, reason=reason, kind="revocation")
-
-    def _crashed(self, entry: Entry, error: BaseException) -> None:
-        self._record(entry.id, "run", entry.source.folder, error)
-        _log.error("plugin %s failed: %s", entry.id, entry.alive().reason)
-        if entry.on_fail == "restart" and self._open:
+    def _crashed(self, entry: Entry, life: Life, error: BaseException) -> None:
+        if life is entry.coming:  # it never took a call: the reload that started it tells
+            return
+        self._trail.record(entry.id, "run", life.source.folder, error)
+        _log.error("plugin %s failed: %s", entry.id, life.supervisor.reason)
+        if life is not entry.life:  # it was about to end, after a reload
+            return
+        if entry.on_fail == "restart" and self._levels.ready:
             self._restarts.schedule(entry)
         elif entry.on_fail == "abort" and self._owner is not None and self._abort is None:
-            self._abort = entry.alive().failure()
+            self._abort = life.supervisor.failure()
             self._owner.cancel()
 
-    def _record(
-        self,
-        plugin: str,
-        action: str,
-        target: str,
-        error: BaseException | None = None,
-        reason: str = "",
-        kind: Kind = "lifecycle",
-    ) -> None:
-        self._trail.record(plugin, action, target, error, reason, kind)
+
+async def _end(entry: Entry) -> None:
+    """Stops every life of a plugin, also one that is being started."""
+    entry.abandon()
+    if entry.supervisor is not None and entry.state is not State.RUNNING:
+        entry.supervisor.end()
+    async with entry.changing:
+        await end_leaving(entry)
+        if entry.supervisor is not None:
+            await entry.supervisor.stop()
+        entry.end_leases()
+        entry.unloaded = True
 
 
 def _must_agree(entry: Entry, folder: str, policy: SandboxPolicy | None, isolation: Level) -> None:

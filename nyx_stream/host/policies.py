@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from nyx_stream.capabilities.http.secrets import Keyring, Unresolved
-from nyx_stream.errors import PolicyError, Problem
+from nyx_stream.errors import NyxError, PolicyError, Problem
 from nyx_stream.policy import SandboxPolicy
 
 AnyPolicy = SandboxPolicy | str | os.PathLike[str]
@@ -24,6 +24,15 @@ async def read_policy(policy: AnyPolicy | None) -> tuple[SandboxPolicy | None, s
             await asyncio.to_thread(_check_credentials, policy)
         return policy, None
     return await asyncio.to_thread(_read_file, os.fspath(policy))
+
+
+def told(error: BaseException) -> str:
+    """Returns on one line why a policy or a plugin's files could not be taken. Only for errors of the host's own."""
+    if isinstance(error, PolicyError):
+        return "; ".join(str(problem).partition("\n")[0] for problem in error.problems)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    return str(error) if isinstance(error, NyxError) else type(error).__name__
 
 
 def _read_file(path: str) -> tuple[SandboxPolicy, str]:

@@ -62,11 +62,8 @@ class Restarts:
             while self._tried[name] < TRIES:
                 await asyncio.sleep(DELAYS[self._tried[name]])
                 self._tried[name] += 1
-                entry.restarts += 1
                 try:
-                    async with entry.changing:
-                        await entry.alive().stop()
-                        await self._start(entry)
+                    await self._restart(entry)
                 except NyxError as error:
                     _log.error("plugin %s: restart %d of %d failed: %s", name, self._tried[name], TRIES, error)
                     continue
@@ -77,3 +74,10 @@ class Restarts:
             _log.error("plugin %s stays failed after %d restarts", name, TRIES)
         finally:
             self._tasks.pop(name, None)
+
+    async def _restart(self, entry: Entry) -> None:
+        async with entry.changing:
+            if entry.state is State.FAILED:  # or a reload was first
+                entry.restarts += 1
+                await entry.alive().stop()
+                await self._start(entry)

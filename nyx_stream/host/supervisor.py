@@ -6,6 +6,7 @@ Talks to the isolation level through `seam.Isolation` only. Knows nothing of oth
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from time import monotonic
 from typing import Any
 
@@ -39,6 +40,8 @@ class Supervisor:
         self.error: BaseException | None = None
         """Why it failed."""
         self.traceback: str | None = None
+        self.successor: Supervisor | None = None
+        """The next life, once it takes the calls."""
         self._limits = limits
         self._on_crash = on_crash
         self._gate = Gate(plugin, limits.concurrency, limits.queue)
@@ -82,6 +85,10 @@ class Supervisor:
         Raises:
             PluginLoadError, PluginSetupError: it does not; it is failed and cleaned up.
         """
+        if self._end.done():
+            self.life.happen(Event.STOP)
+            self.life.happen(Event.ENDED)
+            raise self._stopped_early()
         self._level = level
         self.life.happen(Event.START)
         loop = asyncio.get_running_loop()
@@ -98,11 +105,31 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Ends the plugin; returns when nothing of it is left. Harmless in any state."""
+        self.end()
+        await self._over()
+
+    def end(self) -> None:
+        """Begins to end the plugin."""
         if self.life.can(Event.STOP):
             self.life.happen(Event.STOP)
         if not self._end.done():
             self._end.set_result(None)
-        await self._over()
+
+    async def retire(self, successor: "Supervisor") -> None:
+        """Ends the plugin when the calls under way are done, or have had the time of one call; `stop` cuts it short.
+
+        Calls that begin from now on are the successor's. A stream that is not read to its end in that time is ended.
+        """
+        self.successor = successor
+        self._methods = {}
+        until = monotonic() + self._limits.call_timeout
+        while (self._gate.active or self._scopes.open) and not self._end.done():
+            left = until - monotonic()
+            if left <= 0:
+                break
+            departure = self._scopes.next_departure()
+            await asyncio.wait((departure, self._end), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        await self.stop()
 
     def crash(self, error: BaseException) -> None:
         """Fails the plugin because of something outside a call. Calls under way get `PluginCrashed`."""
@@ -130,6 +157,8 @@ class Supervisor:
         # Looked at here first, for a function call is dear on this path.
         level = self._level
         if level is None or self.life.state is not _RUNNING or self._methods.get(method) is not False:
+            if self.successor is not None:
+                return await self.successor.call(method, arguments)
             level = self._level_for(method, stream=False)
         count, gate, scopes = self.count, self._gate, self._scopes
         count.calls += 1
@@ -158,6 +187,11 @@ class Supervisor:
 
     async def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Calls a streaming method; see `Handle.stream`."""
+        if self.successor is not None:
+            async with aclosing(self.successor.stream(method, arguments)) as passed_on:
+                async for item in passed_on:
+                    yield item
+            return
         level = self._level_for(method, stream=True)
         self.count.calls += 1
         try:
@@ -167,7 +201,8 @@ class Supervisor:
             self._streams.add(items)
             try:
                 while True:
-                    self._level_for(method, stream=True)
+                    if self.life.state is not State.RUNNING:
+                        raise self._unavailable()
                     with self._scope(method):
                         try:
                             item = await anext(items)
@@ -209,7 +244,15 @@ class Supervisor:
     def _unavailable(self) -> PluginError:
         if self.state is State.FAILED:
             return self.failure()
+        if self.successor is not None:
+            return self._outlived()
         return PluginStateError(self.plugin, f"it is {self.state} and takes no calls")
+
+    def _outlived(self) -> PluginStateError:
+        return PluginStateError(self.plugin, "a reload replaced it during the call, which did not end in time")
+
+    def _stopped_early(self) -> PluginStateError:
+        return PluginStateError(self.plugin, "it was stopped while it started")
 
     async def _run(self, level: Isolation, started: "asyncio.Future[None]") -> None:
         try:
@@ -224,7 +267,7 @@ class Supervisor:
             await self._end
         finally:
             if not started.done():
-                started.set_exception(PluginStateError(self.plugin, "it was stopped while it started"))
+                started.set_exception(self._stopped_early())
             started.exception()  # retrieved: nobody may be waiting any more
             await self._bring_down(level)
 
@@ -244,7 +287,7 @@ class Supervisor:
         if self.state is State.FAILED:
             raise PluginSetupError(self.plugin, "a background task failed during setup") from self.error
         if self._end.done():
-            raise PluginStateError(self.plugin, "it was stopped while it started")
+            raise self._stopped_early()
         if late or starting.cancelled():
             cause = starting.exception() if starting.done() and not starting.cancelled() else None
             raise PluginSetupError(self.plugin, f"setup took longer than {self._limits.setup_timeout:g} s") from cause
@@ -277,6 +320,8 @@ class Supervisor:
     def _interrupted(self) -> PluginError:
         if self.error is not None:
             return PluginCrashed(self.plugin, "it failed during the call")
+        if self.successor is not None:
+            return self._outlived()
         return PluginStateError(self.plugin, "it was stopped during the call")
 
     async def _close(self, method: str, items: AsyncGenerator[Any, None]) -> None:

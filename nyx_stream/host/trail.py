@@ -35,12 +35,16 @@ class Trail:
     def __init__(self, audit: AuditTarget, options: AuditOptions) -> None:
         self.sink: AuditSink | None = None
         """Takes the host's events between `open` and `aclose`, and never raises; `None` for a host without audit."""
+        self.keep_in(audit, options)
+        self._logs: list[AuditLog] = []
+        self._releases: list[Callable[[], None]] = []
+
+    def keep_in(self, audit: AuditTarget, options: AuditOptions) -> None:
+        """Sets where events go from the next `open` on. Raises `TypeError` as the constructor."""
         self._targets: list[str | os.PathLike[str] | AuditLog | Isolated] = [
             Isolated(one) if callable(one) and not isinstance(one, Isolated) else one for one in several(audit)
         ]
         self._options = options
-        self._logs: list[AuditLog] = []
-        self._releases: list[Callable[[], None]] = []
 
     def open(self, stop: Callable[[AuditError], None]) -> None:
         """Begins. `stop` is called on the running loop when the policy of a log says that plugins must stop.
@@ -110,7 +114,13 @@ class Trail:
                 raise PluginStateError(plugin, f"not started: {_stopped(log, error)}") from error
 
     def record(
-        self, plugin: str, action: str, target: str, error: BaseException | None, reason: str, kind: Kind
+        self,
+        plugin: str,
+        action: str,
+        target: str,
+        error: BaseException | None = None,
+        reason: str = "",
+        kind: Kind = "lifecycle",
     ) -> None:
         """Records an act of the host, and how it ended."""
         if self.sink is None:

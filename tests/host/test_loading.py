@@ -91,13 +91,16 @@ async def test_reload_takes_new_code_and_manifest(host, make):
     assert host["p"] is handle
 
 
-async def test_a_reload_that_fails_leaves_a_failed_plugin(host, make):
-    """After a reload of broken code the plugin is failed, listed, and can be repaired by another reload."""
-    handle = await host.load(make("p", GOOD))
-    make("p", "raise RuntimeError('broken')")
+async def test_a_failed_plugin_is_reloaded_in_place(host, make):
+    """With no version to go on, a reload of broken code leaves a failed plugin, which another reload repairs."""
     with pytest.raises(PluginLoadError):
+        await host.load(make("p", "raise RuntimeError('broken')"))
+    handle = host["p"]
+    make("p", "raise RuntimeError('still broken')")
+    with pytest.raises(PluginLoadError, match="still broken"):
         await handle.reload()
     assert handle.state is State.FAILED
+    assert "still broken" in handle.status.error
     make("p", GOOD)
     await handle.reload()
     assert await handle.call("ping") == "pong"

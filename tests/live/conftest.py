@@ -1,7 +1,37 @@
 """The fixtures of the hosts and of the clients: leases are tested where they are used."""
 
+import pytest
+
 from tests.capabilities.files.conftest import make_world, world
 from tests.capabilities.http.conftest import kind
+from tests.conformance.conftest import level
 from tests.host.conftest import events, host, make
+from tests.live import versions
 
-__all__ = ["events", "host", "kind", "make", "make_world", "world"]
+__all__ = ["events", "host", "kind", "level", "make", "make_world", "world"]
+
+
+@pytest.fixture
+def release(make, level):
+    """Writes the next version of the plugin `p`: `release(2)`."""
+
+    def release(number, setup="pass", **more):
+        return make("p", versions.code(number, setup), permissions=versions.PERMISSIONS, **more)
+
+    return release
+
+
+@pytest.fixture
+def first(host, release, level):
+    """Loads version 1 of the plugin `p`."""
+
+    async def first(*, on_fail="disable", **more):
+        return await host.load(release(1, **more), policy=versions.POLICY, isolation=level, on_fail=on_fail)
+
+    return first
+
+
+@pytest.fixture
+def allow(tmp_path):
+    """Lets the calls go on that wait for a file: `allow("go")`."""
+    return lambda name: (tmp_path / "data" / "p" / name).write_text("")

@@ -1,0 +1,63 @@
+"""The isolation levels of one host, each made when it is first asked for. Knows no plugin."""
+
+import os
+from typing import TYPE_CHECKING
+
+from nyx_stream.errors import PluginLoadError, PluginStateError
+from nyx_stream.isolation.inline import InlineLevel
+from nyx_stream.isolation.provision import Shared
+from nyx_stream.isolation.seam import Level, LevelFactory
+
+if TYPE_CHECKING:
+    from nyx_stream.capabilities.http import Network
+
+
+class Levels:
+    """The levels between `open` and `aclose`.
+
+    Args:
+        tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
+        network: how the HTTP capability reaches the network.
+    """
+
+    def __init__(self, *, tripwire: bool, network: "Network | None") -> None:
+        self._tripwire = tripwire
+        self._shared = Shared(network)
+        self._made: dict[Level, LevelFactory] = {}
+        self.ready = False
+        """Whether plugins can be started."""
+
+    def open(self) -> None:
+        """Begins."""
+        self._made = {"inline": InlineLevel(armed=self._tripwire, shared=self._shared)}
+        self.ready = True
+
+    def close(self) -> None:
+        """Lets no plugin start any more."""
+        self.ready = False
+
+    async def aclose(self) -> None:
+        """Ends. Every plugin has been stopped."""
+        self.close()
+        made, self._made = self._made, {}
+        for level in made.values():
+            await level.aclose()
+
+    def get(self, plugin: str | os.PathLike[str], isolation: Level) -> LevelFactory:
+        """Returns a level.
+
+        Raises:
+            PluginStateError: the host is not open.
+            PluginLoadError: there is no such level here.
+        """
+        name = os.path.basename(os.fspath(plugin))
+        if not self.ready:
+            raise PluginStateError(name, "the host is not entered, or is closed")
+        if isolation == "process" and isolation not in self._made:
+            from nyx_stream.isolation.process.process import ProcessLevel  # a host without one need not import it
+
+            self._made[isolation] = ProcessLevel(shared=self._shared)
+        if isolation not in self._made:
+            known = "inline, process"
+            raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
+        return self._made[isolation]

@@ -1,0 +1,40 @@
+"""One life of a plugin: one version of it under one grant, from before its start until nothing of it is left."""
+
+from dataclasses import dataclass
+
+from nyx_stream.audit import AuditSink
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.host.leases import Leases
+from nyx_stream.host.lifecycle import State
+from nyx_stream.host.supervisor import Supervisor
+from nyx_stream.isolation.seam import Isolation, PluginSource
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.grant import Grant
+
+
+@dataclass(eq=False)
+class Life:
+    """What belongs to one life. `level` is there once the life has begun."""
+
+    source: PluginSource
+    grant: Grant
+    guard: SandboxGuard
+    leases: Leases
+    """Those of its version: a life after a crash goes on under the leases of the one before."""
+    supervisor: Supervisor
+    audit: AuditSink | None
+    level: Isolation | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes calls, or finishes those that it took."""
+        return self.supervisor.state is State.RUNNING
+
+    def govern(self, policy: SandboxPolicy, grant: Grant) -> None:
+        """Puts another policy in force. The next check sees all of it."""
+        self.leases.follow(self.guard.policy, policy)
+        self.guard.update(policy)
+        self.grant = grant
+        if self.running and self.level is not None:
+            self.level.update(grant)
+            self.supervisor.resize(grant.limits)
