@@ -61,6 +61,7 @@ class Platform(NamedTuple):
         witness: tries one forbidden act per axis and never raises; runs after every layer was applied.
         facts: what to say of the host in every report.
         posture: what is in force already, or `None` where the OS cannot tell.
+        prepare: does ahead, in this process, what confining it will need; returns the platform to do it with, once.
     """
 
     name: str
@@ -68,3 +69,4 @@ class Platform(NamedTuple):
     witness: Callable[[Confinement, tuple[LayerReport, ...]], tuple[WitnessResult, ...]]
     facts: Callable[[], tuple[tuple[str, str], ...]]
     posture: Callable[[], Posture | None] = unknown_posture
+    prepare: Callable[[Confinement], Platform] | None = None

@@ -22,12 +22,27 @@ from nyx_core.posix.rlimits import Limits
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nyx_core.sandbox.confinement import Confinement
+
 
 def platform() -> Platform:
     """The layers: what needs privileges first, then what reads /proc, then the locks, for those refuse the rest."""
+    return _of(Descriptors(listed_in_proc), landlock.Landlock())
+
+
+def prepared(wanted: Confinement) -> Platform:
+    """The same, with a ruleset begun for what `wanted` and confinements like it have in common."""
+    try:
+        begun = landlock.Begun(wanted)
+    except OSError:  # the layer will tell
+        return platform()
+    return _of(Descriptors(listed_in_proc, held=begun.held), landlock.Landlock(begun=begun))
+
+
+def _of(descriptors: Descriptors, lock: landlock.Landlock) -> Platform:
     layers = (
         Process(),
-        Descriptors(listed_in_proc),
+        descriptors,
         WipedEnvironment(),
         Cgroup(),
         Namespaces(),
@@ -35,10 +50,10 @@ def platform() -> Platform:
         Capabilities(),
         Limits(usage),
         NoNewPrivs(),
-        landlock.Landlock(),
+        lock,
         seccomp.Seccomp(),
     )
-    return Platform("linux", layers, witness, facts, seccomp.posture)
+    return Platform("linux", layers, witness, facts, seccomp.posture, prepared)
 
 
 def listed_in_proc() -> Iterable[int]:

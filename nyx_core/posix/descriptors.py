@@ -38,12 +38,20 @@ def below_the_hard_limit() -> Iterable[int]:
     return range(MOST if hard == resource.RLIM_INFINITY else min(hard, MOST))
 
 
+def _nothing() -> frozenset[int]:
+    return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """The layer. `candidates` lists numbers that may be open; what is not open among them does not matter."""
+    """The layer. `candidates` lists numbers that may be open; what is not open among them does not matter.
+
+    `held` are the numbers that a later layer works with and closes itself, whatever comes of it. They count as closed.
+    """
 
     candidates: Callable[[], Iterable[int]]
     name: str = "descriptors"
+    held: Callable[[], frozenset[int]] = _nothing
 
     def probe(self) -> LayerReport:
         """Count what is open."""
@@ -67,7 +75,8 @@ class Descriptors:
         return LayerReport(self.name, LayerState.ACTIVE, reason, facts=_fact(found))
 
     def _open(self) -> tuple[int, ...]:
-        return tuple(sorted(number for number in self.candidates() if _is_open(number)))
+        held = self.held()
+        return tuple(sorted(number for number in self.candidates() if number not in held and _is_open(number)))
 
     def _listed(self) -> tuple[tuple[str, str], ...]:
         """What is open; nothing is said where it cannot be listed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib  # noqa: F401 for digests; loaded here, so that confining itself imports nothing
 import sys
+from typing import TYPE_CHECKING
 
 from nyx_core.platforms import current_platform
 from nyx_core.sandbox.confinement import Confinement, SandboxPolicy, SandboxStatus
@@ -11,6 +12,9 @@ from nyx_core.sandbox.engine import enforce, survey
 from nyx_core.sandbox.errors import SandboxError
 from nyx_core.sandbox.policies import confinement_for
 from nyx_core.sandbox.report import SandboxReport
+
+if TYPE_CHECKING:
+    from nyx_core.layers import Platform
 
 # The layers, for the same reason.
 PLATFORM = current_platform()
@@ -30,11 +34,24 @@ def apply_policy(policy: SandboxPolicy, *, cooperative_only: bool = False) -> Sa
     return SandboxStatus.APPLIED
 
 
-def confine(confinement: Confinement) -> SandboxReport:
-    """Confine this process, for good, and tell what really holds. Raises `SandboxError` as `apply_policy` does."""
-    if PLATFORM is None:
+def prepare(confinement: Confinement) -> Platform | None:
+    """Does ahead what confining this process to something like `confinement` will need. Refuses nothing yet.
+
+    Returns what to give to `confine`, in this process, once. It may hold descriptors, which confining closes; nothing
+    else may close them. What was done for another confinement than the one that comes is left and done anew.
+    """
+    return PLATFORM if PLATFORM is None or PLATFORM.prepare is None else PLATFORM.prepare(confinement)
+
+
+def confine(confinement: Confinement, prepared: Platform | None = None) -> SandboxReport:
+    """Confine this process, for good, and tell what really holds. Raises `SandboxError` as `apply_policy` does.
+
+    `prepared` is what `prepare` returned in this process.
+    """
+    platform = PLATFORM if prepared is None else prepared
+    if platform is None:
         raise SandboxError(f"Nyx has no layers for {sys.platform}")
-    report = enforce(PLATFORM, confinement)
+    report = enforce(platform, confinement)
     _tell(report)
     return report
 

@@ -30,7 +30,7 @@ from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.process.reserve import Berth, Reserve
-from nyx_stream.isolation.process.seal_record import record_of
+from nyx_stream.isolation.process.seal_record import Told, read_report, record_from
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
 from nyx_stream.isolation.process.watch import Watch, Watched, measure
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
@@ -107,8 +107,9 @@ class SealedPlugin:
             self._measured = psutil.Process(self._pid)
         try:
             sealed = decode(SealedBody, await self._next(Kind.SEALED))
-            self._judge(order, sealed)
+            told, gaps = self._judge(order, sealed)
             channel.send(Kind.START)
+            self._record(told, gaps)  # in the same turn of the loop: nothing of the plugin's comes before it
             ready = decode(Ready, await self._next(Kind.READY))
             self._calls.offer(ready.methods)
         except ProtocolFault as fault:
@@ -119,18 +120,21 @@ class SealedPlugin:
         self._ready = True
         self._begin_watch(order, sealed)
 
-    def _judge(self, order: Order, sealed: SealedBody) -> None:
-        """Takes the worker's report, or refuses the worker. It goes on record, with what the policy lets pass."""
+    def _judge(self, order: Order, sealed: SealedBody) -> tuple[Told, tuple[tuple[str, str], ...]]:
+        """Takes the worker's report, or refuses it. Returns what goes on record, and what the policy lets pass."""
         try:
             gaps = judge(order, sealed)
-            record = record_of(self._name, sealed.report, gaps)
+            told = read_report(sealed.report)
         except SealRefused as error:
             raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
         self.report = sealed.report
+        return told, gaps
+
+    def _record(self, told: Told, gaps: tuple[tuple[str, str], ...]) -> None:
         for layer, reason in gaps:
             self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
         if self._assignment.audit is not None:
-            self._assignment.audit(record)
+            self._assignment.audit(record_from(self._name, told, gaps))
 
     def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
         files = order.confinement.limits.open_files

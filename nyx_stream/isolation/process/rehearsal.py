@@ -11,7 +11,6 @@ import gc
 import os
 import socket
 import sys
-from collections import deque
 
 from nyx_core.sandbox import Confinement, Network, probe
 from nyx_stream.isolation.process.frames import Frame, Kind
@@ -39,13 +38,13 @@ def rehearse() -> None:
     _compile(order.confinement)
     report = Sealed(report=probe().to_dict(), baseline=0).encode()
     host.receive(connection.send(Frame(Kind.SEALED, body=report)))
-    connection.receive(host.send(Frame(Kind.START)))
     ours, theirs = socket.socketpair()
     loop = asyncio.new_event_loop()
     worker = Worker(order, connection, ours, loop)
     loop.add_reader(theirs, _answer, theirs, host)  # no task: the end of a plugin cancels every task but its own
+    theirs.sendall(host.send(Frame(Kind.START)))
     try:
-        loop.run_until_complete(worker.run(deque()))
+        loop.run_until_complete(worker.run())
     finally:
         worker.forget()
         loop.remove_reader(theirs)

@@ -39,7 +39,7 @@ class _Witness(_Part):
     act: str
 
 
-class _Told(_Part):
+class Told(_Part):
     """What is kept of `SandboxReport.to_dict()`."""
 
     platform: str = ""
@@ -53,20 +53,26 @@ class _Told(_Part):
     witness: Annotated[list[_Witness], Field(max_length=128)] = []
 
 
+def read_report(report: dict[str, Any]) -> Told:
+    """Returns what is kept of `SandboxReport.to_dict()`. Raises `SealRefused` if it cannot be read."""
+    try:
+        return Told.model_validate(report)
+    except ValidationError as error:
+        raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
+
+
 def record_of(plugin: str, report: dict[str, Any], gaps: tuple[tuple[str, str], ...]) -> AuditEvent:
+    """Returns the record of a worker that was taken, as `record_from`. Raises `SealRefused` as `read_report`."""
+    return record_from(plugin, read_report(report), gaps)
+
+
+def record_from(plugin: str, told: Told, gaps: tuple[tuple[str, str], ...]) -> AuditEvent:
     """Returns the record of a worker that was taken; it is `allowed` if nothing is missing.
 
     Args:
-        report: `SandboxReport.to_dict()`, which was judged.
+        told: its report, which was judged.
         gaps: the required layers that are not in force, each with its reason.
-
-    Raises:
-        SealRefused: the report cannot be read.
     """
-    try:
-        told = _Told.model_validate(report)
-    except ValidationError as error:
-        raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
     system = " ".join(filter(None, (told.platform, told.kernel, told.machine)))
     facts = "".join(f", {name} {value}" for name, value in told.facts.items())
     reason = "; ".join(f"{head}: {text}" for head, text in _parts(told, gaps) if text)
@@ -75,7 +81,7 @@ def record_of(plugin: str, report: dict[str, Any], gaps: tuple[tuple[str, str], 
     )
 
 
-def _parts(told: _Told, gaps: tuple[tuple[str, str], ...]) -> Iterable[tuple[str, str]]:
+def _parts(told: Told, gaps: tuple[tuple[str, str], ...]) -> Iterable[tuple[str, str]]:
     missing = {name for name, _ in gaps}
     yield "not in force", ", ".join(f"{name} ({reason[:_WHY]})" for name, reason in gaps)
     held = [layer for layer in told.layers if layer.name not in missing]

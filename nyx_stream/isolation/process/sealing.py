@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from nyx_core.layers import Platform
 from nyx_core.sandbox import (
     Confinement,
     LayerState,
@@ -19,8 +20,8 @@ from nyx_core.sandbox import (
     ResourceLimits,
     SandboxError,
     SandboxReport,
-    confine,
 )
+from nyx_core.sandbox.doorway import confine, prepare
 from nyx_stream import text
 from nyx_stream.isolation.process.messages import Order, Sealed
 from nyx_stream.isolation.process.required import NO_LAYERS, REQUIRED
@@ -84,18 +85,23 @@ def _passing(grant: Grant) -> int:
     return network + (PASSING if manifest.paths or network else 0)
 
 
-def seal_ahead() -> None:
+def seal_ahead() -> Platform | None:
     """Seals this process, for good, as far as can be before its order: all but limits and what may be read.
 
     Nothing is taken on trust from it: the order's confinement is applied, tried and reported in full all the same, and
     decides alone whether the process is fit. It finds less left to do, and its ways trodden.
+
+    Returns:
+        What `seal` is to be given.
     """
-    if sys.platform == "linux":  # elsewhere a process can be confined once only
-        with suppress(SandboxError):
-            confine(_AHEAD)
+    if sys.platform != "linux":  # elsewhere a process can be confined once only
+        return None
+    with suppress(SandboxError):
+        confine(_AHEAD)
+    return prepare(replace(_AHEAD, readable=(FRAMEWORK,)))
 
 
-def seal(order: Order) -> Sealed:
+def seal(order: Order, prepared: Platform | None = None) -> Sealed:
     """Seals this process, for good.
 
     Raises:
@@ -107,7 +113,7 @@ def seal(order: Order) -> Sealed:
     if NO_LAYERS in REQUIRED and confinement.may_degrade >= REQUIRED:  # there is nothing to apply, and that is allowed
         report = SandboxReport(sys.platform, "", "", policy_hash=confinement.digest())
     else:
-        report = confine(confinement)
+        report = confine(confinement, prepared)
     return Sealed(report=report.to_dict(), baseline=baseline)
 
 

@@ -42,14 +42,15 @@ def main(sock: socket.socket) -> int:
     """Lives the life of a worker with its channel at `sock`; returns the exit status."""
     connection = Connection("worker")
     opening = _Opening(sock, connection)
+    prepared = None
     if not opening.waiting:  # made ahead: the order is still to come
         from nyx_stream.isolation.process.rehearsal import rehearse  # it rehearses what is here
 
-        sealing.seal_ahead()
+        prepared = sealing.seal_ahead()
         rehearse()
     order = opening.take(Order, Kind.ORDER)
     try:
-        sealed = sealing.seal(order)
+        sealed = sealing.seal(order, prepared)
     except (SandboxError, OSError, ValueError) as error:
         message = text(f"its process cannot be sealed: {error}{_advice(error)}")
         opening.put(Kind.FAILED, Fault(reason="load", name=type(error).__name__, message=message).encode())
@@ -57,9 +58,7 @@ def main(sock: socket.socket) -> int:
     opening.put(Kind.SEALED, sealed.encode())
     loop = asyncio.new_event_loop()  # meanwhile the host judges the report
     asyncio.set_event_loop(loop)
-    worker = Worker(order, connection, sock, loop)
-    opening.take(None, Kind.START)
-    loop.run_until_complete(worker.run(opening.left))
+    loop.run_until_complete(Worker(order, connection, sock, loop).run())
     return 0
 
 
@@ -138,12 +137,13 @@ class Worker:
         task.add_done_callback(self._task_done)
         return task
 
-    async def run(self, early: deque[Frame]) -> None:
-        """Runs the plugin until the host stops it or goes."""
+    async def run(self) -> None:
+        """Waits for the host's word to start, then runs the plugin until the host stops it or goes."""
         self._main = asyncio.current_task()
         self._channel = Channel(self._socket, self._connection, self._take, self._channel_ended, takes_descriptors=True)
         self._calls = ExportedCalls(self._channel.send, self.log)
         self._takers: dict[Kind, Callable[[Frame], None]] = {
+            Kind.START: self._begin,
             Kind.CALL: self._calls.call,
             Kind.OPEN: self._calls.open,
             Kind.NEXT: self._calls.next,
@@ -154,11 +154,6 @@ class Worker:
             Kind.UPDATE: lambda frame: self._update(decode(Update, frame).env),
             Kind.STOP: lambda _frame: self._tasks.add(self._loop.create_task(self._stop(), name="teardown")),
         }
-        starting = self._loop.create_task(self._start(), name="setup")
-        self._tasks.add(starting)
-        starting.add_done_callback(self._tasks.discard)
-        while early:
-            self._take(early.popleft())
         await self._over
         await self._channel.drain(0)
         self._channel.close()
@@ -166,6 +161,12 @@ class Worker:
     def forget(self) -> None:
         """Takes the plugin's modules out of the interpreter, for a worker that does not end with its plugin."""
         self._modules.remove()
+
+    def _begin(self, _frame: Frame) -> None:
+        """The host took the report: from here on the plugin's code is read."""
+        starting = self._loop.create_task(self._start(), name="setup")
+        self._tasks.add(starting)
+        starting.add_done_callback(self._tasks.discard)
 
     async def _start(self) -> None:
         name = self._order.plugin
