@@ -3,24 +3,18 @@
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import cache
 from types import FunctionType, MethodType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginLoadError
 from nyx_stream.isolation.faults import describe
+from nyx_stream.isolation.plain_signatures import JSON, plain_adapter, plain_validator
 from nyx_stream.plugin import Plugin, exported
 from nyx_stream.text import escape
 
 _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
-
-_COMMON = (None, type(None), bool, int, float, str, bytes, dict, list, JsonValue)
-"""Results that many methods have. Their validators are kept: these types are nobody's to change."""
-
-# For what JSON has no form of by itself.
-_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +74,20 @@ def _method(plugin: str, name: str, bound: MethodType) -> Method:
             returned = inspect.Signature.empty
         if returned is inspect.Signature.empty:
             returned = JsonValue
-        taking = _adapter(_resolved(bound, hints))
-        giving = _common(returned) if any(returned is kind for kind in _COMMON) else _adapter(returned)
+        taking = plain_validator(bound, hints) or _adapter(_resolved(bound, hints)).validator
+        giving = plain_adapter(returned) or _adapter(returned)
     except Exception as error:  # annotations are the author's expressions: evaluating them may raise anything
         raise PluginLoadError(plugin, f"{name}: its annotations cannot be validated: {describe(error)}") from error
     return Method(
         plugin, name, stream, returned,
-        begin=taking.validator.validate_python, check=giving.validator.validate_python,
-        begin_json=taking.validator.validate_json, encode=giving.serializer.to_json,
+        begin=taking.validate_python, check=giving.validator.validate_python,
+        begin_json=taking.validate_json, encode=giving.serializer.to_json,
     )  # fmt: skip
-
-
-@cache
-def _common(annotation: Any) -> TypeAdapter[Any]:
-    return _adapter(annotation)
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(annotation, config=_JSON)
+        return TypeAdapter(annotation, config=JSON)
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise
