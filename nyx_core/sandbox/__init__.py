@@ -1,6 +1,6 @@
 """The doorway of the OS layer: confine this process, and learn what really holds. Knows no plugins.
 
-The values are loaded with this package. The three functions, and with them the platform's layers, are loaded when they
+The values are loaded with this package. The four functions, and with them the platform's layers, are loaded when they
 are first named: layers import the values from here, and confining itself then imports nothing.
 """
 
@@ -18,7 +18,7 @@ from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, Sandbo
 
 TYPE_CHECKING = False  # `typing` takes an eighth of what this import does
 if TYPE_CHECKING:
-    from nyx_core.sandbox.doorway import apply_policy, confine, probe
+    from nyx_core.sandbox.doorway import apply_policy, confine, prepare, probe
 
 __all__ = [
     "Confinement",
@@ -36,12 +36,13 @@ __all__ = [
     "WitnessResult",
     "apply_policy",
     "confine",
+    "prepare",
     "probe",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in ("apply_policy", "confine", "probe"):
+    if name not in ("apply_policy", "confine", "prepare", "probe"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nyx_core.sandbox import doorway
 

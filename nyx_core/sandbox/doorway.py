@@ -1,4 +1,4 @@
-"""The three functions of the OS layer, for the platform that this process runs on."""
+"""The four functions of the OS layer, for the platform that this process runs on."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from nyx_core.linux.capabilities import capability_sets
 from nyx_core.linux.landlock import Landlock
-from nyx_core.sandbox import Confinement, Network, SandboxError
-from nyx_core.sandbox.doorway import confine, prepare
+from nyx_core.sandbox import Confinement, Network, SandboxError, confine, prepare
 
 STDLIB = os.path.dirname(os.__file__)
 

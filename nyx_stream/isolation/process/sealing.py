@@ -20,8 +20,9 @@ from nyx_core.sandbox import (
     ResourceLimits,
     SandboxError,
     SandboxReport,
+    confine,
+    prepare,
 )
-from nyx_core.sandbox.doorway import confine, prepare
 from nyx_stream import text
 from nyx_stream.isolation.process.messages import Order, Sealed
 from nyx_stream.isolation.process.required import NO_LAYERS, REQUIRED
