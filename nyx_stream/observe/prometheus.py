@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from nyx_stream.host import PluginHost, PluginMetrics
-from nyx_stream.observe.readings import LATENCY, READINGS, Reading
+from nyx_stream.observe.readings import LATENCY, LOST, LOST_MEANING, READINGS, Reading
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of what `prometheus_text` returns."""
@@ -53,7 +53,7 @@ def _families(plugins: tuple[PluginMetrics, ...], lost: Mapping[str, int]) -> It
     for reading in READINGS:
         yield _family(reading, plugins)
     yield _durations(plugins)
-    drops = CounterMetricFamily("nyx_audit_lost", "Events that a sink of the audit did not take.", labels=("sink",))
+    drops = CounterMetricFamily(LOST.replace(".", "_"), LOST_MEANING, labels=("sink",))
     for sink, count in lost.items():
         drops.add_metric((sink,), count)
     yield drops

@@ -98,5 +98,9 @@ READINGS = (
     ),
 )  # fmt: skip
 
+LOST = "nyx.audit.lost"
+"""A counter of the host, by sink: `PluginHost.audit_lost`."""
+LOST_MEANING = "Events that a sink of the audit did not take."
+
 LATENCY = "nyx.plugin.call.duration"
 """How long calls took, in seconds, by plugin: a distribution."""

@@ -7,6 +7,7 @@ import pytest
 from opentelemetry.trace import StatusCode, get_current_span
 
 from nyx_stream import Handle, PluginHost
+from nyx_stream.audit import read_log
 from nyx_stream.errors import PluginCallError, PluginTimeout, UnknownMethod
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
@@ -134,7 +135,7 @@ async def test_an_event_is_a_log_record(host, make, collected, level):
     handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT, isolation=level)
     with pytest.raises(PermissionError):
         await handle.call("peek")
-    load, read = collected.logs
+    load, read = (log for log in collected.logs if log.attributes["nyx.action"] in ("load", "read"))
     assert (load.event_name, load.severity_text, load.attributes["nyx.action"]) == ("nyx.lifecycle", "INFO", "load")
     assert (read.event_name, read.severity_text) == ("nyx.decision", "WARN")
     assert read.body.startswith("p files read /etc/passwd denied: ")
@@ -161,6 +162,8 @@ async def test_metrics_are_measured_when_they_are_collected(host, make, collecte
     by_method = {(point.attributes["code.function.name"], point.attributes.get("error.type")): point.count
                  for point in points[_DURATION]}  # fmt: skip
     assert by_method == {("ping", None): 3, ("peek", "FilesystemDenied"): 1}
+    (lost,) = points["nyx.audit.lost"]
+    assert (lost.value, lost.attributes) == (0, {"nyx.sink": "Telemetry.record"})
     assert points["nyx.plugin.calls"][0].attributes == {"nyx.plugin.id": "p", "nyx.isolation": "inline"}
     await host.unload("p")
     assert "nyx.plugin.calls" not in collected.points()
@@ -189,6 +192,18 @@ async def test_each_measuring_happens_once_for_a_collection(host, make, collecte
     assert len(seen) == 1
     collected.points()
     assert len(seen) == 2
+
+
+async def test_a_host_from_a_file_is_observed_too(make, tmp_path, collected):
+    """Beside what the file says about its audit."""
+    make("p", CODE)
+    (tmp_path / "nyx.toml").write_text('audit = "audit.jsonl"\n[[plugins]]\nfrom = "plugins/p"\n')
+    telemetry = collected.telemetry
+    async with PluginHost.from_toml(tmp_path / "nyx.toml", audit=telemetry.record, observer=telemetry) as host:
+        await host["p"].call("ping")
+    assert [span.name for span in collected.spans] == ["p/ping"]
+    assert [log.event_name for log in collected.logs] == ["nyx.lifecycle"]
+    assert [event.action for event in read_log(tmp_path / "audit.jsonl")] == ["load"]
 
 
 class Broken:

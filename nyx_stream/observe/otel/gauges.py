@@ -6,7 +6,7 @@ from weakref import WeakSet
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from nyx_stream.host import PluginHost, PluginMetrics
-from nyx_stream.observe.readings import READINGS, Reading
+from nyx_stream.observe.readings import LOST, LOST_MEANING, READINGS, Reading
 
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -22,6 +22,8 @@ class Gauges:
             create = meter.create_observable_counter if reading.kind == "counter" else meter.create_observable_gauge
             create(reading.name, [self._callback(reading)], reading.unit, reading.meaning)
 
+        meter.create_observable_counter(LOST, [self._lost], "{event}", LOST_MEANING)
+
     def add(self, host: PluginHost) -> None:
         """Begins to measure a host."""
         self._hosts.add(host)
@@ -34,6 +36,11 @@ class Gauges:
                     yield Observation(value, {"nyx.plugin.id": found.plugin, "nyx.isolation": found.isolation})
 
         return observe
+
+    def _lost(self, _: CallbackOptions) -> Iterable[Observation]:
+        for host in tuple(self._hosts):
+            for sink, count in host.audit_lost.items():
+                yield Observation(count, {"nyx.sink": sink})
 
     def _measure(self, name: str) -> Sequence[PluginMetrics]:
         """Measures once for all instruments of one collection: it is over when one is asked again."""
