@@ -3,12 +3,16 @@
 Guard, capabilities, isolation and host write to it; it imports none of them.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from nyx_stream.audit.event import AuditEvent, AuditSink
 from nyx_stream.audit.fan_out import fan_out
-from nyx_stream.audit.log import AuditLog
-from nyx_stream.audit.reading import read_log
-from nyx_stream.audit.to_logging import LoggingSink
-from nyx_stream.audit.verification import Fault, Verification, verify
+
+if TYPE_CHECKING:
+    from nyx_stream.audit.log import AuditLog
+    from nyx_stream.audit.reading import read_log
+    from nyx_stream.audit.to_logging import LoggingSink
+    from nyx_stream.audit.verification import Fault, Verification, verify
 
 __all__ = [
     "AuditEvent",
@@ -21,3 +25,21 @@ __all__ = [
     "read_log",
     "verify",
 ]
+
+_HOMES = {
+    "AuditLog": "log",
+    "Fault": "verification",
+    "LoggingSink": "to_logging",
+    "Verification": "verification",
+    "read_log": "reading",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # A guard makes events and keeps none: it does without the log, and so without asyncio.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -38,10 +38,14 @@ def link(position: Position, members: Sequence[bytes], key: bytes = b"") -> tupl
     """Returns the lines of records that follow `position`, and the position after them."""
     seq, head = position.seq, position.head
     lines: list[bytes] = []
+    fresh = blake2b(digest_size=SIZE, key=key, person=_PERSON).copy  # a copy costs half of what making one does
     for text in members:
         seq += 1
         record = b"%b%d,%b" % (LINE_START, seq, text)
-        head = blake2b(head + record, digest_size=SIZE, key=key, person=_PERSON).digest()
+        hashed = fresh()
+        hashed.update(head)
+        hashed.update(record)
+        head = hashed.digest()
         lines.append(b"%b%b%b%b" % (record, _HASH, head.hex().encode(), _END))
     return b"".join(lines), Position(seq, head)
 

@@ -23,21 +23,25 @@ STRUCTURE = ("segment", "seal")
 
 _EVENT_MEMBERS = {*NAMES, "v", "seq", "hash"}
 
+_BEFORE = ("kind", "plugin", "capability", "action")
+_AFTER = ("allowed", "rule", "reason", "layer")
+"""The members around the target: the same few groups of them come in line after line."""
+
 _KNOWN = 1024
-"""Texts that come again in line after line, and are encoded once."""
+"""Groups that are remembered as they were encoded."""
 _SHORT = 256
 
 _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Encoder:
-    """Turns events into members. Remembers the texts that repeat: plugins, rules, reasons. For one thread."""
+    """Turns events into members. Remembers the groups of members that repeat. For one thread."""
 
     __slots__ = ("_keep_queries", "_known")
 
     def __init__(self, *, keep_queries: bool = False) -> None:
         self._keep_queries = keep_queries
-        self._known: dict[str | None, str] = {None: "null"}
+        self._known: dict[tuple[object, ...], str] = {}
 
     def members(self, event: AuditEvent) -> bytes:
         """Returns the members of an event, without braces. Never raises, whatever stands in the event."""
@@ -48,16 +52,13 @@ class Encoder:
 
     def _members(self, event: AuditEvent) -> bytes:
         known = self._known
-        plugin, capability, action = event.plugin, event.capability, event.action
-        rule, reason, layer, kind = event.rule, event.reason, event.layer, event.kind
+        before = (event.kind, event.plugin, event.capability, event.action)
+        after = (bool(event.allowed), event.rule, event.reason, event.layer)
         moment = event.time if -1e12 < event.time < 1e12 else 0.0  # JSON has neither NaN nor infinity
         return (
-            f'"time":{moment:.6f},"kind":{known.get(kind) or self._text(kind)}'
-            f',"plugin":{known.get(plugin) or self._text(plugin)}'
-            f',"capability":{known.get(capability) or self._text(capability)}'
-            f',"action":{known.get(action) or self._text(action)},"target":{self._target(capability, event.target)}'
-            f',"allowed":{"true" if event.allowed else "false"},"rule":{known.get(rule) or self._text(rule)}'
-            f',"reason":{known.get(reason) or self._text(reason)},"layer":{known.get(layer) or self._text(layer)}'
+            f'"time":{moment:.6f},{known.get(before) or self._group(_BEFORE, before)}'
+            f',"target":{self._target(event.capability, event.target)}'
+            f",{known.get(after) or self._group(_AFTER, after)}"
         ).encode()
 
     def _target(self, capability: str, target: str) -> str:
@@ -65,15 +66,18 @@ class Encoder:
             target = redact_url(target) if capability == "http" else redact_urls(target)
         return _quote(escape(target))
 
-    def _text(self, text: str | None) -> str:
-        if text is None:
-            return "null"
-        encoded = _quote(escape(text if self._keep_queries else redact_urls(text)))
-        if len(text) <= _SHORT:
+    def _group(self, names: tuple[str, ...], values: tuple[str | bool | None, ...]) -> str:
+        encoded = ",".join(f'"{name}":{self._value(value)}' for name, value in zip(names, values, strict=True))
+        if all(len(value) <= _SHORT for value in values if isinstance(value, str)):
             if len(self._known) >= _KNOWN:
-                self._known = {None: "null"}
-            self._known[text] = encoded
+                self._known.clear()
+            self._known[values] = encoded
         return encoded
+
+    def _value(self, value: str | bool | None) -> str:
+        if value is None or isinstance(value, bool):
+            return {None: "null", True: "true", False: "false"}[value]
+        return _quote(escape(value if self._keep_queries else redact_urls(value)))
 
 
 def notice(action: str, target: str, reason: str, time: float = 0.0) -> AuditEvent:

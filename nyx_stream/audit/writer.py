@@ -151,14 +151,17 @@ class Writer:
 
     def _fill(self) -> None:
         """Takes events until the batch is full, up to the first confirmation: that is due when they are written."""
-        while self._asked is None and len(self._batch) < self._size:
-            item = self._waiting.take()
+        if self._asked is not None:
+            return
+        batch, take, encode = self._batch, self._waiting.take, self._encode
+        for _ in range(self._size - len(batch)):
+            item = take()
             if item is None:
                 return
             if isinstance(item, Confirmation):
                 self._asked = item
-            else:
-                self._batch.append(self._encode(item))
+                return
+            batch.append(encode(item))
 
     def _written(self) -> None:
         self._size = min(_BATCH, self._size * 2)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nyx_stream.capabilities.lease import LeaseStatus
 from nyx_stream.errors import PluginStateError
-from nyx_stream.host.bind import bind
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.leases import check_capability
 from nyx_stream.host.lifecycle import State
@@ -102,6 +101,8 @@ class Handle:
         Raises:
             UnknownMethod: the plugin lacks a method of the protocol, or one is a stream where the other is not.
         """
+        from nyx_stream.host.bind import bind  # it brings pydantic
+
         return bind(self, protocol)
 
     async def update_policy(self, policy: SandboxPolicy | str | os.PathLike[str]) -> None:

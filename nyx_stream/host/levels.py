@@ -4,7 +4,6 @@ import os
 from typing import TYPE_CHECKING
 
 from nyx_stream.errors import PluginLoadError, PluginStateError
-from nyx_stream.isolation.inline import InlineLevel
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import Level, LevelFactory
 
@@ -29,6 +28,9 @@ class Levels:
 
     def open(self) -> None:
         """Begins."""
+        # Here and not above, as everything that needs pydantic: it takes as long to import as all the rest.
+        from nyx_stream.isolation.inline import InlineLevel
+
         self._made = {"inline": InlineLevel(armed=self._tripwire, shared=self._shared)}
         self.ready = True
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nyx_stream.policy.manifest import ManifestFile
+from nyx_stream.policy.manifest_file import ManifestFile
 from nyx_stream.policy.policy_file import PolicyFile
 
 

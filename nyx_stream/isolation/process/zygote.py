@@ -41,6 +41,7 @@ WARM = (
     "nyx_stream.isolation.process.worker_connect",
     "nyx_stream.isolation.process.worker_files",
     "nyx_stream.isolation.process.worker_http",
+    "nyx_stream.policy.manifest_file",
 )
 """Modules that workers are likely to use. One that is not installed here is left out."""
 
