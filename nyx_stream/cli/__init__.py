@@ -11,6 +11,14 @@ __all__ = ["ExitCode", "main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command of `nyx` and returns its exit code; `arguments` are the process's own by default."""
     try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # before a command began, or when it was over
+        print("nyx: interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
         import rich
         import typer
     except ModuleNotFoundError as error:
@@ -19,4 +27,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     del rich, typer
     from nyx_stream.cli.app import run
 
-    return run(sys.argv[1:] if arguments is None else arguments)
+    return run(arguments)

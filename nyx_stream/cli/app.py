@@ -67,6 +67,8 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error)
+    if result == ExitCode.INTERRUPTED:  # what newer releases of typer make of it
+        output.complain("interrupted")
     return result if isinstance(result, int) else ExitCode.OK
 
 

@@ -1,20 +1,28 @@
 """`nyx demo`: a plugin under a policy, for real: real requests over loopback, real files, and the audit trail."""
 
-import asyncio
 import json
+from typing import Annotated
 
+import typer
 from pydantic_core import to_jsonable_python
 
 from nyx_stream.cli import output
 from nyx_stream.cli.audit import print_events
+from nyx_stream.cli.demo_live import show_live
+from nyx_stream.cli.interrupts import run_async
 from nyx_stream.demo.show import Step, open_show
 
 TRAIL = ("CAPABILITY", "ACTION", "TARGET", "VERDICT", "LAYER", "RULE")
 
 
-def demo() -> None:
+def demo(
+    live: Annotated[bool, typer.Option("--live", help="Show grants that change while a plugin runs.")] = False,
+) -> int | None:
     """Show a plugin under a policy: what it may do, what it may not, and the record of both."""
-    asyncio.run(_demo())
+    if live:
+        return run_async(show_live())
+    run_async(_demo())
+    return None
 
 
 async def _demo() -> None:

@@ -1,6 +1,5 @@
 """`nyx learn`: one call with all that the plugin asks for on trial, and the smallest policy for what it did."""
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import typer
 
 from nyx_stream.audit import AuditEvent
 from nyx_stream.cli import output
+from nyx_stream.cli.interrupts import run_async
 from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.log import audit_sink
 from nyx_stream.cli.places import places_of
@@ -40,7 +40,7 @@ def learn(
     """Really call a method, let pass whatever the plugin asks for, and print the smallest policy that covers it."""
     source = find(plugin)
     values = parse_arguments(arguments or ())
-    seen = asyncio.run(_watch(plugin, method, values, isolation.value, data_dir, audit))
+    seen = run_async(_watch(plugin, method, values, isolation.value, data_dir, audit))
     places = places_of(source.manifest.id, source.folder, data_dir)
     policy = learned(seen.events, source.manifest, places)
     output.say(f"# What {source.manifest.id} {source.manifest.version} did in one call of {escape(method)}.")

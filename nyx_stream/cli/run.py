@@ -1,6 +1,5 @@
 """`nyx run`: one call of one method, in a host that lives as long as the call."""
 
-import asyncio
 import json as json_text
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -9,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from nyx_stream.cli import output
+from nyx_stream.cli.interrupts import run_async
 from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.log import audit_sink, log_grant
 from nyx_stream.cli.metrics import check_metrics, write_metrics
@@ -32,7 +32,7 @@ def run(
 ) -> None:
     """Call a method of a plugin under a policy and print its result as JSON; of a stream, one result per line."""
     values = parse_arguments(arguments or ())
-    asyncio.run(_run(plugin, method, values, policy, isolation.value, data_dir, audit, metrics, json))
+    run_async(_run(plugin, method, values, policy, isolation.value, data_dir, audit, metrics, json))
 
 
 async def _run(

@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 _FORECASTS = {"oslo": (-4, "snow"), "lisbon": (17, "sun")}
+_FEED = (b"06:00 -4 snow\n", b"07:00 -3 snow\n")
+_PACE = 0.02
+"""Seconds between two lines of the feed."""
 _PATIENCE = 10.0
 """Seconds that a client may take to send its request."""
 
 
 @asynccontextmanager
 async def weather_service() -> AsyncIterator[int]:
-    """Serves `/v1/<city>` and `/internal/keys` on 127.0.0.1; gives the port."""
+    """Serves `/v1/<city>`, `/v1/live` (a feed that falls silent) and `/internal/keys` on 127.0.0.1; gives the port."""
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -22,7 +25,11 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     try:
         async with asyncio.timeout(_PATIENCE):
             head = await reader.readuntil(b"\r\n\r\n")
-        status, body = _page(head.split(b" ", 2)[1].decode("ascii", "replace"))
+        path = head.split(b" ", 2)[1].decode("ascii", "replace")
+        if path == "/v1/live":
+            await _feed(reader, writer)
+            return
+        status, body = _page(path)
         writer.write(
             f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             "Connection: close\r\n\r\n".encode()
@@ -33,6 +40,16 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         pass  # the client went away; there is nobody to tell
     finally:
         writer.close()
+
+
+async def _feed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Sends what there is of the feed; the next line would come in an hour."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n")
+    for line in _FEED:
+        writer.write(line)
+        await writer.drain()
+        await asyncio.sleep(_PACE)
+    await reader.read()  # until the client goes
 
 
 def _page(path: str) -> tuple[str, bytes]:

@@ -70,8 +70,12 @@ class Handle:
     def call(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Calls an exported method; `await` gives its result.
 
-        Arguments and result are validated from the method's annotations. The call runs in the calling task, so that
-        cancelling that task cancels the call. Waiting for room counts towards the timeout of the grant.
+        Arguments and result are validated from the method's annotations. At level `inline` a result is what the method
+        returned, an instance of the plugin's own class where that is a model or a dataclass; at level `process` such a
+        result is a dictionary of its fields. `bind` makes either a class of the host's.
+
+        The call runs in the calling task, so that cancelling that task cancels it. Waiting for room counts towards the
+        timeout of the grant.
 
         Raises:
             UnknownMethod, InvalidArguments: the caller is at fault; nothing was started.

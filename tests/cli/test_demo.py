@@ -1,9 +1,15 @@
 """`nyx demo` and `nyx new`: what a newcomer sees first."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+
+from nyx_stream.cli.exit_codes import ExitCode
+from nyx_stream.demo import live
+from nyx_stream.isolation.process.sealing import SealRefused
+from tests.conformance.machine import missing
 
 
 def test_the_demo_shows_both_outcomes_of_each_kind(nyx):
@@ -18,6 +24,56 @@ def test_the_demo_shows_both_outcomes_of_each_kind(nyx):
     assert trail.count(" denied ") == 4
     for layer in ("guard", "tripwire", "host"):
         assert f" {layer} " in trail
+
+
+def test_the_live_demo_shows_authority_that_changes_at_every_level(nyx):
+    """The same steps in the same words, inline and in a sealed process; the log verifies, a changed copy does not."""
+    if reason := missing():
+        pytest.skip(f"this machine cannot seal a process: {reason}")
+    done = nyx("demo", "--live")
+    assert (done.code, done.err) == (0, "")
+    assert "NOT WHAT" not in done.out
+    _, inline, process = re.split(r"^Level .*\n", done.out, flags=re.MULTILINE)
+    process, verified, found = process.split("$ nyx audit verify ")
+    assert "how its process was sealed" in process
+    process = re.sub(r"\n.* how its process was sealed.*\n", "", process)
+    plain = [re.sub(r"127\.0\.0\.1:\d+|nyx-demo-\w+", "", text) for text in (inline, process)]
+    assert plain[0].replace(" of level inline", "") == plain[1].replace(" of level process", "")
+    steps, trail = inline.split("The audit trail of")
+    for told in (
+        "\n  denied: courier: http GET ",
+        "\n  allowed: {'city': 'oslo'",
+        "\n  denied: http.get('/v1/lisbon'): it is no part of what was handed on",
+        "\n  the plugin reads: 07:00 -3 snow\n  the plugin gets: Revoked(reason='revoked: incident 42')",
+        "denied: revoked: incident 42",
+    ):
+        assert told in steps
+    assert re.search(r"revoke +http +allowed +host +incident 42", trail)
+    assert "unbroken: " in verified
+    (line,) = re.findall(r"one byte of line (\d+) is changed", verified)
+    assert f"copy.jsonl:{line}: record {line} was changed" in found
+
+
+def test_the_live_demo_says_when_a_step_is_not_what_it_claims(nyx, monkeypatch):
+    """Exit code 1: here the copy with the changed byte is none."""
+    monkeypatch.setattr(live.Live, "tamper", lambda show: live.Copy(show.log, 1, "a", "a"))
+    monkeypatch.setattr("nyx_stream.cli.demo_live.LEVELS", ("inline",))
+    done = nyx("demo", "--live")
+    assert done.code == ExitCode.DENIED
+    assert "THIS IS NOT WHAT THE STEP CLAIMS" in done.out
+
+
+def test_the_live_demo_goes_on_where_no_process_can_be_sealed(nyx, monkeypatch):
+    """Exit code 9: what this machine cannot do is said, and the rest is shown."""
+
+    def refuse(*_):
+        raise SealRefused("no landlock here")
+
+    monkeypatch.setattr("nyx_stream.isolation.process.process.judge", refuse)
+    done = nyx("demo", "--live")
+    assert done.code == ExitCode.SANDBOX
+    assert re.search(r"not shown: courier: .*no landlock here", done.out) or missing()
+    assert "unbroken: " in done.out
 
 
 def test_a_new_plugin_passes_its_check_and_its_test(nyx, tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,31 +52,6 @@ def test_a_reader_that_went_away_is_no_error(case):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process on Windows")
-def test_an_interrupt_has_its_code(case):
-    """A command that is interrupted from the keyboard ends with 130 and no traceback."""
-    case.write(
-        "weather.py",
-        """
-        import asyncio
-        from nyx_stream import Plugin, export
-        class Weather(Plugin):
-            @export
-            async def ticks(self):
-                yield "ready"
-                await asyncio.Event().wait()
-        """,
-    )
-    command = [sys.executable, "-m", "nyx_stream", "run", case.plugin, "ticks", *case.options()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == '"ready"\n'
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-    assert process.returncode == ExitCode.INTERRUPTED
-    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

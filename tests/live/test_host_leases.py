@@ -15,6 +15,7 @@ from nyx_stream.host import State
 from nyx_stream.isolation.seam import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
+from tests.conformance.machine import missing
 from tests.host.waiting import until
 
 CODE = """
@@ -310,3 +311,20 @@ async def test_a_policy_still_decides_first(host, make):
     with pytest.raises(FilesystemDenied):
         await plugin.call("read", name="a")
     assert plugin.leases["files"].left == {"opens": 1}
+
+
+@pytest.mark.parametrize("isolation", ["inline", "process"])
+async def test_a_plugin_that_closed_its_files_does_not_stop_a_new_policy(host, make, isolation):
+    """What a plugin does with its own capability is nothing that the host's act could fail by."""
+    if isolation == "process" and (reason := missing()):
+        pytest.skip(f"this machine cannot seal a process: {reason}")
+    code = f"""{CODE}
+        @export
+        async def give_up(self) -> None: self.files.close()
+    """
+    plugin = await host.load(make("p", code, permissions=PERMISSIONS), policy=policy(), isolation=isolation)
+    await plugin.call("save", name="a")
+    await plugin.call("give_up")
+    await plugin.update_policy(policy().allow_path_prefix("/tmp", mode="r"))
+    with pytest.raises(Revoked, match="the files capability is closed"):
+        await plugin.call("read", name="a")

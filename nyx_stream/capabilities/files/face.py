@@ -4,14 +4,16 @@ import abc
 import errno
 import os
 from asyncio import AbstractEventLoop
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from aiofiles.base import AiofilesContextManager
 
 from nyx_stream.capabilities.files.layering import Layers, layers_of
+from nyx_stream.guard import path_text
+from nyx_stream.policy.terms import Term, parse_terms
 
 Path = str | os.PathLike[str]
 
@@ -44,6 +46,32 @@ class Files(abc.ABC):
     """
 
     __slots__ = ()
+
+    def narrow(self, *prefixes: Path, mode: str = "r", **terms: object) -> Self:
+        """The files for less, to be handed on: `self.files.narrow("reports/", mode="r", ttl="60s")`.
+
+        It does what both its prefixes and this capability allow, now and later, and ends with this one, by `close`, or
+        when its terms are over (see `LeaseTerms`); what it spends is spent here too. It can be narrowed further. A
+        prefix that is itself a link hands nothing on: what it leads to has another path.
+
+        Args:
+            prefixes: one or more, as every path of this capability.
+            mode: `"r"` or `"rw"`.
+            terms: `ttl`, `opens`.
+
+        Raises:
+            FilesystemDenied: a prefix is not granted here in that mode; audited.
+            ValueError: a mode or a term is wrong, or there is no prefix.
+            LimitExceeded: level `process` only: more is narrowed than the host keeps for one plugin.
+        """
+        if mode not in ("r", "rw") or not prefixes:
+            raise ValueError('files are narrowed to one prefix or more, with the mode "r" or "rw"')
+        limits = parse_terms("files", terms)
+        return self._narrowed([path_text(prefix) for prefix in prefixes], mode, limits)
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends every open file and refuses every further operation. Called on the event loop's thread."""
 
     def open(
         self,
@@ -119,6 +147,10 @@ class Files(abc.ABC):
     @abc.abstractmethod
     async def remove(self, path: Path, *, tree: bool = False) -> None:
         """Removes a file, a link or an empty directory; with `tree` a directory and all that is in it."""
+
+    @abc.abstractmethod
+    def _narrowed(self, prefixes: Sequence[str], mode: str, terms: Mapping[str, Term | None]) -> Self:
+        """Narrows to prefixes and terms that were read already."""
 
     @abc.abstractmethod
     async def _open(

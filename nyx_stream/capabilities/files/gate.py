@@ -70,7 +70,8 @@ class Gate:
 
     def bind(self, prefix: str) -> None:
         """Opens a granted prefix now, so that the grant is the directory that stands there now."""
-        self._grounds.bind(prefix)
+        if not self._closed:  # its plugin may have closed it; the policy goes on changing
+            self._grounds.bind(prefix)
 
     def close(self) -> None:
         """Lets nothing pass any more."""
@@ -78,10 +79,10 @@ class Gate:
         if self._owner:
             self._grounds.close()
 
-    def narrowed(self, prefixes: Sequence[object], mode: str) -> list[PathRule]:
+    def narrowed(self, prefixes: Sequence[str], mode: str) -> list[PathRule]:
         """Returns the rules for less. Raises `FilesystemDenied`, audited, for more than passes here, and `Revoked`."""
         rules = []
-        for text in [path_text(prefix) for prefix in prefixes]:
+        for text in prefixes:
             if self.ended:
                 raise self.error("narrow", text)
             verdict = self._guard.judge_path(text, mode)

@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from asyncio import AbstractEventLoop
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
 from nyx_stream.guard import NarrowedGuard, SandboxGuard, path_text
 from nyx_stream.policy import NO_PLACES, Places
-from nyx_stream.policy.terms import parse_terms
+from nyx_stream.policy.terms import Term
 
 Sites = Sequence[Site]
 
@@ -40,7 +40,7 @@ class GuardedFiles(Files):
         above: the capability that this one narrows.
     """
 
-    __slots__ = ("_files", "_gate", "_guard", "_lease", "_narrowed", "_places", "_protected", "_release")
+    __slots__ = ("_below", "_files", "_gate", "_guard", "_lease", "_places", "_protected", "_release", "_told")
 
     def __init__(
         self,
@@ -59,7 +59,8 @@ class GuardedFiles(Files):
         gate, files = (None, None) if above is None else (above._gate, above._files)
         self._gate: Gate = Gate(guard, lease, bench, gate)
         self._files: OpenFiles = OpenFiles(lease, lambda: guard.limits.open_files, files)
-        self._narrowed = above is not None
+        self._below = above is not None
+        self._told: Callable[[Revoked], None] | None = None
         self._release = lease.hold(self._end)
         if above is None:
             self.bind()
@@ -70,34 +71,10 @@ class GuardedFiles(Files):
             self._gate.bind(rule.prefix)
 
     def close(self) -> None:
-        """Ends every open file and refuses every further operation. Called on the event loop's thread."""
-        if self._narrowed:  # the lease is its own, and those below end with it
+        if self._below:  # the lease is its own, and those below end with it
             self._lease.revoke("it was closed")
         self._release()
         self._end()
-
-    def narrow(self, *prefixes: Path, mode: str = "r", **terms: object) -> "GuardedFiles":
-        """The files for less, to be handed on: `self.files.narrow("reports/", mode="r", ttl="60s")`.
-
-        It does what both its prefixes and this capability allow, now and later, and ends with this one, by `close`, or
-        when its terms are over (see `LeaseTerms`); what it spends is spent here too. It can be narrowed further. A
-        prefix that is itself a link hands nothing on: what it leads to has another path.
-
-        Args:
-            prefixes: one or more, as every path of this capability.
-            mode: `"r"` or `"rw"`.
-            terms: `ttl`, `opens`.
-
-        Raises:
-            FilesystemDenied: a prefix is not granted here in that mode; audited.
-            ValueError: a mode or a term is wrong, or there is no prefix.
-        """
-        if mode not in ("r", "rw") or not prefixes:
-            raise ValueError('files are narrowed to one prefix or more, with the mode "r" or "rw"')
-        limits = parse_terms("files", terms)
-        guard = NarrowedGuard(self._guard, paths=self._gate.narrowed(prefixes, mode))
-        lease = self._lease.child(limits)
-        return GuardedFiles(guard, lease, places=self._places, protected=self._protected, above=self)
 
     async def read_bytes(self, path: Path) -> bytes:
         work = partial(read_whole, limit=self._guard.limits.read_bytes, plugin=self._lease.plugin)
@@ -131,6 +108,11 @@ class GuardedFiles(Files):
         await self._gate.perform(
             "remove", "move", [path], lambda sites: work(sites[0].root, sites[0].path, sites[0].judge)
         )
+
+    def _narrowed(self, prefixes: Sequence[str], mode: str, terms: Mapping[str, Term | None]) -> "GuardedFiles":
+        guard = NarrowedGuard(self._guard, paths=self._gate.narrowed(prefixes, mode))
+        lease = self._lease.child(terms)
+        return GuardedFiles(guard, lease, places=self._places, protected=self._protected, above=self)
 
     async def _open(
         self,
@@ -175,6 +157,14 @@ class GuardedFiles(Files):
     def _end(self) -> None:
         self._gate.close()
         self._files.end(self._gate.error)
+        told, self._told = self._told, None
+        if told is not None:
+            told(self._gate.error())
+
+
+def watch(files: GuardedFiles, told: Callable[[Revoked], None]) -> None:
+    """Has `told` called once, with the error for what is held open, when the lease ends or `close` is called."""
+    files._told = told
 
 
 async def open_descriptor(files: GuardedFiles, path: str, mode: str) -> int:

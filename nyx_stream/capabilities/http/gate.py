@@ -22,16 +22,15 @@ from nyx_stream.capabilities.http.secrets import Keyring, Unresolved, add_creden
 from nyx_stream.capabilities.http.snapshot import BadRequest, snapshot
 from nyx_stream.capabilities.http.verdicts import refusal
 from nyx_stream.capabilities.lease import Lease
-from nyx_stream.errors import NetworkDenied
+from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.guard import NarrowedGuard, RequestVerdict, SandboxGuard
-from nyx_stream.policy import SandboxPolicy
-from nyx_stream.policy.terms import parse_terms
+from nyx_stream.policy import RequestRule, SandboxPolicy
+from nyx_stream.policy.terms import Term, parse_terms
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def _cannot_narrow(*_: object) -> NoReturn:
-    raise RuntimeError("a client is not narrowed at this isolation level")
+Terms = Mapping[str, Term | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,20 @@ class Passage:
     most_redirects: Callable[[], int]
     aclose: Callable[[], Awaitable[None]]
     turned: Callable[[Dialect], "Passage"]
-    narrowed: Callable[[Sequence[str], Mapping[str, object]], "Passage"] = _cannot_narrow
+    narrowed: Callable[[Sequence[RequestRule], Terms], "Passage"]
+    watch: Callable[[Callable[[Revoked], None]], Callable[[], None]]
+    """Has a function called when the lease ends, with the error; returns how to take that back."""
+
+
+def read_narrowing(rules: Sequence[str], terms: Mapping[str, object]) -> tuple[Sequence[RequestRule], Terms]:
+    """Returns the rules and terms that a client is to be narrowed to.
+
+    Raises:
+        PolicyError, ValueError: there is no rule, or a rule or a term does not parse.
+    """
+    if not rules:
+        raise ValueError("a client is narrowed to one rule or more")
+    return SandboxPolicy.locked_down().allow_request(*rules).request, parse_terms("http", terms)
 
 
 class Gate:
@@ -81,27 +93,24 @@ class Gate:
             aclose=leave,
             turned=lambda dialect: self.passage(dialect, owner=False),
             narrowed=lambda rules, terms: self.narrowed(rules, terms).passage(dialect),
+            watch=lambda told: self._lease.hold(lambda: told(self._lease.error())),
         )
 
-    def narrowed(self, rules: Sequence[str], terms: Mapping[str, object]) -> "Gate":
+    def narrowed(self, rules: Sequence[RequestRule], terms: Terms) -> "Gate":
         """A gate for less, on a lease below this one's.
 
         Raises:
-            PolicyError, ValueError: a rule, or a term, does not parse.
             NetworkDenied: a rule speaks of more than passes here; audited.
             Revoked: the lease has ended.
         """
-        self._lease.check("narrow", ", ".join(rules))
-        if not rules:
-            raise ValueError("a client is narrowed to one rule or more")
-        parsed, limits = SandboxPolicy.locked_down().allow_request(*rules).request, parse_terms("http", terms)
-        for rule in parsed:
+        self._lease.check("narrow", ", ".join(rule.text for rule in rules))
+        for rule in rules:
             if not self._guard.holds(rule):
                 decision = refusal("it is more than what is held")
                 self._guard.record("http", "narrow", rule.text, decision)
                 raise self._guard.denial(NetworkDenied, "http", "narrow", rule.text, decision)
-        guard = NarrowedGuard(self._guard, request=parsed)
-        return Gate(guard, self._lease.child(limits), self._network, above=self)
+        guard = NarrowedGuard(self._guard, request=rules)
+        return Gate(guard, self._lease.child(terms), self._network, above=self)
 
     def forbid(self, answers: Answers, method: str, url: Any, request: Callable[[], Any]) -> None:
         """Raises the denial of a request that is not even built yet; what passes is decided again in `exchange`."""

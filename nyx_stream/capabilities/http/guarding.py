@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from nyx_stream.capabilities.http.dialect import Dialect
-from nyx_stream.capabilities.http.gate import Gate, Passage
+from nyx_stream.capabilities.http.gate import Gate, Passage, read_narrowing
 from nyx_stream.capabilities.http.headers import KEPT_ACROSS_ORIGINS
 from nyx_stream.capabilities.http.network import Network
 from nyx_stream.capabilities.http.redirects import why_not
@@ -68,8 +68,9 @@ class Guarding(_Client):  # type: ignore[misc]  # the base is known where it is 
             NetworkDenied: a rule speaks of more than this client may send; audited.
             PolicyError, ValueError: a rule or a term does not parse, or there is no rule.
             Revoked: this client was revoked.
+            LimitExceeded: level `process` only: more is narrowed than the host keeps for one plugin.
         """
-        return self.through(self._gate.narrowed(rules, terms))
+        return self.through(self._gate.narrowed(*read_narrowing(rules, terms)))
 
     async def request(self, method: str, url: Any, **options: Any) -> Any:
         """Builds and sends a request, as the library does; a denied one is refused before it is built."""

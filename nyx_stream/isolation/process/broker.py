@@ -5,6 +5,8 @@ hold, and does what it is asked. Its *proxy* (see `line`) runs in the worker and
 on actions and arguments; what a worker sends is a stranger's input, so a handler validates it by pydantic models of
 its own and lets the guarded capability decide.
 
+A handler that is also a `narrowings.Leased` can be narrowed; each ASK says by number which one it means.
+
 To add a capability: a factory in `handlers.HANDLERS` and one in `proxies.PROXIES`, under the same name.
 
 What a handler raises reaches the plugin: a `SandboxDenied`, a `LimitExceeded` and an `OSError` as themselves, anything
@@ -24,7 +26,9 @@ from pydantic_core import PydanticSerializationError
 
 from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
-from nyx_stream.isolation.process.messages import Answer, Ask, Fault, decode, fault_of
+from nyx_stream.isolation.process.messages import Answer, Ask, Ended, Fault, decode, fault_of
+from nyx_stream.isolation.process.narrowings import Leased, Narrowings
+from nyx_stream.isolation.process.wire_values import NARROW
 from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
 
@@ -77,15 +81,17 @@ class Broker:
         self._factories = factories
         self._channel = channel
         self._handlers: dict[str, Handler] = {}
+        self._narrowings = Narrowings(means.plugin, self._tell_end)
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def ask(self, frame: Frame) -> None:
-        """Takes an ASK. Raises `ProtocolFault` if it is malformed or names no capability."""
+        """Takes an ASK. Raises `ProtocolFault` if it is malformed or names a capability that there is not."""
         ask = decode(Ask, frame)
         if ask.capability not in self._factories:
             raise ProtocolFault(f"no capability {ask.capability!r}")
+        narrowed = self._narrowings.at(ask) if ask.narrowed else None
         name = f"nyx:{self._means.plugin}:{ask.capability}"
-        task = asyncio.get_running_loop().create_task(self._answer(frame.id, ask), name=name)
+        task = asyncio.get_running_loop().create_task(self._answer(frame.id, ask, narrowed), name=name)
         self._tasks[frame.id] = task
 
     def cancel(self, frame: Frame) -> None:
@@ -101,6 +107,7 @@ class Broker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._narrowings.clear()
         for name, handler in self._handlers.items():
             try:
                 await handler.aclose()
@@ -108,12 +115,13 @@ class Broker:
                 _log.error("plugin %s: closing %s failed", self._means.plugin, name, exc_info=error)
         self._handlers.clear()
 
-    async def _answer(self, number: int, ask: Ask) -> None:
+    async def _answer(self, number: int, ask: Ask, narrowed: Leased | None) -> None:
         try:
-            handler = self._handlers.get(ask.capability)
-            if handler is None:
-                handler = self._handlers[ask.capability] = self._factories[ask.capability](self._means)
-            reply = await handler.handle(ask.action, ask.arguments)
+            handler = narrowed or self._handlers.get(ask.capability) or self._make(ask.capability)
+            if ask.action == NARROW:
+                reply = Reply(await self._narrowings.add(ask, handler))
+            else:
+                reply = await handler.handle(ask.action, ask.arguments)
             self._send_answer(number, reply)
         except ProtocolFault as fault:
             self._channel.fail(fault)
@@ -128,6 +136,14 @@ class Broker:
             self._channel.send(Kind.REFUSED, number, body=fault_of(error).encode())
         finally:
             self._tasks.pop(number, None)
+
+    def _make(self, capability: str) -> Handler:
+        handler = self._handlers[capability] = self._factories[capability](self._means)
+        self._narrowings.watch(capability, handler)
+        return handler
+
+    def _tell_end(self, number: int, capability: str, error: Exception) -> None:
+        self._channel.send(Kind.ENDED, number, body=Ended(capability=capability, fault=fault_of(error)).encode())
 
     def _send_answer(self, number: int, reply: Reply) -> None:
         try:

@@ -6,10 +6,12 @@ delays nobody for long. Writing is at once where the socket takes it; what it do
 
 import asyncio
 import os
+import select
 import socket
 from array import array
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 
 from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, ProtocolFault
 from nyx_stream.isolation.process.protocol import Connection, State
@@ -55,6 +57,8 @@ class Channel:
         self.queued = 0
         """Bytes that the socket has not taken yet."""
         self._drained: asyncio.Future[None] | None = None
+        self._deferred: deque[Frame] = deque()
+        self._context = copy_context()
         self.closed = False
         """Whether nothing can be sent any more."""
         self._loop.add_reader(sock, self._readable)
@@ -102,6 +106,33 @@ class Channel:
                 self._drained = self._loop.create_future()
             await asyncio.shield(self._drained)
 
+    def wait(self, done: Callable[[], bool], urgent: frozenset[Kind]) -> None:
+        """Sends what is queued and takes frames on this very stack, the loop standing still, until `done()` or the end.
+
+        Only frames of the `urgent` kinds are passed on meanwhile; the others follow in their order, by the loop.
+        """
+        poll, receive = select.poll(), self._receive
+
+        def take(frame: Frame) -> None:
+            if frame.kind in urgent and not done():
+                receive(frame)
+            else:
+                self._deferred.append(frame)
+
+        self._receive = take
+        try:
+            while not self.closed and not done():
+                poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._queue else 0))
+                poll.poll()
+                if self._queue:
+                    self._writable()
+                if not self.closed:
+                    self._readable()
+        finally:
+            self._receive = receive
+        if self._deferred:
+            self._loop.call_soon(self._deliver_deferred, context=self._context)
+
     def close(self) -> None:
         """Ends the connection without telling `ended`. Can be called again."""
         if self.closed:
@@ -113,6 +144,9 @@ class Channel:
         _close_all(self._connection.take_descriptors())
         for _, descriptors in self._queue:
             _close_all(descriptors)
+        for frame in self._deferred:
+            _close_all(frame.descriptors)
+        self._deferred.clear()
         self._queue.clear()
         self.queued = 0
         self._wake()
@@ -146,6 +180,13 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ProtocolFault) as error:
+            self._end(error)
+
+    def _deliver_deferred(self) -> None:
+        try:
+            while self._deferred and not self.closed:
+                self._receive(self._deferred.popleft())
+        except ProtocolFault as error:
             self._end(error)
 
     def _read_with_descriptors(self, size: int) -> tuple[bytes, tuple[int, ...]]:

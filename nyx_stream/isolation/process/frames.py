@@ -68,6 +68,8 @@ class Kind(IntEnum):
     """(w) A log record of the plugin."""
     LOGGED = 0x307
     """(h) `detail` log records were taken."""
+    ENDED = 0x308
+    """(h) The lease of a capability ended: `id` is the number of a narrowed one, 0: the plugin's own."""
 
     FAILED = 0x401
     """(w) A call or stream failed; id 0: the start, or `teardown`, did."""

@@ -41,6 +41,7 @@ class FreshWorkers:
             stderr=errors,
             cwd="/",
             pass_fds=(channel,),
+            start_new_session=True,  # a terminal's Ctrl-C is the host's to handle
         )
         self._numbers += 1
         process = WorkerProcess(self._numbers, self._kill)

@@ -1,22 +1,25 @@
 """Host side of `self.files`: every path is opened here, below what is granted, and passed as a descriptor.
 
-A descriptor of a regular file cannot be taken back: what a worker holds open when the capability is revoked, it can go
-on reading, or writing if it was opened for that, until it ends. Nothing new is opened for it.
+When the capability is revoked, nothing new is opened, and the worker is told, so that the proxy ends what is open. A
+descriptor cannot be taken back: code that kept one can go on reading, or writing if it was opened for that, until its
+worker ends.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import JsonValue
 
-from nyx_stream.capabilities.files.guarded_files import open_descriptor
+from nyx_stream.capabilities.files.guarded_files import open_descriptor, watch
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.process.broker import Means, Reply
 from nyx_stream.isolation.process.frames import ProtocolFault
 from nyx_stream.isolation.process.host_bodies import Downloads, Uploads
 from nyx_stream.isolation.process.messages import Fault, error_of
+from nyx_stream.isolation.process.narrowings import Narrow
 from nyx_stream.isolation.process.wire_values import INLINE, Arguments, Packed, PathText, pack
 
 if TYPE_CHECKING:
@@ -67,8 +70,14 @@ class Remove(Arguments):
     tree: bool
 
 
+class Prefixes(Arguments):
+    """The rules of `narrow`."""
+
+    prefixes: list[PathText]
+
+
 class HostFiles:
-    """A `Handler`: one action for each operation of the capability."""
+    """A `Handler`, and `Leased`: one action for each operation of the capability."""
 
     def __init__(self, means: Means) -> None:
         self._plugin = means.plugin
@@ -92,7 +101,19 @@ class HostFiles:
             return self._uploads.give()
         if action == "facts":
             return Reply(self._facts())
+        if action == "close":
+            self._files.close()
+            return Reply()
         return await self._change(action, arguments)
+
+    def narrow(self, ask: Narrow) -> "HostFiles":
+        less = copy(self)  # bodies are the plugin's, whichever of its files they are for
+        prefixes = Prefixes.model_validate({"prefixes": ask.rules}).prefixes
+        less._files = self._files.narrow(*prefixes, mode=ask.mode, **ask.terms)
+        return less
+
+    def watch(self, told: Callable[[Exception], None]) -> None:
+        watch(self._files, told)
 
     async def aclose(self) -> None:
         self._uploads.close()

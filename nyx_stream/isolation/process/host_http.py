@@ -5,24 +5,35 @@ they lead to is asked for here and decided like any other. What a request may ca
 guarded client decides. Knows nothing of the library that the plugin uses.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from copy import copy
 from typing import Annotated, Any
 
 import httpx
 from pydantic import Field, JsonValue
 
+from nyx_stream.capabilities.http.gate import read_narrowing
 from nyx_stream.capabilities.http.guarding import passage_of
 from nyx_stream.capabilities.http.redirects import why_not
+from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.process.body_pipe import BodyPipe
 from nyx_stream.isolation.process.broker import Means, Reply
 from nyx_stream.isolation.process.frames import ProtocolFault
 from nyx_stream.isolation.process.host_bodies import Downloads, Uploads
 from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
+from nyx_stream.isolation.process.narrowings import Narrow
 from nyx_stream.isolation.process.wire_values import INLINE, Arguments, Packed, pack
+from nyx_stream.policy import RequestRule
 
 _NO_BODY = (204, 304)
 _REMEMBERED = 256
 _LONGEST_REMEMBERED = 1024
+
+MOST_PATTERNS = 4
+"""Rules of a narrowed client, those above it counted, with wildcards other than one final `**`. Each such is compared
+with a path character by character, by the host, with patterns and paths of the worker's choice."""
+LONGEST_PATTERN = 1024
+"""Characters of the path of one of them."""
 
 Url = Annotated[str, Field(max_length=2**17)]
 Header = Annotated[str, Field(max_length=2**20)]
@@ -69,7 +80,7 @@ class _Sent(httpx.AsyncByteStream):
 
 
 class HostHttp:
-    """A `Handler`: `facts`, `announce`, `fetch` and `redirect`."""
+    """A `Handler`, and `Leased`: `facts`, `announce`, `fetch` and `redirect`; for a narrowed client also `close`."""
 
     def __init__(self, means: Means) -> None:
         self._plugin = means.plugin
@@ -78,6 +89,8 @@ class HostHttp:
         self._urls: dict[str, httpx.URL] = {}
         self._uploads = Uploads()
         self._downloads = Downloads(means.plugin)
+        self._narrowed = False
+        self._patterns = 0
 
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
         if action == "fetch":
@@ -88,7 +101,24 @@ class HostHttp:
             return Reply(self._facts())
         if action == "redirect":
             return self._refuse(Redirect.model_validate(arguments))
+        if action == "close" and self._narrowed:
+            await self._passage.aclose()
+            return Reply()
         raise ProtocolFault(f"http cannot {action!r}")
+
+    def narrow(self, ask: Narrow) -> "HostHttp":
+        rules, terms = read_narrowing(ask.rules, ask.terms)
+        less = copy(self)  # bodies and what was parsed are the plugin's, whichever of its clients they are for
+        less._patterns = self._patterns + self._count_patterns(rules)
+        if less._patterns > MOST_PATTERNS:
+            detail = f"{less._patterns} rules in one that are no plain path, those above it counted"
+            raise LimitExceeded(plugin=self._plugin, limit="patterns", allowed=MOST_PATTERNS, detail=detail)
+        less._passage = self._passage.narrowed(rules, terms)
+        less._narrowed = True
+        return less
+
+    def watch(self, told: Callable[[Exception], None]) -> None:
+        self._passage.watch(told)
 
     async def aclose(self) -> None:
         self._uploads.close()
@@ -102,6 +132,14 @@ class HostHttp:
             "connections": limits.connections,
             "response_bytes": limits.response_bytes,
         }
+
+    def _count_patterns(self, rules: Sequence[RequestRule]) -> int:
+        patterns = [rule.path for rule in rules if rule.path is not None and not (rule.path.exact or rule.path.subtree)]
+        longest = max((len(pattern.text) for pattern in patterns), default=0)
+        if longest > LONGEST_PATTERN:
+            detail = f"a path with wildcards has {longest} characters"
+            raise LimitExceeded(plugin=self._plugin, limit="patterns", allowed=LONGEST_PATTERN, detail=detail)
+        return len(patterns)
 
     async def _fetch(self, ask: Fetch) -> Reply:
         pipe = None if ask.body is None else self._uploads.take(ask.body)

@@ -82,12 +82,15 @@ class Ready(Message):
 class Ask(Message):
     """ASK: `action` and `arguments` mean what the capability's handler and proxy agree on.
 
+    `narrowed` is the number of a narrowed capability, as the host gave it out on this connection; 0: the plugin's own.
+
     Any JSON: the type would say it, but pydantic checks it in Python, for each value of what it has just parsed.
     """
 
     capability: Annotated[str, Field(max_length=64)]
     action: Annotated[str, Field(max_length=64)]
     arguments: dict[str, Any]
+    narrowed: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] = 0
 
 
 class Answer(Message):
@@ -146,6 +149,13 @@ class Fault(Message):
     allowed: int = 0
     errno: int = 0
     filename: Text = ""
+
+
+class Ended(Message):
+    """ENDED: of which capability, and what whoever goes on using it is to be told."""
+
+    capability: Annotated[str, Field(max_length=64)]
+    fault: Fault
 
 
 class CapabilityError(NyxError):

@@ -47,7 +47,9 @@ def _staying(state: State, *kinds: Kind) -> dict[Kind, State]:
 
 
 # What the plugin's code causes while it runs, in any state in which it does.
-_ALIVE = (Kind.ASK, Kind.ANSWER, Kind.REFUSED, Kind.CANCEL, Kind.LOG, Kind.LOGGED, Kind.UPDATE, Kind.CRASHED)
+_ALIVE = (
+    Kind.ASK, Kind.ANSWER, Kind.REFUSED, Kind.CANCEL, Kind.LOG, Kind.LOGGED, Kind.UPDATE, Kind.ENDED, Kind.CRASHED,
+)  # fmt: skip
 _CALLS = (Kind.CALL, Kind.OPEN, Kind.NEXT)
 _REPLIES = (Kind.RESULT, Kind.ITEM, Kind.END)
 
@@ -76,7 +78,7 @@ TABLE: dict[State, dict[Kind, State]] = {
 SENDERS: dict[Side, frozenset[Kind]] = {
     "host": frozenset(
         {Kind.ORDER, Kind.START, Kind.CALL, Kind.OPEN, Kind.ANSWER, Kind.CANCEL, Kind.NEXT, Kind.STOP, Kind.UPDATE}
-        | {Kind.LOGGED, Kind.REFUSED}
+        | {Kind.LOGGED, Kind.REFUSED, Kind.ENDED}
     ),
     "worker": frozenset(
         {Kind.SEALED, Kind.READY, Kind.RESULT, Kind.ITEM, Kind.END, Kind.ASK, Kind.CANCEL, Kind.STOPPED, Kind.LOG}
@@ -285,7 +287,7 @@ class Connection:
         self._logs -= detail
 
     def _any_number(self, _kind: Kind, _number: int, _detail: int) -> None:
-        """CANCEL: what it names may be over already."""
+        """CANCEL, ENDED: what it names may be over already."""
 
 
 _Check: TypeAlias = Callable[[Connection, Kind, int, int], None]
@@ -304,6 +306,7 @@ _CHECKS: dict[Kind, _Check] = {
     Kind.LOG: Connection._logs_record,
     Kind.LOGGED: Connection._took_records,
     Kind.CANCEL: Connection._any_number,
+    Kind.ENDED: Connection._any_number,
 }
 
 

@@ -15,6 +15,16 @@ PASSING = 32
 """Descriptors of bodies, whole files and listings that may be on their way at once, beside what a grant counts."""
 
 
+NARROW = "narrow"
+"""The action of every capability that can be narrowed."""
+MOST_NARROWED = 256
+"""Narrowed capabilities that a worker may hold at once."""
+MOST_RULES = 32
+"""Rules, or prefixes, of a narrowed capability and of those above it: all of them are looked at for each request."""
+LONGEST_RULE = 8192
+"""Characters of one of them."""
+
+
 class Arguments(Message):
     """Base of what a handler takes: exact types, no field that it does not know."""
 

@@ -150,6 +150,7 @@ class Worker:
             Kind.CANCEL: self._calls.cancel,
             Kind.ANSWER: self._lines.answer,
             Kind.REFUSED: self._lines.answer,
+            Kind.ENDED: self._lines.ended,
             Kind.LOGGED: lambda _frame: self.log.flush(),
             Kind.UPDATE: lambda frame: self._update(decode(Update, frame).env),
             Kind.STOP: lambda _frame: self._tasks.add(self._loop.create_task(self._stop(), name="teardown")),

@@ -6,20 +6,22 @@ touches the network, and every decision, is asked of the host. Its errors come b
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple, NoReturn
 
 from nyx_stream.capabilities.http.client import HTTPX, GuardedClient
 from nyx_stream.capabilities.http.dialect import Dialect
-from nyx_stream.capabilities.http.gate import Passage
+from nyx_stream.capabilities.http.gate import Passage, Terms
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked, SandboxDenied
 from nyx_stream.isolation.process.body_pipe import BodyPipe, CutOff
 from nyx_stream.isolation.process.line import Answered, Line
 from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
 from nyx_stream.isolation.process.wire_values import INLINE, pack, unpack
 from nyx_stream.isolation.process.worker_bodies import adopt, ask_with_body, whole
+from nyx_stream.policy import RequestRule
 
 _KINDS = ("connect", "read", "write", "pool")
 
@@ -45,36 +47,59 @@ class RedirectRefused(Exception):
         super().__init__(location)
 
 
+@dataclass(slots=True)
+class Granted:
+    """What all clients of the plugin have in common, the narrowed ones too."""
+
+    facts: Facts | None = None
+    room: asyncio.Semaphore | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePassage(Passage):
+    """A passage, and the gate that it leads through."""
+
+    remote: "RemoteGate"
+
+
 class RemoteGate:
-    """The way of one plugin's requests to the host."""
+    """The way of one client's requests to the host; `above` is the gate that it narrows.
 
-    def __init__(self, line: Line) -> None:
+    Whatever came through it keeps it: the host ends what was narrowed when its gate is gone.
+    """
+
+    def __init__(self, line: Line, above: "RemoteGate | None" = None) -> None:
         self._line = line
-        self._facts: Facts | None = None
-        self._room: asyncio.Semaphore | None = None
+        self._above = above
+        self._granted: Granted = Granted() if above is None else above._granted
+        self._over: str | None = None
+        line.on_end(self._end)
 
-    def passage(self, dialect: Dialect) -> Passage:
-        """What a client of the dialect's library needs."""
-        return Passage(
+    def passage(self, dialect: Dialect, *, owner: bool = True) -> RemotePassage:
+        """What a client of the dialect's library needs; only its owner ends what was narrowed."""
+        return RemotePassage(
             forbid_text=_pass,
             forbid=_pass,
             exchange=lambda request: self.exchange(dialect, request),
             refuse_redirect=_refuse,
             most_redirects=lambda: self.facts.redirects,
-            aclose=_closed,
-            turned=self.passage,
+            aclose=self._close if owner and self._line.narrowed else _closed,
+            turned=lambda other: self.passage(other, owner=False),
+            narrowed=lambda rules, terms: self._narrowed(rules, terms).passage(dialect),
+            watch=_unwatched,
+            remote=self,
         )
 
     @property
     def facts(self) -> Facts:
         """What the host said, which `ready` asked for."""
-        if self._facts is None:
+        if self._granted.facts is None:
             raise RuntimeError("the client has not been used yet")
-        return self._facts
+        return self._granted.facts
 
     async def ready(self) -> None:
         """Asks for the facts, once. Raises `Revoked`."""
-        if self._facts is None:
+        if self._granted.facts is None:
             self._learn((await self._line.ask("facts")).value)
 
     async def exchange(self, dialect: Dialect, request: Any) -> Any:
@@ -89,7 +114,20 @@ class RemoteGate:
             raise_as(dialect, request, error)
             raise
         self._learn(answered.value)
-        return self._land(Body(dialect, request, answered, self.facts, room.release), started)
+        return self._land(Body(self, dialect, request, answered, room.release), started)
+
+    def check(self, dialect: Dialect, request: Any) -> None:
+        """Raises the dialect's `Revoked` once the host has said that the lease ended."""
+        if self._over is not None:
+            error = dialect.revoked(
+                plugin=self.facts.plugin,
+                capability=self._line.capability,
+                action="request",
+                target=str(request.url),
+                rule=None,
+                reason=self._over,
+            )
+            raise_as(dialect, request, error)
 
     async def report(self, dialect: Dialect, refused: RedirectRefused) -> NoReturn:
         """Tells the host of a redirect that is not followed. Raises the denial."""
@@ -103,18 +141,19 @@ class RemoteGate:
 
     async def _enter(self, dialect: Dialect, request: Any) -> asyncio.Semaphore:
         """Waits for a place: a body that is not read keeps one, as it keeps a connection."""
-        if self._room is None:
-            self._room = asyncio.Semaphore(self.facts.connections)
-        if self._room.locked():
+        room = self._granted.room
+        if room is None:
+            room = self._granted.room = asyncio.Semaphore(self.facts.connections)
+        if room.locked():
             limit = (request.extensions.get("timeout") or {}).get("pool")
             try:
                 async with asyncio.timeout(limit):
-                    await self._room.acquire()
+                    await room.acquire()
             except TimeoutError:
                 raise dialect.library.PoolTimeout("timed out", request=request) from None
         else:
-            await self._room.acquire()
-        return self._room
+            await room.acquire()
+        return room
 
     async def _fetch(self, dialect: Dialect, request: Any) -> Answered:
         stream = request.stream
@@ -135,7 +174,7 @@ class RemoteGate:
         return await ask_with_body(self._line, "fetch", stream, **arguments)
 
     def _learn(self, value: dict[str, Any]) -> None:
-        self._facts = Facts(*(value[name] for name in Facts._fields))
+        self._granted.facts = Facts(*(value[name] for name in Facts._fields))
 
     def _land(self, body: "Body", started: float) -> Any:
         value, dialect = body.head, body.dialect
@@ -152,17 +191,27 @@ class RemoteGate:
         response.begin(self.facts.plugin, self.facts.response_bytes, started)
         return response
 
+    def _narrowed(self, rules: Sequence[RequestRule], terms: Terms) -> "RemoteGate":
+        return RemoteGate(self._line.narrow([rule.text for rule in rules], terms), self)
+
+    async def _close(self) -> None:
+        await self._line.ask("close")
+
+    def _end(self, error: Exception) -> None:
+        self._over = error.reason if isinstance(error, Revoked) else str(error)
+
 
 class Body:
     """The body of one response: in the message that brought the head, or in a pipe."""
 
     def __init__(
-        self, dialect: Dialect, request: Any, answered: Answered, facts: Facts, release: Callable[[], None]
+        self, gate: RemoteGate, dialect: Dialect, request: Any, answered: Answered, release: Callable[[], None]
     ) -> None:
+        self._gate = gate
         self.dialect = dialect
         self.request = request
         self.head = answered.value
-        self._facts = facts
+        self._facts = gate.facts
         self._release = release
         self._closed = False
         self._content: bytes | None = None
@@ -180,6 +229,7 @@ class Body:
         if self._pipe is None or self._closed:
             return None
         try:
+            self._gate.check(self.dialect, self.request)  # what is in the pipe already was sent before that
             return await self._pipe.receive(self._failed)
         except BaseException as error:
             await self.close()
@@ -272,6 +322,11 @@ def _pass(*_: Any) -> None:
     """Refuses nothing: the host decides."""
 
 
+def _unwatched(_told: Callable[[Revoked], None]) -> Callable[[], None]:
+    """The host tells the gate itself."""
+    return _pass
+
+
 def _refuse(request: Any, location: str, _reason: str) -> NoReturn:
     raise RedirectRefused(request, location)
 
@@ -284,7 +339,13 @@ class Remote:
     """Mixed in before a guarded client: its gate is at the host."""
 
     dialect: Any
-    _remote: RemoteGate
+    _gate: Passage
+
+    @property
+    def _remote(self) -> RemoteGate:
+        if not isinstance(self._gate, RemotePassage):
+            raise TypeError("a remote client has a remote passage")
+        return self._gate.remote
 
     async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
         """Sends a request, as the library does."""
@@ -304,20 +365,14 @@ class Remote:
 class RemoteClient(Remote, GuardedClient):
     """An `httpx.AsyncClient` whose requests are made by the host."""
 
-    @classmethod
-    def at(cls, remote: RemoteGate) -> "RemoteClient":
-        """A client of this gate."""
-        client = cls.through(remote.passage(HTTPX))
-        client._remote = remote
-        return client
-
     def as_httpx2(self, **choices: Any) -> Any:
         """A client for SDKs that ask for an `httpx2.AsyncClient`, with cookies of its own."""
+        from nyx_stream.capabilities.http.client_httpx2 import HTTPX2
         from nyx_stream.isolation.process.worker_httpx2 import RemoteHttpx2Client
 
-        return RemoteHttpx2Client.at(self._remote, choices)
+        return RemoteHttpx2Client.through(self._gate.turned(HTTPX2), **choices)
 
 
 def http(line: Line) -> RemoteClient:
     """A `ProxyFactory`."""
-    return RemoteClient.at(RemoteGate(line))
+    return RemoteClient.through(RemoteGate(line).passage(HTTPX))

@@ -56,7 +56,7 @@ _REHEARSALS = 3
 def main(descriptor: int, host: int) -> None:
     """Serves the host at the other end of the socket `descriptor`, until it is gone. `host` is its pid."""
     signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the host's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the host's to handle
     die_with_parent(host, signal.SIGTERM)
     warm()
     for _ in range(_REHEARSALS):

@@ -84,6 +84,7 @@ class _Zygote:
                 stderr=theirs,
                 cwd="/",
                 pass_fds=(remote.fileno(),),
+                start_new_session=True,  # a terminal's Ctrl-C is the host's to handle
             )
         except OSError:
             os.close(errors)

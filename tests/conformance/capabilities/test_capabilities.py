@@ -11,7 +11,7 @@ from tests.conformance.capabilities.conftest import PLUGIN, Level
 from tests.conformance.conftest import LEVELS
 from tests.conformance.machine import missing
 
-MODULES = ("files", "http", "connect", "env", "limits")
+MODULES = ("files", "http", "connect", "env", "limits", "narrow", "narrow_files")
 
 
 def cases_of(module: str) -> list[str]:

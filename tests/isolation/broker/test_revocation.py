@@ -1,6 +1,7 @@
 """Revocation and policy updates take effect in a running worker, also on what is open."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -107,24 +108,53 @@ except OSError as error:
     assert await plugin.call("run", code=code) == [True, "BrokenPipeError"]
 
 
-async def test_an_open_file_stays_and_nothing_new_is_opened(load):
-    """A descriptor cannot be taken back; that much, and no more, outlives the revocation of `files`."""
+async def test_a_kept_descriptor_stays_and_nothing_new_is_opened(load):
+    """Open files end; a descriptor cannot be taken back, and that much, and no more, outlives the revocation."""
     plugin = await load()
-    await plugin.call("run", code="self.file = await self.files.open('f', 'w+')\nawait self.file.write('kept')")
+    code = """
+self.file = await self.files.open("f", "w+")
+await self.file.write("kept")
+await self.file.flush()
+self.kept = os.dup(self.file.fileno())
+await self.file.write(" and flushed")
+"""
+    await plugin.call("run", code=code)
     await plugin.revoke("files", reason="enough")
     code = """
-await self.file.flush()
-await self.file.seek(0)
-told = [await self.file.read()]
-for act in (self.files.open("f"), self.files.read_text("f"), self.files.write_text("f", ""), self.files.stat("f")):
+told = []
+acts = [lambda: self.file.read(), lambda: self.file.flush(), lambda: self.files.open("f")]
+for act in (*acts, lambda: self.files.read_text("f"), lambda: self.files.stat("f")):
     try:
-        await act
+        await act()
     except Revoked as error:
         told.append(error.reason)
 await self.file.close()
+while (content := os.pread(self.kept, 100, 0)) != b"kept and flushed":
+    await asyncio.sleep(0.01)
+os.pwrite(self.kept, b"K", 0)
+return [told, os.pread(self.kept, 100, 0).decode()]
+"""
+    assert await plugin.call("run", code=code) == [["revoked: enough"] * 5, "Kept and flushed"]
+
+
+async def test_a_hard_revocation_takes_the_descriptor_with_the_process(load):
+    """The process ends, and with it what nobody could take back; its next life has none."""
+    plugin = await load()
+    code = "self.file = await self.files.open('f', 'w')\nself.kept = os.dup(self.file.fileno())\nreturn os.getpid()"
+    process = await plugin.call("run", code=code)
+    await plugin.revoke("files", reason="enough", hard=True)
+    code = """
+told = [os.getpid(), hasattr(self, "kept")]
+try:
+    await self.files.open("f")
+except Revoked as error:
+    told.append(error.reason)
 return told
 """
-    assert await plugin.call("run", code=code) == ["kept", *["revoked: enough"] * 4]
+    now, kept, reason = await plugin.call("run", code=code)
+    assert (now != process, kept, reason) == (True, False, "revoked: enough")
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 async def test_a_policy_that_grants_less_ends_what_it_does_not_grant(load, server, events):

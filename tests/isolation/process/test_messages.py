@@ -14,6 +14,7 @@ from nyx_stream.isolation.process.messages import (
     Answer,
     Ask,
     CapabilityError,
+    Ended,
     Fault,
     LogRecord,
     MethodFace,
@@ -34,6 +35,7 @@ MODELS = {
     Ask: Kind.ASK,
     Answer: Kind.ANSWER,
     Update: Kind.UPDATE,
+    Ended: Kind.ENDED,
     LogRecord: Kind.LOG,
     Fault: Kind.FAILED,
 }

@@ -5,6 +5,8 @@ import cases_env
 import cases_files
 import cases_http
 import cases_limits
+import cases_narrow
+import cases_narrow_files
 
 from nyx_stream import Plugin, export
 
@@ -14,6 +16,8 @@ MODULES = {
     "files": cases_files,
     "http": cases_http,
     "limits": cases_limits,
+    "narrow": cases_narrow,
+    "narrow_files": cases_narrow_files,
 }
 
 
