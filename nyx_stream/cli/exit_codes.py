@@ -33,7 +33,10 @@ class ExitCode(IntEnum):
     OK = 0, "done; for `nyx why`: allowed; for `nyx check`: nothing found that would fail"
     DENIED = (
         1,
-        "the answer is no: denied by `nyx why`, faults found by `nyx check` or `nyx audit verify`, a call was refused",
+        (
+            "the answer of `nyx why`, `nyx check` or `nyx audit verify` is no; `nyx plan --diff` wants more; "
+            "a call was refused"
+        ),
     )
     USAGE = 2, "the command line is wrong"
     CONFIG = 3, "a policy, a manifest or a host file is wrong; every fault is printed with its line"

@@ -10,6 +10,7 @@ from nyx_stream.cli import output
 from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
 from nyx_stream.cli.places import places_of
+from nyx_stream.cli.plan_diff import plan_diff
 from nyx_stream.host import find
 from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import Limits, SandboxPolicy
@@ -19,13 +20,26 @@ from nyx_stream.text import escape
 
 
 def plan(
-    plugin: Annotated[str, typer.Argument(help="The plugin's folder, or the id of an installed plugin.")],
-    policy: Annotated[str, typer.Option(help="The policy file.")],
+    plugin: Annotated[str | None, typer.Argument(help="The plugin's folder, or the id of an installed plugin.")] = None,
+    policy: Annotated[str | None, typer.Option(help="The policy file.")] = None,
     isolation: Annotated[IsolationOption, typer.Option(help="Where it would run.")] = IsolationOption.inline,
     data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="OLD NEW", help="Instead: two plugins, manifests or policies, and what changes."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what a plugin asks for, what a policy grants of it by which line, and which layer enforces that."""
+) -> int | None:
+    """Show what a plugin asks for, what a policy grants of it by which line, and which layer enforces that.
+
+    With --diff, show what changes between two manifests or policies; exit code 1 says that the new one wants more.
+    """
+    if diff is not None:
+        if plugin is not None or policy is not None:
+            raise typer.BadParameter("--diff takes two places, and neither a plugin nor a policy besides")
+        return plan_diff(*diff, json=json)
+    if plugin is None or policy is None:
+        raise typer.BadParameter("PLUGIN and --policy are needed, or --diff OLD NEW")
     source = find(plugin)
     places = places_of(source.manifest.id, source.folder, data_dir)
     grant = Grant.of(source.manifest, SandboxPolicy.from_toml(policy), places)
@@ -34,6 +48,7 @@ def plan(
         output.say_json(_document(grant, seal))
     else:
         _print(grant, seal)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from nyx_stream.isolation import tripwire
 from nyx_stream.isolation.executor import attribute_default_executor
 from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.instance import instantiate
-from nyx_stream.isolation.modules import PluginModules
+from nyx_stream.isolation.modules import PluginModules, remove_all
 from nyx_stream.isolation.plugin_log import PluginLog
-from nyx_stream.isolation.plugin_tasks import PluginTasks
+from nyx_stream.isolation.plugin_tasks import Census, PluginTasks, take_census
 from nyx_stream.isolation.provision import Provision, Shared
 from nyx_stream.isolation.seam import Assignment
+from nyx_stream.isolation.together import Together
 from nyx_stream.isolation.tripwire_permits import Roots
 from nyx_stream.policy.grant import Grant
 
@@ -41,16 +42,18 @@ class InlineLevel:
     """Runs plugins inline. One per host, made on its event loop; remembers the import path as it is then."""
 
     def __init__(self, *, armed: bool, shared: Shared) -> None:
-        self._armed = armed
-        self._shared = shared
-        self._roots = Roots()
+        self.armed = armed
+        self.shared = shared
+        self.roots = Roots()
+        self.census: Census = Together(take_census)
+        self.removal: Together[PluginModules, None] = Together(remove_all)
         if armed:
             tripwire.install()
             attribute_default_executor(asyncio.get_running_loop())
 
     def isolate(self, assignment: Assignment) -> "Inline":
         """Prepares one plugin; nothing of it runs yet."""
-        return Inline(assignment, self._shared, armed=self._armed, roots=self._roots)
+        return Inline(assignment, self)
 
     async def aclose(self) -> None:
         """Nothing is shared."""
@@ -59,7 +62,7 @@ class InlineLevel:
 class Inline:
     """One plugin on the host's loop. An `Isolation`, and the `Context` of its plugin."""
 
-    def __init__(self, assignment: Assignment, shared: Shared, *, armed: bool, roots: Roots) -> None:
+    def __init__(self, assignment: Assignment, level: InlineLevel) -> None:
         source = assignment.source
         self.manifest = assignment.grant.manifest
         self.log = PluginLog(self.manifest.id)
@@ -67,14 +70,15 @@ class Inline:
         self._modules = PluginModules(self.manifest.id, source.root, source.names)
         self._watch = tripwire.Watch(
             self.manifest.id,
-            armed=armed,
+            armed=level.armed,
             folder=source.folder,
             names=self._modules.names,
-            roots=roots,
+            roots=level.roots,
             sink=assignment.audit,
         )
-        self._tasks = PluginTasks(self._watch, assignment.crashed)
-        self._provision = Provision(assignment, shared)
+        self._tasks = PluginTasks(self._watch, assignment.crashed, level.census)
+        self._removal = level.removal
+        self._provision = Provision(assignment, level.shared)
         self._env = _environment(assignment.grant)
         self._plugin: Plugin | None = None
         self._ready = False
@@ -162,7 +166,7 @@ class Inline:
         finally:
             self._plugin = None
             self._methods.clear()
-            self._modules.remove()
+            await self._removal.ask(self._modules)
         if failure is not None:
             raise failure
 

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
@@ -52,16 +52,12 @@ class PluginModules:
 
     def remove(self) -> None:
         """Takes the modules and everything that importing them left behind out of the interpreter."""
-        if not self._installed:
-            return
-        self._installed = False
-        sys.meta_path.remove(self._finder)
-        dotted = f"{self.prefix}."
-        for name in [name for name in sys.modules if name == self.prefix or name.startswith(dotted)]:
-            del sys.modules[name]
-        below = os.path.join(self.root, "")
-        for path in [path for path in linecache.cache if path.startswith(below)]:
-            del linecache.cache[path]
+        remove_all([self])
+
+    def _withdraw(self) -> bool:
+        """Notes that they are being removed. Whether there is anything to remove."""
+        installed, self._installed = self._installed, False
+        return installed
 
     def _install(self) -> None:
         package = ModuleType(self.prefix, "The private parent package of one plugin's modules.")
@@ -70,6 +66,28 @@ class PluginModules:
         sys.modules[self.prefix] = package
         sys.meta_path.insert(0, self._finder)
         self._installed = True
+
+
+def remove_all(loaded: Iterable[PluginModules]) -> None:
+    """Removes the modules of several plugins, in one pass through those of the interpreter."""
+    gone = [modules for modules in loaded if modules._withdraw()]
+    if not gone:
+        return
+    finders = {id(modules._finder) for modules in gone}
+    sys.meta_path[:] = [finder for finder in sys.meta_path if id(finder) not in finders]
+    prefixes = {modules.prefix for modules in gone}
+    for name in [name for name in sys.modules if name.partition(".")[0] in prefixes]:
+        del sys.modules[name]
+    roots = {modules.root for modules in gone}
+    for path in [path for path in linecache.cache if _lies_below(path, roots)]:
+        del linecache.cache[path]
+
+
+def _lies_below(path: str, roots: set[str]) -> bool:
+    above = os.path.dirname(path)
+    while above not in roots and above != path:
+        path, above = above, os.path.dirname(above)
+    return above in roots
 
 
 class _Finder:

@@ -2,14 +2,21 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nyx_stream.attribution import as_host, running
 from nyx_stream.errors import PluginCrashed
 from nyx_stream.isolation.faults import describe
 from nyx_stream.isolation.tripwire import Watch
+
+if TYPE_CHECKING:
+    from nyx_stream.isolation.together import Together
+
+Census: TypeAlias = "Together[Watch, dict[int, list[asyncio.Task[Any]]]]"
+"""Answers with the tasks of every plugin that asks, by the identity of its watch."""
 
 _log = logging.getLogger("nyx.isolation")
 
@@ -18,11 +25,36 @@ _PATIENCE = 1.0
 """Seconds that a cancelled task gets before it is cancelled again, `_ROUNDS` times."""
 
 
+def take_census(watches: list[Watch]) -> dict[int, list["asyncio.Task[Any]"]]:
+    """Returns the tasks of this loop that run code of one of the plugins, by the identity of its watch."""
+    if sys.version_info >= (3, 12):
+        marks = {id(watch): id(watch) for watch in watches}
+    else:
+        marks = {id(watch.names): id(watch) for watch in watches}
+    found: dict[int, list[asyncio.Task[Any]]] = {}
+    for task in asyncio.all_tasks():
+        watch = marks.get(_mark(task))
+        if watch is not None:
+            found.setdefault(watch, []).append(task)
+    return found
+
+
+def _mark(task: "asyncio.Task[Any]") -> int:
+    """Returns the identity of what tells whose task it is."""
+    if sys.version_info >= (3, 12):
+        return id(task.get_context().get(running))
+    # Before that, only a coroutine of the plugin's own modules tells. Not its file: a test that lies beside the plugin
+    # runs in a task of the host.
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return id(frame.f_builtins) if frame is not None else 0
+
+
 class PluginTasks:
     """Tasks that the plugin starts by `spawn`, and those it starts by asyncio itself, as far as they can be told."""
 
-    def __init__(self, watch: Watch, crashed: Callable[[BaseException], None]) -> None:
+    def __init__(self, watch: Watch, crashed: Callable[[BaseException], None], census: Census) -> None:
         self._watch = watch
+        self._census = census
         self._crashed = crashed
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -44,31 +76,20 @@ class PluginTasks:
             sparing: tasks of the host that are inside a call to the plugin, and so look like its own.
         """
         for _ in range(_ROUNDS):
-            left = self._tasks | self._strays(sparing)
+            left = self._tasks | await self._strays(sparing)
             if not left:
                 return
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=_PATIENCE)
             self._tasks = {task for task in self._tasks if not task.done()}
-        for task in self._tasks | self._strays(sparing):
+        for task in self._tasks | await self._strays(sparing):
             _log.error("plugin %s: task %s ignores its cancellation and is left behind", self._watch, task.get_name())
 
-    def _strays(self, sparing: Collection["asyncio.Task[Any]"]) -> set["asyncio.Task[Any]"]:
+    async def _strays(self, sparing: Collection["asyncio.Task[Any]"]) -> set["asyncio.Task[Any]"]:
         current = asyncio.current_task()
-        return {
-            task
-            for task in asyncio.all_tasks()
-            if task is not current and task not in sparing and not task.done() and self._is_plugins(task)
-        }
-
-    def _is_plugins(self, task: "asyncio.Task[Any]") -> bool:
-        if hasattr(task, "get_context"):  # Python 3.12
-            return task.get_context().get(running) is self._watch
-        # Before that, only a coroutine of the plugin's own modules tells. Not its file: a test that lies beside the
-        # plugin runs in a task of the host.
-        frame = getattr(task.get_coro(), "cr_frame", None)
-        return frame is not None and frame.f_builtins is self._watch.names
+        found = (await self._census.ask(self._watch)).get(id(self._watch), ())
+        return {task for task in found if task is not current and task not in sparing and not task.done()}
 
     async def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:

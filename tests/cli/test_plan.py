@@ -175,3 +175,61 @@ def test_a_system_without_sealed_processes_says_what_it_lacks(nyx, case, monkeyp
     """Where not even a worker can be made, degrading changes nothing."""
     monkeypatch.delattr(socket, "SCM_RIGHTS")
     assert "It cannot be loaded here: " in nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
+
+
+def test_a_diff_of_two_versions_says_what_is_wanted_anew(nyx, case, tmp_path):
+    """Two plugin folders, or two manifests: each change with its line, and exit code 1 if the new one wants more."""
+    new = tmp_path / "new"
+    new.mkdir()
+    text = (case.plugin / "plugin.toml").read_text(encoding="utf-8")
+    (new / "plugin.toml").write_text(
+        text.replace("1.2.0", "1.3.0").replace("api.met.no/**", "api.met.no/v1/**").replace('"TZ", ', ""),
+        encoding="utf-8",
+    )
+    done = nyx("plan", "--diff", case.plugin, new)
+    assert done.code == 0
+    assert "old: the manifest of weather 1.2.0" in done.out
+    assert "Wants no more." in done.out
+    assert [line.split()[:3] for line in done.out.splitlines() if line.startswith(("narrowed", "removed"))] == [
+        ["narrowed", "allow", "request"],
+        ["removed", "env", "TZ"],
+    ]
+    done = nyx("plan", "--diff", new / "plugin.toml", case.plugin, "--json")
+    assert done.code == 1
+    document = json.loads(done.out)
+    assert document["wants_more"] is True
+    assert document["old"]["version"] == "1.3.0"
+    assert document["changes"] == [
+        {
+            "section": "allow",
+            "kind": "request",
+            "what": "widened",
+            "old": "GET https://api.met.no/v1/**",
+            "new": "GET https://api.met.no/**",
+            "more": True,
+            "at": "plugin.toml:5",
+        },
+        {"section": "env", "kind": "TZ", "what": "added", "old": None, "new": "TZ", "more": True, "at": None},
+    ]
+
+
+def test_a_diff_of_two_policies(nyx, case, tmp_path):
+    """Files that are no manifests are policies; nothing that changes is an answer too."""
+    new = tmp_path / "new.toml"
+    new.write_text(case.policy.read_text(encoding="utf-8").replace('path = ["$DATA/secret"]', ""), encoding="utf-8")
+    done = nyx("plan", "--diff", case.policy, new)
+    assert done.code == 1
+    assert "Wants more by 1 of 1 changes." in done.out
+    done = nyx("plan", "--diff", new, new)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "Nothing changes.")
+
+
+def test_a_diff_that_cannot_be_made_is_said(nyx, case, tmp_path):
+    """Unlike things, other arguments besides, files that are wrong or not there: each with its own exit code."""
+    assert nyx("plan", "--diff", case.plugin, case.policy).code == 2
+    assert nyx("plan", case.plugin, "--diff", case.policy, case.policy).code == 2
+    assert nyx("plan", case.plugin).code == 2
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[allow]\nconnect = 3\n", encoding="utf-8")
+    assert nyx("plan", "--diff", case.policy, wrong).code == 3
+    assert nyx("plan", "--diff", case.policy, tmp_path / "none").code == 4

@@ -1,0 +1,218 @@
+"""What changes from one manifest to another, or from one policy to another, and which changes mean more. Pure.
+
+Cautious as `coverage` is: that a change means no more is never said wrongly; what only two old rules cover together is
+taken for more.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, Self
+
+from nyx_stream.policy.coverage import Rule, covers, overlaps
+from nyx_stream.policy.credential import Credential
+from nyx_stream.policy.limits import Limits
+from nyx_stream.policy.manifest import Manifest
+from nyx_stream.policy.path_rule import PathRule
+from nyx_stream.policy.request_rule import RequestRule
+from nyx_stream.policy.rule import Source
+from nyx_stream.policy.sandbox_policy import SandboxPolicy
+from nyx_stream.policy.terms import TERMS, print_term
+
+What = Literal["added", "removed", "widened", "narrowed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change.
+
+    Attributes:
+        section: `"allow"`, `"deny"`, `"report"` (rules on trial), `"env"`, `"credentials"`, `"limits"`, `"leases"`,
+            `"degrade"`.
+        kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; elsewhere the name of what changes.
+        what: how it changes. A deny rule that is added, and a limit that is lowered, narrow what a plugin may do.
+        old, new: what stood and stands there, or `None`.
+        more: whether more is asked for, or granted, by it.
+        at: where the new text stands, or else the old one.
+    """
+
+    section: str
+    kind: str
+    what: What
+    old: str | None
+    new: str | None
+    more: bool
+    at: Source | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a manifest asks for, or a policy grants, in the form in which two are compared."""
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+    report: tuple[Rule, ...] = ()
+    """What rules on trial let pass. A deny rule on trial forbids nothing."""
+    env: tuple[str, ...] = ()
+    limits: Mapping[str, int | float] = field(default_factory=dict)
+    """By name; one that is not there is bounded by nothing here."""
+    leases: Mapping[str, int | float] = field(default_factory=dict)
+    """By capability and term, `"http.ttl"`."""
+    credentials: tuple[Credential, ...] = ()
+    degrade: bool = False
+
+    @classmethod
+    def of(cls, given: Manifest | SandboxPolicy) -> Self:
+        """Returns the terms of a manifest or a policy."""
+        if isinstance(given, Manifest):
+            return cls(
+                allow=(*given.connect, *given.request, *given.paths),
+                env=given.env,
+                limits={name: getattr(given.limits, name) for name in given.asked_limits},
+            )
+        trial = given.report or SandboxPolicy()
+        return cls(
+            allow=(*given.connect, *given.request, *given.paths),
+            deny=(*given.denied_connect, *given.denied_request, *given.denied_paths),
+            report=(*trial.connect, *trial.request, *trial.paths),
+            env=given.env,
+            limits={item.name: getattr(given.limits, item.name) for item in fields(Limits)},
+            leases={f"{own.capability}.{name}": value for own in given.leases for name, value in _given(own.given())},
+            credentials=given.credentials,
+            degrade=given.degrade == "allow",
+        )
+
+
+def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> tuple[Change, ...]:
+    """Returns every change from `old` to `new`, rules first, in the order of the new one."""
+    one, other = Terms.of(old), Terms.of(new)
+    return (
+        *_allowed("allow", one.allow, other.allow, one.allow),
+        *_allowed("report", one.report, other.report, (*one.report, *one.allow)),
+        *_denied(one.deny, other),
+        *_variables(one.env, other.env),
+        *_credentials(one.credentials, other.credentials),
+        *_bounds("limits", one.limits, other.limits, [item.name for item in fields(Limits)]),
+        *_bounds("leases", one.leases, other.leases, [f"{name}.{term}" for name in TERMS for term in TERMS[name]]),
+        *([] if one.degrade == other.degrade else [_degraded(other.degrade)]),
+    )
+
+
+def wants_more(changes: Iterable[Change]) -> bool:
+    """Whether some change means more."""
+    return any(change.more for change in changes)
+
+
+def _allowed(section: str, old: Sequence[Rule], new: Sequence[Rule], had: Sequence[Rule]) -> list[Change]:
+    changes: list[Change] = []
+    for what, before, after in _paired(old, new):
+        more = after is not None and not any(covers(rule, after) for rule in had)
+        changes.append(_changed(section, what, before, after, more=more))
+    return changes
+
+
+def _denied(old: Sequence[Rule], new: Terms) -> list[Change]:
+    changes: list[Change] = []
+    for what, before, after in _paired(old, new.deny):
+        # What is denied no more means more only where something allows it.
+        lifted = before is not None and not any(covers(rule, before) for rule in new.deny)
+        more = lifted and any(overlaps(rule, before) for rule in new.allow if before is not None)
+        changes.append(_changed("deny", what, before, after, more=more))
+    return changes
+
+
+def _paired(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[What, Rule | None, Rule | None]]:
+    """Returns each rule that came with the one that it takes the place of, then those that went without one."""
+    gone = [rule for rule in old if rule not in new]
+    taken: list[Rule] = []
+    pairs: list[tuple[What, Rule | None, Rule | None]] = []
+    for rule in dict.fromkeys(new):
+        if rule in old:
+            continue
+        narrower = [before for before in gone if covers(rule, before)]
+        wider = [before for before in gone if covers(before, rule)]
+        same = [before for before in narrower if before in wider]  # in other words
+        if same:
+            taken += same
+        elif wider:
+            taken.append(wider[0])
+            pairs.append(("narrowed", wider[0], rule))
+        elif narrower:
+            taken += narrower
+            pairs += [("widened", before, rule) for before in narrower]
+        else:
+            pairs.append(("added", None, rule))
+    return [*pairs, *(("removed", before, None) for before in dict.fromkeys(gone) if before not in taken)]
+
+
+def _changed(section: str, what: What, before: Rule | None, after: Rule | None, *, more: bool) -> Change:
+    shown = after or before
+    old, new = (rule.text if rule is not None else None for rule in (before, after))
+    if old == new and isinstance(before, PathRule) and isinstance(after, PathRule):
+        old, new = f"{old} ({before.mode})", f"{new} ({after.mode})"
+    return Change(section, _kind(section, shown), what, old, new, more, shown.source if shown is not None else None)
+
+
+def _kind(section: str, rule: Rule | None) -> str:
+    if isinstance(rule, PathRule):
+        return "path" if section == "deny" else "read" if rule.mode == "r" else "write"
+    return "request" if isinstance(rule, RequestRule) else "connect"
+
+
+def _variables(old: Sequence[str], new: Sequence[str]) -> list[Change]:
+    return [
+        *(Change("env", name, "added", None, name, True) for name in dict.fromkeys(new) if name not in old),
+        *(Change("env", name, "removed", name, None, False) for name in dict.fromkeys(old) if name not in new),
+    ]
+
+
+def _credentials(old: Sequence[Credential], new: Sequence[Credential]) -> list[Change]:
+    """A credential that requests get anew means more: the plugin acts with it. One that they lose does not."""
+    changes: list[Change] = []
+    gone = [item for item in old if item not in new]
+    for item in (item for item in new if item not in old):
+        alike = [own for own in gone if (own.header, own.origin, own.prefix) == (item.header, item.origin, item.prefix)]
+        before = next((own for own in alike if covers(own.rule, item.rule) or covers(item.rule, own.rule)), None)
+        if before is not None:
+            gone.remove(before)
+        more = not any(covers(own.rule, item.rule) for own in alike)
+        what: What = "added" if before is None else "widened" if more else "narrowed"
+        text = before.text if before is not None else None
+        changes.append(Change("credentials", item.header, what, text, item.text, more, item.source))
+    return [
+        *changes,
+        *(Change("credentials", item.header, "removed", item.text, None, False, item.source) for item in gone),
+    ]
+
+
+def _bounds(
+    section: str, old: Mapping[str, int | float], new: Mapping[str, int | float], names: Iterable[str]
+) -> list[Change]:
+    """A bound that is higher, or is there no more, means more."""
+    changes: list[Change] = []
+    for name in names:
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        more = before is not None and (after is None or after > before)
+        what: What = "widened" if more else "narrowed"
+        changes.append(
+            Change(section, name, what, _printed(section, name, before), _printed(section, name, after), more)
+        )
+    return changes
+
+
+def _printed(section: str, name: str, value: float | None) -> str | None:
+    if value is None:
+        return None
+    return str(
+        print_term(name.partition(".")[2], value) if section == "leases" else Limits.of(**{name: value}).printed()[name]
+    )
+
+
+def _given(terms: Mapping[str, int | float | None]) -> list[tuple[str, int | float]]:
+    return [(name, value) for name, value in terms.items() if value is not None]
+
+
+def _degraded(allowed: bool) -> Change:
+    old, new = ("refuse", "allow") if allowed else ("allow", "refuse")
+    return Change("degrade", "degrade", "widened" if allowed else "narrowed", old, new, more=allowed)
