@@ -246,7 +246,7 @@ class SealedPlugin:
 
     def _failed(self, frame: Frame) -> None:
         if frame.id:
-            self._calls.take(frame)
+            self._calls.take_failed(frame)
         elif self._stopped is not None:
             error = call_error(self._name, "teardown", decode(Fault, frame))
             self._settle(error if isinstance(error, PluginError) else PluginError(self._name, f"teardown: {error}"))
