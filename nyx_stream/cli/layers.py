@@ -14,7 +14,7 @@ from nyx_stream.policy import Limits
 RULE_KINDS = ("connect", "request", "read", "write", "env")
 
 _BY_HOST = frozenset({"call_timeout", "setup_timeout", "concurrency", "queue"})
-_BY_KERNEL = frozenset({"memory", "processes"})
+_BY_KERNEL = frozenset({"memory", "processes", "cpu_time"})
 
 # Sealing layers that a rule needs, each on the system that has it; without one of them there is a way round the guard.
 _LOCKS = frozenset({"seccomp", "seatbelt", "pledge", "kernel"})

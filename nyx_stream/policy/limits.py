@@ -28,7 +28,8 @@ class Limits:
     """Sizes are bytes, durations seconds. Memory, processes and open files default to the sandbox's hard limits.
 
     `response_bytes` and `request_bytes` bound one body, on the wire and decoded; `header_bytes` all headers of one
-    response; `read_bytes` what one call may read from a file at once; `redirects` the hops of one request.
+    response; `read_bytes` what one call may read from a file at once; `redirects` the hops of one request; `cpu_time`
+    the processor time of one process of the plugin, from its start to its end.
     """
 
     memory: int = _size(128 * _MIB)
@@ -45,6 +46,7 @@ class Limits:
     redirects: int = _count(20)
     open_files: int = _count(128)
     processes: int = _count(50)
+    cpu_time: float = _seconds(86400.0)
 
     @classmethod
     def of(cls, **values: object) -> Self:

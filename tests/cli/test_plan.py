@@ -130,7 +130,7 @@ def test_at_level_process_the_kernel_stands_beside_what_it_enforces(nyx, case, m
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert {rule["layer"] for rule in plan["rules"]} == {"guard+kernel"}
     held = {name for name, limit in plan["limits"].items() if "kernel" in limit["layer"]}
-    assert held == {"memory", "processes", "open_files"}
+    assert held == {"memory", "processes", "open_files", "cpu_time"}
     assert (plan["loads_here"], plan["not_enforced"]) == (True, [])
     out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
     assert re.search(r"^connect .* guard\+kernel\s*$", out, re.MULTILINE)

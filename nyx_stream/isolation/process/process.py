@@ -15,7 +15,14 @@ from typing import Any
 import anyio
 import psutil
 
-from nyx_stream.errors import PluginCallError, PluginCrashed, PluginError, PluginLoadError, PluginSetupError
+from nyx_stream.errors import (
+    LimitExceeded,
+    PluginCallError,
+    PluginCrashed,
+    PluginError,
+    PluginLoadError,
+    PluginSetupError,
+)
 from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.process.broker import Broker, Means
 from nyx_stream.isolation.process.channel import Channel
@@ -31,7 +38,7 @@ from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.process.reserve import Berth, Reserve
 from nyx_stream.isolation.process.seal_record import Told, read_report, record_from
-from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, judge
+from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, cpu_seconds, judge
 from nyx_stream.isolation.process.watch import Watch, Watched, measure
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
 from nyx_stream.isolation.provision import Provision, Shared
@@ -145,8 +152,9 @@ class SealedPlugin:
             process=self._measured,
             memory=sealed.baseline + order.memory,
             descriptors=files.hard,
+            cpu_time=cpu_seconds(self._assignment.grant.limits),
             idle=lambda: not self._calls.active,
-            exceeded=self._bury,
+            exceeded=self._exceeded,
         )
         self._watch.add(watched)
 
@@ -250,7 +258,7 @@ class SealedPlugin:
 
     def _failed(self, frame: Frame) -> None:
         if frame.id:
-            self._calls.take(frame)
+            self._calls.take_failed(frame)
         elif self._stopped is not None:
             error = call_error(self._name, "teardown", decode(Fault, frame))
             self._settle(error if isinstance(error, PluginError) else PluginError(self._name, f"teardown: {error}"))
@@ -283,13 +291,22 @@ class SealedPlugin:
         broken = isinstance(error, ProtocolFault)
         self._bury(f"it broke the protocol and was killed: {error}" if broken else "")
 
-    def _bury(self, why: str) -> None:
+    def _exceeded(self, limit: str, used: float, allowed: float) -> None:
+        """The watch found a limit that does not hold."""
+        detail = f"{limit} {used:g}, of {allowed:g} with what the worker itself needs"
+        self._bury(f"it uses more than it was granted and was killed: {detail}", self._over_limit(limit, detail))
+
+    def _over_limit(self, limit: str, detail: str) -> LimitExceeded:
+        allowed = int(getattr(self._assignment.grant.limits, limit))
+        return LimitExceeded(plugin=self._name, limit=limit, allowed=allowed, detail=detail)
+
+    def _bury(self, why: str, cause: LimitExceeded | None = None) -> None:
         """Ends the worker and all that hangs on it, once. `why` says what for, if it did not end by itself."""
         if self._burial is None and self._channel is not None:
             name = f"nyx:{self._name}:burial"
-            self._burial = self._loop.create_task(self._end(self._channel, why), name=name)
+            self._burial = self._loop.create_task(self._end(self._channel, why, cause), name=name)
 
-    async def _end(self, channel: Channel, why: str) -> None:
+    async def _end(self, channel: Channel, why: str, cause: LimitExceeded | None) -> None:
         channel.close()
         if self._pid is not None:
             self._watch.remove(self._pid)
@@ -302,7 +319,11 @@ class SealedPlugin:
             output.drain()
             output.close()
         self._log.close()
+        if not why and status == -signal.SIGXCPU:
+            cause = self._over_limit("cpu_time", "its process was killed by SIGXCPU")
+            why = f"it used up its cpu_time of {self._assignment.grant.limits.cpu_time:g} s"
         failure = PluginCrashed(self._name, why or _how(status) + _lines(self._errors.tail))
+        failure.__cause__ = cause
         await self._broker.close()
         self._calls.fail(failure)
         self._handshake.put_nowait(failure)

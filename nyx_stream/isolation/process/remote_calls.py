@@ -35,6 +35,10 @@ class _Method(NamedTuple):
     decode: Decode
 
 
+_Arrival = Frame | Fault
+"""A RESULT, ITEM or END, or what a FAILED says."""
+
+
 class _Pending:
     """One call or stream under way.
 
@@ -46,17 +50,17 @@ class _Pending:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.arrival: asyncio.Future[Frame] = asyncio.Future(loop=loop)
-        self._following: asyncio.Future[Frame] | None = None
+        self.arrival: asyncio.Future[_Arrival] = asyncio.Future(loop=loop)
+        self._following: asyncio.Future[_Arrival] | None = None
         self.over = False
         """Whether the last of it has arrived."""
 
-    def put(self, frame: Frame) -> None:
+    def put(self, arrival: _Arrival) -> None:
         """Something arrived."""
-        arrival = self.arrival
-        if arrival.done():
-            arrival = self._vacant()
-        arrival.set_result(frame)
+        place = self.arrival
+        if place.done():
+            place = self._vacant()
+        place.set_result(arrival)
 
     def fail(self, error: PluginError) -> None:
         """Nothing more will arrive."""
@@ -69,7 +73,7 @@ class _Pending:
         """What arrived was taken."""
         self.arrival, self._following = self._following or self._loop.create_future(), None
 
-    def _vacant(self) -> "asyncio.Future[Frame]":
+    def _vacant(self) -> "asyncio.Future[_Arrival]":
         if not self.arrival.done():
             return self.arrival
         self._following = self._loop.create_future()
@@ -112,11 +116,11 @@ class RemoteCalls:
         try:
             if self._channel.queued:
                 await self._channel.drain()
-            frame = await pending.arrival
+            arrival = await pending.arrival
         except asyncio.CancelledError:
             await self._cancel(number, name, pending)
             raise
-        return self._value(name, method, frame)
+        return self._value(name, method, arrival)
 
     async def stream(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Calls a streaming method; see `seam.Isolation.stream`."""
@@ -124,21 +128,31 @@ class RemoteCalls:
         number, pending = self._begin(Kind.OPEN, name, method, arguments)
         try:
             while True:
-                frame = await pending.arrival
-                if frame.kind is Kind.END:
+                arrival = await pending.arrival
+                if isinstance(arrival, Frame) and arrival.kind is Kind.END:
                     return
                 pending.advance()
-                yield self._value(name, method, frame)
+                yield self._value(name, method, arrival)
                 if not pending.over:
                     self._channel.send(Kind.NEXT, number)
         finally:
             await self._cancel(number, name, pending)
 
     def take(self, frame: Frame) -> None:
-        """Takes the last frame of a call or stream: RESULT, END or FAILED."""
+        """Takes the last frame of a call or stream that did not fail: RESULT or END."""
         pending = self._open.pop(frame.id)
         pending.over = True
         pending.put(frame)
+
+    def take_failed(self, frame: Frame) -> None:
+        """Takes a FAILED of a call or stream. Raises `ProtocolFault` if it is malformed.
+
+        It is read here and not by the caller: a fault of the protocol is the end of the worker, and no caller's error.
+        """
+        fault = decode(Fault, frame)
+        pending = self._open.pop(frame.id)
+        pending.over = True
+        pending.put(fault)
 
     def take_item(self, frame: Frame) -> None:
         """Takes an ITEM of a stream."""
@@ -170,11 +184,11 @@ class RemoteCalls:
             raise InvalidArguments(self._plugin, f"{name}: the arguments have {size}")
         return body
 
-    def _value(self, name: str, method: _Method, frame: Frame) -> Any:
-        if frame.kind is Kind.FAILED:
-            raise call_error(self._plugin, name, decode(Fault, frame))
+    def _value(self, name: str, method: _Method, arrival: _Arrival) -> Any:
+        if isinstance(arrival, Fault):
+            raise call_error(self._plugin, name, arrival)
         try:
-            return method.decode(frame.body)
+            return method.decode(arrival.body)
         except ValueError as error:
             raise InvalidResult(self._plugin, f"{name}: the worker sent another type than it declared") from error
 

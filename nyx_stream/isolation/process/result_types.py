@@ -33,6 +33,8 @@ _NAMES = {kind: name for name, kind in _SCALARS.items()}
 _COLLECTIONS: dict[str, Any] = {kind.__name__: kind for kind in (list, set, frozenset, dict, tuple)}
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 _DEEPEST = 16
+_MOST_WORDS = 256
+"""Words of one description: a longer one is not sent, and not understood."""
 _CONFIG = ConfigDict(val_json_bytes="base64")
 
 Decode = Callable[[bytes], Any]
@@ -41,7 +43,7 @@ Decode = Callable[[bytes], Any]
 def describe_type(annotation: Any) -> JsonValue:
     """Returns the description of a type, `None` where JSON's own values are as near as it gets."""
     described = _describe(annotation)
-    return described if _richer(described) else None
+    return described if _richer(described) and _words(described) <= _MOST_WORDS else None
 
 
 def decoder(description: JsonValue) -> Decode:
@@ -54,7 +56,30 @@ def decoder(description: JsonValue) -> Decode:
     """
     if description is None:
         return from_json
-    return TypeAdapter(_build(description, _DEEPEST), config=_CONFIG).validate_json
+    if _words(description) > _MOST_WORDS:
+        raise ProtocolFault(f"a result type of more than {_MOST_WORDS} words")
+    return _Validator(_build(description, _DEEPEST))
+
+
+class _Validator:
+    """Is built when it is first used: a worker with thousands of methods would else keep its host busy at once."""
+
+    __slots__ = ("_type", "_validate")
+
+    def __init__(self, built: Any) -> None:
+        self._type = built
+        self._validate: Decode | None = None
+
+    def __call__(self, data: bytes) -> Any:
+        if self._validate is None:
+            self._validate = TypeAdapter(self._type, config=_CONFIG).validate_json
+        return self._validate(data)
+
+
+def _words(description: JsonValue) -> int:
+    if isinstance(description, list):
+        return sum(map(_words, description))
+    return 1
 
 
 def _describe(annotation: Any) -> JsonValue:

@@ -3,6 +3,7 @@
 The worker's part runs before any code of the plugin. Knows `nyx_core.sandbox`, and nothing of how it seals.
 """
 
+import math
 import os
 import sys
 from contextlib import suppress
@@ -29,6 +30,7 @@ from nyx_stream.isolation.process.required import NO_LAYERS, REQUIRED
 from nyx_stream.isolation.process.wire_values import PASSING
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy.grant import Grant
+from nyx_stream.policy.limits import Limits
 
 CHANNEL = 3
 """The descriptor that a worker has its channel at; 0 to 2 are the standard streams."""
@@ -51,6 +53,14 @@ _AHEAD = Confinement(
 )
 """Asks for no more than any order does, for what is closed stays closed. What degrades, the order will tell."""
 
+_OWN_CPU = 2
+"""Seconds of processor time that a worker needs to start, which do not count either: most without a zygote."""
+
+
+def cpu_seconds(limits: Limits) -> int:
+    """Returns the processor time of a worker under `limits`, in the whole seconds that the system counts in."""
+    return math.ceil(limits.cpu_time) + _OWN_CPU
+
 
 def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False) -> Confinement:
     """Returns what a worker is asked to put on itself; the memory limit is still to come.
@@ -59,11 +69,13 @@ def confinement_of(source: PluginSource, grant: Grant, *, degrade: bool = False)
     open no socket. All that a grant allows beyond that comes from the host, as descriptors.
     """
     limits = grant.limits
+    cpu = cpu_seconds(limits)
     return Confinement(
         limits=ResourceLimits(
             memory=None,
             open_files=Limit.of(limits.open_files + _passing(grant) + _OWN_FILES),
             processes=Limit.of(limits.processes),
+            cpu_seconds=Limit(cpu, cpu + 1),  # SIGXCPU, which says what it was; SIGKILL if that is ignored
         ),
         readable=tuple(dict.fromkeys((source.folder, source.root, FRAMEWORK))),
         network=Network.none(),

@@ -25,27 +25,33 @@ _BATCH = 10
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a worker was found to use: resident bytes, per cent of one processor since before, open descriptors."""
+    """What a worker was found to use: resident bytes, per cent of one processor since before, open descriptors.
+
+    `cpu_time` is the processor time since its start, in seconds.
+    """
 
     memory: int
     cpu: float
     descriptors: int
+    cpu_time: float
 
 
 @dataclass(slots=True)
 class Watched:
     """One worker.
 
-    `memory` and `descriptors` are its limits, all that the process has included. `idle` says whether no call is under
-    way; `exceeded` is called with what was found when a limit does not hold.
+    `memory`, `descriptors` and `cpu_time` are its limits, all that the process has included. `idle` says whether no
+    call is under way; `exceeded` is called with the limit that does not hold, by its name in a grant, what was found,
+    and the limit's value.
     """
 
     name: str
     process: psutil.Process
     memory: int
     descriptors: int
+    cpu_time: float
     idle: Callable[[], bool]
-    exceeded: Callable[[str], None]
+    exceeded: Callable[[str, float, float], None]
     usage: Look | None = None
     busy: int = 0
     """Looks in a row that found it busy and idle."""
@@ -89,16 +95,23 @@ def look_at(worker: Watched) -> None:
     """Measures a worker and says what is not as granted. One that is gone is passed over: others see to that."""
     try:
         with worker.process.oneshot():
-            usage = Look(worker.process.memory_info().rss, worker.process.cpu_percent(), worker.process.num_fds())
+            times = worker.process.cpu_times()
+            usage = Look(
+                memory=worker.process.memory_info().rss,
+                cpu=worker.process.cpu_percent(),
+                descriptors=worker.process.num_fds(),
+                cpu_time=times.user + times.system,
+            )
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return
     worker.usage = usage
-    for what, used, limit in (
+    for name, used, limit in (
         ("memory", usage.memory, worker.memory),
-        ("descriptors", usage.descriptors, worker.descriptors),
+        ("open_files", usage.descriptors, worker.descriptors),
+        ("cpu_time", usage.cpu_time, worker.cpu_time),
     ):
         if used > limit:
-            worker.exceeded(f"it uses more {what} than it was granted: {used}, of {limit}")
+            worker.exceeded(name, used, limit)
             return
     worker.busy = worker.busy + 1 if usage.cpu >= _BUSY and worker.idle() else 0
     if worker.busy == 1:

@@ -98,6 +98,40 @@ def test_an_older_kernel(tmp_path, kernel, made):
         assert f"{layer} (" in reason
 
 
+WITHOUT_LIMITS = """
+import asyncio, json, sys
+from nyx_stream import PluginHost
+from nyx_stream.errors import PluginCrashed
+from nyx_stream.policy import SandboxPolicy
+from tests.core.cases_failures import answering
+
+async def main(folder, data):
+    answering("prlimit64", 38)
+    async with PluginHost(data_dir=data) as host:
+        plugin = await host.load(folder, isolation="process", policy=SandboxPolicy().allow_degraded())
+        try:
+            await plugin.call("spin")
+        except PluginCrashed as error:
+            print(json.dumps([str(error), type(error.__cause__).__name__, error.__cause__.limit]))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_without_limits_of_the_system_the_watch_ends_a_worker(tmp_path):
+    """What the kernel would have enforced is looked at every two seconds; the error is of the same kind."""
+    if reason := missing():
+        pytest.skip(f"this machine cannot seal a process: {reason}")
+    code = "class Main(Plugin):\n    @export\n    async def spin(self):\n        while True: pass"
+    folder = write_plugin(tmp_path / "p", code, limits='cpu_time = "1s"\ncall_timeout = "120s"')
+    command = [sys.executable, "-c", WITHOUT_LIMITS, str(folder), str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=os.getcwd(), check=False)
+    assert done.returncode == 0, done.stderr
+    told, cause, limit = json.loads(done.stdout)
+    assert "it uses more than it was granted and was killed: cpu_time " in told
+    assert (cause, limit) == ("LimitExceeded", "cpu_time")
+
+
 ELSEWHERE = """
 import sys
 from nyx_core import platforms

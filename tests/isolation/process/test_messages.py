@@ -3,6 +3,7 @@
 import errno
 import json
 from contextlib import suppress
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,14 @@ def test_a_type_nested_too_deep_is_a_fault():
         deep = ["list", deep]
     with pytest.raises(ProtocolFault, match="not understood"):
         decoder(deep)
+
+
+def test_a_type_of_too_many_words_is_a_fault_and_never_sent():
+    """A description is bounded in length, so that a worker cannot keep its host busy with building validators."""
+    with pytest.raises(ProtocolFault, match="more than 256 words"):
+        decoder(["tuple", *["date"] * 256])
+    assert describe_type(tuple[(date,) * 256]) is None
+    assert decoder(describe_type(tuple[(date,) * 255])) is not None
 
 
 @pytest.mark.parametrize(

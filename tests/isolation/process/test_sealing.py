@@ -156,7 +156,8 @@ async def test_what_was_applied_and_tried_is_one_record(load, events):
     assert "not in force" not in told
     assert set(told["in force"].split(", ")) == sealing.REQUIRED | {"process"}
     assert set(told["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
-    assert [limit.split()[0] for limit in told["limits"].split(", ")] == ["memory", "processes", "open_files", "core"]
+    limits = [limit.split()[0] for limit in told["limits"].split(", ")]
+    assert limits == ["memory", "processes", "open_files", "cpu_seconds", "core"]
     assert {"unshare(0)", "execve", "TCP socket", "list /"} <= set(told["tried and refused"].split(", "))
     assert told["descriptors"] == "0 1 2 3"
     assert len(event.reason) < 1500

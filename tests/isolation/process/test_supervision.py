@@ -8,7 +8,14 @@ import signal
 import psutil
 import pytest
 
-from nyx_stream.errors import PluginCallError, PluginCrashed, PluginLoadError, PluginSetupError, PluginTimeout
+from nyx_stream.errors import (
+    LimitExceeded,
+    PluginCallError,
+    PluginCrashed,
+    PluginLoadError,
+    PluginSetupError,
+    PluginTimeout,
+)
 from nyx_stream.host import State
 from tests.host.waiting import until
 
@@ -38,6 +45,10 @@ CODE = """
             await asyncio.Event().wait()
         @export
         async def spin(self):
+            while True: pass
+        @export
+        async def spin_on(self):
+            signal.signal(signal.SIGXCPU, signal.SIG_IGN)
             while True: pass
         @export
         async def stubborn(self):
@@ -102,6 +113,7 @@ ENDS = {
     "huge": ("send", {"data": bytes.fromhex("ffffffff 01 00 0202 0000 00000001")}, "over its limit"),
     "unasked": ("send", {"data": bytes.fromhex("00000000 01 00 0202 0000 00000099")}, "which is not under way"),
     "host's": ("send", {"data": bytes.fromhex("00000000 01 00 0303 0000 00000000")}, "is not the peer's to send"),
+    "failed how": ("send", {"data": bytes.fromhex("00000001 01 00 0401 0000 00000003 7b")}, "of FAILED is no Fault"),
     "no json": ("send", {"data": bytes.fromhex("00000001 01 00 0206 0000 00000001 7b")}, "the body of ASK is no Ask"),
 }
 
@@ -147,6 +159,23 @@ async def test_a_worker_that_dies_while_it_starts(load):
         await load(code, name="other")
     with pytest.raises(PluginSetupError, match="setup took longer than 1 s"):
         await load("while True: pass", name="third", limits='setup_timeout = "1s"')
+
+
+@pytest.mark.parametrize("caught", [False, True])
+async def test_processor_time_is_limited(load, caught):
+    """A plugin that has used up its processor time is ended: the caller learns which limit it was, and how much."""
+    plugin = await load(CODE, limits='cpu_time = "1s"\ncall_timeout = "120s"')
+    other = await load(CODE, name="other")
+    method = "spin_on" if caught else "spin"
+    with pytest.raises(PluginCrashed) as raised:
+        await plugin.call(method)
+    await gone(plugin)
+    if not caught:  # who ignores the signal is killed a second later, by the kernel or by the watch
+        assert "it used up its cpu_time of 1 s" in str(raised.value)
+        cause = raised.value.__cause__
+        assert isinstance(cause, LimitExceeded)
+        assert (cause.limit, cause.allowed) == ("cpu_time", 1)
+    assert await other.call("ping") == "pong"
 
 
 async def test_limits_of_the_grant_hold(load):

@@ -1,0 +1,185 @@
+"""Fuzz target `host`: a real `SealedPlugin`, its broker and its log, with a worker that sends what a script says.
+
+Whatever comes in: each caller gets a value or an error of the documented kinds, the worker is ended at most, and
+nothing is raised anywhere else: not in a task, not in a callback of the loop.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nyx_stream.capabilities.import_paths import ImportPaths
+from nyx_stream.capabilities.lease import Lease
+from nyx_stream.errors import LimitExceeded, PluginError, SandboxDenied
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.host import find
+from nyx_stream.isolation.process import host_connect, host_files, host_http, sealing
+from nyx_stream.isolation.process.frames import Frame, Kind
+from nyx_stream.isolation.process.launching import WorkerProcess
+from nyx_stream.isolation.process.messages import MethodFace, Order, Ready, Sealed, decode
+from nyx_stream.isolation.process.process import SealedPlugin
+from nyx_stream.isolation.process.protocol import Connection
+from nyx_stream.isolation.provision import Shared
+from nyx_stream.isolation.seam import CAPABILITIES, Assignment
+from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.grant import Grant
+from tests.fuzz.script import Script
+
+METHODS = (
+    MethodFace(name="plain", stream=False),
+    MethodFace(name="typed", stream=False, returns=["dict", "str", ["tuple...", "date"]]),
+    MethodFace(name="items", stream=True, returns=["set", "bytes"]),
+)
+HANDLERS = (host_connect, host_files, host_http)  # imported now, so that the fuzzer sees what they do
+DOCUMENTED = (PluginError, SandboxDenied, LimitExceeded, OSError)
+
+
+class Launcher:
+    """Makes no process: its end of the channel is the script's to write to."""
+
+    pid = None
+
+    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+        self.socket = socket.socket(fileno=os.dup(descriptors[0]))
+        self.socket.setblocking(False)
+        process = WorkerProcess(1, self._killed)
+        process.forked.set_result(0)
+        self.process = process
+        return process
+
+    def _killed(self, _number: int) -> None:
+        self.process.ended.set_result(-9)
+
+    async def aclose(self) -> None:
+        self.socket.close()
+
+
+class Watch:
+    """Looks at no process."""
+
+    def add(self, worker: Any) -> None: ...
+    def remove(self, pid: int) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+def assignment(folder: Path) -> Assignment:
+    """A plugin that may write below its own directory."""
+    (folder / "plugin.toml").write_text(
+        'id = "p"\nversion = "1"\nentry = "m:M"\n[permissions]\nwrite = ["$DATA"]\n[limits]\nsetup_timeout = "1s"\n'
+    )
+    (folder / "m.py").write_text("")
+    (folder / "data").mkdir()
+    source = find(folder)
+    places = {"$PLUGIN": str(folder), "$DATA": str(folder / "data")}
+    policy = SandboxPolicy().allow_path_prefix("$DATA")
+    guard = SandboxGuard(policy, manifest=source.manifest, places=places)
+    leases = {name: Lease("p", name) for name in CAPABILITIES}
+    grant = Grant.of(source.manifest, policy, places)
+    return Assignment(source, grant, guard, None, leases, ImportPaths(), crashed=lambda error: None)
+
+
+class Room:
+    """What all runs have in common."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._folder = tempfile.TemporaryDirectory(prefix="nyx-fuzz-")
+        self.assignment = assignment(Path(self._folder.name))
+        self.raised: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _loop, context: self.raised.append(context))
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        self.loop.close()
+        self._folder.cleanup()
+
+    def play(self, script: Script) -> None:
+        logger = logging.getLogger("nyx")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)  # a record of the worker is no finding
+        try:
+            self.loop.run_until_complete(live(self.assignment, script))
+        finally:
+            logger.setLevel(level)
+        assert not self.raised, self.raised
+
+
+async def live(given: Assignment, script: Script) -> None:
+    """One life of a plugin: as much of the handshake as the script wants, calls, and whatever else it sends."""
+    launcher = Launcher()
+    plugin = SealedPlugin(given, Shared(), launcher, Watch())  # type: ignore[arg-type]  # of the watch no more is used
+    depth = script.number(3)
+    tasks = [asyncio.ensure_future(plugin.start())]
+    await turn(3)
+    worker = Connection("worker")
+    (frame,) = worker.receive(launcher.socket.recv(2**20))
+    if depth:
+        put(launcher, worker.send(Frame(Kind.SEALED, body=sealed(decode(Order, frame)))))
+        await turn(4)
+    if depth == 2:
+        worker.receive(launcher.socket.recv(2**20))
+        put(launcher, worker.send(Frame(Kind.READY, body=Ready(methods=METHODS).encode())))
+        await tasks[0]
+        tasks += [asyncio.ensure_future(plugin.call(name, {})) for name in ("plain", "typed", "plain")]
+        tasks.append(asyncio.ensure_future(drained(plugin.stream("items", {}))))
+        await turn(2)
+    while script.left:
+        if depth == 2 and script.chance(16):
+            tasks[1 + script.number(4)].cancel()
+        put(launcher, script.piece())
+        await turn(script.number(4))
+    await turn(2)
+    await launcher.aclose()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await plugin.stop(())
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, (*DOCUMENTED, asyncio.CancelledError)):
+            raise outcome
+    await turn(1)
+
+
+async def turn(times: int) -> None:
+    """Lets the loop look at its sockets and run what is ready."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def drained(items: AsyncIterator[Any]) -> None:
+    """Takes every item of a stream."""
+    async for _ in items:
+        pass
+
+
+def put(launcher: Launcher, data: bytes) -> None:
+    """Sends what the socket takes; a host that has ended the worker takes nothing."""
+    with suppress(OSError):
+        launcher.socket.send(data)
+
+
+def sealed(order: Order) -> bytes:
+    """The report of a worker that carried out its order."""
+    layers = [{"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(sealing.REQUIRED)]
+    report = {
+        "policy_hash": sealing._limited(order.confinement, order.memory).digest(),
+        "layers": layers,
+        "witness": [{"act": "clone", "refused": True}],
+        "descriptors": [0, 1, 2, 3],
+    }
+    return Sealed(report=report, baseline=0).encode()
+
+
+_room: list[Room] = []
+
+
+def consume(data: bytes) -> None:
+    """Plays one script. Raises what must not have been raised."""
+    if not _room:
+        _room.append(Room())
+    _room[0].play(Script(data))

@@ -1,0 +1,118 @@
+"""Fuzz target `machine`: frames, the order of frames, and bodies, on both sides; no socket and no event loop.
+
+Whatever comes in: frames that the table allows, each with a body that is a message or a fault, or a `ProtocolFault` and
+a conversation that is over. No descriptor is lost from sight.
+"""
+
+from contextlib import suppress
+
+from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.process.messages import (
+    Answer,
+    Ask,
+    Fault,
+    LogRecord,
+    Message,
+    Order,
+    Ready,
+    Sealed,
+    Update,
+    decode,
+    error_of,
+)
+from nyx_stream.isolation.process.protocol import SENDERS, TABLE, Connection, State
+from nyx_stream.isolation.process.result_types import decoder
+from tests.fuzz.script import Script
+
+MODELS: dict[Kind, type[Message]] = {
+    Kind.ORDER: Order,
+    Kind.SEALED: Sealed,
+    Kind.READY: Ready,
+    Kind.ASK: Ask,
+    Kind.ANSWER: Answer,
+    Kind.UPDATE: Update,
+    Kind.LOG: LogRecord,
+    Kind.FAILED: Fault,
+    Kind.REFUSED: Fault,
+    Kind.CRASHED: Fault,
+}
+STATES = (State.OPENING, State.SEALING, State.SEALED, State.LOADING, State.RUNNING, State.STOPPING)
+HANDSHAKE = (Kind.ORDER, Kind.SEALED, Kind.START, Kind.READY)
+
+
+def conversation(state: State) -> dict[str, Connection]:
+    """Both sides in a state; from `RUNNING` on with a call, a stream, a request and log records under way."""
+    sides = {"host": Connection("host"), "worker": Connection("worker")}
+
+    def say(speaker: str, kind: Kind, number: int = 0) -> None:
+        data = sides[speaker].send(Frame(kind, number))
+        sides["worker" if speaker == "host" else "host"].receive(data)
+
+    for place, kind in enumerate(HANDSHAKE):
+        if sides["host"].state is state:
+            return sides
+        say(("host", "worker")[place % 2], kind)
+    for speaker, kind, number in (("host", Kind.CALL, 1), ("host", Kind.OPEN, 2), ("worker", Kind.ASK, 3)):
+        say(speaker, kind, number)
+    say("worker", Kind.LOG)
+    if state is State.STOPPING:
+        say("host", Kind.STOP)
+    return sides
+
+
+def consume(data: bytes) -> None:
+    """Plays one script. Raises `AssertionError`, or whatever must not have been raised."""
+    script = Script(data)
+    side = ("host", "worker")[script.number(2)]
+    connection = conversation(STATES[script.number(len(STATES))])[side]
+    given: list[int] = []
+    handed: list[int] = []
+    while script.left and connection.state is not State.OVER:
+        descriptors = range(len(given), len(given) + (script.number(12) if script.chance(4) else 0))
+        given += descriptors
+        before = connection.state
+        try:
+            frames = connection.receive(script.piece(), descriptors)
+        except ProtocolFault:
+            assert connection.state is State.OVER
+            break
+        for frame in frames:
+            assert frame.kind in SENDERS["worker" if side == "host" else "host"]
+            assert len(frame.body) <= frame.kind.limit
+            before = TABLE[before][frame.kind]
+            handed += frame.descriptors
+            understand(frame)
+        assert connection.state is before
+    else:
+        with suppress(ProtocolFault):
+            connection.receive_end()
+    assert connection.state is State.OVER
+    assert sorted([*handed, *connection.take_descriptors()]) == given
+
+
+def understand(frame: Frame) -> None:
+    """Decodes a body as its receiver does, and goes on to what the receiver makes of it."""
+    model = MODELS.get(frame.kind)
+    if model is None:
+        return
+    try:
+        message = decode(model, frame)
+    except ProtocolFault:
+        return
+    message.encode()
+    if isinstance(message, Fault):
+        str(error_of(message, "p"))
+    if isinstance(message, Ready):
+        for face in message.methods:
+            results(face.returns)
+
+
+def results(description: object) -> None:
+    """Builds the decoder of a described type, and has it read some JSON."""
+    try:
+        decode_result = decoder(description)
+    except ProtocolFault:
+        return
+    for text in (b"null", b"1", b'"x"', b"[[], [1]]", b'{"a": {}}', b"[" * 300, b"1e999"):
+        with suppress(ValueError):
+            decode_result(text)

@@ -1,0 +1,47 @@
+"""What a worker sends, made up by a fuzzer that sees which code it reaches: a bounded run, the same every time."""
+
+import importlib
+import importlib.util
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nyx_stream.isolation.process.launching import lacking
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = {"machine": 20_000, "host": 2_000}
+
+
+def seeds(number: int) -> list[bytes]:
+    """Scripts to begin with: random ones, long enough for a conversation."""
+    made = random.Random(number)
+    return [made.randbytes(made.randrange(20, 400)) for _ in range(number)]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python or system"
+)
+@pytest.mark.parametrize("target", RUNS)
+def test_whatever_comes_in_is_an_event_or_the_clean_end_of_that_worker(target, tmp_path):
+    """No input of a coverage-guided run raises anything that is not documented; a finding comes with its traceback."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(seeds(200)):
+        (corpus / f"{number}").write_bytes(seed)
+    options = ["-seed=1", f"-runs={RUNS[target]}", "-max_len=400", "-len_control=0", f"-artifact_prefix={tmp_path}/"]
+    command = [sys.executable, "-m", "tests.fuzz.run", target, *options, str(corpus)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr[-6000:]
+    assert f"Done {RUNS[target]} runs" in done.stderr
+
+
+@pytest.mark.skipif(bool(lacking()), reason="no channel here")
+@pytest.mark.parametrize("target", RUNS)
+def test_what_the_fuzzer_begins_with_holds_without_it(target):
+    """The same scripts on every Python and system, whether there is a fuzzer or not."""
+    consume = importlib.import_module(f"tests.fuzz.{target}").consume
+    for seed in seeds(400):
+        consume(seed)
