@@ -11,6 +11,7 @@ from nyx_core.sandbox import Confinement
 from nyx_stream.errors import PluginCallError, PluginLoadError
 from nyx_stream.isolation.process import process, sealing
 from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process.priority import NICE
 from nyx_stream.isolation.process.seal_record import record_of
 from nyx_stream.isolation.process.sealing import SealRefused, judge
 from nyx_stream.policy import SandboxPolicy
@@ -210,3 +211,20 @@ def test_any_other_report_is_refused(changes, text):
     """A worker whose report is not what was asked for gets no code to run."""
     with pytest.raises(SealRefused, match=text):
         judge(*reported(**changes))
+
+
+async def test_a_worker_gives_way_to_its_host(load):
+    """It has a lower priority than its host, and cannot take it back."""
+    code = """
+        import os
+
+        class Main(Plugin):
+            @export
+            async def niceness(self) -> int: return os.getpriority(os.PRIO_PROCESS, 0)
+            @export
+            async def raised(self) -> int: return os.nice(-1)
+        """
+    plugin = await load(code)
+    assert await plugin.call("niceness") == max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
+    with pytest.raises(PluginCallError, match="PermissionError"):
+        await plugin.call("raised")
