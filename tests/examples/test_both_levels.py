@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic_core import to_jsonable_python
 
+from nyx_stream.plugin_sandbox import SandboxPolicy
 from nyx_stream.testing import run_plugin
 from tests.conformance.machine import missing
 from tests.examples.test_feeds import ATOM, EXTERNAL, RSS
-from tests.examples.test_linkcheck import PAGES, write
+from tests.examples.test_linkcheck import PAGES, read_report, write
 
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
@@ -69,3 +70,15 @@ async def test_feeds(site, examples):
             told.append((to_jsonable_python([outcomes, entries]), files_below(plugin.data), denied))
     assert told[0] == told[1]
     assert [outcome["status"] for outcome in told[0][0][0]] == ["new", "new", "failed", "failed", "denied"]
+
+
+async def test_linkcheck_of_a_large_folder_runs_within_half_of_the_default_memory(examples):
+    """80,000 links in a sealed process with 64 MiB: the report goes out while it is made."""
+    policy = SandboxPolicy.locked_down().allow_path_prefix("$DATA").with_limits(memory="64MiB")
+    async with run_plugin(examples / "linkcheck", policy=policy, isolation="process") as plugin:
+        for number in range(40):
+            page = "".join(f'<a href="#chapter-{number}-section-{place}-of-a-long-manual">' for place in range(2000))
+            write(Path(plugin.data, "manual", f"{number}.html"), page)
+        summary = await plugin.call("check", folder="manual")
+        report = read_report(plugin.data)
+    assert summary["links"] == summary["skipped"] == len(report["links"]) == 80_000

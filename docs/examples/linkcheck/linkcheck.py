@@ -5,7 +5,7 @@ import stat
 from collections.abc import AsyncIterator
 
 import httpx
-from pages import HTML, MARKDOWN, Page, read_page, resolve
+from pages import HTML, MARKDOWN, read_page, resolve
 from report import Link, Report, Summary, Verdict, markdown, summary
 
 from nyx_stream import Plugin, export
@@ -13,6 +13,8 @@ from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, Sa
 
 CONCURRENCY = 16
 _DEEPEST = 20
+_AT_ONCE = 500
+"""Lines of the report that are written at once."""
 _HEAD_NOT_TAKEN = (400, 403, 404, 405, 501)
 """Answers to HEAD that some servers give where GET is answered well."""
 
@@ -26,24 +28,28 @@ class LinkCheck(Plugin):
 
         `limit` is the number of different addresses on the network that are tried; the rest is skipped.
         """
-        pages, unreadable = await self._read(folder)
-        addresses: dict[tuple[str, str], list[str]] = {}
-        for page in pages:
-            for address in page.links:
-                addresses.setdefault(resolve(page, address), []).append(page.path)
+        addresses, pages, unreadable = await self._read(folder)
         remote = [target for kind, target in addresses if kind == "remote"][: max(0, limit)]
         verdicts = await self._try_all(remote)
-        links = []
-        for (kind, target), places in addresses.items():
-            verdict, detail = verdicts.get(target) or await self._look_up(folder, kind, target)
-            links.append(Link(address=target, verdict=verdict, detail=detail, pages=places))
-        report = Report(folder=folder, pages=len(pages), unreadable=unreadable, links=links)
-        await self.files.write_text("report.json", report.model_dump_json(indent=2))
+        report = Report(folder, pages, unreadable)
+        # A large folder has more links than the memory of a grant has room for: they go out as they are looked up.
+        async with self.files.open("report.json.new", "w") as file:
+            lines = [report.begin()]
+            for (kind, target), places in addresses.items():
+                verdict, detail = verdicts.get(target) or await self._look_up(folder, kind, target)
+                lines.append(report.add(Link(address=target, verdict=verdict, detail=detail, pages=places)))
+                if len(lines) == _AT_ONCE:
+                    await file.write("".join(lines))
+                    lines.clear()
+            await file.write("".join([*lines, report.end()]))
+        await self.files.rename("report.json.new", "report.json")
         await self.files.write_text("report.md", markdown(report))
         return summary(report, ["report.json", "report.md"])
 
-    async def _read(self, folder: str) -> tuple[list[Page], dict[str, str]]:
-        pages: list[Page] = []
+    async def _read(self, folder: str) -> tuple[dict[tuple[str, str], list[str]], int, dict[str, str]]:
+        """Returns the pages that each address stands on, the number of pages, and what could not be read."""
+        addresses: dict[tuple[str, str], list[str]] = {}
+        pages = 0
         unreadable: dict[str, str] = {}
         async for path in self._walk(folder, _DEEPEST):
             name = path[len(folder) :].lstrip("/") if folder != "." else path
@@ -53,8 +59,11 @@ class LinkCheck(Plugin):
                 unreadable[name] = str(error).partition("\n")[0]
                 continue
             # Parsing a long page takes a while: not on the host's event loop.
-            pages.append(await asyncio.to_thread(read_page, name, text))
-        return pages, unreadable
+            page = await asyncio.to_thread(read_page, name, text)
+            pages += 1
+            for address in page.links:
+                addresses.setdefault(resolve(page, address), []).append(name)
+        return addresses, pages, unreadable
 
     async def _walk(self, folder: str, depth: int) -> AsyncIterator[str]:
         for path in sorted(await self.files.iterdir(folder)):

@@ -1,5 +1,6 @@
 """What was found, as values, as JSON and as Markdown. Pure."""
 
+import json
 from collections import Counter
 from typing import Literal
 
@@ -21,13 +22,38 @@ class Link(BaseModel):
     pages: list[str]
 
 
-class Report(BaseModel):
-    """Everything that was found in a folder."""
+class Report:
+    """What was found in a folder. Its links are written out as they are found; counts and those that are shown stay."""
 
-    folder: str
-    pages: int
-    unreadable: dict[str, str]
-    links: list[Link]
+    def __init__(self, folder: str, pages: int, unreadable: dict[str, str]) -> None:
+        self.folder = folder
+        self.pages = pages
+        self.unreadable = unreadable
+        self.counts: Counter[Verdict] = Counter()
+        self.shown: dict[Verdict, list[Link]] = {"broken": [], "outside": []}
+
+    @property
+    def links(self) -> int:
+        """How many there were."""
+        return self.counts.total()
+
+    def begin(self) -> str:
+        """The JSON of the report up to its links."""
+        head = {"folder": self.folder, "pages": self.pages, "unreadable": self.unreadable}
+        return f'{json.dumps(head)[:-1]}, "links": ['
+
+    def add(self, link: Link) -> str:
+        """Counts a link; returns its line."""
+        comma = "," if self.counts else ""
+        self.counts[link.verdict] += 1
+        shown = self.shown.get(link.verdict)
+        if shown is not None and len(shown) < _SHOWN:
+            shown.append(link)
+        return f"{comma}\n{link.model_dump_json()}"
+
+    def end(self) -> str:
+        """The JSON of the report after its links."""
+        return "\n]}\n"
 
 
 class Summary(BaseModel):
@@ -46,27 +72,26 @@ class Summary(BaseModel):
 
 def summary(report: Report, reports: list[str]) -> Summary:
     """Returns the counts of a report."""
-    counts = Counter(link.verdict for link in report.links)
     return Summary(
         folder=report.folder,
         pages=report.pages,
         unreadable=len(report.unreadable),
-        links=len(report.links),
+        links=report.links,
         reports=reports,
-        **{verdict: counts[verdict] for verdict in VERDICTS},
+        **{verdict: report.counts[verdict] for verdict in VERDICTS},
     )
 
 
 def markdown(report: Report) -> str:
     """Returns a report for people: the counts, then the links that need someone."""
-    counts = Counter(link.verdict for link in report.links)
-    lines = [f"# Links in {report.folder}", "", f"{report.pages} pages, {len(report.links)} links.", ""]
+    counts = report.counts
+    lines = [f"# Links in {report.folder}", "", f"{report.pages} pages, {report.links} links.", ""]
     lines += ["| verdict | links |", "|---|---|", *(f"| {verdict} | {counts[verdict]} |" for verdict in VERDICTS), ""]
-    for verdict in ("broken", "outside"):
-        chosen = [link for link in report.links if link.verdict == verdict]
-        if chosen:
-            lines += [f"## {verdict}", "", *(_line(link) for link in chosen[:_SHOWN])]
-            lines += [f"- and {len(chosen) - _SHOWN} more in report.json"] if len(chosen) > _SHOWN else []
+    for verdict, shown in report.shown.items():
+        if shown:
+            more = counts[verdict] - len(shown)
+            lines += [f"## {verdict}", "", *(_line(link) for link in shown)]
+            lines += [f"- and {more} more in report.json"] if more else []
             lines.append("")
     if report.unreadable:
         lines += ["## Pages that could not be read", ""]

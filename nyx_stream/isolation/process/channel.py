@@ -1,7 +1,8 @@
 """Frames over a Unix stream socket on the event loop, each way. Knows no models and no plugin.
 
-Reading is fair: one turn of the loop reads little more than the frame under way, so that a flood from one worker
-delays nobody for long. Writing is at once where the socket takes it; what it does not take is queued.
+Reading is fair: in one turn of the loop at most `READ_MOST` bytes are read, and of the frames that give their receiver
+work to do one is handed over, so that a flood from one worker delays nobody for long. Writing is at once where the
+socket takes it; what it does not take is queued.
 """
 
 import asyncio
@@ -15,9 +16,13 @@ from contextvars import copy_context
 
 from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, ProtocolFault
 from nyx_stream.isolation.process.protocol import Connection, State
+from nyx_stream.isolation.process.turns import Turns
 
 _READ = 8 * 1024
-_READ_MOST = 512 * 1024
+READ_MOST = 64 * 1024
+"""Bytes read in one turn of the loop at most."""
+WORK = frozenset({Kind.ASK, Kind.LOG})
+"""Frames whose receiver has work to do at once. What waits for the others is a caller, who asked for them."""
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
 _OVER = State.OVER
@@ -43,6 +48,7 @@ class Channel:
         ended: Callable[[Exception | None], None],
         *,
         takes_descriptors: bool,
+        turns: Turns | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -52,8 +58,12 @@ class Channel:
         self._takes_descriptors = takes_descriptors
         # Not a constant of the module: Windows has no CMSG_SPACE.
         self._ancillary = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize) if takes_descriptors else 0
+        self._turns = turns
+        self._arrived: deque[Frame] = deque()
+        """Frames that wait for a turn; nothing more is read before they are gone."""
+        self._resting = False
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._queue: deque[tuple[bytes | memoryview, tuple[int, ...]]] = deque()
         self.queued = 0
         """Bytes that the socket has not taken yet."""
         self._drained: asyncio.Future[None] | None = None
@@ -77,7 +87,7 @@ class Channel:
             _close_all(descriptors)
             return
         try:
-            data = self._connection.send(Frame(kind, number, detail, body, descriptors))
+            data: bytes | memoryview = self._connection.send(Frame(kind, number, detail, body, descriptors))
         except ProtocolFault:
             _close_all(descriptors)
             raise
@@ -94,9 +104,9 @@ class Channel:
             if sent:
                 _close_all(descriptors)
                 descriptors = ()
-            data = data[sent:]
+            data = memoryview(data)[sent:]
             self._loop.add_writer(self._socket, self._writable)
-        self._queue.append((memoryview(data), descriptors))
+        self._queue.append((data, descriptors))
         self.queued += len(data)
 
     async def drain(self, most: int = HIGH_WATER) -> None:
@@ -138,6 +148,7 @@ class Channel:
         if self.closed:
             return
         self.closed = True
+        self._arrived.clear()  # descriptors come to a worker only, and nothing waits there
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -163,7 +174,7 @@ class Channel:
     def _readable(self) -> None:
         try:
             wanted = self._connection.wanted
-            size = _READ if wanted < _READ else min(wanted, _READ_MOST)
+            size = _READ if wanted < _READ else min(wanted, READ_MOST)
             if self._takes_descriptors and self._connection.asking:
                 data, descriptors = self._read_with_descriptors(size)
             else:
@@ -175,12 +186,42 @@ class Channel:
             for frame in self._connection.receive(data, descriptors):
                 if self.closed:
                     _close_all(frame.descriptors)
+                elif self._arrived or (self._turns is not None and frame.kind in WORK):
+                    self._arrived.append(frame)  # behind a frame that waits, for they have an order
                 else:
                     self._receive(frame)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ProtocolFault) as error:
             self._end(error)
+            return
+        if self._arrived and self._turns is not None:
+            self._turns.next(self._hand_over)
+            if self._arrived and not self._resting:
+                self._rest(True)
+
+    def _hand_over(self) -> None:
+        """Has a turn: hands over the frame that waited for it, and those behind it that need none."""
+        try:
+            while self._arrived and not self.closed:
+                self._receive(self._arrived.popleft())
+                if self._arrived and self._arrived[0].kind in WORK:
+                    break
+        except (OSError, ProtocolFault) as error:
+            self._end(error)
+        if self.closed:
+            return
+        if self._arrived and self._turns is not None:
+            self._turns.next(self._hand_over)
+        elif self._resting:
+            self._rest(False)
+
+    def _rest(self, resting: bool) -> None:
+        self._resting = resting
+        if resting:
+            self._loop.remove_reader(self._socket)
+        else:
+            self._loop.add_reader(self._socket, self._readable)
 
     def _deliver_deferred(self) -> None:
         try:
@@ -226,7 +267,7 @@ class Channel:
                 descriptors = ()
             self.queued -= sent
             if sent < len(data):
-                self._queue.appendleft((data[sent:], descriptors))
+                self._queue.appendleft((memoryview(data)[sent:], descriptors))
                 break
         else:
             self._loop.remove_writer(self._socket)

@@ -16,6 +16,8 @@ from nyx_stream.isolation.process.messages import fault_of
 
 _log = logging.getLogger("nyx.isolation")
 
+STEP = 32 * 1024
+"""Bytes of a body that are sent in one turn of the loop."""
 MOST_UPLOADS = 64
 """Pipes that a worker may have asked for and not used yet."""
 
@@ -86,7 +88,10 @@ class Downloads:
                 except Exception as error:  # what went wrong is the plugin's to know
                     fault = fault_of(error)
                     break
-                await pipe.send(chunk)
+                for start in range(0, len(chunk), STEP):
+                    await pipe.send(chunk[start : start + STEP])
+                    # Neither side may have made it wait, and others have their turn too.
+                    await asyncio.sleep(0)
             asyncio.get_running_loop().remove_reader(pipe.socket)
             await pipe.end(fault)
         except OSError:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.text import escape
 
 _READ = 1024
@@ -29,10 +30,13 @@ class Output:
     `tail` has the last lines. The descriptor is this object's from now on.
     """
 
-    def __init__(self, descriptor: int, write: Callable[[str], None]) -> None:
+    def __init__(self, descriptor: int, write: Callable[[str], None], turns: Turns) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._write = write
+        self._turns = turns
+        self._lines: deque[str] = deque()
+        """Lines that wait for a turn; nothing more is read before they are gone."""
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         self._taken = 0
@@ -43,7 +47,8 @@ class Output:
 
     def drain(self) -> None:
         """Takes what is in the pipe now, all at once: the process has ended. Of a flood only the tail is written."""
-        lines: deque[str] = deque(maxlen=_LAST)
+        lines: deque[str] = deque(self._lines, maxlen=_LAST)
+        self._lines.clear()
         with suppress(BlockingIOError):
             while not self._closed and (found := self._read()) is not None:
                 lines.extend(found)
@@ -71,16 +76,28 @@ class Output:
         if lines is None:
             self._loop.remove_reader(self._descriptor)
             return
-        for line in lines:
-            self._write(line)
-        self._taken += len(lines)
+        if lines:
+            self._lines.extend(lines)
+            self._loop.remove_reader(self._descriptor)
+            self._turns.next(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Has a turn: hands over a line. After some of them there is a pause."""
+        if self._closed or not self._lines:
+            return
+        self._write(self._lines.popleft())
+        self._taken += 1
         if self._taken >= _LINES:
             self._taken = 0
-            self._loop.remove_reader(self._descriptor)
             self._timer = self._loop.call_later(_PAUSE, self._resume)
+        else:
+            self._resume()
 
     def _resume(self) -> None:
-        self._loop.add_reader(self._descriptor, self._readable)
+        if self._lines:
+            self._turns.next(self._hand_over)
+        else:
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def _read(self) -> list[str] | None:
         """Returns the lines that are complete; `None` at the end of the pipe."""

@@ -39,6 +39,7 @@ from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, Remote
 from nyx_stream.isolation.process.reserve import Berth, Reserve
 from nyx_stream.isolation.process.seal_record import Told, read_report, record_from
 from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, cpu_seconds, judge
+from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.isolation.process.watch import Watch, Watched, measure
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
 from nyx_stream.isolation.provision import Provision, Shared
@@ -60,10 +61,11 @@ class ProcessLevel:
         self._launcher: Launcher = ZygoteClient() if FORK_IS_SAFE else FreshWorkers()
         self._reserve = Reserve(self._launcher)
         self._watch = Watch()
+        self._turns = Turns()
 
     def isolate(self, assignment: Assignment) -> "SealedPlugin":
         """Prepares one plugin; nothing of it runs yet."""
-        return SealedPlugin(assignment, self._shared, self._reserve, self._watch)
+        return SealedPlugin(assignment, self._shared, self._reserve, self._watch, self._turns)
 
     async def aclose(self) -> None:
         """Ends what made the workers. Every plugin has been stopped."""
@@ -75,12 +77,13 @@ class ProcessLevel:
 class SealedPlugin:
     """One plugin in its worker. An `Isolation`."""
 
-    def __init__(self, assignment: Assignment, shared: Shared, reserve: Reserve, watch: Watch) -> None:
+    def __init__(self, assignment: Assignment, shared: Shared, reserve: Reserve, watch: Watch, turns: Turns) -> None:
         self._name = assignment.grant.manifest.id
         self._assignment = assignment
         self._shared = shared
         self._reserve = reserve
         self._watch = watch
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._provision = Provision(assignment, shared)
         self._log = LogIntake(self._name)
@@ -211,10 +214,12 @@ class SealedPlugin:
 
     async def _launch(self, order: Order, berth: Berth) -> Channel:
         """Sends the order and waits for the process, which may be there already."""
-        channel = Channel(berth.channel, Connection("host"), self._take, self._over, takes_descriptors=False)
+        channel = Channel(
+            berth.channel, Connection("host"), self._take, self._over, takes_descriptors=False, turns=self._turns
+        )
         channel.send(Kind.ORDER, body=order.encode())  # first of all: whoever waits for it has most to do
-        self._output = Output(berth.output, partial(self._log.line, "stdout"))
-        self._errors = Output(berth.errors, partial(self._log.line, "stderr"))
+        self._output = Output(berth.output, partial(self._log.line, "stdout"), self._turns)
+        self._errors = Output(berth.errors, partial(self._log.line, "stderr"), self._turns)
         self._calls = RemoteCalls(self._name, channel, self._overdue)
         means = Means(self._assignment, self._provision, self._shared)
         self._broker = Broker(means, HANDLERS, channel)

@@ -61,11 +61,6 @@ def read_report(report: dict[str, Any]) -> Told:
         raise SealRefused(f"its report cannot be read: {error.error_count()} faults") from None
 
 
-def record_of(plugin: str, report: dict[str, Any], gaps: tuple[tuple[str, str], ...]) -> AuditEvent:
-    """Returns the record of a worker that was taken, as `record_from`. Raises `SealRefused` as `read_report`."""
-    return record_from(plugin, read_report(report), gaps)
-
-
 def record_from(plugin: str, told: Told, gaps: tuple[tuple[str, str], ...]) -> AuditEvent:
     """Returns the record of a worker that was taken; it is `allowed` if nothing is missing.
 

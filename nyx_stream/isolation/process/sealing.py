@@ -26,6 +26,7 @@ from nyx_core.sandbox import (
 )
 from nyx_stream import text
 from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process.priority import step_back
 from nyx_stream.isolation.process.required import NO_LAYERS, REQUIRED
 from nyx_stream.isolation.process.wire_values import PASSING
 from nyx_stream.isolation.seam import PluginSource
@@ -120,6 +121,7 @@ def seal(order: Order, prepared: Platform | None = None) -> Sealed:
     Raises:
         SandboxError: a layer does not hold, or a witness got through. The process is unfit.
     """
+    step_back()
     os.environ.update(order.env)
     baseline = _mapped()
     confinement = _limited(order.confinement, baseline + order.memory)

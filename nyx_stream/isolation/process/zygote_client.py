@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from nyx_stream.isolation.process.launching import WorkerProcess, command, environment
 from nyx_stream.isolation.process.output import Output
+from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
 
 _log = logging.getLogger("nyx.zygote")
@@ -93,7 +94,7 @@ class _Zygote:
         finally:
             os.close(theirs)
             remote.close()
-        self._errors = Output(errors, lambda line: _log.error("%s", line))
+        self._errors = Output(errors, lambda line: _log.error("%s", line), Turns())
         self._loop.add_reader(self._link, self._readable)
 
     @property

@@ -11,7 +11,8 @@ from nyx_core.sandbox import Confinement
 from nyx_stream.errors import PluginCallError, PluginLoadError
 from nyx_stream.isolation.process import process, sealing
 from nyx_stream.isolation.process.messages import Order, Sealed
-from nyx_stream.isolation.process.seal_record import record_of
+from nyx_stream.isolation.process.priority import NICE
+from nyx_stream.isolation.process.seal_record import read_report
 from nyx_stream.isolation.process.sealing import SealRefused, judge
 from nyx_stream.policy import SandboxPolicy
 
@@ -168,7 +169,7 @@ def test_a_report_that_cannot_be_kept_is_refused(changes):
     """What the record is made of is read as strictly as what is judged."""
     _, sealed = reported(**changes)
     with pytest.raises(SealRefused, match="cannot be read"):
-        record_of("p", sealed.report, ())
+        read_report(sealed.report)
 
 
 def reported(**changes: object) -> tuple[Order, Sealed]:
@@ -211,3 +212,20 @@ def test_any_other_report_is_refused(changes, text):
     """A worker whose report is not what was asked for gets no code to run."""
     with pytest.raises(SealRefused, match=text):
         judge(*reported(**changes))
+
+
+async def test_a_worker_gives_way_to_its_host(load):
+    """It has a lower priority than its host, and cannot take it back."""
+    code = """
+        import os
+
+        class Main(Plugin):
+            @export
+            async def niceness(self) -> int: return os.getpriority(os.PRIO_PROCESS, 0)
+            @export
+            async def raised(self) -> int: return os.nice(-1)
+        """
+    plugin = await load(code)
+    assert await plugin.call("niceness") == max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
+    with pytest.raises(PluginCallError, match="PermissionError"):
+        await plugin.call("raised")

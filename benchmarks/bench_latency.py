@@ -1,0 +1,202 @@
+"""How late the host's event loop is while a sealed plugin floods it: beside the same loop with nothing to do.
+
+Another process writes to a socket of the host's every millisecond; what is taken down is how long after the write the
+host's loop runs the reader. (A timer would not do: `epoll_wait` counts in milliseconds.) Each round times the idle loop
+and then each flood for as long, and takes the median and the 99th percentile of the round. So the delays of the machine
+itself, of which there are some on one that is not quiet, are in both figures.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+from benchmarks.http_server import serving
+from benchmarks.measure import Measure, Result, Row, Target
+from benchmarks.timing import Budget
+from nyx_stream import PluginHost
+from nyx_stream.errors import PluginError
+from nyx_stream.plugin_sandbox import SandboxPolicy
+
+_STAMP = Struct("=d")
+_KNOCK = """
+import socket, struct, sys, time
+end = socket.socket(fileno=int(sys.argv[1]))
+try:
+    while True:
+        time.sleep(1e-3)
+        end.send(struct.pack("=d", time.monotonic()))
+except OSError:
+    pass  # the host has what it wants
+"""
+_REST = 0.1
+"""Seconds after a flood in which what is left of it flows off."""
+
+_CODE = """
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from nyx_stream import Plugin, export
+
+MIB = "x" * 2**20
+
+
+class Flood(Plugin):
+    @export
+    async def spin(self) -> None:
+        for _ in self._for_a_while():
+            pass
+
+    @export
+    async def log_records(self) -> None:
+        for number in self._for_a_while():
+            self.log.warning("record %d of a plugin that has a lot to say", number)
+            if not number % 100:
+                await asyncio.sleep(0)
+
+    @export
+    async def prints(self) -> None:
+        for number in self._for_a_while():
+            print("line", number, "of a plugin that has a lot to say")
+
+    @export
+    async def asks(self) -> None:
+        async def ask() -> None:
+            for _ in self._for_a_while():
+                await self.files.exists("nothing")
+
+        await asyncio.gather(*(ask() for _ in range(64)))
+
+    @export
+    async def items(self) -> AsyncIterator[str]:
+        while True:
+            yield MIB
+
+    @export
+    async def download(self, url: str) -> None:
+        async with self.http.stream("GET", url) as response:
+            async for _ in response.aiter_bytes():
+                pass
+
+    def _for_a_while(self):
+        end, number = time.monotonic() + 0.9 * SECONDS, 0
+        while time.monotonic() < end:
+            number += 1
+            yield number
+"""
+_MANIFEST = """
+id = "flood"
+version = "1.0.0"
+entry = "bench_plugin:Flood"
+[permissions]
+connect = ["127.0.0.1"]
+write = ["$DATA"]
+[limits]
+call_timeout = "10min"
+response_bytes = "64GiB"
+"""
+_FLOODS = {
+    "spin": "spins",
+    "log_records": "floods the log",
+    "prints": "floods its standard output",
+    "asks": "has 64 requests to a capability under way",
+    "items": "answers with a stream of 1 MiB items",
+    "download": "reads an endless response through the broker",
+}
+_CLAIM = "how late the host's loop is while a worker {}, {}, against idle"
+
+
+def run(budget: Budget) -> Iterator[Result]:
+    seconds, rounds = (0.25, 3) if budget.quick else (1.0, 11)
+    with tempfile.TemporaryDirectory() as folder, serving() as server, asyncio.Runner() as runner:
+        host = PluginHost(data_dir=f"{folder}/data")
+        runner.run(host.__aenter__())
+        try:
+            try:
+                plugin = runner.run(_load(host, folder, seconds))
+            except PluginError as error:
+                for what in _FLOODS.values():
+                    yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason=str(error))
+                return
+            late = runner.run(_rounds(plugin, rounds, seconds, f"http://127.0.0.1:{server.port}/{2**40}"))
+        finally:
+            runner.run(host.__aexit__(None, None, None))
+    for flood, what in _FLOODS.items():
+        for name, share in (("p50", 0.5), ("p99", 0.99)):
+            guarded, idle = (
+                Measure(which, tuple(_share(times, share) for times in late[which])) for which in (flood, "idle")
+            )
+            yield Row(_CLAIM.format(what, name), guarded, idle, Target("ratio", 2))
+
+
+async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
+    place = Path(folder) / "flood"
+    place.mkdir()
+    (place / "plugin.toml").write_text(_MANIFEST, encoding="utf-8")
+    (place / "bench_plugin.py").write_text(_CODE.replace("SECONDS", f"{seconds}"), encoding="utf-8")
+    policy = SandboxPolicy.locked_down().allow_connect_host("127.0.0.1").allow_path_prefix("$DATA")
+    limits = {"call_timeout": "10min", "response_bytes": "64GiB"}
+    return await host.load(place, policy=policy.with_limits(**limits), isolation="process")
+
+
+async def _rounds(plugin: Any, rounds: int, seconds: float, url: str) -> dict[str, list[list[float]]]:
+    async def items() -> None:
+        async for _ in plugin.stream("items"):
+            pass
+
+    acts: dict[str, Callable[[], Awaitable[None]]] = {
+        "idle": lambda: asyncio.sleep(seconds),
+        **{name: partial(plugin.call, name) for name in _FLOODS},
+        "items": items,
+        "download": partial(plugin.call, "download", url=url),
+    }
+    late: dict[str, list[list[float]]] = {name: [] for name in acts}
+    with suppress(TimeoutError):  # what is made when it is first asked for is no flood
+        async with asyncio.timeout(seconds):
+            await acts["download"]()
+    with _knocked_at() as stamps:
+        for _ in range(rounds):
+            for name, act in acts.items():
+                stamps.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await act()
+                late[name].append(sorted(stamps))
+                await asyncio.sleep(_REST)
+    return late
+
+
+@contextmanager
+def _knocked_at() -> Iterator[list[float]]:
+    """Has another process knock; yields a list to which the seconds from each knock to its being heard are added."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    late: list[float] = []
+
+    def heard() -> None:
+        data = ours.recv(2**16)
+        now = time.monotonic()
+        late.extend(now - sent for (sent,) in _STAMP.iter_unpack(data))
+
+    ours.setblocking(False)
+    with subprocess.Popen([sys.executable, "-c", _KNOCK, str(theirs.fileno())], pass_fds=[theirs.fileno()]):
+        theirs.close()
+        loop.add_reader(ours, heard)
+        try:
+            yield late
+        finally:
+            loop.remove_reader(ours)
+            ours.close()
+
+
+def _share(times: list[float], share: float) -> float:
+    return times[min(int(len(times) * share), len(times) - 1)]
