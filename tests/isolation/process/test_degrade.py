@@ -108,7 +108,8 @@ from tests.core.cases_failures import answering
 async def main(folder, data):
     answering("prlimit64", 38)
     async with PluginHost(data_dir=data) as host:
-        plugin = await host.load(folder, isolation="process", policy=SandboxPolicy().allow_degraded())
+        policy = SandboxPolicy().allow_degraded().with_limits(call_timeout="120s")
+        plugin = await host.load(folder, isolation="process", policy=policy)
         try:
             await plugin.call("spin")
         except PluginCrashed as error:
