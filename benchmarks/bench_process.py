@@ -29,6 +29,7 @@ from nyx_stream.errors import PluginError
 from nyx_stream.plugin_sandbox import SandboxPolicy
 
 _READY = "sealed worker ready"
+_PEERS = " starting python -S -c pass"
 _CALL = "empty call to a sealed worker, against a socketpair echo"
 _ENCODED = "the same round trip, and beside it arguments and result that are validated and encoded on both sides"
 _REST = 0.03
@@ -69,7 +70,7 @@ def _through(size: int) -> str:
 def _not_here(reason: str, size: int) -> Iterator[Row]:
     yield Row(_READY, target=Target("s", 5e-3), reason=reason)
     for package in ("sandlock", "nono-py"):
-        yield Row(f"{_READY}, against {package}", target=Target("faster", 4), reason=reason)
+        yield Row(f"{_READY}, against {package}{_PEERS}", target=Target("faster", 4), reason=reason)
     yield Row(_CALL, target=Target("ratio", 1.5), reason=reason)
     yield Row(_through(size), target=Target("faster", 0.6), reason=reason)
 
@@ -86,7 +87,7 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
             start = time.perf_counter()
             handle = await host.load(plugin, isolation="process")
             taken += time.perf_counter() - start
-            pid = handle._entry.level._pid  # type: ignore[union-attr]  # a level of this kind has one
+            pid = handle._entry.life.level._pid  # type: ignore[union-attr]  # a level of this kind has one
             used.append(_used(pid).since(before.get(pid, _Used())))
             await host.unload("starting")
         return taken
@@ -108,7 +109,7 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
     made_of = _made_of(used, times["worker"])
     yield Row(_READY, times["worker"], None, Target("s", 5e-3), made_of)
     for package in ("sandlock", "nono-py"):
-        claim = f"{_READY}, against {package} starting python -S -c pass"
+        claim = f"{_READY}, against {package}{_PEERS}"
         if package in missing:
             yield Row(claim, target=Target("faster", 4), reason=missing[package])
         else:

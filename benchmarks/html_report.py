@@ -28,7 +28,7 @@ td.why { text-align: left; white-space: normal; color: var(--faint); border-bott
   padding-left: 1.6rem; font-size: 13px }
 td.head, b.figure { font-weight: 600 } .reached { color: var(--good) } .missed { color: var(--bad) }
 .not-measured { color: var(--faint) }
-svg { max-width: 100%; height: auto; background: var(--panel); border-radius: 6px; padding: 12px;
+svg { width: 100%; height: auto; background: var(--panel); border-radius: 6px; padding: 12px;
   box-sizing: border-box }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif } svg text.tick, svg text.faint { fill: var(--faint) }
 svg .middle { text-anchor: middle } svg .end { text-anchor: end } svg .value { font-variant-numeric: tabular-nums }

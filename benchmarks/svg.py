@@ -10,17 +10,25 @@ from benchmarks.measure import Growth, Measure, Row
 _WIDTH = 900
 _BAR = 15
 _LABELS = 400
-_LETTERS = 66
+_LETTERS = 58
 _MARKS = ("circle", "square", "triangle", "diamond")
 
 
-class Scale:
-    """Maps values to places on a logarithmic axis from `start` to `end`, in whole decades that hold all values."""
+_APART = 70
+"""Between two labels of an axis."""
 
-    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        positive = [value for value in values if value > 0]
-        self._low = math.floor(math.log10(min(positive)) + 1e-9)
-        self._high = max(math.ceil(math.log10(max(positive)) - 1e-9), self._low + 1)
+
+class Scale:
+    """Maps values to places on a logarithmic axis from `start` to `end`, in whole decades that hold all values.
+
+    With `tight` it begins and ends with the values themselves.
+    """
+
+    def __init__(self, values: Sequence[float], start: float, end: float, *, tight: bool = False) -> None:
+        logs = [math.log10(value) for value in values if value > 0]
+        low, high = min(logs), max(logs)
+        self._low = low if tight else math.floor(low + 1e-9)
+        self._high = high if tight and high > low else max(math.ceil(high - 1e-9), self._low + 1)
         self._start = start
         self._step = (end - start) / (self._high - self._low)
 
@@ -29,7 +37,7 @@ class Scale:
 
     @property
     def decades(self) -> list[float]:
-        return [10.0**power for power in range(self._low, self._high + 1)]
+        return [10.0**power for power in range(math.ceil(self._low), math.floor(self._high) + 1)]
 
 
 def bars(rows: Sequence[Row]) -> str:
@@ -43,13 +51,17 @@ def bars(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     top = 6.0
     for row in shown:
-        parts.append(_text(0, top + 12, _cut(row.claim, _LETTERS), "label"))
+        parts.append(_label(0, top + 12, row.claim, "label"))
         if row.baseline is not None:
-            parts.append(_text(0, top + 29, _cut(row.baseline.name, _LETTERS), "faint"))
+            parts.append(_label(0, top + 29, row.baseline.name, "faint"))
         for measure, kind in ((row.guarded, "guarded"), (row.baseline, "baseline")):
-            if measure is not None and measure.unit == unit:
+            if measure is None:
+                continue
+            if measure.unit == unit:
                 parts.append(_bar(measure, kind, scale, top))
-                top += _BAR + 2
+            else:  # there is no axis for it: its value only
+                parts.append(_text(_LABELS + 5, top + 12, figures.amount(measure.median, measure.unit), "value"))
+            top += _BAR + 2
         top += 8
     grid = _grid_down(scale, unit, top)
     return _svg(_WIDTH, top + 24, [*grid, *parts], "cost of each, guarded beside its baseline")
@@ -62,14 +74,19 @@ def lines(growth: Growth) -> str:
     if not points:
         return ""
     unit = points[0][1].unit
-    across = Scale([max(x, 1) for x, _ in points], left, right)
+    places = sorted({max(x, 1.0) for x, _ in points})
+    across = Scale(places, left, right, tight=True)
     up = Scale([value for _, m in points for value in (m.median, *m.quartiles)], bottom, 10)
     parts = [
         f'<line class="grid" x1="{left}" x2="{right}" y1="{up.place(v):.1f}" y2="{up.place(v):.1f}"/>'
         + _text(left - 8, up.place(v) + 4, figures.amount(v, unit), "tick end")
         for v in up.decades
     ]
-    parts += [_text(across.place(v), bottom + 18, _count(v, growth.x_label), "tick middle") for v in across.decades]
+    free = 0.0
+    for x in places:
+        if (at := across.place(x)) >= free:
+            parts.append(_text(at, bottom + 18, _count(x, growth.x_label), "tick middle"))
+            free = at + _APART
     parts.append(_text((left + right) / 2, bottom + 38, growth.x_label, "tick middle"))
     top = bottom + 62
     last = len(growth.series) - 1
@@ -87,7 +104,7 @@ def outcomes(rows: Sequence[Row]) -> str:
     if not shown:
         return ""
     shares = [_share(row) for row in shown]
-    scale = Scale([0.1, 10, *shares], _LABELS, _WIDTH - 80)
+    scale = Scale([0.1, 10, *shares], _LABELS, _WIDTH - 120)
     height = 20 * len(shown) + 8
     one = scale.place(1)
     parts = [
@@ -99,7 +116,7 @@ def outcomes(rows: Sequence[Row]) -> str:
     for place, (row, share) in enumerate(zip(shown, shares, strict=True)):
         y = 20 * place + 14
         kind = "reached" if row.reached else "missed"
-        parts.append(_text(0, y + 4, _cut(row.claim, _LETTERS), "label"))
+        parts.append(_label(0, y + 4, row.claim, "label"))
         parts.append(f'<line class="{kind}" x1="{one:.1f}" x2="{scale.place(share):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{kind}" cx="{scale.place(share):.1f}" cy="{y}" r="5"/>')
         figure = figures.figure(row.value or 0, row.kind)
@@ -159,12 +176,14 @@ def _mark(number: int, kind: str, x: float, y: float, title: str = "") -> str:
 
 
 def _count(value: float, unit: str) -> str:
-    # Decades of bytes are no powers of two: they are named roughly.
     return figures.amount(value, "B") if unit == "bytes" else f"{value:,.0f}"
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _label(x: float, y: float, text: str, kind: str) -> str:
+    if len(text) <= _LETTERS:
+        return _text(x, y, text, kind)
+    cut = f"{text[: _LETTERS - 1]}…"
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(cut)}<title>{escape(text)}</title></text>'
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:

@@ -69,3 +69,18 @@ def test_curves_of_any_values_are_drawn() -> None:
     assert "a &lt; b" in drawn
     assert svg.lines(Growth("empty", "x", ())) == ""
     assert svg.bars([Row("nothing", reason="why")]) == ""
+
+
+def test_an_axis_shows_where_it_was_measured() -> None:
+    """The x axis begins and ends with the first and the last point, and each has its label."""
+    drawn = svg.lines(Growth("depth", "components", (Series("s", ((1, measure(1e-6)), (16, measure(2e-6)))),)))
+    assert 'x="70.0" y="318.0">1</text>' in drawn
+    assert 'x="860.0" y="318.0">16</text>' in drawn
+
+
+def test_a_bar_has_its_value_where_there_is_no_axis_for_it() -> None:
+    """Bytes among times are told in words, and a claim that is too long keeps its whole text for who points at it."""
+    memory = Row("m" * 80, Measure("RSS", (1024.0,), "B"))
+    drawn = svg.bars([Row("time", measure(1e-6)), memory])
+    assert "1 KiB" in drawn
+    assert f"<title>{'m' * 80}</title>" in drawn
