@@ -45,7 +45,7 @@ class Level:
 
 def _is_pooled(module: str, event: AuditEvent) -> bool:
     """Whether an event tells of a connection of the HTTP pool: when one is made anew depends on the time."""
-    return module == "http" and event.capability == "connect" and event.allowed
+    return module in ("http", "narrow") and event.capability == "connect" and event.allowed
 
 
 def policy() -> SandboxPolicy:

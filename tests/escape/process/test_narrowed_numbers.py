@@ -120,7 +120,7 @@ try:
         held.append(await narrow(terms={{"ttl": 1e8}}))
 except LimitExceeded as error:
     told = [len(held), error.limit]
-for _ in range(2000):
+for _ in range(300):
     held.append(await narrow(terms={{"ttl": 1e8}}, returned=[held.pop(0)]))
 return told
 """

@@ -135,6 +135,6 @@ async def a_response_outlives_the_name_of_its_client(plugin):
 
 async def there_is_no_end_of_them(plugin):
     """One for each request, each forgotten at once."""
-    for _ in range(400):
+    for _ in range(300):
         narrow = plugin.http.narrow(f"{SITE}/**", ttl="1h")
     return (await narrow.get(f"{SITE}/hello")).text

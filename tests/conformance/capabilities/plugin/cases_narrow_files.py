@@ -123,7 +123,7 @@ async def a_file_outlives_the_name_of_what_it_was_opened_through(plugin):
     """Nobody has to keep what is still in use; there is no end of those that are not."""
     folder = await _filled(plugin)
     file = await plugin.files.narrow(folder, ttl="1h").open(f"{folder}f")
-    for _ in range(400):
+    for _ in range(300):
         plugin.files.narrow(folder, ttl="1h")
     gc.collect()
     told = await file.read()
