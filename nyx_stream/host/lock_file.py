@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from nyx_stream.audit.locking import locked, sync_folder
 from nyx_stream.errors import LockError
-from nyx_stream.policy.manifest import Identifier
+from nyx_stream.policy.manifest_file import Identifier
 from nyx_stream.policy.optional import OptionalKind
 
 LARGEST = 16 * 2**20
