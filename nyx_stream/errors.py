@@ -10,10 +10,13 @@
     │   └── Revoked                           the host took the capability back
     ├── AuditError                            the audit log cannot be opened, or lost events
     ├── WatchUnavailable (ImportError)        a policy file is to be watched, and the extra `watch` is missing
+    ├── LockError                             the lock file is broken, or cannot be trusted
     ├── LimitExceeded                         a limit of the grant was reached: body bytes, header bytes, …
     └── PluginError                           `plugin` names it
         ├── PluginNotFound (LookupError)      no such folder, distribution or loaded plugin
         ├── PluginLoadError                   the entry point does not import or is not a Plugin
+        │   ├── ContentChanged                its files are not those that the lock file has for its version
+        │   └── UpdateWaiting                 a new version wants more than the accepted one
         ├── PluginSetupError                  `setup` raised; the cause is chained
         ├── PluginStateError                  the lifecycle does not allow that now
         ├── UnknownMethod (LookupError)
@@ -175,6 +178,14 @@ class AuditError(NyxError):
         super().__init__(f"audit log {path}: {message}")
 
 
+class LockError(NyxError):
+    """The lock file is broken, or cannot be trusted. Nothing that depends on it was done. `path` names it."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.path = path
+        super().__init__(f"lock file {path}: {escape(message)}")
+
+
 class PluginError(NyxError):
     """Something is wrong with one plugin; no other plugin is touched."""
 
@@ -190,6 +201,14 @@ class PluginNotFound(PluginError, LookupError):
 
 class PluginLoadError(PluginError):
     """The entry point does not import, or is not a subclass of `Plugin`. The cause is chained."""
+
+
+class ContentChanged(PluginLoadError):
+    """The plugin's files are not those that the lock file has for this version. Nothing of them ran."""
+
+
+class UpdateWaiting(PluginLoadError):
+    """This version wants more than the one that was accepted; it runs when somebody has accepted it."""
 
 
 class PluginSetupError(PluginError):

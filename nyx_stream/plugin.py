@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from nyx_stream.capabilities.files import GuardedFiles
     from nyx_stream.capabilities.http import GuardedClient
+    from nyx_stream.policy.approval import Approval
     from nyx_stream.policy.manifest import Manifest
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -38,6 +39,9 @@ class Context(Protocol):
 
     def capability(self, name: str) -> Any:
         """Returns the capability, made on first use."""
+
+    async def ask(self, kind: str, target: str, why: str) -> "Approval":
+        """Asks the host for an optional permission."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Starts a task that belongs to the plugin."""
@@ -112,6 +116,40 @@ class Plugin:
         """
         stream: ByteStream = await self._context.capability("connect")(host, port)
         return stream
+
+    @final
+    async def request(self, kind: str, target: str, *, why: str = "") -> "Approval":
+        """Asks the host for a permission that the manifest has as optional; returns what came of it.
+
+        `if await self.request("request", "GET https://api.example.com/v1/**", why="to show the map"): …` What is
+        granted is the rule of the manifest that covers `target`. A no is no error, and nothing that can be asked is.
+        That may take as long as a person does; when the call that asks is cancelled, the question stays open, and the
+        next one to ask for the same gets its answer.
+
+        Args:
+            kind: `"connect"`, `"request"`, `"read"` or `"write"`.
+            target: a rule of that kind: the one in the manifest, or something narrower.
+            why: one sentence for whoever decides.
+
+        Raises:
+            TypeError, ValueError: an argument is no text, or has more than 2048 characters.
+        """
+        from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT  # few plugins ask
+
+        texts = []
+        for name, given, longest in (
+            ("kind", kind, LONGEST_KIND),
+            ("target", target, LONGEST_TEXT),
+            ("why", why, LONGEST_TEXT),
+        ):
+            if not isinstance(given, str):
+                raise TypeError(f"{name} is a str, not {type(given).__name__}")
+            # A lone surrogate cannot leave a process.
+            text = given.encode("utf-8", "backslashreplace").decode("utf-8")
+            if len(text) > longest:
+                raise ValueError(f"{name} has more than {longest} characters")
+            texts.append(text)
+        return await self._context.ask(*texts)
 
     @final
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

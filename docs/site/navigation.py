@@ -13,6 +13,7 @@ _PARTS = {
             "test-a-plugin.md",
             "limit-and-revoke.md",
             "change-at-run-time.md",
+            "approve-permissions.md",
             "read-the-audit-log.md",
             "observe.md",
         ],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from nyx_stream.cli import log, output
+from nyx_stream.cli.approve import approve
 from nyx_stream.cli.audit import audit
 from nyx_stream.cli.bench import bench
 from nyx_stream.cli.check import check
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "run": run_command,
     "learn": learn,
     "why": why,
+    "approve": approve,
     "audit": audit,
     "schema": schema,
     "bench": bench,

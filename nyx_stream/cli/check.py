@@ -113,6 +113,12 @@ def _permissions(manifest: Manifest, scan: Scan) -> Iterator[Finding]:
             yield Finding("error", str(place), f"self.{capability} is used, and the manifest asks for no {kinds}")
         elif capability not in scan.mentions and given and not _serves_another(manifest, scan, capability):
             yield Finding("warning", FILE_NAME, f"{kinds} is asked for, and self.{capability} is never used")
+    asks = scan.uses.get("request")
+    if asks is not None and not manifest.optional:
+        yield Finding("warning", str(asks), "self.request is used, and the manifest has nothing optional to ask for")
+    elif manifest.optional and "request" not in scan.mentions:
+        told = "something is optional, and self.request is never used: only a policy that grants it at once gives it"
+        yield Finding("warning", FILE_NAME, told)
 
 
 def _serves_another(manifest: Manifest, scan: Scan, capability: str) -> bool:

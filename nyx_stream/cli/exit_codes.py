@@ -7,6 +7,7 @@ from nyx_core.sandbox import SandboxError
 from nyx_stream.errors import (
     AuditError,
     LimitExceeded,
+    LockError,
     PluginBusy,
     PluginError,
     PluginLoadError,
@@ -39,7 +40,7 @@ class ExitCode(IntEnum):
         ),
     )
     USAGE = 2, "the command line is wrong"
-    CONFIG = 3, "a policy, a manifest or a host file is wrong; every fault is printed with its line"
+    CONFIG = 3, "a policy, a manifest, a host file or a lock file is wrong; what is wrong is printed, with its line"
     PLUGIN = 4, "the plugin is not there, does not load, or its `setup` fails"
     CALL = 5, "the call failed: no such method, wrong arguments or result, or the method raised"
     LIMIT = 6, "a limit of the grant was reached: the timeout, a size, the queue of calls"
@@ -58,6 +59,7 @@ _BY_ERROR: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Ex
     ((LimitExceeded, PluginTimeout, PluginBusy), ExitCode.LIMIT),
     ((PluginNotFound, PluginLoadError, PluginSetupError, PluginStateError), ExitCode.PLUGIN),
     (PluginError, ExitCode.CALL),
+    (LockError, ExitCode.CONFIG),
     (AuditError, ExitCode.FILE),
     (OSError, ExitCode.FILE),
     (KeyboardInterrupt, ExitCode.INTERRUPTED),

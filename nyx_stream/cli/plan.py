@@ -9,6 +9,7 @@ import typer
 from nyx_stream.cli import output
 from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
+from nyx_stream.cli.optional import to_be_asked
 from nyx_stream.cli.places import places_of
 from nyx_stream.cli.plan_diff import plan_diff
 from nyx_stream.host import find
@@ -89,6 +90,7 @@ def _document(grant: Grant, seal: _Seal) -> dict[str, Any]:
         "not_enforced": [{"layer": name, "reason": reason} for name, reason in seal.gaps],
         "rules": [_rule(row, seal) for row in grant.rows()],
         "not_granted": [_rule(row, seal) for row in grant.not_granted()],
+        "optional": [_rule(row, seal) | {"when": when} for row, when in to_be_asked(grant)],
         "limits": {
             name: {"value": value, "from": origin, "layer": layer}
             for name, value, origin, layer in _limits(grant, seal)
@@ -155,6 +157,9 @@ def _print(grant: Grant, seal: _Seal) -> None:
         why = f' ("{escape(row.why, 200)}")' if row.why else ""
         part = "only in part" if row.status == "partly" else "not at all"
         output.say(f"  {row.kind} {escape(row.asked)}: {part}{why}")
+    for row, when in to_be_asked(grant):
+        why = f' ("{escape(row.why, 200)}")' if row.why else ""
+        output.say(f"Optional: {row.kind} {escape(row.asked)}: {when}{why}")
 
 
 def _print_gaps(grant: Grant, seal: _Seal) -> None:
@@ -180,7 +185,8 @@ def _on_trial(grant: Grant) -> list[tuple[str, Rule]]:
 def _cells(row: GrantRow, seal: _Seal) -> tuple[str, ...]:
     by = "the policy's env" if row.kind == "env" and row.status == "granted" else _cited(row.by)
     layer = layer_of_rule(row.kind, seal.level, seal.missing)
-    return (row.kind, row.asked, row.status, by, _cited(row.denied_by), layer)
+    status = "optional" if row.optional and row.status == "refused" else row.status
+    return (row.kind, row.asked, status, by, _cited(row.denied_by), layer)
 
 
 def _cited(rules: Iterable[Rule]) -> str:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-CAPABILITIES = ("http", "files", "connect", "env")
+CAPABILITIES = ("http", "files", "connect", "env", "request")
 _METHODS = {
     "get": "GET",
     "head": "HEAD",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nyx_stream.policy import Credential, PathRule
+from nyx_stream.policy.approval import Ticket
 
 REPORT_ONLY = "report only: "
 """What the reason of a would-be denial begins with: it was allowed, and a rule in force would not have."""
@@ -20,6 +21,21 @@ class Decision:
     def reported(self) -> bool:
         """Whether this is a would-be denial: allowed, because the rule that speaks against it is on trial."""
         return self.allowed and self.reason.startswith(REPORT_ONLY)
+
+    def taken(self) -> "Decision":
+        """Returns the decision on doing now what was decided, once: what allowed it may be used up by that."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedDecision(Decision):
+    """Allowed by a rule that was approved while the plugin ran, and by no other."""
+
+    ticket: Ticket
+
+    def taken(self) -> Decision:
+        why = self.ticket.take()
+        return self if why is None else Decision(False, self.rule, why)
 
 
 @dataclass(frozen=True, slots=True)

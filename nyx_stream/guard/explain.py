@@ -80,7 +80,7 @@ def _lines(rules: Ruleset, kind: str, denied: Rule | None, near: list[Rule], ask
         return "\n".join(lines)
     if asked is not None:
         said = "connect" if isinstance(asked, ConnectRule) else kind
-        lines.append(f"  asked:   {_cited(asked, rules.manifest.why.get(said))}")
+        lines.append(f"  asked:   {_cited(asked, rules.manifest.reason(said, asked))}")
     return "\n".join([*lines, f"  fix:     {_fix(kind, denied, near, asked)}"])
 
 

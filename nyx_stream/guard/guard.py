@@ -191,7 +191,7 @@ class SandboxGuard:
 
         What a deny rule takes from it stays denied. Never says yes wrongly.
         """
-        policy, asked = self._state.rules.policy, self._manifest
+        policy, asked = self._state.rules.policy.merged(), self._manifest
         sides: list[tuple[ConnectRule | RequestRule, ...]] = [(*policy.request, *policy.connect)]
         if asked is not None:
             sides.append((*asked.request, *asked.connect))
@@ -261,7 +261,7 @@ class SandboxGuard:
         if not decision.allowed:
             raise self.connect_error(host, port, decision)
         # With an audit, every check is to be recorded, and so none may take the short way.
-        if self._audit is None:
+        if self._audit is None and type(decision) is Decision:  # what was approved ends by itself
             state.keep_connect(host, port, state.rules.open_zone(host, port))
 
     def _check_path(self, path: str | os.PathLike[str], mode: str) -> None:

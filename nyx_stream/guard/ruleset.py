@@ -1,7 +1,7 @@
 """A policy and a manifest, compiled into one immutable object that decides. Pure; keeps no memory of what it was asked.
 
 A target is allowed when a rule of the policy allows it, no deny rule covers it and, where there is a manifest, the
-plugin asked for it.
+plugin asked for it. What was approved while it ran counts where no rule of the policy itself allows it.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise, refuse_reason
+from nyx_stream.guard.approved import ApprovedRules
 from nyx_stream.guard.credential_table import CredentialTable
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.rules import Rules
@@ -41,6 +42,7 @@ class Ruleset:
 
     __slots__ = (
         "allowed",
+        "approved",
         "asked",
         "credentials",
         "data",
@@ -61,6 +63,7 @@ class Ruleset:
         bound = policy.bind(places)
         self.allowed = Rules(bound.connect, bound.request, bound.paths, flavour)
         self.denied = Rules(bound.denied_connect, bound.denied_request, bound.denied_paths, flavour)
+        self.approved = ApprovedRules(bound.approved, flavour) if bound.approved is not None else None
         self.trial = Trial(bound.report, flavour) if bound.report is not None else None
         self.credentials = CredentialTable(policy.credentials) if policy.credentials else None
         self.asked: Rules | None = None
@@ -83,7 +86,10 @@ class Ruleset:
         if (denied := self._denies_host(name, number)) is not None:
             return denied
         asked = self.asked is None or allows(self.asked, name, number) is not None
-        decision = _decision(allows(self.allowed, name, number), asked)
+        rule = allows(self.allowed, name, number)
+        decision = _decision(rule, asked)
+        if rule is None and asked and self.approved is not None:
+            decision = self.approved.endpoint(name, number, allows) or decision
         return decision if self.trial is None or not asked else self.trial.endpoint(decision, name, number, allows)
 
     def addresses(self, host: object, port: object, addresses: Sequence[object]) -> Decision:
@@ -163,6 +169,8 @@ class Ruleset:
         folder = path.rpartition("/")[0]
         if self.flavour != "posix" or not folder or not path.isascii() or normalise(path, self.flavour) != path:
             return None
+        if self.approved:  # an approval ends by itself
+            return None
         if self.denied.paths.below(folder) is not None:
             return None
         return folder if self._path(folder, "r" if mode == "r" else "rw")[1] is not None else None
@@ -175,6 +183,9 @@ class Ruleset:
         rule = self.allowed.allows_path(key, mode)
         asked = self.asked is None or self.asked.allows_path(key, mode) is not None
         decision = _decision(rule, asked)
+        if rule is None and asked and self.approved is not None:
+            approved, rule = self.approved.path(key, mode)
+            decision = approved or decision
         if self.trial is not None and asked:
             decision, rule = self.trial.path(decision, rule, key, mode)
         if not decision.allowed:
@@ -199,6 +210,8 @@ class Ruleset:
         rule = self.allowed.allows_request(origin, method, parts.path)
         asked = self.asked is None or self.asked.allows_request(origin, method, parts.path) is not None
         decision = _decision(rule, asked)
+        if rule is None and asked and self.approved is not None:
+            decision = self.approved.request(origin, method, parts.path) or decision
         return decision if self.trial is None or not asked else self.trial.request(decision, origin, method, parts.path)
 
     def _denies_host(self, host: str, port: int) -> Decision | None:
@@ -221,6 +234,8 @@ class Ruleset:
     def _refuses_special(self, host: str, port: int, address: str, version: int, number: int) -> Decision | None:
         why = why_special(version, number)
         if why is None or self.allowed.lists_address(version, number, address, port) is not None:
+            return None
+        if self.approved is not None and self.approved.lists_address(version, number, address, port):
             return None
         if host in _LOOPBACK_HOSTS and is_loopback(version, number):
             return None

@@ -5,6 +5,7 @@ enforced deny rule, and what the manifest does not ask for, are no matter of a t
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nyx_core.beneath.text import Flavour
 from nyx_stream.guard.decision import REPORT_ONLY, Decision
@@ -57,7 +58,8 @@ class Trial:
 def _denied(decision: Decision, rule: Rule | None) -> Decision:
     if rule is None:
         return decision
-    return Decision(True, rule.text, f"{REPORT_ONLY}denied by the rule {rule.text}")
+    # Replaced, and not made anew: what was approved once stays so.
+    return replace(decision, rule=rule.text, reason=f"{REPORT_ONLY}denied by the rule {rule.text}")
 
 
 def _allowed(decision: Decision, rule: Rule | None) -> Decision:

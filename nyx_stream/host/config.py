@@ -61,6 +61,9 @@ class HostFile(Table):
     audit: AuditTable | None = Field(default=None, description="The audit log: its file, or a table.")
     data_dir: _Text | None = Field(default=None, description="Directory below which each plugin has its own.")
     tripwire: bool = True
+    lock: _Text | None = Field(
+        default=None, description="Lock file: which version and content of each plugin runs, and what was approved."
+    )
     plugins: list[PluginTable] = Field(default=[])
 
 
@@ -85,6 +88,7 @@ class HostConfig:
     audit_options: AuditOptions
     data_dir: str | None
     tripwire: bool
+    lock: str | None
     plugins: Sequence[PluginOrder]
 
 
@@ -121,6 +125,7 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
         audit_options=options,
         data_dir=os.path.join(folder, values.data_dir) if values.data_dir is not None else None,
         tripwire=values.tripwire,
+        lock=os.path.join(folder, values.lock) if values.lock is not None else None,
         plugins=tuple(orders),
     )
 

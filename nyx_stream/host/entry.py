@@ -3,22 +3,27 @@
 import asyncio
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.capabilities.meter import Tally, new_tally
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
+from nyx_stream.host.approvals import Approvals
 from nyx_stream.host.calls import CallCount
 from nyx_stream.host.leases import Leases
 from nyx_stream.host.life import Life
 from nyx_stream.host.lifecycle import OVER, State
 from nyx_stream.host.metrics import PluginMetrics, metrics_of
-from nyx_stream.host.status import OnFail, PluginStats, PluginStatus
+from nyx_stream.host.status import OnFail, PluginStats, PluginStatus, Waiting
 from nyx_stream.host.supervisor import Supervisor
 from nyx_stream.isolation.seam import Level, PluginSource
 from nyx_stream.policy import Places, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
+
+if TYPE_CHECKING:  # a host without a lock file does without its models
+    from nyx_stream.host.locking import Lock
 
 
 @dataclass(eq=False)
@@ -46,6 +51,11 @@ class Entry:
     """What was revoked, and why, since a reload began: its life is to be without it."""
     unloaded: bool = False
     """Whether its host has forgotten it: only handles know it still."""
+    approvals: Approvals = field(default_factory=Approvals)
+    lock: "Lock | None" = None
+    """The host's lock file."""
+    waiting: Waiting | None = None
+    """What the lock file keeps from running."""
     denied: int = 0
     restarts: int = 0
     count: CallCount = field(default_factory=CallCount)
@@ -81,6 +91,12 @@ class Entry:
     def places(self, source: PluginSource) -> Places:
         """What `$DATA` and `$PLUGIN` stand for."""
         return {"$DATA": self.data, "$PLUGIN": source.folder}
+
+    def in_force(self, source: PluginSource, policy: SandboxPolicy) -> SandboxPolicy:
+        """Returns what holds for a version of the plugin under a policy: that, and what was approved on top."""
+        places = self.places(source)
+        policy = self.approvals.over(policy, source, places)
+        return policy if self.lock is None else self.lock.shielded(policy, places)
 
     def take(self, life: Life) -> None:
         """Makes a life the present one: calls that begin from now on are its."""
@@ -144,6 +160,7 @@ class Entry:
             methods=dict(life.methods) if life is not None else None,
             error=life.reason if life is not None else None,
             traceback=life.traceback if life is not None else None,
+            waiting=self.waiting,
         )
 
     def stats(self, *, audited: bool) -> PluginStats:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nyx_stream.capabilities.lease import LeaseStatus
 from nyx_stream.errors import PluginStateError
+from nyx_stream.host.approvals import ApprovalStatus
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.leases import check_capability
 from nyx_stream.host.lifecycle import State
@@ -155,6 +156,21 @@ class Handle:
     def leases(self) -> Mapping[str, LeaseStatus]:
         """How the lease of each capability stands. Raises `PluginStateError` if the plugin was not started."""
         return self._entry.leased().status()
+
+    @property
+    def approvals(self) -> tuple[ApprovalStatus, ...]:
+        """The optional permissions that were approved while the plugin ran, and stand."""
+        return tuple(item.status for item in self._entry.approvals.of(self._entry.source.content))
+
+    async def forget(self, kind: str | None = None, rule: str | None = None) -> int:
+        """Takes approvals back, at once: those of one kind, of one rule as the manifest has it, or all.
+
+        Returns how many; the plugin may ask again. What was opened under one stays open, as after `update_policy`.
+
+        Raises:
+            LockError, OSError: they are taken back now, but the lock file still has them.
+        """
+        return await self._host._desk.forget(self._entry, kind, rule)
 
     async def reload(self) -> None:
         """Reads manifest, code and policy file again, and lets what is there now take the place of what runs.

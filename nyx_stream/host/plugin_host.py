@@ -11,6 +11,7 @@ from nyx_stream.audit import LoggingSink
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import AuditError, ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
 from nyx_stream.host.data_dir import default_data_dir
+from nyx_stream.host.desk import Desk, lock_of
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry, unreadable
 from nyx_stream.host.folder_watch import require_watchfiles
@@ -22,6 +23,7 @@ from nyx_stream.host.metrics import PluginMetrics
 from nyx_stream.host.observing import ObservedHandle, Observer
 from nyx_stream.host.policies import AnyPolicy, read_policy
 from nyx_stream.host.policy_changes import take_file, update_policy
+from nyx_stream.host.questions import Approver
 from nyx_stream.host.reloading import Reloads, end_leaving
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.revoking import Revocations
@@ -31,6 +33,7 @@ from nyx_stream.host.trail import AuditTarget, Trail, several
 from nyx_stream.host.watching import Found, PolicyWatches
 from nyx_stream.isolation.seam import Level
 from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.units import parse_duration
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
@@ -49,6 +52,10 @@ class PluginHost:
         tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
         network: how the HTTP capability reaches the network; for tests and special hosts.
         observer: is told of every call, for traces and the like; see `nyx_stream.observe.otel`.
+        approver: an async function that takes a `Question` and returns an `Answer`: whether a plugin gets an optional
+            permission that it asks for. Without one, the policy alone says.
+        approver_timeout: how long it may take for one question; after that the answer is no.
+        lock: path of a lock file: which version and content of each plugin runs, and what was approved.
     """
 
     def __init__(
@@ -59,6 +66,9 @@ class PluginHost:
         tripwire: bool = True,
         network: "Network | None" = None,
         observer: Observer | None = None,
+        approver: Approver | None = None,
+        approver_timeout: str | float = "2m",
+        lock: str | os.PathLike[str] | None = None,
     ) -> None:
         self._observer = observer
         self._trail = trail = Trail(audit, {})
@@ -68,7 +78,8 @@ class PluginHost:
         self._entries: dict[str, Entry] = {}
         self._handles: dict[str, Handle] = {}
         self._unreadable: dict[str, PluginStatus] = {}
-        self._starter = Starter(trail, self._levels, ImportPaths(), self._crashed)
+        self._desk = Desk(approver, parse_duration(approver_timeout), trail, lock_of(lock))
+        self._starter = Starter(trail, self._levels, ImportPaths(), self._crashed, self._desk)
         self._restarts = Restarts(self._starter.load)
         self._reloads = Reloads(self._starter, trail)
         self._revocations = Revocations(self._starter, self._restarts, trail)
@@ -84,6 +95,7 @@ class PluginHost:
         audit: AuditTarget = None,
         network: "Network | None" = None,
         observer: Observer | None = None,
+        approver: Approver | None = None,
     ) -> Self:
         """Returns a host for a host file; entering it loads the plugins listed there.
 
@@ -92,6 +104,7 @@ class PluginHost:
             audit: where events go besides what the file names.
             network: how the HTTP capability reaches the network; for tests and special hosts.
             observer: is told of every call.
+            approver: decides on optional permissions.
 
         Raises:
             PolicyError: with every fault of the file, and of the policies and manifests that it names.
@@ -100,7 +113,14 @@ class PluginHost:
         from nyx_stream.host.config import read_config  # its pydantic models are needed here only
 
         config = read_config(path)
-        host = cls(data_dir=config.data_dir, tripwire=config.tripwire, network=network, observer=observer)
+        host = cls(
+            data_dir=config.data_dir,
+            tripwire=config.tripwire,
+            network=network,
+            observer=observer,
+            approver=approver,
+            lock=config.lock,
+        )
         named = [config.audit] if config.audit is not None else []
         sinks = [LoggingSink(keep_queries=config.audit_options.get("keep_queries", False))] if config.logging else []
         host._trail.keep_in([*named, *sinks, *several(audit)], config.audit_options)
@@ -179,6 +199,7 @@ class PluginHost:
         if entry is None:
             data = os.path.join(self._data_dir or default_data_dir(), name)
             entry = Entry(source, given or SandboxPolicy.locked_down(), isolation, on_fail, data, policy_file)
+            entry.lock = self._desk.lock
             self._entries[name] = entry
             self._handles[name] = (
                 Handle(self, entry) if self._observer is None else ObservedHandle(self, entry, self._observer)
@@ -213,6 +234,18 @@ class PluginHost:
         if self._entries.get(plugin) is entry:
             del self._entries[plugin], self._handles[plugin]
         self._trail.record(plugin, "unload", entry.source.folder)
+
+    async def approve(self, plugin: str) -> None:
+        """Accepts what lies where a plugin is loaded from and its status says is waiting; `reload` then starts it.
+
+        Raises:
+            PluginNotFound, PluginStateError: there is no such plugin, or nothing waits.
+            ContentChanged: what lies there is not what was refused.
+            LockError: the lock file is broken, or cannot be written.
+        """
+        if plugin not in self._entries:
+            raise PluginNotFound(plugin, "is not loaded")
+        await self._desk.approve(self._entries[plugin])
 
     async def revoke_all(self, *, reason: str, hard: bool = False) -> None:
         """Takes every capability of every plugin back at once; with `hard`, stops the plugins too.
@@ -333,6 +366,7 @@ async def _end(entry: Entry) -> None:
         await end_leaving(entry)
         if entry.supervisor is not None:
             await entry.supervisor.stop()
+        await entry.approvals.close()
         entry.end_leases()
         entry.unloaded = True
 

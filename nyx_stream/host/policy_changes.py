@@ -66,9 +66,10 @@ async def take_file(
 
 def put_in_force(entry: Entry, policy: SandboxPolicy, policy_file: str | None) -> None:
     """Swaps the policy of an entry and of all its lives; what starts later starts under it too."""
-    grants = [(life, Grant.of(life.source.manifest, policy, entry.places(life.source))) for life in entry.lives]
-    for life, grant in grants:
-        life.govern(policy, grant)
+    changes = [(life, entry.in_force(life.source, policy)) for life in entry.lives]
+    grants = [Grant.of(life.source.manifest, whole, entry.places(life.source)) for life, whole in changes]
+    for (life, whole), grant in zip(changes, grants, strict=True):
+        life.govern(whole, grant)
     entry.policy, entry.policy_file = policy, policy_file
 
 

@@ -64,6 +64,7 @@ class Reloads:
         where = entry.source.folder if entry.source.distribution is None else entry.id
         source = await asyncio.to_thread(find, where)
         must_replace(entry, source)
+        source = await self._starter.admit(entry, source)
         policy = entry.policy
         if entry.policy_file is not None:
             policy = (await read_policy(entry.policy_file))[0] or policy

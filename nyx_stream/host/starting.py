@@ -8,6 +8,7 @@ from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import PluginError, PluginLoadError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.data_dir import make_private
+from nyx_stream.host.desk import Desk
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.leases import Leases
 from nyx_stream.host.levels import Levels
@@ -30,13 +31,19 @@ class Starter:
         levels: the isolation levels.
         import_paths: where the host's plugins are imported from; grows with each life.
         crashed: called when a life fails that took calls.
+        desk: where plugins ask, and what may be started at all.
     """
 
-    def __init__(self, trail: Trail, levels: Levels, import_paths: ImportPaths, crashed: Crashed) -> None:
+    def __init__(self, trail: Trail, levels: Levels, import_paths: ImportPaths, crashed: Crashed, desk: Desk) -> None:
         self._trail = trail
         self._levels = levels
         self._import_paths = import_paths
         self._crashed = crashed
+        self._desk = desk
+
+    async def admit(self, entry: Entry, source: PluginSource) -> PluginSource:
+        """Returns what may be started; see `Desk.admit`."""
+        return await self._desk.admit(entry, source)
 
     def prepare(self, entry: Entry, source: PluginSource, policy: SandboxPolicy, leases: Leases | None = None) -> Life:
         """Returns a life of `source`, of which nothing runs yet; under new leases, unless some are given.
@@ -46,10 +53,10 @@ class Starter:
         """
         self._levels.get(source.folder, entry.isolation)
         self._trail.must_take(entry.id)
-        places = entry.places(source)
-        grant = Grant.of(source.manifest, policy, places)
+        places, whole = entry.places(source), entry.in_force(source, policy)
+        grant = Grant.of(source.manifest, whole, places)
         audit = entry.counting(self._trail.sink)
-        guard = SandboxGuard(policy, manifest=source.manifest, places=places, audit=audit)
+        guard = SandboxGuard(whole, manifest=source.manifest, places=places, audit=audit)
         self._import_paths.protect(source.imported_paths)
         supervisor = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, life, error))
         if leases is None:
@@ -62,9 +69,10 @@ class Starter:
 
         Call it with `entry.changing` held. Raises as `prepare` and `start`; the entry is then failed.
         """
-        life = self.prepare(entry, entry.source, entry.policy, entry.leases)
-        entry.take(life)
         try:
+            entry.source = await self.admit(entry, entry.source)
+            life = self.prepare(entry, entry.source, entry.policy, entry.leases)
+            entry.take(life)
             await self.start(entry, life)
         except PluginError as error:
             self._trail.record(entry.id, "load", entry.source.folder, error)
@@ -93,6 +101,7 @@ class Starter:
                     life.leases.by_name,
                     self._import_paths,
                     crashed=supervisor.crash,
+                    ask=partial(self._desk.ask, entry, life.source),
                 )
             )
             await supervisor.start(life.level)

@@ -12,8 +12,20 @@ OnFail: TypeAlias = Literal["restart", "disable", "abort"]
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What lies where a plugin is loaded from, and may not run before somebody accepts it: `reason` says why."""
+
+    version: str
+    content: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """One line of the host's listing. `error` and `traceback` say why it failed, escaped, safe to print."""
+    """One line of the host's listing. `error` and `traceback` say why it failed, escaped, safe to print.
+
+    `waiting` is what the host's lock file keeps from running; the plugin may be running in its accepted version.
+    """
 
     id: str
     state: State
@@ -24,6 +36,7 @@ class PluginStatus:
     methods: Mapping[str, bool] | None = None
     error: str | None = None
     traceback: str | None = None
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)

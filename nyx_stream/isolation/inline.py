@@ -36,6 +36,7 @@ from nyx_stream.policy.grant import Grant
 if TYPE_CHECKING:
     from nyx_stream.isolation.exports import Method
     from nyx_stream.plugin import Plugin
+    from nyx_stream.policy.approval import Approval
 
 
 class InlineLevel:
@@ -95,6 +96,9 @@ class Inline:
 
     def capability(self, name: str) -> Any:
         return self._provision.get(name)
+
+    async def ask(self, kind: str, target: str, why: str) -> "Approval":
+        return await self._assignment.ask(kind, target, why)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         if self._ended:

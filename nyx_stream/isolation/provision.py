@@ -79,7 +79,7 @@ class Provision:
 
         To be called again when the policy has changed.
         """
-        granted = self._assignment.grant.manifest.paths and self._assignment.guard.policy.paths
+        granted = self._assignment.grant.manifest.paths and self._assignment.guard.policy.merged().paths
         if granted and not self._leases["files"].ended:
             files = self.get("files")
             with as_host():

@@ -1,14 +1,15 @@
 """What the host asks of an isolation level, whatever it is made of. Knows no level and no host."""
 
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from nyx_stream.audit import AuditSink
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
+from nyx_stream.policy.approval import Approval
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
 
@@ -31,6 +32,7 @@ class PluginSource:
         root: absolute path of the directory that its modules are found below.
         names: top-level module names below `root` that are the plugin's own; `None`: all of them.
         distribution: name of the installed distribution, or `None` for a plugin folder.
+        content: the hash of its content, where the host compares it; `None` elsewhere.
     """
 
     manifest: Manifest
@@ -38,6 +40,11 @@ class PluginSource:
     root: str
     names: frozenset[str] | None = None
     distribution: str | None = None
+    content: str | None = None
+
+    def with_content(self, content: str) -> Self:
+        """Returns it with the hash of its content."""
+        return replace(self, content=content)
 
     @property
     def imported_paths(self) -> tuple[str, ...]:
@@ -63,6 +70,8 @@ class Assignment:
     import_paths: ImportPaths
     """Where the host's plugins are imported from: nothing is written there for a plugin."""
     crashed: Callable[[BaseException], None]
+    ask: Callable[[str, str, str], Awaitable[Approval]]
+    """Asks the host for an optional permission: its kind, what for, and why."""
 
 
 @dataclass(frozen=True, slots=True)

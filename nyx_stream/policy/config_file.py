@@ -17,6 +17,9 @@ from nyx_stream.policy.toml_source import Key, TomlSource, syntax_problem
 _Model = TypeVar("_Model", bound=BaseModel)
 _Rule = TypeVar("_Rule")
 
+TAGGED = "<"
+"""What the tags of a union begin with: in the place of a fault they stand for no key, and are left out."""
+
 LARGEST = 64 * 2**20
 """Bytes of a file that are read; a larger one is refused. A million rules fit."""
 
@@ -90,8 +93,9 @@ class ConfigFile(Generic[_Model]):
             return model.model_validate(self._source.values)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False, include_input=False)
+            keys = [_key(fault["loc"]) for fault in faults]
             self._problems += [
-                self._source.problem(_key(fault["loc"]), _message(fault["loc"], fault["msg"])) for fault in faults
+                self._source.problem(key, _message(key, fault["msg"])) for key, fault in zip(keys, faults, strict=True)
             ]
             return _sound(model, self._source.values)
 
@@ -127,7 +131,7 @@ def _read(path: str, error: type[PolicyError]) -> str:
 
 
 def _key(location: Sequence[str | int]) -> Key:
-    return tuple(location)
+    return tuple(part for part in location if not (isinstance(part, str) and part.startswith(TAGGED)))
 
 
 def _message(location: Sequence[str | int], message: str) -> str:

@@ -29,6 +29,8 @@ class GrantRow:
     denied_by: tuple[Rule, ...] = ()
     rule: Rule | None = None
     why: str | None = None
+    optional: bool = False
+    """Whether the plugin runs without it, and may ask for it while it runs."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Grant:
 
     def rows(self) -> tuple[GrantRow, ...]:
         """Returns a row for each thing asked for, in the order of the manifest."""
-        asked, policy = self.manifest, self.policy
+        asked, policy = self.manifest, self.policy.merged()
         denied_request: tuple[Rule, ...] = (*policy.denied_connect, *policy.denied_request)
         return (
             # A connect rule asks for every request too, so a request rule grants a part of it.
@@ -73,8 +75,8 @@ class Grant:
         )
 
     def not_granted(self) -> tuple[GrantRow, ...]:
-        """Returns the rows of what was asked for and is not granted, or not all of it."""
-        return tuple(row for row in self.rows() if row.status != "granted")
+        """Returns the rows of what was asked for and is not granted, or not all of it; optional ones are not missed."""
+        return tuple(row for row in self.rows() if row.status != "granted" and not row.optional)
 
     def _row(self, kind: Kind, asked: Rule, given: Iterable[Rule], denies: Iterable[Rule]) -> GrantRow:
         by = tuple(rule for rule in given if overlaps(rule, asked))
@@ -84,4 +86,5 @@ class Grant:
             status = "refused"
         elif not denied_by and any(covers(rule, asked) for rule in by):
             status = "granted"
-        return GrantRow(kind, asked.text, status, by, denied_by, asked, self.manifest.why.get(kind))
+        optional = any((item.kind, item.rule) == (kind, asked) for item in self.manifest.optional)
+        return GrantRow(kind, asked.text, status, by, denied_by, asked, self.manifest.reason(kind, asked), optional)

@@ -59,13 +59,21 @@ class DenyTable(Table):
     path: list[str] = Field(default=[], description="Path prefixes on which every operation is forbidden.")
 
 
-class ReportAllowTable(Table):
-    """What is let pass and audited as a would-be denial, where no enforced rule allows it."""
+class RuleLists(Table):
+    """Rules that allow, of the kinds that a guard decides on."""
 
     connect: list[str] = Field(default=[], description="Connect rules.")
     request: list[str] = Field(default=[], description="Request rules.")
     read: list[str] = Field(default=[], description="Path prefixes that may be read.")
     write: list[str] = Field(default=[], description="Path prefixes that may be read and written.")
+
+
+class ReportAllowTable(RuleLists):
+    """What is let pass and audited as a would-be denial, where no enforced rule allows it."""
+
+
+class OnRequestTable(RuleLists):
+    """What a plugin gets as soon as it asks, where its manifest has it as optional."""
 
 
 class RulesTable(Table):
@@ -93,14 +101,15 @@ class PolicyFile(Table):
     )
     allow: AllowTable = AllowTable()
     deny: DenyTable = DenyTable()
+    on_request: OnRequestTable = OnRequestTable()
     limits: LimitsTable = LimitsTable()  # type: ignore[valid-type]  # a class made at run time
     leases: LeasesTable = LeasesTable()  # type: ignore[valid-type]  # a class made at run time
     credentials: list[CredentialTable] = Field(default=[])
     rules: list[RulesTable] = Field(default=[])
 
 
-def read_policy(path: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Returns the fields of a `SandboxPolicy`, and those of its report-only rules or `None`.
+def read_policy(path: str) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any] | None]:
+    """Returns the fields of a `SandboxPolicy`, and those of its report-only rules and of those on request, or `None`.
 
     Raises `PolicyError` with every fault, or `OSError`.
     """
@@ -116,8 +125,9 @@ def read_policy(path: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     on_trial = [
         _rules(file, ("rules", index), table.allow, table.deny) for index, table in enumerate(file.values.rules)
     ]
+    on_request = _allowing(file, ("on_request",), file.values.on_request)
     file.finish()
-    return fields, _joined(on_trial) if on_trial else None
+    return fields, _joined(on_trial) if on_trial else None, on_request if any(on_request.values()) else None
 
 
 def _joined(tables: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,17 +136,20 @@ def _joined(tables: list[dict[str, Any]]) -> dict[str, Any]:
     return joined | {"paths": tuple(sorted(joined["paths"], key=lambda rule: rule.mode))}
 
 
-def _rules(
-    file: ConfigFile[PolicyFile], key: Key, allow: AllowTable | ReportAllowTable, deny: DenyTable
-) -> dict[str, Any]:
-    return {
-        "connect": file.rules((*key, "allow", "connect"), allow.connect, ConnectRule.parse),
+def _rules(file: ConfigFile[PolicyFile], key: Key, allow: AllowTable | RuleLists, deny: DenyTable) -> dict[str, Any]:
+    return _allowing(file, (*key, "allow"), allow) | {
         "denied_connect": file.rules((*key, "deny", "connect"), deny.connect, ConnectRule.parse),
-        "request": file.rules((*key, "allow", "request"), allow.request, RequestRule.parse),
         "denied_request": file.rules((*key, "deny", "request"), deny.request, RequestRule.parse),
-        "paths": file.rules((*key, "allow", "read"), allow.read, parse_readable)
-        + file.rules((*key, "allow", "write"), allow.write, parse_writable),
         "denied_paths": file.rules((*key, "deny", "path"), deny.path, parse_writable),
+    }
+
+
+def _allowing(file: ConfigFile[PolicyFile], key: Key, allow: AllowTable | RuleLists) -> dict[str, Any]:
+    return {
+        "connect": file.rules((*key, "connect"), allow.connect, ConnectRule.parse),
+        "request": file.rules((*key, "request"), allow.request, RequestRule.parse),
+        "paths": file.rules((*key, "read"), allow.read, parse_readable)
+        + file.rules((*key, "write"), allow.write, parse_writable),
     }
 
 
@@ -179,12 +192,6 @@ def _read_leases(file: ConfigFile[PolicyFile]) -> tuple[LeaseTerms, ...]:
     return tuple(leases)
 
 
-def read_paths(file: ConfigFile[Any], table: str, read: list[str], write: list[str]) -> tuple[PathRule, ...]:
-    """Returns the path rules of the arrays `read` and `write` of one table."""
-    readable = file.rules((table, "read"), read, parse_readable)
-    return readable + file.rules((table, "write"), write, parse_writable)
-
-
 def parse_readable(text: str, source: Source | None = None) -> PathRule:
     """Reads a prefix of mode `r`."""
     return PathRule.parse(text, "r", source)
@@ -201,6 +208,8 @@ def print_policy(policy: "SandboxPolicy", *, limits: bool = True) -> str:
     tables["allow"]["env"] = list(policy.env)
     lines = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
     lines += _printed(tables, "")
+    if policy.on_request is not None:
+        lines += _printed({"on_request": _allowed(policy.on_request)}, "")
     if limits:
         lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
     for terms in policy.leases:
@@ -216,17 +225,21 @@ def print_policy(policy: "SandboxPolicy", *, limits: bool = True) -> str:
 
 def _tables(policy: "SandboxPolicy") -> dict[str, dict[str, list[str]]]:
     return {
-        "allow": {
-            "connect": [rule.text for rule in policy.connect],
-            "request": [rule.text for rule in policy.request],
-            "read": [rule.text for rule in policy.paths if rule.mode == "r"],
-            "write": [rule.text for rule in policy.paths if rule.mode == "rw"],
-        },
+        "allow": _allowed(policy),
         "deny": {
             "connect": [rule.text for rule in policy.denied_connect],
             "request": [rule.text for rule in policy.denied_request],
             "path": [rule.text for rule in policy.denied_paths],
         },
+    }
+
+
+def _allowed(policy: "SandboxPolicy") -> dict[str, list[str]]:
+    return {
+        "connect": [rule.text for rule in policy.connect],
+        "request": [rule.text for rule in policy.request],
+        "read": [rule.text for rule in policy.paths if rule.mode == "r"],
+        "write": [rule.text for rule in policy.paths if rule.mode == "rw"],
     }
 
 

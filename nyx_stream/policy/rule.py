@@ -15,10 +15,11 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a rule stands: a file (or the name of a builder call) and a line from 1."""
+    """Where a rule stands: a file (or the name of a builder call), a line from 1, and the reason given there."""
 
     where: str
     line: int | None = None
+    why: str | None = None
 
     def __str__(self) -> str:
         return self.where if self.line is None else f"{self.where}:{self.line}"

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.connect_rule import ConnectRule
@@ -42,18 +42,15 @@ class SandboxPolicy:
     degrade: Degrade = "refuse"
     credentials: tuple[Credential, ...] = ()
     report: "SandboxPolicy | None" = None
+    on_request: "SandboxPolicy | None" = None
+    approved: "SandboxPolicy | None" = None
+    """What was approved while the plugin ran: the host's to fill in, and part of no file."""
 
     def __post_init__(self) -> None:
-        rules = self.report
-        if rules is not None and rules != SandboxPolicy(
-            rules.connect,
-            rules.denied_connect,
-            rules.request,
-            rules.denied_request,
-            rules.paths,
-            rules.denied_paths,
-        ):
+        if (rules := self.report) is not None and rules != SandboxPolicy(*_rules_of(rules)):
             raise PolicyError([Problem("report-only rules are about connections, requests and paths alone")])
+        if (rules := self.on_request) is not None and rules != _allowing(rules):
+            raise PolicyError([Problem("rules on request allow connections, requests and paths, and nothing else")])
         shown = [item for item in self.credentials if item.variable is not None and item.variable in self.env]
         if shown:
             raise PolicyError(
@@ -131,6 +128,26 @@ class SandboxPolicy:
         """
         return replace(self, report=rules)
 
+    def allow_on_request(self, rules: "SandboxPolicy") -> Self:
+        """Says what a plugin gets as soon as it asks, without a person, in the place of what was said before.
+
+        That is: what its manifest has as optional and an allow rule of `rules` covers. `rules` has nothing else.
+        """
+        return replace(self, on_request=rules if rules != SandboxPolicy() else None)
+
+    def merged(self) -> Self:
+        """Returns the policy with what was approved among its own rules."""
+        more = self.approved
+        if more is None:
+            return self
+        return replace(
+            self,
+            connect=self.connect + more.connect,
+            request=self.request + more.request,
+            paths=self.paths + more.paths,
+            approved=None,
+        )
+
     def with_limits(self, **limits: object) -> Self:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
 
@@ -171,6 +188,8 @@ class SandboxPolicy:
             paths=bind_all(self.paths, places),
             denied_paths=tuple(dict.fromkeys((*bind_all(self.denied_paths, places), *secrets))),
             report=self.report.bind(places) if self.report is not None else None,
+            on_request=self.on_request.bind(places) if self.on_request is not None else None,
+            approved=self.approved.bind(places) if self.approved is not None else None,
         )
 
     @classmethod
@@ -184,8 +203,12 @@ class SandboxPolicy:
         # Imported here, for pydantic is only needed where a file is read.
         from nyx_stream.policy.policy_file import read_policy
 
-        fields, on_trial = read_policy(os.fspath(path))
-        return cls(**fields, report=cls(**on_trial) if on_trial is not None else None)
+        fields, on_trial, on_request = read_policy(os.fspath(path))
+        return cls(
+            **fields,
+            report=cls(**on_trial) if on_trial is not None else None,
+            on_request=cls(**on_request) if on_request is not None else None,
+        )
 
     def to_toml(self, *, limits: bool = True) -> str:
         """Returns the text of a policy file that `from_toml` reads back as an equal policy.
@@ -195,6 +218,16 @@ class SandboxPolicy:
         from nyx_stream.policy.policy_file import print_policy
 
         return print_policy(self, limits=limits)
+
+
+def _allowing(rules: SandboxPolicy) -> SandboxPolicy:
+    return SandboxPolicy(connect=rules.connect, request=rules.request, paths=rules.paths)
+
+
+def _rules_of(policy: SandboxPolicy) -> tuple[Any, ...]:
+    """Returns the first six fields."""
+    rules = (policy.connect, policy.denied_connect, policy.request, policy.denied_request)
+    return (*rules, policy.paths, policy.denied_paths)
 
 
 def _parse(call: str, parse: Callable[[str], _Rule], texts: Iterable[str]) -> tuple[_Rule, ...]:

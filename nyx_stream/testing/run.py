@@ -15,6 +15,7 @@ from nyx_stream.policy.manifest import Manifest
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
+    from nyx_stream.host.questions import Approver
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +43,29 @@ async def run_plugin(
     policy: SandboxPolicy | str | os.PathLike[str] | None = None,
     isolation: Level = "inline",
     network: "Network | None" = None,
+    approver: "Approver | None" = None,
 ) -> AsyncIterator[RunningPlugin]:
     """Runs the plugin in `folder` with a temporary data directory.
 
     Without `policy` it is granted exactly what its manifest asks for, so that a test shows whether the manifest is
-    enough. Raises as `PluginHost.load`.
+    enough; what is optional in it only without `approver`, which otherwise is asked. Raises as `PluginHost.load`.
     """
     events: list[AuditEvent] = []
     with tempfile.TemporaryDirectory(prefix="nyx-") as data:
-        async with PluginHost(audit=events.append, data_dir=data, network=network) as host:
-            granted = policy if policy is not None else everything_asked(find(folder).manifest)
+        async with PluginHost(audit=events.append, data_dir=data, network=network, approver=approver) as host:
+            asked = find(folder).manifest
+            granted = policy if policy is not None else everything_asked(asked, optional=approver is None)
             handle = await host.load(folder, policy=granted, isolation=isolation)
             yield RunningPlugin(handle, os.path.join(data, handle.id), events)
 
 
-def everything_asked(manifest: Manifest) -> SandboxPolicy:
-    """Returns the policy that grants a manifest everything it asks for."""
+def everything_asked(manifest: Manifest, *, optional: bool = True) -> SandboxPolicy:
+    """Returns the policy that grants a manifest everything it asks for, or all that is not optional."""
+    left = {id(item.rule) for item in manifest.optional} if not optional else set()
     return SandboxPolicy(
-        connect=manifest.connect,
-        request=manifest.request,
-        paths=manifest.paths,
+        connect=tuple(rule for rule in manifest.connect if id(rule) not in left),
+        request=tuple(rule for rule in manifest.request if id(rule) not in left),
+        paths=tuple(rule for rule in manifest.paths if id(rule) not in left),
         env=manifest.env,
         limits=manifest.limits,
     )

@@ -175,3 +175,26 @@ def test_a_plugin_that_is_not_there_has_its_code(nyx, tmp_path):
     assert nyx("check", tmp_path / "nowhere").code == 4
     assert nyx("check", "no-such-plugin").code == 4
     assert nyx("check", tmp_path).code == 3
+
+
+def test_asking_and_what_is_optional_go_together(nyx, case):
+    """One without the other is worth a look."""
+    head = 'id = "w"\nversion = "1"\nentry = "w:W"\n[permissions]\nconnect = [{rule = "a.example", optional = true}]\n'
+    code = """
+        from nyx_stream import Plugin, export
+        class W(Plugin):
+            @export
+            async def hello(self) -> None:
+                await self.connect("a.example", 1)
+        """
+    (case.plugin / "weather.py").unlink()
+    case.write("plugin.toml", head)
+    case.write("w.py", code)
+    assert [(severity, at) for severity, at, _ in findings(nyx, case)[1]] == [("warning", "plugin.toml")]
+    asking = code.replace(
+        "await self.connect", 'await self.request("connect", "a.example")\n                await self.connect'
+    )
+    case.write("w.py", asking)
+    assert findings(nyx, case)[1] == []
+    case.write("plugin.toml", head.replace(", optional = true", ""))
+    assert [(severity, at) for severity, at, _ in findings(nyx, case)[1]] == [("warning", "w.py:6")]

@@ -233,3 +233,21 @@ def test_a_diff_that_cannot_be_made_is_said(nyx, case, tmp_path):
     wrong.write_text("[allow]\nconnect = 3\n", encoding="utf-8")
     assert nyx("plan", "--diff", case.policy, wrong).code == 3
     assert nyx("plan", "--diff", case.policy, tmp_path / "none").code == 4
+
+
+def test_what_is_optional_says_what_it_takes(nyx, case):
+    """A person, a line of the policy, or nothing that helps; and it is not missed."""
+    rules = ("a", "b", "c")
+    entries = ", ".join(f'{{rule = "{name}.example", optional = true, why = "w{name}"}}' for name in rules)
+    case.write("plugin.toml", f'id = "w"\nversion = "1"\nentry = "w:W"\n[permissions]\nconnect = [{entries}]\n')
+    case.policy.write_text('[on_request]\nconnect = ["b.example"]\n[deny]\nconnect = ["c.example"]\n', encoding="utf-8")
+    plan = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)
+    assert [(row["asked"], row["when"], row["why"]) for row in plan["optional"]] == [
+        ("a.example", "if it asks and the host's approver says yes", "wa"),
+        ("b.example", "as soon as it asks (policy.toml:2)", "wb"),
+        ("c.example", "never: denied by the rule c.example", "wc"),
+    ]
+    assert plan["not_granted"] == []
+    out = nyx("plan", case.plugin, *case.options()).out
+    assert 'Optional: connect b.example: as soon as it asks (policy.toml:2) ("wb")' in out
+    assert "Asked and not granted: nothing" in out

@@ -1,6 +1,7 @@
 """Policy and manifest files: what they give, and how their faults are told."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -205,8 +206,6 @@ def test_a_request_rule_grants_a_part_of_an_asked_connection(tmp_path: Path) -> 
 
 def test_the_schemas_accept_what_the_readers_accept(tmp_path: Path) -> None:
     """Editors check files against the same models that read them."""
-    import tomllib
-
     jsonschema.validate(tomllib.loads(MANIFEST), manifest_schema())
     policy = SandboxPolicy.locked_down().allow_connect_host("a.example").with_limits(memory="1GiB")
     jsonschema.validate(tomllib.loads(policy.to_toml()), policy_schema())
@@ -222,3 +221,95 @@ def test_places_are_found_in_every_layout(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         SandboxPolicy.from_toml(write(tmp_path, "policy.toml", text))
     assert sorted(str(problem.line) for problem in caught.value.problems) == ["1", "2", "3"]
+
+
+OPTIONAL = """\
+id = "maps"
+version = "1"
+entry = "maps:Maps"
+[permissions]
+connect = [{rule = "a.example"}]
+request = ["GET https://b.example/**", {rule = "GET https://c.example/**", optional = true, why = "shows jams"}]
+read = [{rule = "/usr", optional = true}]
+write = [
+  "$DATA",
+  {rule = "$DATA/more", optional = true},
+]
+[permissions.why]
+read = "knows the time zones"
+"""
+
+
+def test_a_rule_may_be_a_table_that_says_more(tmp_path: Path) -> None:
+    """Optional rules stand among the others, each with its line and its reason, or that of its kind."""
+    manifest = Manifest.from_toml(write(tmp_path, "plugin.toml", OPTIONAL))
+    assert [(item.kind, item.rule.text, item.why, str(item.rule.source)) for item in manifest.optional] == [
+        ("request", "GET https://c.example/**", "shows jams", "plugin.toml:6"),
+        ("read", "/usr", "knows the time zones", "plugin.toml:7"),
+        ("write", "$DATA/more", None, "plugin.toml:10"),
+    ]
+    assert [rule.text for rule in manifest.request] == ["GET https://b.example/**", "GET https://c.example/**"]
+    assert [(rule.text, rule.mode) for rule in manifest.paths] == [("/usr", "r"), ("$DATA", "rw"), ("$DATA/more", "rw")]
+    bound = manifest.bind({"$DATA": "/d", "$PLUGIN": "/p"})
+    assert [item.rule.text for item in bound.optional] == ["GET https://c.example/**", "/usr", "/d/more"]
+    jsonschema.validate(tomllib.loads(OPTIONAL), manifest_schema())
+
+
+def test_what_is_optional_is_not_missed(tmp_path: Path) -> None:
+    """Granted, if the policy has it; otherwise a row of its own, and none of those that are not granted."""
+    manifest = Manifest.from_toml(write(tmp_path, "plugin.toml", OPTIONAL))
+    policy = SandboxPolicy.locked_down().allow_path_prefix("/usr", mode="r")
+    grant = Grant.of(manifest, policy, {"$DATA": "/d", "$PLUGIN": "/p"})
+    assert {row.asked: (row.status, row.optional) for row in grant.rows()} == {
+        "a.example": ("refused", False),
+        "GET https://b.example/**": ("refused", False),
+        "GET https://c.example/**": ("refused", True),
+        "/usr": ("granted", True),
+        "/d": ("refused", False),
+        "/d/more": ("refused", True),
+    }
+    assert {row.asked for row in grant.not_granted()} == {"a.example", "GET https://b.example/**", "/d"}
+    assert [row.why for row in grant.rows() if row.optional] == ["shows jams", "knows the time zones", None]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says", "column"),
+    [
+        ('{rule = "*.com", optional = true}', "*.com", 9),
+        ('"*.com"', "*.com", 1),
+        ("5", "string", 0),
+        ("{optional = true}", "rule: field required", 0),
+        ('{rule = "a.example", optional = "yes"}', "boolean", 32),
+        ('{rule = "a.example", optionel = true}', "optionel", 32),
+    ],
+)
+def test_a_fault_in_an_entry_has_its_place(tmp_path: Path, entry: str, says: str, column: int) -> None:
+    """In either form, with a caret."""
+    head = 'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\nconnect = ["a.example", '
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_toml(write(tmp_path, "plugin.toml", f"{head}{entry}]\n"))
+    [problem] = caught.value.problems
+    assert problem.line == 5
+    assert says in str(problem)
+    assert "<" not in problem.message
+    assert problem.offset - len('connect = ["a.example", ') == column
+
+
+def test_a_variable_cannot_be_optional(tmp_path: Path) -> None:
+    """What was read once is known: no answer could end."""
+    head = 'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\n'
+    with pytest.raises(ManifestError, match=r"permissions\.env"):
+        Manifest.from_toml(write(tmp_path, "plugin.toml", f'{head}env = [{{rule = "TZ", optional = true}}]\n'))
+
+
+def test_rules_on_request_are_read_and_printed(tmp_path: Path) -> None:
+    """A policy is read back as it was printed, with an empty table too; deny rules have no place there."""
+    rules = SandboxPolicy.locked_down().allow_request("GET https://a.example").allow_path_prefix("/usr", mode="r")
+    for given in (rules, SandboxPolicy.locked_down()):
+        policy = SandboxPolicy.locked_down().allow_connect_host("b.example").allow_on_request(given)
+        path = write(tmp_path, "policy.toml", policy.to_toml())
+        assert SandboxPolicy.from_toml(path) == policy
+        jsonschema.validate(tomllib.loads(policy.to_toml()), policy_schema())
+    with pytest.raises(PolicyError) as caught:
+        SandboxPolicy.from_toml(write(tmp_path, "policy.toml", '[on_request]\nconnect = ["*.com"]\nenv = ["TZ"]\n'))
+    assert {problem.line for problem in caught.value.problems} == {2, 3}

@@ -97,6 +97,9 @@ class GuardedConnect:
             raise self._denied(host, port, f"{host}:{port}", decision)
         host = canonical_host(host)
         self._check_room()
+        decision = decision.taken()
+        if not decision.allowed:
+            raise self._denied(host, port, netloc(host, port), decision)
         self._dialling += 1
         try:
             async with asyncio.timeout(self._guard.limits.request_timeout):

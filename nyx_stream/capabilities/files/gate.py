@@ -18,6 +18,7 @@ from nyx_stream.capabilities.import_paths import Access
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import FilesystemDenied, Revoked
 from nyx_stream.guard import Decision, SandboxGuard, path_text
+from nyx_stream.guard.decision import ApprovedDecision
 from nyx_stream.policy import PathRule
 
 T = TypeVar("T")
@@ -117,6 +118,7 @@ class Gate:
             self._guard.record("files", action, target, Decision(False, None, error.reason))
             raise error
         steps = [self._decide(action, access, text) for text in texts]
+        self._take(action, target, steps)
         if action in _OPENS:
             self._spend(action, target)
         loop = asyncio.get_running_loop()
@@ -124,6 +126,14 @@ class Gate:
         if access == "read" and self.ended:
             raise self.error(action, target)
         return result
+
+    def _take(self, action: str, target: str, steps: Sequence[_Step]) -> None:
+        """Counts the operation where it was approved for once; one operation, whatever number of paths it has."""
+        approved = (step.decision for step in steps if isinstance(step.decision, ApprovedDecision))
+        for decision in {decision.ticket: decision for decision in approved}.values():
+            taken = decision.taken()
+            if not taken.allowed:
+                raise self._denied(action, target, taken)
 
     def _spend(self, action: str, target: str) -> None:
         try:

@@ -67,7 +67,7 @@ class GuardedFiles(Files):
 
     def bind(self) -> None:
         """Opens what the policy in force grants and is not open yet: from now on a grant is that directory."""
-        for rule in self._guard.policy.bind(self._places).paths:
+        for rule in self._guard.policy.merged().bind(self._places).paths:
             self._gate.bind(rule.prefix)
 
     def close(self) -> None:

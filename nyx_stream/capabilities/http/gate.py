@@ -163,6 +163,9 @@ class Gate:
             raw = headers.checked(taken.headers, host, limits.header_bytes)
         except headers.BadHeaders as error:
             raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
+        decision = decision.taken()
+        if not decision.allowed:
+            raise answers.denied(taken.method, taken.url, decision, request)
         answers.spend(request)
         secrets: tuple[bytes, ...] = ()
         if verdict.credentials:

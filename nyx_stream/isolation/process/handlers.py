@@ -26,4 +26,15 @@ def _connect(means: Means) -> Handler:
     return HostConnect(means)
 
 
-HANDLERS: Mapping[str, HandlerFactory] = {"http": _http, "files": _files, "connect": _connect}
+def _approval(means: Means) -> Handler:
+    from nyx_stream.isolation.process.host_approval import HostApproval
+
+    return HostApproval(means)
+
+
+HANDLERS: Mapping[str, HandlerFactory] = {
+    "http": _http,
+    "files": _files,
+    "connect": _connect,
+    "approval": _approval,
+}

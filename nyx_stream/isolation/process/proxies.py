@@ -27,4 +27,15 @@ def _connect(line: Line) -> Any:
     return connect(line)
 
 
-PROXIES: Mapping[str, ProxyFactory] = {"http": _http, "files": _files, "connect": _connect}
+def _approval(line: Line) -> Any:
+    from nyx_stream.isolation.process.worker_approval import approval
+
+    return approval(line)
+
+
+PROXIES: Mapping[str, ProxyFactory] = {
+    "http": _http,
+    "files": _files,
+    "connect": _connect,
+    "approval": _approval,
+}

@@ -34,6 +34,7 @@ from nyx_stream.policy.manifest import FILE_NAME, Manifest
 
 if TYPE_CHECKING:
     from nyx_stream.plugin import Plugin
+    from nyx_stream.policy.approval import Approval
 
 _HANDSHAKE = 64 * 1024
 
@@ -127,6 +128,10 @@ class Worker:
         if name not in self._made:
             self._made[name] = PROXIES[name](self._lines.to(name))
         return self._made[name]
+
+    async def ask(self, kind: str, target: str, why: str) -> "Approval":
+        approval: Approval = await self.capability("approval")(kind, target, why)
+        return approval
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         if self._ended:

@@ -1,0 +1,86 @@
+"""One number for all that a plugin's code lies in: every name and every byte, in a fixed order.
+
+BLAKE2b (RFC 7693) with 32 bytes. Left out is bytecode in `__pycache__`, which a plugin is never imported from. A link
+is hashed as the text it is; one that leads out of the plugin is refused, because what it leads to can change unseen.
+
+What was hashed and what is imported a moment later are two readings of the same files: whoever may write there in
+between is not kept out by this.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+from nyx_stream.errors import PluginLoadError
+from nyx_stream.isolation.seam import PluginSource
+
+_PIECE = 1 << 20
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def content_hash(source: PluginSource) -> str:
+    """Returns the hash of a plugin's content: `blake2b:` and 64 hexadecimal digits. Blocks while it reads.
+
+    Raises:
+        PluginLoadError: there is something that is neither a file, a folder nor a link within the plugin.
+        OSError: something cannot be read.
+    """
+    total = hashlib.blake2b(digest_size=32)
+    for kind, name, path in sorted(_members(source)):
+        total.update(b"%s %d:" % (kind, len(name)) + name)
+        if kind == b"l":
+            target = os.fsencode(_target(source, path))
+            total.update(b" %d:" % len(target) + target)
+        else:
+            total.update(_digest(source.manifest.id, path))
+    return f"blake2b:{total.hexdigest()}"
+
+
+def _members(source: PluginSource) -> Iterator[tuple[bytes, bytes, str]]:
+    """Yields the kind (`f` or `l`), the name and the path of each file and link."""
+    if source.names is None:
+        yield from _below(source, source.root, "")
+        return
+    if source.folder != source.root:
+        yield from _below(source, source.folder, "plugin")
+    with os.scandir(source.root) as entries:
+        own = [entry for entry in entries if entry.name.split(".")[0] in source.names]
+    yield from _entries(source, own, "root")
+
+
+def _below(source: PluginSource, folder: str, name: str) -> Iterator[tuple[bytes, bytes, str]]:
+    with os.scandir(folder) as entries:
+        yield from _entries(source, list(entries), name)
+
+
+def _entries(
+    source: PluginSource, entries: Iterable["os.DirEntry[str]"], above: str
+) -> Iterator[tuple[bytes, bytes, str]]:
+    for entry in entries:
+        name = f"{above}/{entry.name}" if above else entry.name
+        if entry.is_symlink():
+            yield b"l", os.fsencode(name), entry.path
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _below(source, entry.path, name)
+        elif not (entry.name.endswith(".pyc") and os.path.basename(os.path.dirname(entry.path)) == "__pycache__"):
+            yield b"f", os.fsencode(name), entry.path
+
+
+def _target(source: PluginSource, path: str) -> str:
+    root = os.path.realpath(source.root if source.names is None else source.folder)
+    led = os.path.realpath(path)
+    if os.path.commonpath((root, led)) != root:
+        raise PluginLoadError(source.manifest.id, f"{path} leads out of the plugin: its content cannot be recorded")
+    return os.readlink(path)
+
+
+def _digest(plugin: str, path: str) -> bytes:
+    descriptor = os.open(path, _FLAGS)
+    with open(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PluginLoadError(plugin, f"{path} is no regular file: its content cannot be recorded")
+        digest = hashlib.blake2b(digest_size=32)
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.digest()

@@ -1,0 +1,157 @@
+"""The lock file of a host: which version and content of each plugin was accepted, what it wants, and what was approved.
+
+Read whole, checked whole, and replaced in one step. A file that cannot be trusted to be this host's is an error, never
+an empty one. Knows no plugin's code and asks nobody.
+"""
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from nyx_stream.audit.locking import locked, sync_folder
+from nyx_stream.errors import LockError
+from nyx_stream.policy.manifest_file import Identifier
+from nyx_stream.policy.optional import OptionalKind
+
+LARGEST = 16 * 2**20
+"""Bytes of a lock file that are read; a larger one is refused."""
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_Text = Annotated[str, StringConstraints(max_length=64 * 1024)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LockedApproval(_Model):
+    """An answer that outlives its host."""
+
+    kind: OptionalKind
+    rule: _Text
+    verdict: Literal["until", "always"]
+    until: float | None = None
+
+
+class LockedPermission(_Model):
+    """Something that the accepted version asks for."""
+
+    kind: Literal["connect", "request", "read", "write", "env"]
+    rule: _Text
+
+
+class LockedPlugin(_Model):
+    """What was accepted of one plugin."""
+
+    version: _Text
+    content: Annotated[str, StringConstraints(pattern=r"^blake2b:[0-9a-f]{64}$")]
+    permissions: list[LockedPermission]
+    approvals: list[LockedApproval] = []
+
+
+class _Content(_Model):
+    nyx_lock: Literal[1]
+    plugins: dict[Identifier, LockedPlugin] = Field(default={})
+
+
+Plugins = dict[str, LockedPlugin]
+
+
+class LockFile:
+    """A lock file by its path. Every method blocks; several hosts and commands may use one file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+
+    def read(self) -> Plugins:
+        """Returns what is recorded; nothing, if there is no file.
+
+        Raises:
+            LockError: the file is broken, or others than its owner may write it.
+            OSError: it cannot be read.
+        """
+        try:
+            descriptor = os.open(self.path, _FLAGS)
+        except FileNotFoundError:
+            return {}
+        with open(descriptor, "rb") as file:
+            self._must_be_ours(os.fstat(descriptor))
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise LockError(self.path, f"larger than {LARGEST} bytes")
+        try:
+            return dict(_Content.model_validate_json(data).plugins)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = ".".join(str(part) for part in fault["loc"])
+            raise LockError(
+                self.path, f"broken: {place}: {fault['msg']}" if place else f"broken: {fault['msg']}"
+            ) from None
+
+    @contextmanager
+    def changing(self) -> Iterator[Plugins]:
+        """Gives what is recorded, to be changed in place; at the end it is written, if it was changed.
+
+        Nobody else changes the file meanwhile. Raises as `read`, and what writing raises; the file is then as before.
+        """
+        folder = os.path.dirname(self.path)
+        with _alone(folder, self.path):
+            before = self.read()
+            after = dict(before)
+            yield after
+            if after != before:
+                self._write(after)
+
+    def _write(self, plugins: Plugins) -> None:
+        content = _Content(nyx_lock=1, plugins=dict(sorted(plugins.items())))
+        data = content.model_dump_json(indent=2).encode() + b"\n"
+        beside = f"{self.path}.{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            with open(os.open(beside, flags, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(beside)
+            raise
+        sync_folder(self.path)
+
+    def _must_be_ours(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise LockError(self.path, "is no regular file")
+        if sys.platform == "win32":
+            return
+        if status.st_uid not in (os.getuid(), 0):
+            raise LockError(self.path, "belongs to another user")
+        if status.st_mode & 0o022:
+            raise LockError(self.path, "others may write it: chmod 600 it if you trust what it says")
+
+
+@contextmanager
+def _alone(folder: str, path: str) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    # The folder is locked, for the file is replaced: a lock on it would be one on what is gone.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            held = locked(descriptor)
+            held.__enter__()
+        except TimeoutError as error:
+            raise LockError(path, "another process keeps it locked") from error
+        try:
+            yield
+        finally:
+            held.__exit__(None, None, None)
+    finally:
+        os.close(descriptor)

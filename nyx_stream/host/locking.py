@@ -1,0 +1,91 @@
+"""What a host with a lock file does before a plugin starts, when it runs, and when something was approved.
+
+A host without one has no `Lock`; see `admission` for what is compared, and `lock_file` for the file.
+"""
+
+import asyncio
+import os
+from dataclasses import replace
+
+from nyx_stream.errors import ContentChanged, PluginLoadError, PluginStateError, UpdateWaiting
+from nyx_stream.host.admission import Verdict, accept, admit, keep
+from nyx_stream.host.approvals import Approvals
+from nyx_stream.host.discovery import find
+from nyx_stream.host.entry import Entry
+from nyx_stream.host.lock_file import LockFile
+from nyx_stream.host.status import Waiting
+from nyx_stream.isolation.seam import PluginSource
+from nyx_stream.policy import PathRule, Places, SandboxPolicy
+from nyx_stream.policy.coverage import overlaps
+from nyx_stream.policy.rule import Source
+
+
+class Lock:
+    """The lock file of one host at work."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = LockFile(path)
+
+    async def admit(self, entry: Entry, source: PluginSource) -> PluginSource:
+        """Returns what lies there now, with its content, and recorded: it may run. Its approvals are at hand.
+
+        Raises:
+            ContentChanged, UpdateWaiting: it may not run; the entry says what waits.
+            LockError: the lock file is broken, or cannot be written.
+            ManifestError, PluginLoadError: the plugin cannot be read.
+        """
+        try:
+            source, verdict = await asyncio.to_thread(_look, self._file, source)
+        except OSError as error:
+            raise PluginLoadError(entry.id, f"it cannot be compared with the lock file: {error}") from error
+        found = verdict.found
+        if verdict.refused is not None:
+            entry.waiting = Waiting(found.version, found.content, verdict.refused)
+            kind = ContentChanged if verdict.changed else UpdateWaiting
+            raise kind(entry.id, f"{verdict.refused}; look at it, and accept it with host.approve or nyx approve")
+        entry.waiting = None
+        entry.approvals.retain((entry.source.content, found.content))
+        entry.approvals.restore(source, found.approvals)
+        return source
+
+    async def approve(self, entry: Entry) -> str:
+        """Accepts what was refused, and nothing else; returns its version. See `PluginHost.approve`."""
+        waiting = entry.waiting
+        if waiting is None:
+            raise PluginStateError(entry.id, "nothing of it waits to be accepted")
+        found = await asyncio.to_thread(find, _place(entry.source))
+        await asyncio.to_thread(accept, self._file, found, waiting.content)
+        entry.waiting = None
+        return waiting.version
+
+    def shielded(self, policy: SandboxPolicy, places: Places) -> SandboxPolicy:
+        """Returns the policy without the lock file, where it lies in a folder that the policy grants.
+
+        A plugin that could write it would approve of itself. Elsewhere no rule is added, for one costs every operation
+        on files a second look.
+        """
+        own = PathRule(self._file.path, "rw", Source("the lock file"))
+        real = PathRule(os.path.realpath(own.prefix), "rw", own.source)
+        granted = [rule.prefix for rule in policy.merged().bind(places).paths]
+        names = {name for prefix in granted for name in (prefix, os.path.realpath(prefix))}
+        if not any(overlaps(PathRule(name), rule) for name in names for rule in (own, real)):
+            return policy
+        return replace(policy, denied_paths=(*policy.denied_paths, *dict.fromkeys((own, real))))
+
+    async def keep(self, source: PluginSource, approvals: Approvals) -> None:
+        """Records the approvals of a plugin. Raises `LockError` or `OSError` if it cannot."""
+        if source.content is not None:
+            await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, approvals.of(source.content))
+
+
+def _look(file: LockFile, source: PluginSource) -> tuple[PluginSource, Verdict]:
+    # Read again: code that is new must not run under a manifest that is old.
+    found = find(_place(source))
+    if found.manifest.id != source.manifest.id:
+        raise PluginLoadError(source.manifest.id, f"its manifest now has the id {found.manifest.id!r}")
+    verdict = admit(file, found)
+    return found.with_content(verdict.found.content), verdict
+
+
+def _place(source: PluginSource) -> str:
+    return source.folder if source.distribution is None else source.manifest.id
