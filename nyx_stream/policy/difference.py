@@ -26,8 +26,8 @@ class Change:
     """One change.
 
     Attributes:
-        section: `"allow"`, `"deny"`, `"report"` (rules on trial), `"env"`, `"credentials"`, `"limits"`, `"leases"`,
-            `"degrade"`.
+        section: `"allow"`, `"optional"` (what may be asked for while a plugin runs), `"deny"`, `"report"` (rules on
+            trial), `"env"`, `"credentials"`, `"limits"`, `"leases"`, `"degrade"`.
         kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; elsewhere the name of what changes.
         what: how it changes. A deny rule that is added, and a limit that is lowered, narrow what a plugin may do.
         old, new: what stood and stands there, or `None`.
@@ -49,6 +49,8 @@ class Terms:
     """What a manifest asks for, or a policy grants, in the form in which two are compared."""
 
     allow: tuple[Rule, ...] = ()
+    optional: tuple[Rule, ...] = ()
+    """What a plugin may ask for while it runs, or what it then gets without a person."""
     deny: tuple[Rule, ...] = ()
     report: tuple[Rule, ...] = ()
     """What rules on trial let pass. A deny rule on trial forbids nothing."""
@@ -66,12 +68,14 @@ class Terms:
         if isinstance(given, Manifest):
             return cls(
                 allow=(*given.connect, *given.request, *given.paths),
+                optional=tuple(permission.rule for permission in given.optional),
                 env=given.env,
                 limits={name: getattr(given.limits, name) for name in given.asked_limits},
             )
-        trial = given.report or SandboxPolicy()
+        trial, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
         return cls(
             allow=(*given.connect, *given.request, *given.paths),
+            optional=(*asked.connect, *asked.request, *asked.paths),
             deny=(*given.denied_connect, *given.denied_request, *given.denied_paths),
             report=(*trial.connect, *trial.request, *trial.paths),
             env=given.env,
@@ -87,6 +91,7 @@ def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> 
     one, other = Terms.of(old), Terms.of(new)
     return (
         *_allowed("allow", one.allow, other.allow, one.allow),
+        *_allowed("optional", one.optional, other.optional, (*one.optional, *one.allow)),
         *_allowed("report", one.report, other.report, (*one.report, *one.allow)),
         *_denied(one.deny, other),
         *_variables(one.env, other.env),
@@ -115,7 +120,8 @@ def _denied(old: Sequence[Rule], new: Terms) -> list[Change]:
     for what, before, after in _paired(old, new.deny):
         # What is denied no more means more only where something allows it.
         lifted = before is not None and not any(covers(rule, before) for rule in new.deny)
-        more = lifted and any(overlaps(rule, before) for rule in new.allow if before is not None)
+        open_to = (*new.allow, *new.optional)
+        more = lifted and any(overlaps(rule, before) for rule in open_to if before is not None)
         changes.append(_changed("deny", what, before, after, more=more))
     return changes
 
