@@ -101,6 +101,16 @@ CASES = [
         [("report", "added", None, "a.example", True)],
     ),
     (
+        NONE.allow_connect_host("b.example"),
+        NONE.allow_connect_host("b.example").allow_on_request(NONE.allow_connect_host("a.example", "b.example")),
+        [("on_request", "added", None, "a.example", True), ("on_request", "added", None, "b.example", False)],
+    ),
+    (
+        NONE.allow_connect_host("b.example"),
+        NONE.allow_connect_host("b.example").allow_on_request(NONE.allow_connect_host("a.example", "b.example")),
+        [("optional", "added", None, "a.example", True), ("optional", "added", None, "b.example", False)],
+    ),
+    (
         NONE.allow_connect_host("a.example").deny_request("https://a.example"),
         NONE.allow_connect_host("a.example").report_only(NONE.deny_request("https://a.example")),
         [("deny", "removed", "https://a.example", None, True)],
