@@ -17,7 +17,7 @@ from nyx_stream.host.lifecycle import OVER, State
 from nyx_stream.host.metrics import PluginMetrics, metrics_of
 from nyx_stream.host.status import OnFail, PluginStats, PluginStatus, Waiting
 from nyx_stream.host.supervisor import Supervisor
-from nyx_stream.isolation.seam import Level, PluginSource
+from nyx_stream.isolation.seam import Isolation, Level, PluginSource
 from nyx_stream.policy import Places, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
@@ -82,6 +82,11 @@ class Entry:
     def grant(self) -> Grant | None:
         """What the present life was granted."""
         return self.life.grant if self.life is not None else None
+
+    @property
+    def level(self) -> Isolation | None:
+        """What the present life runs in."""
+        return self.life.level if self.life is not None else None
 
     @property
     def lives(self) -> tuple[Life, ...]:
@@ -188,7 +193,7 @@ class Entry:
             self.stats(audited=audited),
             self.count,
             self.tally,
-            None if self.over or self.life is None else self.life.level,
+            None if self.over else self.level,
         )
 
 

@@ -45,6 +45,10 @@ class Levels:
         for level in made.values():
             await level.aclose()
 
+    def __getitem__(self, isolation: Level) -> LevelFactory:
+        """Returns a level that some plugin has used. Raises `KeyError` for any other."""
+        return self._made[isolation]
+
     def get(self, plugin: str | os.PathLike[str], isolation: Level) -> LevelFactory:
         """Returns a level.
 

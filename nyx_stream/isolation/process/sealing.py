@@ -110,6 +110,7 @@ def seal_ahead() -> Platform | None:
     """
     if sys.platform != "linux":  # elsewhere a process can be confined once only
         return None
+    step_back()  # afterwards it could not
     with suppress(SandboxError):
         confine(_AHEAD)
     return prepare(replace(_AHEAD, readable=(FRAMEWORK,)))
@@ -121,7 +122,8 @@ def seal(order: Order, prepared: Platform | None = None) -> Sealed:
     Raises:
         SandboxError: a layer does not hold, or a witness got through. The process is unfit.
     """
-    step_back()
+    if prepared is None:
+        step_back()
     os.environ.update(order.env)
     baseline = _mapped()
     confinement = _limited(order.confinement, baseline + order.memory)
