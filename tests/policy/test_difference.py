@@ -183,6 +183,18 @@ def test_a_manifest_that_may_ask_for_more_wants_more(tmp_path):
     assert not wants_more(difference(required, optional))
 
 
+def test_what_is_optional_counts_as_wanted(tmp_path):
+    """A policy may grant it without a question."""
+
+    def asking(permissions: str) -> Manifest:
+        file = tmp_path / "plugin.toml"
+        file.write_text(f'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\n{permissions}')
+        return Manifest.from_toml(file)
+
+    optional = asking('connect = [{ rule = "a.example", optional = true }]')
+    assert seen(difference(asking(""), optional)) == [("allow", "added", None, "a.example", True)]
+
+
 def test_the_same_in_another_order_or_other_words_is_no_change():
     """Nothing is told where nothing changes."""
     one = NONE.allow_connect_host("a.example", "b.example").allow_request("https://a.example")
