@@ -26,6 +26,8 @@ from nyx_stream.isolation.process.launching import WorkerProcess
 from nyx_stream.isolation.process.messages import MethodFace, Order, Ready, Sealed, decode
 from nyx_stream.isolation.process.process import SealedPlugin
 from nyx_stream.isolation.process.protocol import Connection
+from nyx_stream.isolation.process.reserve import Reserve
+from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment
 from nyx_stream.policy import SandboxPolicy
@@ -45,6 +47,7 @@ class Launcher:
     """Makes no process: its end of the channel is the script's to write to."""
 
     pid = None
+    ahead = False
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         self.socket = socket.socket(fileno=os.dup(descriptors[0]))
@@ -114,7 +117,8 @@ class Room:
 async def live(given: Assignment, script: Script) -> None:
     """One life of a plugin: as much of the handshake as the script wants, calls, and whatever else it sends."""
     launcher = Launcher()
-    plugin = SealedPlugin(given, Shared(), launcher, Watch())  # type: ignore[arg-type]  # of the watch no more is used
+    watch: Any = Watch()
+    plugin = SealedPlugin(given, Shared(), Reserve(launcher), watch, Turns())
     depth = script.number(3)
     tasks = [asyncio.ensure_future(plugin.start())]
     await turn(3)

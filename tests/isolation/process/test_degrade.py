@@ -108,7 +108,7 @@ from tests.core.cases_failures import answering
 async def main(folder, data):
     answering("prlimit64", 38)
     async with PluginHost(data_dir=data) as host:
-        policy = SandboxPolicy().allow_degraded().with_limits(call_timeout="120s")
+        policy = SandboxPolicy().allow_degraded().with_limits(call_timeout="300s")
         plugin = await host.load(folder, isolation="process", policy=policy)
         try:
             await plugin.call("spin")
@@ -124,7 +124,7 @@ def test_without_limits_of_the_system_the_watch_ends_a_worker(tmp_path):
     if reason := missing():
         pytest.skip(f"this machine cannot seal a process: {reason}")
     code = "class Main(Plugin):\n    @export\n    async def spin(self):\n        while True: pass"
-    folder = write_plugin(tmp_path / "p", code, limits='cpu_time = "1s"\ncall_timeout = "120s"')
+    folder = write_plugin(tmp_path / "p", code, limits='cpu_time = "1s"\ncall_timeout = "300s"')
     command = [sys.executable, "-c", WITHOUT_LIMITS, str(folder), str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=os.getcwd(), check=False)
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkey
     finally:
         os.close(held)
     (worker,) = psutil.Process().children()
-    assert worker.pid == plugin._entry.level._pid
+    assert worker.pid == plugin._entry.life.level._pid
     assert found["descriptors"][:4] == [0, 1, 2, 3]
     assert len(found["descriptors"]) == 7
     assert found["environment"] == {"NO_SUBPROCESS": "1", "NO_NETWORK": "1", "NO_FILESYSTEM_WRITE": "1"}
@@ -49,7 +49,7 @@ async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkey
 async def test_it_is_sealed_as_ordered(load):
     """Every layer in force, every witness refused, the memory limit above what this very process used before."""
     plugin = await load(INHERITANCE)
-    report = plugin._entry.level.report
+    report = plugin._entry.life.level.report
     states = {layer["name"]: layer["state"] for layer in report["layers"]}
     assert {states[name] for name in sealing.REQUIRED} == {"active"}
     assert all(result["refused"] for result in report["witness"])

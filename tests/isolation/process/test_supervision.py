@@ -17,6 +17,7 @@ from nyx_stream.errors import (
     PluginTimeout,
 )
 from nyx_stream.host import State
+from nyx_stream.policy import SandboxPolicy
 from tests.host.waiting import until
 
 CODE = """
@@ -164,7 +165,8 @@ async def test_a_worker_that_dies_while_it_starts(load):
 @pytest.mark.parametrize("caught", [False, True])
 async def test_processor_time_is_limited(load, caught):
     """A plugin that has used up its processor time is ended: the caller learns which limit it was, and how much."""
-    plugin = await load(CODE, limits='cpu_time = "1s"\ncall_timeout = "120s"')
+    patient = SandboxPolicy().with_limits(call_timeout="300s")  # a machine that is busy gives a spin little time
+    plugin = await load(CODE, limits='cpu_time = "1s"\ncall_timeout = "300s"', policy=patient)
     other = await load(CODE, name="other")
     method = "spin_on" if caught else "spin"
     with pytest.raises(PluginCrashed) as raised:
@@ -209,7 +211,7 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
 async def test_the_zygote_dies_and_is_made_anew(load, host):
     """Its workers die with it, and say so; the next plugin gets a new zygote."""
     plugin = await load(CODE)
-    zygote = host._levels["process"]._launcher
+    zygote = host._levels.get("p", "process")._launcher
     before = zygote.pid
     os.kill(before, signal.SIGKILL)
     with pytest.raises(PluginCrashed, match="its process ended with its zygote"):
@@ -244,7 +246,7 @@ from nyx_stream import PluginHost
 async def main():
     async with PluginHost(data_dir={str(tmp_path / "data")!r}) as host:
         plugin = await host.load({str(folder)!r}, isolation="process")
-        print(await plugin.call("pid"), host._levels["process"]._launcher.pid, flush=True)
+        print(await plugin.call("pid"), host._levels.get("p", "process")._launcher.pid, flush=True)
         await plugin.call("spin")
 
 asyncio.run(main())
