@@ -26,8 +26,8 @@ class Change:
     """One change.
 
     Attributes:
-        section: `"allow"`, `"optional"` (what may be asked for while a plugin runs), `"deny"`, `"report"` (rules on
-            trial), `"env"`, `"credentials"`, `"limits"`, `"leases"`, `"degrade"`.
+        section: `"allow"`, `"deny"`, `"report"` (rules on trial), `"on_request"`, `"env"`, `"credentials"`, `"limits"`,
+            `"leases"`, `"degrade"`.
         kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; elsewhere the name of what changes.
         what: how it changes. A deny rule that is added, and a limit that is lowered, narrow what a plugin may do.
         old, new: what stood and stands there, or `None`.
@@ -49,11 +49,11 @@ class Terms:
     """What a manifest asks for, or a policy grants, in the form in which two are compared."""
 
     allow: tuple[Rule, ...] = ()
-    optional: tuple[Rule, ...] = ()
-    """What a plugin may ask for while it runs, or what it then gets without a person."""
     deny: tuple[Rule, ...] = ()
     report: tuple[Rule, ...] = ()
     """What rules on trial let pass. A deny rule on trial forbids nothing."""
+    on_request: tuple[Rule, ...] = ()
+    """What is given as soon as it is asked for."""
     env: tuple[str, ...] = ()
     limits: Mapping[str, int | float] = field(default_factory=dict)
     """By name; one that is not there is bounded by nothing here."""
@@ -68,16 +68,15 @@ class Terms:
         if isinstance(given, Manifest):
             return cls(
                 allow=(*given.connect, *given.request, *given.paths),
-                optional=tuple(permission.rule for permission in given.optional),
                 env=given.env,
                 limits={name: getattr(given.limits, name) for name in given.asked_limits},
             )
         trial, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
         return cls(
             allow=(*given.connect, *given.request, *given.paths),
-            optional=(*asked.connect, *asked.request, *asked.paths),
             deny=(*given.denied_connect, *given.denied_request, *given.denied_paths),
             report=(*trial.connect, *trial.request, *trial.paths),
+            on_request=(*asked.connect, *asked.request, *asked.paths),
             env=given.env,
             limits={item.name: getattr(given.limits, item.name) for item in fields(Limits)},
             leases={f"{own.capability}.{name}": value for own in given.leases for name, value in _given(own.given())},
@@ -91,8 +90,8 @@ def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> 
     one, other = Terms.of(old), Terms.of(new)
     return (
         *_allowed("allow", one.allow, other.allow, one.allow),
-        *_allowed("optional", one.optional, other.optional, (*one.optional, *one.allow)),
         *_allowed("report", one.report, other.report, (*one.report, *one.allow)),
+        *_allowed("on_request", one.on_request, other.on_request, (*one.on_request, *one.allow)),
         *_denied(one.deny, other),
         *_variables(one.env, other.env),
         *_credentials(one.credentials, other.credentials),
@@ -117,11 +116,11 @@ def _allowed(section: str, old: Sequence[Rule], new: Sequence[Rule], had: Sequen
 
 def _denied(old: Sequence[Rule], new: Terms) -> list[Change]:
     changes: list[Change] = []
+    allowed = (*new.allow, *new.on_request)
     for what, before, after in _paired(old, new.deny):
         # What is denied no more means more only where something allows it.
         lifted = before is not None and not any(covers(rule, before) for rule in new.deny)
-        open_to = (*new.allow, *new.optional)
-        more = lifted and any(overlaps(rule, before) for rule in open_to if before is not None)
+        more = lifted and any(overlaps(rule, before) for rule in allowed if before is not None)
         changes.append(_changed("deny", what, before, after, more=more))
     return changes
 

@@ -55,21 +55,6 @@ CASES = [
         [("allow", "narrowed", "a.example", "GET https://a.example", False)],
     ),
     (
-        NONE.allow_on_request(NONE.allow_connect_host("a.example")),
-        NONE.allow_on_request(NONE.allow_connect_host("a.example", "b.example")),
-        [("optional", "added", None, "b.example", True)],
-    ),
-    (
-        NONE.allow_connect_host("a.example"),
-        NONE.allow_on_request(NONE.allow_connect_host("a.example")),
-        [("allow", "removed", "a.example", None, False), ("optional", "added", None, "a.example", False)],
-    ),
-    (
-        NONE.allow_on_request(NONE.allow_connect_host("a.example")),
-        NONE.allow_connect_host("a.example"),
-        [("allow", "added", None, "a.example", True), ("optional", "removed", "a.example", None, False)],
-    ),
-    (
         NONE.allow_path_prefix("/d", mode="r"),
         NONE.allow_path_prefix("/d"),
         [("allow", "widened", "/d (r)", "/d (rw)", True)],
@@ -104,11 +89,6 @@ CASES = [
         NONE.allow_connect_host("b.example"),
         NONE.allow_connect_host("b.example").allow_on_request(NONE.allow_connect_host("a.example", "b.example")),
         [("on_request", "added", None, "a.example", True), ("on_request", "added", None, "b.example", False)],
-    ),
-    (
-        NONE.allow_connect_host("b.example"),
-        NONE.allow_connect_host("b.example").allow_on_request(NONE.allow_connect_host("a.example", "b.example")),
-        [("optional", "added", None, "a.example", True), ("optional", "added", None, "b.example", False)],
     ),
     (
         NONE.allow_connect_host("a.example").deny_request("https://a.example"),
@@ -165,22 +145,6 @@ def test_a_manifest_that_asks_for_no_limit_any_more_wants_more():
     assert seen(difference(asking(memory="1MiB"), asking(memory="2MiB"))) == [
         ("limits", "widened", "1MiB", "2MiB", True)
     ]
-
-
-def test_a_manifest_that_may_ask_for_more_wants_more(tmp_path):
-    """What is optional counts as wanted; asking for what was required before does not."""
-
-    def asking(permissions: str) -> Manifest:
-        file = tmp_path / "plugin.toml"
-        file.write_text(f'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\n{permissions}')
-        return Manifest.from_toml(file)
-
-    nothing = asking("")
-    optional = asking('connect = [{ rule = "a.example", optional = true }]')
-    required = asking('connect = ["a.example"]')
-    assert seen(difference(nothing, optional)) == [("optional", "added", None, "a.example", True)]
-    assert wants_more(difference(optional, required))
-    assert not wants_more(difference(required, optional))
 
 
 def test_what_is_optional_counts_as_wanted(tmp_path):
