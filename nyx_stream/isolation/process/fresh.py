@@ -17,8 +17,6 @@ _MAIN = "nyx_stream.isolation.process.fresh_worker"
 class FreshWorkers:
     """The workers of one host. A `Launcher`."""
 
-    ahead = False  # an interpreter that shares no page with anybody
-
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._numbers = 0
@@ -48,6 +46,9 @@ class FreshWorkers:
         process.forked.set_result(started.pid)
         self._running[process.number] = (process, started)
         return process
+
+    def begin(self, descriptors: tuple[int, int, int]) -> None:
+        """Makes none: until it is wanted it would hold an interpreter's memory, shared with nobody."""
 
     async def aclose(self) -> None:
         """Kills every worker that is left, and waits for all of them."""

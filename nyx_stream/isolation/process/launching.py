@@ -50,9 +50,6 @@ class WorkerProcess:
 class Launcher(Protocol):
     """Makes the workers of one host."""
 
-    ahead: bool
-    """Whether a worker is made before it is wanted: it costs memory until then."""
-
     @property
     def pid(self) -> int | None:
         """Process id of what workers are forked from, if there is such a process."""
@@ -62,6 +59,14 @@ class Launcher(Protocol):
 
         Raises:
             OSError: no process can be made.
+        """
+
+    def begin(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
+        """Begins to make a worker that nobody wants yet. The descriptors stay the caller's.
+
+        Returns:
+            The process, whose `forked` is still to come, with the `OSError` if none can be made; `None` where it would
+            cost too much, or could not be begun at once.
         """
 
     async def aclose(self) -> None:

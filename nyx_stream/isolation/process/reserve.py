@@ -7,7 +7,6 @@ plugin, and nothing of how a process is made.
 import asyncio
 import os
 import socket
-from contextlib import suppress
 
 from nyx_stream.isolation.process.launching import Launcher, WorkerProcess
 
@@ -29,22 +28,31 @@ class Berth:
         self.channel, self._theirs = socket.socketpair()
         self.output, self._their_output = os.pipe()
         self.errors, self._their_errors = os.pipe()
-        self._ahead: asyncio.Task[WorkerProcess] | None = None
+        self._begun: WorkerProcess | None = None
 
-    def make_ahead(self) -> None:
-        """Has the process made, without waiting for it."""
-        self._ahead = asyncio.get_running_loop().create_task(self._launch(), name="nyx:reserve")
-        self._ahead.add_done_callback(_retrieved)
+    def begin(self) -> bool:
+        """Has the process made, without waiting for it; returns whether that is possible. If not, close the berth."""
+        self._begun = self._launcher.begin((self._theirs.fileno(), self._their_output, self._their_errors))
+        self._close_theirs()
+        return self._begun is not None
 
     async def process(self) -> WorkerProcess:
         """Returns the process, once there is one. Raises `OSError` if none can be made. To be called once."""
-        return await (self._ahead or self._launch())
+        if self._begun is None:
+            try:
+                return await self._launcher.launch((self._theirs.fileno(), self._their_output, self._their_errors))
+            finally:
+                self._close_theirs()
+        try:
+            await asyncio.shield(self._begun.forked)
+        except asyncio.CancelledError:
+            self._begun.kill()
+            raise
+        return self._begun
 
     @property
     def deserted(self) -> bool:
         """Whether the process at the other end is gone, or could not be made. It sends nothing before its order."""
-        if self._ahead is not None and self._ahead.done() and (self._ahead.cancelled() or self._ahead.exception()):
-            return True
         try:
             return not self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -52,24 +60,19 @@ class Berth:
         except OSError:
             return True
 
-    async def abandon(self) -> None:
-        """Closes what is open and ends the process. Nobody has taken this berth."""
+    def close(self) -> WorkerProcess | None:
+        """Closes what is open and kills the process, which is returned if there is one. Nobody has taken this berth."""
         self.channel.close()
         os.close(self.output)
         os.close(self.errors)
-        if self._ahead is not None:
-            with suppress(OSError):
-                process = await self._ahead
-                process.kill()
-                await asyncio.wait((process.ended,), timeout=_PATIENCE)
+        if self._begun is not None:
+            self._begun.kill()
+        return self._begun
 
-    async def _launch(self) -> WorkerProcess:
-        try:
-            return await self._launcher.launch((self._theirs.fileno(), self._their_output, self._their_errors))
-        finally:
-            self._theirs.close()
-            os.close(self._their_output)
-            os.close(self._their_errors)
+    def _close_theirs(self) -> None:
+        self._theirs.close()
+        os.close(self._their_output)
+        os.close(self._their_errors)
 
 
 class Reserve:
@@ -80,7 +83,6 @@ class Reserve:
         self._waiting: Berth | None = None
         self._starting = 0
         self._refill: asyncio.TimerHandle | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
 
     def take(self) -> Berth:
         """Returns a berth, the one that was made ahead if there is one. It is the caller's; `done` must follow."""
@@ -88,42 +90,36 @@ class Reserve:
         self._rest()
         berth, self._waiting = self._waiting, None
         if berth is not None and berth.deserted:
-            self._abandon(berth)
+            berth.close()
             berth = None
         return berth or Berth(self._launcher)
 
     def done(self, *, refill: bool) -> None:
         """A start is over. Unless another begins first, the next worker is made soon, if `refill`."""
         self._starting -= 1
-        if refill and self._launcher.ahead and not self._starting and self._refill is None and self._waiting is None:
+        if refill and not self._starting and self._refill is None and self._waiting is None:
             self._refill = asyncio.get_running_loop().call_later(_PAUSE, self._make)
 
     async def aclose(self) -> None:
         """Ends the worker that waits."""
         self._rest()
         berth, self._waiting = self._waiting, None
-        if berth is not None:
-            await berth.abandon()
-        if self._leaving:
-            await asyncio.wait(tuple(self._leaving))
+        process = berth.close() if berth is not None else None
+        if process is not None:
+            await asyncio.wait((process.ended,), timeout=_PATIENCE)
 
     def _make(self) -> None:
         self._refill = None
-        self._waiting = Berth(self._launcher)
-        self._waiting.make_ahead()
+        try:
+            berth = Berth(self._launcher)
+        except OSError:  # no descriptor is left: the plugin that wants one will say so
+            return
+        if berth.begin():
+            self._waiting = berth
+        else:
+            berth.close()
 
     def _rest(self) -> None:
         if self._refill is not None:
             self._refill.cancel()
             self._refill = None
-
-    def _abandon(self, berth: Berth) -> None:
-        task = asyncio.get_running_loop().create_task(berth.abandon(), name="nyx:abandon")
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-
-def _retrieved(task: "asyncio.Task[WorkerProcess]") -> None:
-    """That no process could be made ahead, whoever takes the berth will find out."""
-    if not task.cancelled():
-        task.exception()

@@ -28,8 +28,6 @@ _PATIENCE = 5.0
 class ZygoteClient:
     """The zygote of one host. A `Launcher`."""
 
-    ahead = True
-
     def __init__(self) -> None:
         self._zygote: _Zygote | None = None
         self._numbers = 0
@@ -49,14 +47,25 @@ class ZygoteClient:
             if self._zygote is not None:
                 await self._zygote.aclose()
             self._zygote = _Zygote()
-        self._numbers += 1
-        process = self._zygote.fork(self._numbers, descriptors)
+        process = self._fork(self._zygote, descriptors)
         try:
             await asyncio.shield(process.forked)
         except asyncio.CancelledError:
             process.kill()
             raise
         return process
+
+    def begin(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
+        """As `Launcher.begin`; `None` if no zygote runs."""
+        if self._zygote is None or not self._zygote.alive:
+            return None
+        process = self._fork(self._zygote, descriptors)
+        process.forked.add_done_callback(_retrieved)
+        return process
+
+    def _fork(self, zygote: "_Zygote", descriptors: tuple[int, int, int]) -> WorkerProcess:
+        self._numbers += 1
+        return zygote.fork(self._numbers, descriptors)
 
     async def aclose(self) -> None:
         """Ends the zygote, and with it every worker that is left."""
@@ -185,6 +194,12 @@ class _Zygote:
                 process.forked.set_exception(OSError("the zygote ended"))
                 process.forked.exception()  # retrieved: whoever launched it may have given up
         self._workers.clear()
+
+
+def _retrieved(forked: "asyncio.Future[int]") -> None:
+    """That no process could be made, whoever wants it will find out; if nobody does, nobody needs to know."""
+    if not forked.cancelled():
+        forked.exception()
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:
