@@ -114,11 +114,12 @@ async def test_more_than_was_declared(plugin, approver, events, kind, target):
     assert len(approver.asked) == 1
 
 
-async def test_a_flood_of_questions(plugin, approver):
+async def test_a_flood_of_questions(plugin, approver, events):
     """A person meets one at a time, a few of them waiting, and a few in a minute, whatever the plugin does."""
     approver.free.clear()
     call = asyncio.ensure_future(plugin.call("flood", count=MANY))
-    await until(lambda: approver.asked)
+    # From a process they come one by one: until all are there, nobody answers.
+    await until(lambda: len(asks(events)) == MANY - OPEN + 1)
     approver.free.set()
     reasons = await call
     assert approver.most == 1
