@@ -112,6 +112,12 @@ _FLOODS = {
     "items": "answers with a stream of 1 MiB items",
     "download": "reads an endless response through the broker",
 }
+_BUSY = "a machine that is busy otherwise: the host waits for a processor, and idle it found one free"
+_MADE_OF = {
+    "asks": "requests run in threads beside the loop, which waits for the interpreter's lock that they hold in turn",
+    "items": "JSON of 1 MiB is read in one piece, by pydantic, which holds the interpreter's lock",
+    "download": "120 KiB are read and 32 KiB sent in a turn of the loop; smaller steps cost more and wait no less",
+}
 _CLAIM = "how late the host's loop is while a worker {}, {}, against idle"
 
 
@@ -135,7 +141,7 @@ def run(budget: Budget) -> Iterator[Result]:
             guarded, idle = (
                 Measure(which, tuple(_share(times, share) for times in late[which])) for which in (flood, "idle")
             )
-            yield Row(_CLAIM.format(what, name), guarded, idle, Target("ratio", 2))
+            yield Row(_CLAIM.format(what, name), guarded, idle, Target("ratio", 2), _MADE_OF.get(flood, _BUSY))
 
 
 async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
