@@ -20,7 +20,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded, PluginError, SandboxDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host import find
-from nyx_stream.isolation.process import host_connect, host_files, host_http, sealing
+from nyx_stream.isolation.process import host_approval, host_connect, host_files, host_http, sealing
 from nyx_stream.isolation.process.frames import Frame, Kind
 from nyx_stream.isolation.process.launching import WorkerProcess
 from nyx_stream.isolation.process.messages import MethodFace, Order, Ready, Sealed, decode
@@ -31,6 +31,7 @@ from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import CAPABILITIES, Assignment
 from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.approval import Approval
 from nyx_stream.policy.grant import Grant
 from tests.fuzz.script import Script
 
@@ -39,7 +40,7 @@ METHODS = (
     MethodFace(name="typed", stream=False, returns=["dict", "str", ["tuple...", "date"]]),
     MethodFace(name="items", stream=True, returns=["set", "bytes"]),
 )
-HANDLERS = (host_connect, host_files, host_http)  # imported now, so that the fuzzer sees what they do
+HANDLERS = (host_approval, host_connect, host_files, host_http)  # imported now, so that the fuzzer sees what they do
 DOCUMENTED = (PluginError, SandboxDenied, LimitExceeded, OSError)
 
 
@@ -47,7 +48,9 @@ class Launcher:
     """Makes no process: its end of the channel is the script's to write to."""
 
     pid = None
-    ahead = False
+
+    def begin(self, descriptors: tuple[int, int, int]) -> None:
+        """Makes nothing ahead."""
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         self.socket = socket.socket(fileno=os.dup(descriptors[0]))
@@ -85,7 +88,12 @@ def assignment(folder: Path) -> Assignment:
     guard = SandboxGuard(policy, manifest=source.manifest, places=places)
     leases = {name: Lease("p", name) for name in CAPABILITIES}
     grant = Grant.of(source.manifest, policy, places)
-    return Assignment(source, grant, guard, None, leases, ImportPaths(), crashed=lambda error: None)
+    return Assignment(source, grant, guard, None, leases, ImportPaths(), crashed=lambda error: None, ask=refuse)
+
+
+async def refuse(_kind: str, _target: str, _why: str) -> Approval:
+    """Grants nothing on request."""
+    return Approval(granted=False, reason="nobody is there to ask")
 
 
 class Room:
@@ -118,7 +126,8 @@ async def live(given: Assignment, script: Script) -> None:
     """One life of a plugin: as much of the handshake as the script wants, calls, and whatever else it sends."""
     launcher = Launcher()
     watch: Any = Watch()
-    plugin = SealedPlugin(given, Shared(), Reserve(launcher), watch, Turns())
+    reserve = Reserve(launcher)
+    plugin = SealedPlugin(given, Shared(), reserve, watch, Turns())
     depth = script.number(3)
     tasks = [asyncio.ensure_future(plugin.start())]
     await turn(3)
@@ -143,6 +152,7 @@ async def live(given: Assignment, script: Script) -> None:
     await launcher.aclose()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     await plugin.stop(())
+    await reserve.aclose()
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and not isinstance(outcome, (*DOCUMENTED, asyncio.CancelledError)):
             raise outcome

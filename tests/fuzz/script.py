@@ -9,6 +9,7 @@ BODIES = (
     b'{"methods":[{"name":"n","stream":true,"returns":["union",["set",["list","int"]],["tuple"],"complex"]}]}',
     b'{"capability":"files","action":"open","arguments":{"path":"x","mode":"wb"}}',
     b'{"capability":"files","action":"write","arguments":{"path":"x","content":"eA=="}}',
+    b'{"capability":"approval","action":"request","arguments":{"kind":"connect","target":"a.example","why":"w"}}',
     b'{"capability":"files","action":"announce","arguments":{}}', b'{"2020-01-01":[1,"2020-01-01"]}', b'["eA=="]',
     b'{"level":20,"message":"m"}', b'{"capability":"files","action":"stat","arguments":{"path":"x"}}',
     b'{"reason":"denied","denial":{"capability":"c","action":"a","target":"t","rule":null,"reason":"r","hint":"h"}}',

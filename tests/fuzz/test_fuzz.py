@@ -22,7 +22,8 @@ def seeds(number: int) -> list[bytes]:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python or system"
+    importlib.util.find_spec("atheris") is None,
+    reason="atheris is not installed: it has no wheel for every Python and system",
 )
 @pytest.mark.parametrize("target", RUNS)
 def test_whatever_comes_in_is_an_event_or_the_clean_end_of_that_worker(target, tmp_path):
