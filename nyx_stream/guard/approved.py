@@ -41,8 +41,9 @@ class ApprovedRules:
         return best, None if best is None else found[best]
 
     def lists_address(self, version: int, number: int, address: str, port: int) -> bool:
-        """Whether one names an address itself, or its network."""
-        return any(own.lists_address(version, number, address, port) is not None for own in self._each)
+        """Whether one that is in force, and for more than one operation, names an address itself, or its network."""
+        listed = _decisions(own.lists_address(version, number, address, port) for own in self._each)
+        return any(not own.ticket.once and own.ticket.over is None for own in listed)
 
 
 def _best(found: Sequence[ApprovedDecision]) -> ApprovedDecision | None:

@@ -235,6 +235,7 @@ class Ruleset:
         why = why_special(version, number)
         if why is None or self.allowed.lists_address(version, number, address, port) is not None:
             return None
+        # What was approved once is for one operation, and a look-up of another name is none that would be counted.
         if self.approved is not None and self.approved.lists_address(version, number, address, port):
             return None
         if host in _LOOPBACK_HOSTS and is_loopback(version, number):

@@ -94,6 +94,18 @@ def keep(lock: LockFile, plugin: str, content: str, approvals: Iterable[Standing
             plugins[plugin] = known.model_copy(update={"approvals": lasting})
 
 
+def forget(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
+    """Takes recorded approvals of a plugin back, whatever content they are for; returns them. Raises as `keep`."""
+    gone: list[LockedApproval] = []
+    with lock.changing() as plugins:
+        known = plugins.get(plugin)
+        if known is not None:
+            gone = [item for item in known.approvals if kind in (None, item.kind) and rule in (None, item.rule)]
+            left = [item for item in known.approvals if item not in gone]
+            plugins[plugin] = known.model_copy(update={"approvals": left})
+    return gone
+
+
 def compare(source: PluginSource, known: LockedPlugin | None) -> Verdict:
     """Compares what lies on the disk with what was recorded. Raises as `admit`."""
     manifest = source.manifest

@@ -76,6 +76,8 @@ class Approvals:
 
     def __init__(self) -> None:
         self.questions = Questions()
+        self.forgotten = 0
+        """How often something was taken back, or was to be."""
         self._standing: dict[tuple[str | None, OptionalPermission], Standing] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -142,6 +144,7 @@ class Approvals:
 
     def forget(self, kind: str | None = None, rule: str | None = None) -> list[Standing]:
         """Takes approvals back: of one kind and rule text, or all; returns those that stood."""
+        self.forgotten += 1
         gone = {
             key: item
             for key, item in self._standing.items()

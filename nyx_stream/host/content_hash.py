@@ -1,7 +1,8 @@
 """One number for all that a plugin's code lies in: every name and every byte, in a fixed order.
 
 BLAKE2b (RFC 7693) with 32 bytes. Left out is bytecode in `__pycache__`, which a plugin is never imported from. A link
-is hashed as the text it is; one that leads out of the plugin is refused, because what it leads to can change unseen.
+is hashed as the text it is; one that leads out of the plugin, or to bytecode, is refused, because what it leads to can
+change unseen.
 
 What was hashed and what is imported a moment later are two readings of the same files: whoever may write there in
 between is not kept out by this.
@@ -63,7 +64,7 @@ def _entries(
             yield b"l", os.fsencode(name), entry.path
         elif entry.is_dir(follow_symlinks=False):
             yield from _below(source, entry.path, name)
-        elif not (entry.name.endswith(".pyc") and os.path.basename(os.path.dirname(entry.path)) == "__pycache__"):
+        elif not _is_left_out(entry.path):
             yield b"f", os.fsencode(name), entry.path
 
 
@@ -72,7 +73,13 @@ def _target(source: PluginSource, path: str) -> str:
     led = os.path.realpath(path)
     if os.path.commonpath((root, led)) != root:
         raise PluginLoadError(source.manifest.id, f"{path} leads out of the plugin: its content cannot be recorded")
+    if _is_left_out(led.lower()):  # under a name that is imported it would be read as source; names may know no case
+        raise PluginLoadError(source.manifest.id, f"{path} leads to bytecode: its content cannot be recorded")
     return os.readlink(path)
+
+
+def _is_left_out(path: str) -> bool:
+    return path.endswith(".pyc") and os.path.basename(os.path.dirname(path)) == "__pycache__"
 
 
 def _digest(plugin: str, path: str) -> bytes:

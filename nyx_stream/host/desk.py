@@ -16,7 +16,7 @@ from nyx_stream.errors import ContentChanged, LockError, PluginStateError, Updat
 from nyx_stream.host.approvals import Standing, by_policy, denied_by, granted_by, on_request
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.lifecycle import State
-from nyx_stream.host.policy_changes import put_in_force
+from nyx_stream.host.policy_changes import renew
 from nyx_stream.host.questions import Approver, answer_of
 from nyx_stream.host.trail import Trail
 from nyx_stream.isolation.seam import PluginSource
@@ -92,10 +92,14 @@ class Desk:
         for item in gone:
             self._record(entry, item.permission.kind, "forget", item.permission.rule.text, True, item, "taken back")
         if gone:
-            self._apply(entry)
-            if self.lock is not None:
-                await self.lock.keep(entry.source, entry.approvals)
-        return len(gone)
+            renew(entry)
+        known = {(item.permission.kind, item.permission.rule.text) for item in gone}
+        # Asked even if nothing stands here: another host may have written it, and the next start would find it.
+        for found in await self.lock.forget(entry.id, kind, rule) if self.lock is not None else ():
+            if (found.kind, found.rule) not in known:
+                known.add((found.kind, found.rule))
+                self._record(entry, found.kind, "forget", found.rule, True, None, "taken back", rule=found.rule)
+        return len(known)
 
     async def admit(self, entry: Entry, source: PluginSource) -> PluginSource:
         """Returns what may be started in the place of a source: what lies there now, if there is a lock file.
@@ -151,7 +155,7 @@ class Desk:
     def _take(self, entry: Entry, item: Standing, target: str) -> Standing:
         """Puts a new approval in force."""
         self._record(entry, item.permission.kind, "answer", target, True, item, item.by)
-        self._apply(entry)
+        renew(entry)
         self._watch(entry)
         return item
 
@@ -165,15 +169,11 @@ class Desk:
         self._record(entry, kind, "ask", target, False, None, reason)
         return Approval(False, reason)
 
-    def _apply(self, entry: Entry) -> None:
-        """Puts policy and approvals in force in every life that the plugin has."""
-        put_in_force(entry, entry.policy, entry.policy_file)
-
     def _used(self, entry: Entry, permission: OptionalPermission) -> None:
         text = permission.rule.text
         self._record(entry, permission.kind, "use", text, True, None, "approved once: it is used up", rule=text)
         # Not now: this is called from within a decision.
-        later(0, lambda: self._apply(entry))
+        later(0, lambda: renew(entry))
 
     def _watch(self, entry: Entry) -> None:
         entry.approvals.watch(partial(self._ended, entry))
@@ -182,7 +182,7 @@ class Desk:
         for item in gone:
             permission = item.permission
             self._record(entry, permission.kind, "expire", permission.rule.text, True, item, "its time is over")
-        self._apply(entry)
+        renew(entry)
 
     def _record(
         self,

@@ -17,6 +17,8 @@ class Life:
     """What belongs to one life. `level` is there once the life has begun."""
 
     source: PluginSource
+    policy: SandboxPolicy
+    """What its operator granted, without what was approved on top. During a reload the lives have different ones."""
     grant: Grant
     guard: SandboxGuard
     leases: Leases
@@ -30,11 +32,11 @@ class Life:
         """Whether it takes calls, or finishes those that it took."""
         return self.supervisor.state is State.RUNNING
 
-    def govern(self, policy: SandboxPolicy, grant: Grant) -> None:
-        """Puts another policy in force. The next check sees all of it."""
-        self.leases.follow(self.guard.policy, policy)
-        self.guard.update(policy)
-        self.grant = grant
+    def govern(self, policy: SandboxPolicy, whole: SandboxPolicy, grant: Grant) -> None:
+        """Puts another policy in force; `whole` has what was approved on top. The next check sees all of it."""
+        self.leases.follow(self.guard.policy, whole)
+        self.guard.update(whole)
+        self.policy, self.grant = policy, grant
         if self.running and self.level is not None:
             self.level.update(grant)
             self.supervisor.resize(grant.limits)

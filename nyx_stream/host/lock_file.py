@@ -5,14 +5,13 @@ an empty one. Knows no plugin's code and asks nobody.
 """
 
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from nyx_stream.audit.locking import locked, sync_folder
 from nyx_stream.errors import LockError
@@ -36,7 +35,13 @@ class LockedApproval(_Model):
     kind: OptionalKind
     rule: _Text
     verdict: Literal["until", "always"]
-    until: float | None = None
+    until: Annotated[float, Field(ge=0, lt=10**11, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _ends_if_it_says_so(self) -> Self:
+        if (self.verdict == "until") != (self.until is not None):
+            raise ValueError("an approval has an end if it is until then, and only then")
+        return self
 
 
 class LockedPermission(_Model):
@@ -68,6 +73,9 @@ class LockFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        self.beside = f"{self.path}.new"
+        """Where the next content is written, before it takes the place of the file. Always the same name, so that it
+        can be denied: whoever has it open has the lock file open a moment later."""
 
     def read(self) -> Plugins:
         """Returns what is recorded; nothing, if there is no file.
@@ -111,17 +119,18 @@ class LockFile:
     def _write(self, plugins: Plugins) -> None:
         content = _Content(nyx_lock=1, plugins=dict(sorted(plugins.items())))
         data = content.model_dump_json(indent=2).encode() + b"\n"
-        beside = f"{self.path}.{secrets.token_hex(8)}"
+        with suppress(FileNotFoundError):  # left by a process that was killed here
+            os.unlink(self.beside)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
-            with open(os.open(beside, flags, 0o600), "wb") as file:
+            with open(os.open(self.beside, flags, 0o600), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, self.path)
+            os.replace(self.beside, self.path)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(beside)
+                os.unlink(self.beside)
             raise
         sync_folder(self.path)
 

@@ -8,11 +8,11 @@ import os
 from dataclasses import replace
 
 from nyx_stream.errors import ContentChanged, PluginLoadError, PluginStateError, UpdateWaiting
-from nyx_stream.host.admission import Verdict, accept, admit, keep
+from nyx_stream.host.admission import Verdict, accept, admit, forget, keep
 from nyx_stream.host.approvals import Approvals
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry
-from nyx_stream.host.lock_file import LockFile
+from nyx_stream.host.lock_file import LockedApproval, LockFile
 from nyx_stream.host.status import Waiting
 from nyx_stream.isolation.seam import PluginSource
 from nyx_stream.policy import PathRule, Places, SandboxPolicy
@@ -25,6 +25,8 @@ class Lock:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = LockFile(path)
+        self._turn = asyncio.Lock()
+        """Held while approvals are written: what was taken back must not come again by a write that began before."""
 
     async def admit(self, entry: Entry, source: PluginSource) -> PluginSource:
         """Returns what lies there now, with its content, and recorded: it may run. Its approvals are at hand.
@@ -34,6 +36,7 @@ class Lock:
             LockError: the lock file is broken, or cannot be written.
             ManifestError, PluginLoadError: the plugin cannot be read.
         """
+        forgotten = entry.approvals.forgotten
         try:
             source, verdict = await asyncio.to_thread(_look, self._file, source)
         except OSError as error:
@@ -45,7 +48,8 @@ class Lock:
             raise kind(entry.id, f"{verdict.refused}; look at it, and accept it with host.approve or nyx approve")
         entry.waiting = None
         entry.approvals.retain((entry.source.content, found.content))
-        entry.approvals.restore(source, found.approvals)
+        if entry.approvals.forgotten == forgotten:  # otherwise what was read may have been taken back meanwhile
+            entry.approvals.restore(source, found.approvals)
         return source
 
     async def approve(self, entry: Entry) -> str:
@@ -64,18 +68,28 @@ class Lock:
         A plugin that could write it would approve of itself. Elsewhere no rule is added, for one costs every operation
         on files a second look.
         """
-        own = PathRule(self._file.path, "rw", Source("the lock file"))
-        real = PathRule(os.path.realpath(own.prefix), "rw", own.source)
+        source = Source("the lock file")
+        paths = (self._file.path, self._file.beside)
+        own = tuple(
+            PathRule(name, "rw", source) for path in paths for name in dict.fromkeys((path, os.path.realpath(path)))
+        )
         granted = [rule.prefix for rule in policy.merged().bind(places).paths]
         names = {name for prefix in granted for name in (prefix, os.path.realpath(prefix))}
-        if not any(overlaps(PathRule(name), rule) for name in names for rule in (own, real)):
+        if not any(overlaps(PathRule(name), rule) for name in names for rule in own):
             return policy
-        return replace(policy, denied_paths=(*policy.denied_paths, *dict.fromkeys((own, real))))
+        return replace(policy, denied_paths=(*policy.denied_paths, *own))
 
     async def keep(self, source: PluginSource, approvals: Approvals) -> None:
         """Records the approvals of a plugin. Raises `LockError` or `OSError` if it cannot."""
         if source.content is not None:
-            await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, approvals.of(source.content))
+            async with self._turn:
+                standing = approvals.of(source.content)
+                await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, standing)
+
+    async def forget(self, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
+        """Takes back what is recorded of a plugin; returns that. Raises `LockError` or `OSError` if it cannot."""
+        async with self._turn:
+            return await asyncio.to_thread(forget, self._file, plugin, kind, rule)
 
 
 def _look(file: LockFile, source: PluginSource) -> tuple[PluginSource, Verdict]:

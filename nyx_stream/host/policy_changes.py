@@ -2,8 +2,10 @@
 
 import logging
 import os
+from collections.abc import Mapping
 
 from nyx_stream.host.entry import Entry
+from nyx_stream.host.life import Life
 from nyx_stream.host.policies import AnyPolicy, read_policy, told
 from nyx_stream.host.trail import Trail
 from nyx_stream.policy import SandboxPolicy
@@ -66,11 +68,20 @@ async def take_file(
 
 def put_in_force(entry: Entry, policy: SandboxPolicy, policy_file: str | None) -> None:
     """Swaps the policy of an entry and of all its lives; what starts later starts under it too."""
-    changes = [(life, entry.in_force(life.source, policy)) for life in entry.lives]
-    grants = [Grant.of(life.source.manifest, whole, entry.places(life.source)) for life, whole in changes]
-    for (life, whole), grant in zip(changes, grants, strict=True):
-        life.govern(whole, grant)
+    _govern(entry, dict.fromkeys(entry.lives, policy))
     entry.policy, entry.policy_file = policy, policy_file
+
+
+def renew(entry: Entry) -> None:
+    """Puts what is approved now in force in all lives of an entry, each under the policy that it has."""
+    _govern(entry, {life: life.policy for life in entry.lives})
+
+
+def _govern(entry: Entry, policies: Mapping[Life, SandboxPolicy]) -> None:
+    changes = [(life, policy, entry.in_force(life.source, policy)) for life, policy in policies.items()]
+    grants = [Grant.of(life.source.manifest, whole, entry.places(life.source)) for life, _, whole in changes]
+    for (life, policy, whole), grant in zip(changes, grants, strict=True):
+        life.govern(policy, whole, grant)
 
 
 def _name(policy: AnyPolicy) -> str:

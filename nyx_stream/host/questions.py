@@ -27,6 +27,9 @@ PER_MINUTE = 6
 REST = 60.0
 """Seconds for which a no stands: the same question is not put again meanwhile."""
 
+LONGEST = 10**9
+"""Seconds that an answer holds for at most; as every duration."""
+
 _log = logging.getLogger("nyx.host")
 
 
@@ -120,4 +123,4 @@ def _is_sound(answer: object) -> bool:
         return False
     if answer.verdict != "until":
         return answer.seconds is None
-    return type(answer.seconds) in (int, float) and 0 < (answer.seconds or 0) < inf
+    return type(answer.seconds) in (int, float) and 0 < (answer.seconds or 0) < LONGEST

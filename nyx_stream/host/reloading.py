@@ -11,6 +11,7 @@ from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.life import Life
 from nyx_stream.host.policies import read_policy, told
+from nyx_stream.host.policy_changes import put_in_force
 from nyx_stream.host.starting import Starter
 from nyx_stream.host.trail import Trail
 from nyx_stream.isolation.seam import PluginSource
@@ -88,10 +89,10 @@ class Reloads:
         finally:
             entry.coming = None
         entry.take(life)
-        entry.policy = policy
         if old is not None:
             task = asyncio.get_running_loop().create_task(_retire(entry, old, life), name=f"nyx:retire:{entry.id}")
             entry.leaving[old] = task
+        put_in_force(entry, policy, entry.policy_file)  # in the life that leaves, too
 
 
 async def end_leaving(entry: Entry) -> None:

@@ -61,7 +61,7 @@ class Starter:
         supervisor = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, life, error))
         if leases is None:
             leases = Leases(entry.id, policy, partial(self._leased, entry.id), entry.tally)
-        life = Life(source, grant, guard, leases, supervisor, audit)
+        life = Life(source, policy, grant, guard, leases, supervisor, audit)
         return life
 
     async def load(self, entry: Entry) -> None:

@@ -132,3 +132,14 @@ def test_checks_without_an_audit_do_not_outlive_an_approval():
     for check in (lambda: guard.check_connect("a.example", 443), lambda: guard.check_path("/d/x", "rw")):
         with pytest.raises(PermissionError):
             check()
+
+
+@pytest.mark.parametrize("ticket", [Ticket(once=True), Ticket(until=0.0)])
+def test_an_address_approved_once_or_no_more_opens_no_private_network_to_names(ticket):
+    """Dialling a name that a rule of the policy allows uses no approval up, so none of these is one for it."""
+    policy = SandboxPolicy.locked_down().allow_connect_host("name.example")
+    network = ConnectRule.parse("10.0.0.0/8")
+    assert SandboxGuard(approved(policy, network)).decide_addresses("name.example", 80, ["10.0.0.5"]).allowed
+    guard = SandboxGuard(approved(policy, network, ticket=ticket))
+    assert not guard.decide_addresses("name.example", 80, ["10.0.0.5"]).allowed
+    assert guard.decide_addresses("10.0.0.5", 80, ["10.0.0.5"]).allowed

@@ -304,7 +304,7 @@ async def test_a_headless_host_answers_from_its_policy(tmp_path, make, server, r
 @pytest.mark.parametrize(
     "answer",
     [RuntimeError("on purpose"), asyncio.CancelledError(), True, "always", replace(Answer.once(), verdict="yes"), None,
-     replace(Answer.always(), verdict="until")],
+     replace(Answer.always(), verdict="until"), Answer("until", 1e12), Answer("until", 1e300)],
 )  # fmt: skip
 async def test_an_approver_that_fails_says_no(load, approver, rule, events, answer, caplog):
     """What it raises, and what is no answer, grants nothing, and stands in the host's log."""

@@ -1,10 +1,12 @@
 """The lock file: what it records, what it refuses, and what outlives the host."""
 
+import asyncio
 import errno
 import json
 import os
 import re
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,7 +21,7 @@ from nyx_stream.errors import (
     PluginStateError,
     UpdateWaiting,
 )
-from nyx_stream.host import Answer, State, find
+from nyx_stream.host import Answer, State, find, locking
 from nyx_stream.host.content_hash import content_hash
 from nyx_stream.host.lock_file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
@@ -146,6 +148,66 @@ async def test_a_time_goes_on_running_and_once_does_not_outlive(begin, write, ap
         assert (await host.load(write())).approvals == ()
 
 
+async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule, tmp_path, events):
+    """Also where another host had it recorded, and this one never knew."""
+    async with PluginHost(audit=events.append, data_dir=tmp_path / "other", lock=lock) as other:
+        unaware = await other.load(write())
+        async with begin() as host:
+            assert await (await host.load(write())).call("ask", target=rule)
+        assert unaware.approvals == ()
+        assert await unaware.forget("request", "GET https://other.example/**") == 0
+        assert LockFile(lock).read()["p"].approvals
+        assert await unaware.forget("request", rule) == 1
+    assert told(events, "forget") == [(True, "taken back")]
+    assert LockFile(lock).read()["p"].approvals == []
+    async with begin() as host:
+        assert (await host.load(write())).approvals == ()
+
+
+async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, lock, rule, monkeypatch):
+    """An approval is still on its way to the file when it is taken back: the later of the two counts."""
+    slow, free, really = threading.Event(), threading.Event(), locking.keep
+
+    def keep(*arguments):
+        slow.set()
+        free.wait()
+        really(*arguments)
+
+    monkeypatch.setattr(locking, "keep", keep)
+    async with begin() as host:
+        plugin = await host.load(write())
+        asking = asyncio.create_task(plugin.call("ask", target=rule))
+        await asyncio.to_thread(slow.wait)
+        forgetting = asyncio.create_task(plugin.forget())
+        await until(lambda: not plugin.approvals)
+        free.set()
+        assert await forgetting == 1
+        await asking
+    assert LockFile(lock).read()["p"].approvals == []
+
+
+async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, write, lock, rule, monkeypatch):
+    """The reload read it before, and begins to run after."""
+    read, free, really = threading.Event(), threading.Event(), locking.admit
+    async with begin() as host:
+        plugin = await host.load(write())
+        assert await plugin.call("ask", target=rule)
+
+        def admit(*arguments):
+            verdict = really(*arguments)
+            read.set()
+            free.wait()
+            return verdict
+
+        monkeypatch.setattr(locking, "admit", admit)
+        reload = asyncio.create_task(plugin.reload())
+        await asyncio.to_thread(read.wait)
+        assert await plugin.forget() == 1
+        free.set()
+        await reload
+        assert plugin.approvals == ()
+
+
 async def test_changed_content_under_the_same_version_is_refused(begin, write, events):
     """Nothing of it runs; the host says what waits, and takes it once somebody accepted it."""
     async with begin() as host:
@@ -254,6 +316,13 @@ async def test_a_restart_after_a_crash_looks_again(begin, write, make, rule, eve
         "", "{", "[]", '{"plugins": {}}', '{"nyx_lock": 2, "plugins": {}}', '{"nyx_lock": 1, "plugins": {}, "more": 1}',
         '{"nyx_lock": 1, "plugins": {"p": {"version": "1.0", "content": "md5:0", "permissions": []}}}',
         '{"nyx_lock": 1, "plugins": {"../p": {}}}', "\udcff",
+        *(
+            '{"nyx_lock": 1, "plugins": {"p": {"version": "1.0", "permissions": [], '
+            f'"content": "blake2b:{"0" * 64}", '
+            f'"approvals": [{{"kind": "read", "rule": "/usr", "verdict": "{verdict}", "until": {until}}}]}}}}}}'
+            for verdict, until in
+            (("until", "NaN"), ("until", "Infinity"), ("until", "1e300"), ("until", "null"), ("always", "1.0"))
+        ),
     ],
 )  # fmt: skip
 async def test_a_broken_lock_file_stops_the_load(begin, write, lock, text):
@@ -319,7 +388,8 @@ async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
         plugin = await host.load(folder, policy=policy)
         recorded = (inner / "nyx.lock").read_bytes()
         await plugin.call("write", name=f"{inner}/beside")
-        for name in (inner / "nyx.lock", tmp_path / "alias" / "nyx.lock"):
+        names = ("nyx.lock", LockFile(inner / "nyx.lock").beside)  # and where its next content is written
+        for name in (folder / name for folder in (inner, tmp_path / "alias") for name in map(os.path.basename, names)):
             with pytest.raises(FilesystemDenied):
                 await plugin.call("write", name=str(name))
             with pytest.raises(FilesystemDenied):
@@ -388,6 +458,12 @@ def test_what_cannot_be_hashed_is_refused(make, tmp_path):
     (tmp_path / "outside.py").write_text("x = 1")
     (folder / "link.py").symlink_to(tmp_path / "outside.py")
     with pytest.raises(PluginLoadError, match="leads out of the plugin"):
+        content_hash(find(folder))
+    (folder / "link.py").unlink()
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "code.pyc").write_text("x = 1")  # left out, and read as source under the other name
+    (folder / "link.py").symlink_to("__pycache__/code.pyc")
+    with pytest.raises(PluginLoadError, match="leads to bytecode"):
         content_hash(find(folder))
     (folder / "link.py").unlink()
     os.mkfifo(folder / "pipe")

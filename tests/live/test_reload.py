@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from nyx_stream import PluginHost
 from nyx_stream.errors import (
+    FilesystemDenied,
     ManifestError,
     PluginCrashed,
     PluginLoadError,
@@ -15,7 +17,7 @@ from nyx_stream.errors import (
     PolicyError,
     Revoked,
 )
-from nyx_stream.host import State
+from nyx_stream.host import Answer, State
 from nyx_stream.isolation.process.sealing import SealRefused
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing
@@ -404,3 +406,44 @@ async def test_two_versions_at_level_inline_have_their_own_modules(host, make, e
     tripped = [event.plugin for event in events if event.layer == "tripwire"]
     assert tripped == ["p", "p"]
     assert len([name for name in sys.modules if name.startswith("_nyx_p_") and name.endswith(".side")]) == 1
+
+
+async def test_an_approval_during_a_reload_brings_no_old_policy_back(make, level, tmp_path):
+    """What a version asks for while it starts is put on top of the policy that it starts under, and not of another."""
+    code = """
+        class Main(Plugin):
+            async def setup(self): await self.request("connect", "h.example")
+            @export
+            async def read(self, path: str) -> str: return await self.files.read_text(path)
+        """
+    folder = make("p", code, permissions=f'connect = [{{rule = "h.example", optional = true}}]\nread = ["{tmp_path}"]')
+    (tmp_path / "secret").write_text("secret")
+    file = tmp_path / "policy.toml"
+    file.write_text(f'[allow]\nread = ["{tmp_path}"]\n')
+
+    async def approver(question):
+        return Answer.always()
+
+    async with PluginHost(data_dir=tmp_path / "data", approver=approver) as host:
+        plugin = await host.load(folder, policy=file, isolation=level)
+        assert await plugin.call("read", path=str(tmp_path / "secret")) == "secret"
+        assert await plugin.forget() == 1
+        file.write_text("[allow]\n")
+        await plugin.reload()
+        assert plugin.approvals
+        with pytest.raises(FilesystemDenied):
+            await plugin.call("read", path=str(tmp_path / "secret"))
+
+
+async def test_a_policy_file_that_a_reload_reads_is_the_old_versions_too(host, release, level, tmp_path):
+    """As with `update_policy`: calls that go on under the old version go on under the new policy."""
+    file = tmp_path / "policy.toml"
+    file.write_text('[allow]\nwrite = ["$DATA"]\n')
+    plugin = await host.load(release(1), policy=file, isolation=level)
+    call = asyncio.create_task(plugin.call("wait", name="go"))
+    await until(lambda: plugin.stats().active)
+    file.write_text("[allow]\n")
+    release(2)
+    await plugin.reload()
+    with pytest.raises(PermissionError, match="no rule"):
+        await call

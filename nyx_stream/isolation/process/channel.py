@@ -23,6 +23,9 @@ READ_MOST = 64 * 1024
 """Bytes read in one turn of the loop at most."""
 WORK = frozenset({Kind.ASK, Kind.LOG})
 """Frames whose receiver has work to do at once. What waits for the others is a caller, who asked for them."""
+MOST_UNREAD = 64
+"""Frames that a worker has not taken, above which its host reads nothing more of it: each answer that waits is memory
+of the host, and often a descriptor."""
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
 _OVER = State.OVER
@@ -62,6 +65,7 @@ class Channel:
         self._arrived: deque[Frame] = deque()
         """Frames that wait for a turn; nothing more is read before they are gone."""
         self._resting = False
+        self._stalled = False
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[bytes | memoryview, tuple[int, ...]]] = deque()
         self.queued = 0
@@ -108,6 +112,9 @@ class Channel:
             self._loop.add_writer(self._socket, self._writable)
         self._queue.append((data, descriptors))
         self.queued += len(data)
+        if len(self._queue) >= MOST_UNREAD and self._turns is not None and not self._stalled:
+            self._stalled = True
+            self._loop.remove_reader(self._socket)
 
     async def drain(self, most: int = HIGH_WATER) -> None:
         """Waits until at most `most` bytes are queued, or the connection is over."""
@@ -220,7 +227,7 @@ class Channel:
         self._resting = resting
         if resting:
             self._loop.remove_reader(self._socket)
-        else:
+        elif not self._stalled:
             self._loop.add_reader(self._socket, self._readable)
 
     def _deliver_deferred(self) -> None:
@@ -271,6 +278,10 @@ class Channel:
                 break
         else:
             self._loop.remove_writer(self._socket)
+        if self._stalled and len(self._queue) < MOST_UNREAD:
+            self._stalled = False
+            if not self._resting:
+                self._loop.add_reader(self._socket, self._readable)
         self._wake()
 
     def _wake(self) -> None:

@@ -5,15 +5,16 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
 from nyx_stream.isolation.process.body_pipe import BodyPipe
-from nyx_stream.isolation.process.channel import READ_MOST, Channel
-from nyx_stream.isolation.process.frames import Frame, Kind
+from nyx_stream.isolation.process.channel import MOST_UNREAD, READ_MOST, Channel
+from nyx_stream.isolation.process.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind
 from nyx_stream.isolation.process.host_bodies import STEP, Downloads
 from nyx_stream.isolation.process.output import Output
-from nyx_stream.isolation.process.protocol import LOG_RECORDS, Connection
+from nyx_stream.isolation.process.protocol import LOG_RECORDS, MAX_ASKS, Connection
 from nyx_stream.isolation.process.turns import Turns
 from tests.host.waiting import until
 from tests.isolation.process.test_protocol import pair
@@ -194,3 +195,36 @@ async def test_a_body_leaves_in_steps(clock):
     assert clock.turn - begin >= size // STEP
     pipe.close()
     await downloads.close()
+
+
+async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):
+    """So the answers that wait for it, and their descriptors, are few; when it takes them, all goes on."""
+    host, _ = pair()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    answered: list[int] = []
+
+    def answer(frame: Frame) -> None:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        channel.send(Kind.ANSWER, frame.id, body=bytes(10_000), descriptors=(descriptor,))
+        answered.append(frame.id)
+
+    async def turns(count: int) -> None:
+        end = clock.turn + count
+        await until(lambda: clock.turn > end)
+
+    channel = Channel(ours, host, answer, lambda _: None, takes_descriptors=False, turns=Turns())
+    for number in range(1, MAX_ASKS + 1):
+        theirs.send(HEADER.pack(2, VERSION, 0, Kind.ASK, 0, number) + b"{}")
+        await turns(3)
+    assert len(channel._queue) == MOST_UNREAD
+    assert len(answered) < MAX_ASKS
+    while len(answered) < MAX_ASKS:
+        with suppress(BlockingIOError):
+            _, descriptors, _, _ = socket.recv_fds(theirs, READ_MOST, MAX_DESCRIPTORS)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        await turns(1)
+    assert answered == list(range(1, MAX_ASKS + 1))
+    channel.close()
+    theirs.close()
