@@ -17,6 +17,9 @@ def missing() -> str:
     return ""
 
 
+sealed_here = pytest.mark.skipif(bool(missing()), reason=f"no worker can be sealed: {missing()}")
+
+
 def without_fork(patch: pytest.MonkeyPatch) -> None:
     """Has hosts that load their first sealed plugin from now on start an interpreter for each worker."""
     patch.setattr("nyx_stream.isolation.process.process.FORK_IS_SAFE", False)

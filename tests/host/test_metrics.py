@@ -14,10 +14,8 @@ from nyx_stream.host.calls import RECENT, CallCount
 from nyx_stream.host.metrics import latency_of
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
-from tests.conformance.machine import missing
+from tests.conformance.machine import sealed_here
 from tests.host.waiting import until
-
-sealed_here = pytest.mark.skipif(bool(missing()), reason=f"no worker can be sealed: {missing()}")
 
 CODE = """
 import asyncio

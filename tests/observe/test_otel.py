@@ -11,10 +11,9 @@ from nyx_stream.audit import read_log
 from nyx_stream.errors import PluginCallError, PluginTimeout, UnknownMethod
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
-from tests.conformance.machine import missing
+from tests.conformance.machine import sealed_here
 from tests.host.waiting import until
 
-sealed_here = pytest.mark.skipif(bool(missing()), reason=f"no worker can be sealed: {missing()}")
 LEVELS = ["inline", pytest.param("process", marks=sealed_here)]
 
 CODE = """

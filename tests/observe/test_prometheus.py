@@ -8,9 +8,7 @@ from nyx_stream import PluginHost
 from nyx_stream.observe.prometheus import PluginCollector, prometheus_text
 from nyx_stream.observe.readings import READINGS
 from nyx_stream.policy import SandboxPolicy
-from tests.conformance.machine import missing
-
-sealed_here = pytest.mark.skipif(bool(missing()), reason=f"no worker can be sealed: {missing()}")
+from tests.conformance.machine import sealed_here
 
 CODE = """
 class Main(Plugin):

@@ -1,11 +1,15 @@
-"""A process that does not outlive its parent. Linux, prctl(2) PR_SET_PDEATHSIG; elsewhere the closed socket must do.
+"""A process with one life to live: it does not outlive its parent, and nothing runs in it after that life.
 
-Knows nothing of what the process is for.
+The first by prctl(2) PR_SET_PDEATHSIG on Linux; elsewhere the closed socket must do. Knows nothing of what the process
+is for.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 
@@ -25,3 +29,17 @@ def die_with_parent(parent: int, number: signal.Signals) -> None:
     prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
         os._exit(1)
+
+
+def live(life: Callable[[], int]) -> NoReturn:
+    """Calls `life` and ends the process with the status that it returns, or with 1 and a traceback."""
+    status = 1
+    try:
+        status = life()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

@@ -16,10 +16,11 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 from nyx_stream.isolation.process import worker
-from nyx_stream.isolation.process.lineage import die_with_parent
+from nyx_stream.isolation.process.lineage import die_with_parent, live
 from nyx_stream.isolation.process.rehearsal import rehearse
 from nyx_stream.isolation.process.sealing import CHANNEL
 from nyx_stream.isolation.process.zygote_messages import (
@@ -136,30 +137,21 @@ class Zygote:
             self._send(NotForked(worker=number, errno=error.errno or errno.EAGAIN))
         else:
             if pid == 0:
-                self._become_worker(zygote, descriptors)
+                live(partial(self._life, zygote, descriptors))
             self._workers[number] = pid
             self._send(Forked(worker=number, pid=pid))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _become_worker(self, zygote: int, descriptors: list[int]) -> None:
-        """The rest of the life of a forked process. Never returns: nothing of the zygote may run in it."""
-        status = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            die_with_parent(zygote, signal.SIGKILL)
-            self._link.close()
-            status = worker.main(_placed(descriptors))
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            with suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
+    def _life(self, zygote: int, descriptors: list[int]) -> int:
+        """The rest of the life of a forked process: nothing of the zygote may run in it."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        die_with_parent(zygote, signal.SIGKILL)
+        self._link.close()
+        return worker.main(_placed(descriptors))
 
     def _reap(self) -> None:
         numbers = {pid: number for number, pid in self._workers.items()}
