@@ -4,11 +4,19 @@ import pytest
 
 from tests.capabilities.files.conftest import make_world, world
 from tests.capabilities.http.conftest import kind
+from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.conftest import level
 from tests.host.conftest import events, host, make
 from tests.live import versions
 
 __all__ = ["events", "host", "kind", "level", "make", "make_world", "world"]
+
+
+@pytest.fixture
+async def server():
+    """Answers everything with a page."""
+    async with Server(lambda asked: reply(200, b"page")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from nyx_stream.errors import NetworkDenied, PolicyError, Revoked
 from nyx_stream.host import Answer, ApprovalStatus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.testing import run_plugin
-from tests.capabilities.http.loopback import Server, reply
 from tests.host.waiting import until
 
 CODE = """
@@ -53,12 +52,6 @@ class Approver:
         if isinstance(self.answer, BaseException):
             raise self.answer
         return await self.answer() if callable(self.answer) else self.answer
-
-
-@pytest.fixture
-async def server():
-    async with Server(lambda asked: reply(200, b"page")) as server:
-        yield server
 
 
 @pytest.fixture

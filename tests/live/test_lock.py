@@ -25,7 +25,6 @@ from nyx_stream.host import Answer, State, find, locking
 from nyx_stream.host.content_hash import content_hash
 from nyx_stream.host.lock_file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import Server, reply
 from tests.host.waiting import until
 
 CODE = """
@@ -48,12 +47,6 @@ class Approver:
     async def __call__(self, question):
         self.asked += 1
         return self.answer
-
-
-@pytest.fixture
-async def server():
-    async with Server(lambda asked: reply(200, b"page")) as server:
-        yield server
 
 
 @pytest.fixture
