@@ -37,7 +37,8 @@ class Channel:
     """One connection. All of it is called on the event loop's thread.
 
     `receive` gets each frame, and may raise `ProtocolFault`; `ended` is called once, when the connection is over for
-    whatever reason: the fault or `OSError` that ended it, or `None` for an orderly end.
+    whatever reason: the fault or `OSError` that ended it, or `None` for an orderly end. The other side sees the end
+    after that: a worker that has broken the protocol still gets to say so, and is not killed meanwhile.
 
     Only a worker's side (`takes_descriptors`) is given descriptors. The host's does not even ask the kernel for them:
     what a worker would send that way is closed before anybody sees it (unix(7)).
@@ -175,8 +176,8 @@ class Channel:
 
     def _end(self, error: Exception | None) -> None:
         if not self.closed:
-            self.close()
             self._ended(error)
+            self.close()
 
     def _readable(self) -> None:
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from nyx_stream.isolation.process.body_pipe import BodyPipe
 from nyx_stream.isolation.process.channel import MOST_UNREAD, READ_MOST, Channel
-from nyx_stream.isolation.process.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind
+from nyx_stream.isolation.process.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind, ProtocolFault
 from nyx_stream.isolation.process.host_bodies import STEP, Downloads
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import LOG_RECORDS, MAX_ASKS, Connection
@@ -227,4 +227,23 @@ async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):
         await turns(1)
     assert answered == list(range(1, MAX_ASKS + 1))
     channel.close()
+    theirs.close()
+
+
+async def test_a_fault_is_told_before_the_other_side_sees_the_end():
+    """A host kills whoever has closed the channel: a worker would be dead before it had said why."""
+    host, _ = pair()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    told: list[Exception | None] = []
+
+    def ended(error: Exception | None) -> None:
+        told.append(error)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+    channel = Channel(ours, host, lambda _: None, ended, takes_descriptors=False)
+    channel.fail(fault := ProtocolFault("on purpose"))
+    assert told == [fault]
+    assert theirs.recv(1) == b""
     theirs.close()
