@@ -35,12 +35,15 @@ class _Server(asyncio.Protocol):
             self._transport.write(b"" if size.isdigit() else _BODY)
             self.resume_writing()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._left = 0  # a client that has had enough goes before the end; transports take writes even then
+
     def pause_writing(self) -> None:
         self._full = True
 
     def resume_writing(self) -> None:
         self._full = False
-        while self._left and not self._full:
+        while self._left and not self._full and not self._transport.is_closing():
             piece = _PIECE[: self._left]
             self._left -= len(piece)
             self._transport.write(piece)
