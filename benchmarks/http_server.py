@@ -43,6 +43,9 @@ class _Server(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full = False
+        asyncio.get_running_loop().call_soon(self._write)  # not from within a write that may find the client gone
+
+    def _write(self) -> None:
         while self._left and not self._full and not self._transport.is_closing():
             piece = _PIECE[: self._left]
             self._left -= len(piece)

@@ -14,7 +14,8 @@ import h11
 import httpcore2
 
 from nyx_stream.capabilities.http.dialling import Dialler
-from nyx_stream.capabilities.http.exchange import READ_AHEAD, Exchange, Head, Origin
+from nyx_stream.capabilities.http.exchange import READ_AHEAD, Exchange, Head, Origin, Sink
+from nyx_stream.capabilities.http.relaying import Relay
 from nyx_stream.capabilities.http.verdicts import Refused, refusal
 from nyx_stream.capabilities.http.wire import Wire
 
@@ -65,8 +66,7 @@ class Connection:
         self._wire = await self._dialler.open(scheme, host, port, exchange.wait(exchange.timeouts.connect))
         # The client may have been closed meanwhile, when there was nothing here to close.
         self._connected()
-        # h11 raises a plain protocol error at its own bound; ours come first and name the limit.
-        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=exchange.bounds.header_bytes + READ_AHEAD)
+        self._protocol = _protocol(exchange)
         return self._wire
 
     def _connected(self) -> Wire:
@@ -130,12 +130,15 @@ class Connection:
 
     async def _read(self, wire: Wire, exchange: Exchange) -> bool:
         data = await wire.read(exchange.wait(exchange.timeouts.read))
+        self._feed(data, exchange)
+        return bool(data)
+
+    def _feed(self, data: bytes | memoryview, exchange: Exchange) -> None:
         exchange.arrived(len(data))
         try:
-            self._protocol.receive_data(data)
+            self._protocol.receive_data(data)  # type: ignore[arg-type]  # it is added to a bytearray
         except h11.RemoteProtocolError as error:
             raise httpcore2.RemoteProtocolError(str(error)) from error
-        return bool(data)
 
     def _next_event(self) -> object:
         try:
@@ -162,14 +165,28 @@ class Connection:
             self.abort()
             raise
 
+    async def relay(self, exchange: Exchange, sink: Sink) -> None:
+        """Passes what is left of the body on, still encoded. Raises as `next_chunk`, and what `sink` raises."""
+        wire = self._connected()
+        relay = Relay(exchange, sink, lambda data: self._feed(data, exchange), self._next_event)
+        try:
+            await relay.run(wire)
+        except BaseException:
+            self.abort()
+            raise
+        if relay.counted and self._protocol.our_state is h11.DONE and not relay.surplus:
+            # h11 still waits for what went past it. It would let the connection live: what comes is a new exchange.
+            self._protocol = _protocol(exchange)
+
     def release(self) -> bool:
         """Ends the exchange: returns True if the connection can serve another one, and closes it otherwise."""
         if self._state is not _State.ACTIVE:
             return False
-        done = self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+        ours, theirs = self._protocol.our_state, self._protocol.their_state
         # Bytes beyond the response would be taken for the answer to the next request.
-        if done and self._protocol.trailing_data == (b"", False):
-            self._protocol.start_next_cycle()
+        if ours is theirs and ours in (h11.DONE, h11.IDLE) and self._protocol.trailing_data == (b"", False):
+            if ours is h11.DONE:
+                self._protocol.start_next_cycle()
             self._state = _State.IDLE
             self.idle_since = time.monotonic()
             return True
@@ -197,6 +214,11 @@ class Connection:
         self.abort()
         if self._wire is not None:
             await self._wire.aclose()
+
+
+def _protocol(exchange: Exchange) -> h11.Connection:
+    # h11 raises a plain protocol error at its own bound; ours come first and name the limit.
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=exchange.bounds.header_bytes + READ_AHEAD)
 
 
 def _closing(chunks: AsyncIterable[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

@@ -6,7 +6,7 @@ Decides and counts; does no I/O.
 import time
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from nyx_stream.capabilities.http.verdicts import Exceeded
 from nyx_stream.capabilities.lease import Lease
@@ -67,6 +67,16 @@ class Message:
     headers: RawHeaders = field(repr=False)
 
 
+class Sink(Protocol):
+    """Where a body is passed on to."""
+
+    def offer(self, chunk: bytes | memoryview) -> bool:
+        """Takes some bytes at once; returns whether it can take more before it was drained."""
+
+    async def drain(self) -> None:
+        """Waits until it can take more."""
+
+
 class Exchange:
     """A request on its way. Every wait is cut to the deadline, every byte counted against its bound and its lease.
 
@@ -74,8 +84,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_arrived", "_lease", "_received", "_sent", "body", "bounds", "deadline", "head", "message", "origin",
-        "secrets", "timeouts",
+        "_arrived", "_declared", "_lease", "_received", "_sent", "body", "bounds", "deadline", "head", "message",
+        "origin", "secrets", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +110,7 @@ class Exchange:
         self._sent = 0
         self._arrived = 0
         self._received = 0
+        self._declared = 0
 
     def wait(self, seconds: float | None) -> float:
         """How long a wait of that kind may take now: no longer than what is left of the exchange."""
@@ -132,11 +143,20 @@ class Exchange:
         if self._received > self.bounds.response_bytes:
             raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
 
+    @property
+    def taken(self) -> int:
+        """Bytes of the response body that were received, still encoded."""
+        return self._received
+
+    @property
+    def left(self) -> int:
+        """Bytes of the response body that are still to come, as far as its headers say; 0 if they do not."""
+        return max(self._declared - self._received, 0)
+
     def check_declared(self) -> None:
         """Called before a whole body is read. Raises `Exceeded` if the response says that it is too large."""
-        for name, value in self.head.headers if self.head else ():
-            if name.lower() == b"content-length" and int(value) > self.bounds.response_bytes:
-                raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
+        if self._declared > self.bounds.response_bytes:
+            raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
 
     def head_pending(self) -> None:
         """Called while the response's headers are incomplete. Raises `Exceeded`."""
@@ -150,3 +170,4 @@ class Exchange:
         if sum(len(name) + len(value) + 4 for name, value in head.headers) > self.bounds.header_bytes:
             raise Exceeded("header_bytes", self.bounds.header_bytes, "the response headers are too large")
         self.head = head
+        self._declared = next((int(value) for name, value in head.headers if name.lower() == b"content-length"), 0)

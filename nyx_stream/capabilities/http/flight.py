@@ -1,12 +1,13 @@
 """A request under way: from the pool's queue to the last byte of its response, and how the lease ends it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
 
 from nyx_stream.capabilities.http.answers import Answers
-from nyx_stream.capabilities.http.exchange import Exchange
+from nyx_stream.capabilities.http.exchange import Exchange, Sink
 from nyx_stream.capabilities.http.pool import Pool
 from nyx_stream.capabilities.http.secrets import conceal, conceal_error
 from nyx_stream.capabilities.http.verdicts import Exceeded
@@ -66,7 +67,9 @@ class Flight:
         response = dialect.response(
             head.status,
             headers=headers,
-            stream=dialect.body(lambda: self._next(), lambda: self._drain(), lambda: self._close()),
+            stream=dialect.body(
+                lambda: self._next(), lambda: self._drain(), lambda: self._close(), lambda sink: self._relay(sink)
+            ),
             extensions={"http_version": head.version, "reason_phrase": reason},
             request=self._request,
         )
@@ -86,6 +89,17 @@ class Flight:
             self._fail(error)
             raise
         return chunk
+
+    async def _relay(self, sink: Sink) -> None:
+        """Passes what is left of the body on; nothing of it once the lease has ended."""
+        if self._closed or self._connection is None:
+            return
+        try:
+            await self._connection.relay(self._exchange, _Checked(sink, lambda: self._answers.check(self._request)))
+            self._answers.check(self._request)
+        except BaseException as error:
+            self._fail(error)
+            raise
 
     async def _drain(self) -> bytes:
         """The whole body, still encoded; the connection is given back."""
@@ -121,3 +135,18 @@ class Flight:
             self._release()
             if self._connection is not None:
                 self._pool.give_back(self._connection)
+
+
+class _Checked:
+    """A sink that looks whether it may, before it takes anything."""
+
+    __slots__ = ("_check", "_sink", "drain")
+
+    def __init__(self, sink: Sink, check: Callable[[], None]) -> None:
+        self._sink = sink
+        self._check = check
+        self.drain = sink.drain
+
+    def offer(self, chunk: bytes | memoryview) -> bool:
+        self._check()
+        return self._sink.offer(chunk)

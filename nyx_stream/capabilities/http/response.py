@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from nyx_stream.capabilities.http.decoding import BadCoding, Decoder, decoder_for, is_charset
 from nyx_stream.capabilities.http.dialect import Dialect
+from nyx_stream.capabilities.http.exchange import Sink
 from nyx_stream.capabilities.http.verdicts import Exceeded
 
 # Each library has its own types for the same methods; the mixins are written against what they share.
@@ -25,19 +26,21 @@ _STEPS_AT_ONCE = 16
 
 
 class GuardedBody(_Stream):  # type: ignore[misc]  # the base is known where it is mixed in
-    """The body as the library reads it. Its attributes are three functions."""
+    """The body as the library reads it. Its attributes are functions."""
 
-    __slots__ = ("_drain", "_end", "_next")
+    __slots__ = ("_drain", "_end", "_next", "_relay")
 
     def __init__(
         self,
         next_chunk: Callable[[], Awaitable[bytes | None]],
         drain: Callable[[], Awaitable[bytes]],
         end: Callable[[], Awaitable[None]],
+        relay: Callable[[Sink], Awaitable[None]] | None = None,
     ) -> None:
         self._next = next_chunk
         self._drain = drain
         self._end = end
+        self._relay = relay
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (chunk := await self._next()) is not None:
@@ -46,6 +49,15 @@ class GuardedBody(_Stream):  # type: ignore[misc]  # the base is known where it 
     async def drain(self) -> bytes:
         """The whole body at once, still encoded; the connection is given back."""
         return await self._drain()
+
+    async def relay(self, sink: Sink) -> None:
+        """Passes what is left of the body on to `sink` as it arrives, still encoded."""
+        if self._relay is not None:
+            await self._relay(sink)
+            return
+        async for chunk in self:
+            if not sink.offer(chunk):
+                await sink.drain()
 
     async def aclose(self) -> None:
         """Gives the connection back."""

@@ -24,14 +24,16 @@ _SHUTDOWN = 1.0
 
 READ_SIZE = 120 * 1024
 """Bytes taken from the socket at once: copies of this size come from malloc's heap, larger ones as fresh pages."""
+RELAY_SIZE = 16 * 1024
+"""Bytes taken at once while they are relayed: all that is done with them is done in one turn of the loop."""
 
 
 class Wire(asyncio.BufferedProtocol):
     """A connected stream, read by one task and written by one task at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_closed", "_ended", "_error", "_held", "_loop", "_probe", "_reading", "_transport",
-        "_wake_reader", "_wake_writer", "_writing",
+        "_buffer", "_chunks", "_closed", "_ended", "_error", "_held", "_loop", "_probe", "_reading", "_relayed",
+        "_take", "_transport", "_wake_reader", "_wake_writer", "_writing",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,6 +50,8 @@ class Wire(asyncio.BufferedProtocol):
         self._wake_writer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = loop.create_future()
         self._probe: Callable[[], bool] | None = None
+        self._take: Callable[[memoryview], bool] | None = None
+        self._relayed = 0.0
 
     @classmethod
     async def over(cls, sock: socket.socket, context: ssl.SSLContext | None, name: str) -> "Wire":
@@ -77,23 +81,61 @@ class Wire(asyncio.BufferedProtocol):
         """
         if not self._chunks:
             if not self._ended:
-                if self._wake_reader is not None:
-                    raise httpcore2.ReadError("two tasks read one response")
-                self._wake_reader = self._loop.create_future()
+                self._resume()
+                arrival = self._expect()
                 try:
-                    await self._wait(self._wake_reader, timeout, httpcore2.ReadTimeout)
+                    await self._wait(arrival, timeout, httpcore2.ReadTimeout)
                 finally:
                     self._wake_reader = None
             if not self._chunks:
-                if self._error is not None:
-                    raise httpcore2.ReadError(str(self._error)) from self._error
+                self._check()
                 return b""
         data = self._chunks.popleft()
         self._held -= len(data)
-        if not self._reading and self._held < HIGH_WATER and self._transport is not None:
-            self._reading = True
-            self._transport.resume_reading()
+        if self._held < HIGH_WATER:
+            self._resume()
         return data
+
+    async def relay(self, take: Callable[[memoryview], bool], timeout: float | None, deadline: float) -> bool:
+        """Hands the bytes that arrive to `take` in the very turn of the loop in which they do, until it says no.
+
+        `take` is done with them when it returns, and says whether it wants more. Returns whether more may come: not
+        after the end of the stream. Raises what `take` raises, `ReadError` if the connection broke, `ReadTimeout`
+        after `timeout` seconds without a byte and once the loop's clock stands at `deadline`.
+        """
+        while self._chunks:  # they came while nobody was asking
+            if not take(memoryview(await self.read(None))):
+                return True
+            await asyncio.sleep(0)
+        if not self._ended:
+            over = self._expect()
+            self._take, self._relayed = take, self._loop.time()
+            self._resume()
+            try:
+                await self._relaying(over, timeout, deadline)
+            finally:
+                self._take = self._wake_reader = None
+        if self._ended and not self._chunks:
+            self._check()
+            return False
+        return True
+
+    async def _relaying(self, over: asyncio.Future[None], timeout: float | None, deadline: float) -> None:
+        timer: asyncio.Handle
+
+        def look() -> None:
+            nonlocal timer
+            due = deadline if timeout is None else min(self._relayed + timeout, deadline)
+            if due <= self._loop.time():
+                _expire(over, httpcore2.ReadTimeout)
+            else:
+                timer = self._loop.call_at(due, look)
+
+        timer = self._loop.call_soon(look)
+        try:
+            await over
+        finally:
+            timer.cancel()
 
     async def write(self, data: bytes, timeout: float | None) -> None:
         """Sends `data`, waiting while the peer does not take it.
@@ -147,14 +189,16 @@ class Wire(asyncio.BufferedProtocol):
         self._probe = _probe_of(transport.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._buffer if self._take is None else self._buffer[:RELAY_SIZE]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._take is not None:
+            self._hand_over(self._take, self._buffer[:nbytes])
+            return
         self._chunks.append(bytes(self._buffer[:nbytes]))
         self._held += nbytes
-        if self._held >= HIGH_WATER and self._transport is not None:
-            self._reading = False
-            self._transport.pause_reading()
+        if self._held >= HIGH_WATER:
+            self._pause()
         _wake(self._wake_reader)
 
     def eof_received(self) -> None:
@@ -175,6 +219,41 @@ class Wire(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writing = True
         _wake(self._wake_writer)
+
+    # What both do.
+
+    def _expect(self) -> asyncio.Future[None]:
+        if self._wake_reader is not None:
+            raise httpcore2.ReadError("two tasks read one response")
+        self._wake_reader = self._loop.create_future()
+        return self._wake_reader
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise httpcore2.ReadError(str(self._error)) from self._error
+
+    def _hand_over(self, take: Callable[[memoryview], bool], data: memoryview) -> None:
+        self._relayed = self._loop.time()
+        waiter = self._wake_reader
+        try:
+            if take(data):
+                return
+        except Exception as error:
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+        self._take = None
+        self._pause()
+        _wake(waiter)
+
+    def _pause(self) -> None:
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -24,6 +24,8 @@ GO = b"\x01"
 
 _LENGTH = Struct("!I")
 _READ = 256 * 1024
+STEP = 32 * 1024
+"""Bytes that a host reads or sends in one turn of its loop."""
 _LONGEST_FAULT = 2**20
 
 
@@ -32,11 +34,11 @@ class CutOff(ConnectionError):
 
 
 class BodyPipe:
-    """One end. Used by one task at a time; `close` may be called by any, and wakes nobody."""
+    """One end, read by at most `read` bytes in a turn. Used by one task at a time; `close` may be called by any."""
 
-    __slots__ = ("_buffer", "_filled", "_left", "_loop", "_socket", "_taken")
+    __slots__ = ("_buffer", "_filled", "_left", "_loop", "_read", "_rest", "_socket", "_taken")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, read: int = _READ) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._loop = asyncio.get_running_loop()
@@ -44,6 +46,8 @@ class BodyPipe:
         self._filled = 0
         self._taken = 0
         self._left = 0
+        self._rest = b""
+        self._read = read
 
     @property
     def socket(self) -> socket.socket:
@@ -63,31 +67,41 @@ class BodyPipe:
 
     async def send(self, chunk: bytes | memoryview) -> None:
         """Sends some bytes, waiting while the receiver does not take them. Raises OSError if it is gone."""
-        if len(chunk) <= MOST:
-            if chunk:
-                await self._send_all(_LENGTH.pack(len(chunk)), chunk)
-            return
         view = memoryview(chunk)
         for start in range(0, len(view), MOST):
-            await self.send(view[start : start + MOST])
+            if not self.offer(view[start : start + MOST]):
+                await self.drain()
+
+    def offer(self, chunk: bytes | memoryview) -> bool:
+        """Sends up to `MOST` bytes, one at least, without waiting. Raises OSError if the receiver is gone.
+
+        Returns whether all of it is sent: otherwise `drain` comes before anything else.
+        """
+        return self._offer(_LENGTH.pack(len(chunk)), chunk)
+
+    async def drain(self) -> None:
+        """Waits until what was offered is sent. Raises OSError if the receiver is gone."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            await self._loop.sock_sendall(self._socket, rest)
 
     async def end(self, fault: Fault | None = None) -> None:
         """Says that the body is whole, or what went wrong, and closes this end. Raises OSError."""
         try:
-            await self._send_all(_LENGTH.pack(0), b"" if fault is None else fault.encode())
+            await self.drain()
+            self._offer(_LENGTH.pack(0), b"" if fault is None else fault.encode())
+            await self.drain()
         finally:
             self.close()
 
-    async def _send_all(self, head: bytes, data: bytes | memoryview) -> None:
+    def _offer(self, head: bytes, data: bytes | memoryview) -> bool:
         try:
             sent = self._socket.sendmsg((head, data))
         except BlockingIOError:
             sent = 0
-        if sent < len(head):
-            await self._loop.sock_sendall(self._socket, head[sent:])
-            sent = len(head)
         if sent < len(head) + len(data):
-            await self._loop.sock_sendall(self._socket, memoryview(data)[sent - len(head) :])
+            self._rest = b"".join((head, data))[sent:]
+        return not self._rest
 
     # The receiver's.
 
@@ -136,10 +150,11 @@ class BodyPipe:
             raise raises(fault)
 
     async def _fill(self) -> bool:
-        """Reads more behind what is there; returns whether there was any."""
+        """Reads more behind what is there, in a turn of its own; returns whether there was any."""
+        await asyncio.sleep(0)  # neither side may ever make it wait, and others have their turn too
         kept = self._filled - self._taken
         if not self._buffer:
-            self._buffer = memoryview(bytearray(_READ))
+            self._buffer = memoryview(bytearray(self._read))
         if kept:
             self._buffer[:kept] = bytes(self._buffer[self._taken : self._filled])
         self._taken, self._filled = 0, kept
@@ -149,9 +164,9 @@ class BodyPipe:
 
 
 def make_pipe() -> tuple[BodyPipe, int]:
-    """Returns this side's end, and a descriptor of the other, to be passed or closed."""
+    """Returns the host's end, and a descriptor of the other, to be passed or closed."""
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, MOST)
-    return BodyPipe(ours), theirs.detach()
+    return BodyPipe(ours, STEP), theirs.detach()

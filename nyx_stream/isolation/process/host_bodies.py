@@ -6,18 +6,19 @@ Knows the pipes, and nothing of what flows through them.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 
-from nyx_stream.isolation.process.body_pipe import BodyPipe, make_pipe
+from nyx_stream.isolation.process.body_pipe import STEP, BodyPipe, make_pipe
 from nyx_stream.isolation.process.broker import Reply
 from nyx_stream.isolation.process.frames import ProtocolFault
 from nyx_stream.isolation.process.messages import fault_of
 
 _log = logging.getLogger("nyx.isolation")
 
-STEP = 32 * 1024
-"""Bytes of a body that are sent in one turn of the loop."""
+Send = Callable[[BodyPipe], Awaitable[None]]
+"""Sends a body, but for its end."""
+
 MOST_UPLOADS = 64
 """Pipes that a worker may have asked for and not used yet."""
 
@@ -50,6 +51,15 @@ class Uploads:
             self._pipes.popitem()[1].close()
 
 
+async def send_evenly(pipe: BodyPipe, data: bytes) -> None:
+    """Sends some bytes in steps, each in a turn of the loop. Raises OSError if the receiver is gone."""
+    view = memoryview(data)
+    for start in range(0, len(data), STEP):
+        await pipe.send(view[start : start + STEP])
+        # Neither side may have made it wait, and others have their turn too.
+        await asyncio.sleep(0)
+
+
 class Downloads:
     """Bodies on their way to the worker, each in a task of its own."""
 
@@ -57,13 +67,13 @@ class Downloads:
         self._plugin = plugin
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, chunks: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> int:
+    def begin(self, send: Send, close: Callable[[], Awaitable[None]]) -> int:
         """Starts to send; returns the worker's end. `close` is awaited when the body is over, one way or the other.
 
-        What `chunks` raises ends the body as a fault. When the worker closes its end, sending is cancelled.
+        What `send` raises ends the body as a fault. When the worker closes its end, sending is cancelled.
         """
         pipe, theirs = make_pipe()
-        task = asyncio.get_running_loop().create_task(self._run(pipe, chunks, close), name=f"nyx:{self._plugin}:body")
+        task = asyncio.get_running_loop().create_task(self._run(pipe, send, close), name=f"nyx:{self._plugin}:body")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         # The worker has nothing to say here: what makes the socket readable is that its end was closed.
@@ -77,21 +87,13 @@ class Downloads:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _run(self, pipe: BodyPipe, chunks: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, pipe: BodyPipe, send: Send, close: Callable[[], Awaitable[None]]) -> None:
         fault = None
         try:
-            while True:
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    break
-                except Exception as error:  # what went wrong is the plugin's to know
-                    fault = fault_of(error)
-                    break
-                for start in range(0, len(chunk), STEP):
-                    await pipe.send(chunk[start : start + STEP])
-                    # Neither side may have made it wait, and others have their turn too.
-                    await asyncio.sleep(0)
+            try:
+                await send(pipe)
+            except Exception as error:  # what went wrong is the plugin's to know, if it is still there
+                fault = fault_of(error)
             asyncio.get_running_loop().remove_reader(pipe.socket)
             await pipe.end(fault)
         except OSError:

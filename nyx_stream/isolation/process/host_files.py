@@ -7,7 +7,7 @@ worker ends.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from nyx_stream.capabilities.files.guarded_files import open_descriptor, watch
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.process.broker import Means, Reply
 from nyx_stream.isolation.process.frames import ProtocolFault
-from nyx_stream.isolation.process.host_bodies import Downloads, Uploads
+from nyx_stream.isolation.process.host_bodies import Downloads, Uploads, send_evenly
 from nyx_stream.isolation.process.messages import Fault, error_of
 from nyx_stream.isolation.process.narrowings import Narrow
 from nyx_stream.isolation.process.wire_values import INLINE, Arguments, Packed, PathText, pack
@@ -159,7 +159,7 @@ class HostFiles:
         text = b"\0".join(map(os.fsencode, names))
         if len(text) <= INLINE:
             return Reply(pack(text))
-        return Reply(None, (self._downloads.begin(_once(text), _nothing),))
+        return Reply(None, (self._downloads.begin(lambda pipe: send_evenly(pipe, text), _nothing),))
 
     def _check_size(self, size: int) -> None:
         # A worker holds no more than its memory, so no more than that can be honest.
@@ -176,10 +176,6 @@ def _numbers(status: os.stat_result) -> JsonValue:
     parts: Any = status.__reduce__()
     fields, more = parts[1]
     return [list(fields), dict(more)]
-
-
-async def _once(text: bytes) -> AsyncIterator[bytes]:
-    yield text
 
 
 async def _nothing() -> None:

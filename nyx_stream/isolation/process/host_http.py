@@ -19,7 +19,7 @@ from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.process.body_pipe import BodyPipe
 from nyx_stream.isolation.process.broker import Means, Reply
 from nyx_stream.isolation.process.frames import ProtocolFault
-from nyx_stream.isolation.process.host_bodies import Downloads, Uploads
+from nyx_stream.isolation.process.host_bodies import Downloads, Uploads, send_evenly
 from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
 from nyx_stream.isolation.process.narrowings import Narrow
 from nyx_stream.isolation.process.wire_values import INLINE, Arguments, Packed, pack
@@ -182,11 +182,10 @@ class HostHttp:
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in response.headers.raw],
             **self._facts(),
         }
-        chunks = aiter(response.stream)
         first: list[bytes] = []
         if ask.whole or _is_empty(ask.method, response):
             size = 0
-            async for chunk in chunks:
+            async for chunk in response.stream:
                 first.append(chunk)
                 size += len(chunk)
                 if size > INLINE:
@@ -194,7 +193,13 @@ class HostHttp:
             else:
                 await response.aclose()
                 return Reply(head | {"content": pack(b"".join(first))})
-        return Reply(head, (self._downloads.begin(_after(first, chunks), response.aclose),))
+
+        async def send(pipe: BodyPipe) -> None:
+            for chunk in first:
+                await send_evenly(pipe, chunk)
+            await response.stream.relay(pipe)
+
+        return Reply(head, (self._downloads.begin(send, response.aclose),))
 
     def _refuse(self, ask: Redirect) -> Reply:
         request = httpx.Request(ask.method, _url(ask.url))
@@ -223,10 +228,3 @@ def _is_empty(method: str, response: Any) -> bool:
     if method == "HEAD" or response.status_code in _NO_BODY:
         return True
     return bool(response.headers.get("content-length") == "0")
-
-
-async def _after(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for chunk in first:
-        yield chunk
-    async for chunk in rest:
-        yield chunk

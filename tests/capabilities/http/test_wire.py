@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpcore2
 import pytest
 
-from nyx_stream.capabilities.http.wire import HIGH_WATER, Wire
+from nyx_stream.capabilities.http.wire import HIGH_WATER, RELAY_SIZE, Wire
 from tests.capabilities.http.loopback import until
 
 
@@ -96,3 +96,98 @@ async def test_two_readers_are_an_error() -> None:
             await wire.read(None)
         peer.send(b"x")
         assert await reading == b"x"
+
+
+async def test_relayed_bytes_are_handed_over_in_small_pieces() -> None:
+    """Each in the turn of the loop in which it is read, and no more of them than are wanted."""
+    total, took = 10 * RELAY_SIZE, []
+
+    def take(data: memoryview) -> bool:
+        took.append(len(data))
+        return len(took) % 4 != 0
+
+    async with _pair() as (wire, peer):
+
+        async def send() -> None:
+            await asyncio.get_running_loop().sock_sendall(peer, bytes(total))
+            peer.close()
+
+        sending = asyncio.create_task(send())
+        goes_on = True
+        while goes_on:
+            before = len(took)
+            goes_on = await wire.relay(take, 30, _deadline())
+            assert len(took) - before <= 4
+            assert not wire._chunks
+        await sending
+        assert sum(took) == total
+        assert max(took) <= RELAY_SIZE
+
+
+async def test_what_waits_already_is_relayed_first() -> None:
+    """Then what comes, in order; the end is told."""
+    took = bytearray()
+    async with _pair() as (wire, peer):
+        peer.send(b"one")
+        await until(lambda: wire._held == 3)
+        peer.send(b"two")
+        peer.close()
+        assert await wire.relay(lambda data: bool(took.extend(data) or True), 30, _deadline()) is False
+        assert took == b"onetwo"
+
+
+async def test_after_a_relay_the_rest_can_be_read() -> None:
+    """Taker and reader share one stream."""
+    async with _pair() as (wire, peer):
+        peer.send(b"a" * RELAY_SIZE + b"rest")
+        assert await wire.relay(lambda data: False, 30, _deadline()) is True
+        got = b""
+        while len(got) < 4:
+            got += await wire.read(30)
+        assert got == b"rest"
+
+
+@pytest.mark.parametrize(("timeout", "left"), [(0.05, 30.0), (None, 0.05), (30, 0.05)])
+async def test_a_relay_waits_no_longer_than_it_may(timeout: float | None, left: float) -> None:
+    """Neither for a byte nor beyond its deadline; the stream is of use afterwards."""
+    async with _pair() as (wire, peer):
+        with pytest.raises(httpcore2.ReadTimeout):
+            await wire.relay(lambda data: True, timeout, asyncio.get_running_loop().time() + left)
+        peer.send(b"late")
+        assert await wire.read(30) == b"late"
+
+
+async def test_a_trickle_does_not_outlast_the_deadline() -> None:
+    """Each byte is in time; all of them are not."""
+    async with _pair() as (wire, peer):
+
+        async def trickle() -> None:
+            while True:
+                peer.send(b".")
+                await asyncio.sleep(0.01)
+
+        sending = asyncio.create_task(trickle())
+        with pytest.raises(httpcore2.ReadTimeout):
+            await wire.relay(lambda data: True, 30, asyncio.get_running_loop().time() + 0.1)
+        sending.cancel()
+
+
+async def test_what_a_taker_raises_ends_the_relay() -> None:
+    """It reaches who relays, and not the loop's handler of errors."""
+    async with _pair() as (wire, peer):
+        peer.send(b"x")
+        with pytest.raises(ZeroDivisionError):
+            await wire.relay(lambda data: bool(1 // 0), 30, _deadline())
+
+
+async def test_a_relay_ends_with_its_stream() -> None:
+    """Another task aborts it, or the peer breaks it."""
+    async with _pair() as (wire, _):
+        relaying = asyncio.create_task(wire.relay(lambda data: True, 30, _deadline()))
+        await until(lambda: wire._take is not None)
+        wire.abort()
+        assert await relaying is False
+
+
+def _deadline() -> float:
+    return asyncio.get_running_loop().time() + 30

@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import pytest
 
-from nyx_stream.isolation.process.body_pipe import BodyPipe
+from nyx_stream.isolation.process.body_pipe import STEP, BodyPipe, make_pipe
 from nyx_stream.isolation.process.channel import MOST_UNREAD, READ_MOST, Channel
 from nyx_stream.isolation.process.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind, ProtocolFault
-from nyx_stream.isolation.process.host_bodies import STEP, Downloads
+from nyx_stream.isolation.process.host_bodies import Downloads, send_evenly
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import LOG_RECORDS, MAX_ASKS, Connection
 from nyx_stream.isolation.process.turns import Turns
@@ -177,16 +177,13 @@ async def test_a_body_leaves_in_steps(clock):
     """Chunks that are there at once, to a worker that takes them at once, still let the loop turn."""
     size = 10 * STEP
 
-    async def chunks() -> AsyncIterator[bytes]:
-        yield bytes(size)
-
     async def closed() -> None:
         over.set()
 
     over = asyncio.Event()
     downloads = Downloads("p")
     begin = clock.turn
-    pipe = BodyPipe(socket.socket(fileno=downloads.begin(chunks(), closed)))
+    pipe = BodyPipe(socket.socket(fileno=downloads.begin(lambda pipe: send_evenly(pipe, bytes(size)), closed)))
     got = 0
     while (piece := await pipe.receive(lambda fault: AssertionError(fault))) is not None:
         got += len(piece)
@@ -195,6 +192,21 @@ async def test_a_body_leaves_in_steps(clock):
     assert clock.turn - begin >= size // STEP
     pipe.close()
     await downloads.close()
+
+
+async def test_a_body_arrives_in_steps(clock):
+    """Of a body that is here already, the host reads one step in a turn of the loop."""
+    ours, theirs = make_pipe()
+    with socket.socket(fileno=theirs) as worker:
+        worker.sendall((10 * STEP).to_bytes(4, "big") + bytes(10 * STEP))
+        got = 0
+        while got < 10 * STEP:
+            before = clock.turn
+            piece = await ours.receive(lambda fault: AssertionError(fault))
+            assert 0 < len(piece) <= STEP
+            assert clock.turn > before
+            got += len(piece)
+        ours.close()
 
 
 async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):

@@ -1,0 +1,212 @@
+"""A body that is relayed: the same bytes, bounds and ends as one that is read, whatever frames it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from nyx_stream.capabilities.http.wire import READ_SIZE
+from nyx_stream.errors import LimitExceeded, Revoked
+from nyx_stream.policy import SandboxPolicy
+from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply
+
+_BODY = bytes(range(256)) * 1024
+_HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+class _Sink:
+    """Keeps what it is given; is full after each `most` chunks until it is drained."""
+
+    def __init__(self, most: int = 3) -> None:
+        self._most = most
+        self._room = 0
+        self.chunks: list[bytes] = []
+
+    @property
+    def whole(self) -> bytes:
+        """All that was taken."""
+        return b"".join(self.chunks)
+
+    def offer(self, chunk: bytes | memoryview) -> bool:
+        assert self._room > 0, "offered while it is full"
+        assert len(chunk) > 0
+        self.chunks.append(bytes(chunk))
+        self._room -= 1
+        return self._room > 0
+
+    async def drain(self) -> None:
+        self._room = self._most
+        await asyncio.sleep(0)
+
+
+async def _chunked() -> AsyncIterator[bytes]:
+    yield _HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    for start in range(0, len(_BODY), 5000):
+        piece = _BODY[start : start + 5000]
+        yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
+async def _until_closed() -> AsyncIterator[bytes]:
+    yield _HEAD + b"\r\n"
+    yield _BODY
+
+
+async def _first(head: bytes, body: bytes, rest: bytes = b"", *, hold: bool = False) -> AsyncIterator[bytes]:
+    yield head
+    yield body
+    await asyncio.sleep(0.01)
+    yield rest
+    if hold:
+        await asyncio.Event().wait()
+
+
+def _by_framing(request: Received) -> "bytes | AsyncIterator[bytes]":
+    if request.target == "/chunked":
+        return _chunked()
+    if request.target == "/until-closed":
+        return _until_closed()
+    return reply(200, _BODY)
+
+
+async def _relayed(client: Any, url: str, sink: _Sink) -> None:
+    async with client.stream("GET", url) as response:
+        await response.stream.relay(sink)
+
+
+@pytest.mark.parametrize("most", [1, 3, 10**6])
+@pytest.mark.parametrize("framing", ["counted", "chunked", "until-closed"])
+async def test_every_byte_is_passed_on(kind: Any, framing: str, most: int) -> None:
+    """In order, however often the sink is full."""
+    sink = _Sink(most)
+    async with Server(_by_framing) as server, loopback(server, kind=kind).client() as client:
+        await _relayed(client, f"{server.url}/{framing}", sink)
+    assert sink.whole == _BODY
+    assert max(map(len, sink.chunks)) <= READ_SIZE
+
+
+async def test_a_counted_body_leaves_the_connection_of_use(kind: Any) -> None:
+    """What went past h11 was the whole body: the next exchange goes over the same connection."""
+    async with Server(reply(200, _BODY)) as server, loopback(server, kind=kind).client() as client:
+        for _ in range(3):
+            sink = _Sink()
+            await _relayed(client, server.url, sink)
+            assert sink.whole == _BODY
+        assert (await client.get(server.url)).content == _BODY
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nconnection: close\r\n", b"HTTP/1.0 200 OK\r\n"])
+async def test_a_connection_that_is_to_be_closed_is_not_kept(kind: Any, head: bytes) -> None:
+    """The server said so in the head of the response."""
+    answer = head + b"content-length: %d\r\n\r\n" % len(_BODY) + _BODY
+    async with Server(answer) as server, loopback(server, kind=kind).client() as client:
+        for _ in range(2):
+            await _relayed(client, server.url, _Sink())
+        assert server.accepted == 2
+
+
+async def test_bytes_beyond_the_body_are_nobodys(kind: Any) -> None:
+    """They do not reach the sink, and not the next exchange."""
+    answer = _HEAD + b"content-length: %d\r\n\r\n" % len(_BODY) + _BODY + _HEAD + b"content-length: 4\r\n\r\nevil"
+    async with Server(answer) as server, loopback(server, kind=kind).client() as client:
+        for _ in range(2):
+            sink = _Sink()
+            await _relayed(client, server.url, sink)
+            assert sink.whole == _BODY
+        assert server.accepted == 2
+
+
+async def test_a_body_that_is_cut_is_an_error(kind: Any) -> None:
+    """Where its length is known, and where its chunks do not end."""
+    counted, chunked = b"content-length: 400000\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n30d40\r\n"
+    for framing in (counted, chunked):
+        pieces = partial(_first, _HEAD + framing, bytes(100_000))
+        async with Server(lambda _, cut=pieces: cut()) as server, loopback(server, kind=kind).client() as client:
+            sink = _Sink()
+            with pytest.raises(client.dialect.library.RemoteProtocolError):
+                await _relayed(client, server.url, sink)
+            assert len(sink.whole) == 100_000
+
+
+async def test_a_response_without_a_body_ends_at_once(kind: Any) -> None:
+    """Its headers may speak of one: a HEAD, a 304."""
+
+    def answer(request: Received) -> bytes:
+        return _HEAD + b"content-length: 70000\r\n\r\n" if request.method == "HEAD" else reply(304, etag="x")
+
+    async with Server(answer) as server, loopback(server, kind=kind).client() as client:
+        for method in ("HEAD", "GET", "HEAD"):
+            sink = _Sink()
+            async with client.stream(method, server.url) as response:
+                await response.stream.relay(sink)
+            assert sink.whole == b""
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize("framing", ["counted", "chunked", "until-closed"])
+async def test_a_relayed_body_keeps_within_its_bound(kind: Any, framing: str) -> None:
+    """The sink gets no byte beyond `response_bytes`."""
+    async with Server(_by_framing) as server:
+        policy = (
+            SandboxPolicy.locked_down()
+            .allow_connect_host(f"127.0.0.1:{server.port}")
+            .with_limits(response_bytes=100_000)
+        )
+        async with Plugin(policy, kind=kind).client() as client:
+            sink = _Sink()
+            with pytest.raises(LimitExceeded, match="response_bytes"):
+                await _relayed(client, f"{server.url}/{framing}", sink)
+            assert len(sink.whole) <= 100_000
+
+
+async def test_a_peer_that_says_nothing_is_waited_for_no_longer_than_asked(kind: Any) -> None:
+    """The read timeout counts from the last byte."""
+    head = _HEAD + b"content-length: 400000\r\n\r\n"
+    timeout = kind.dialect.library.Timeout(30, read=0.2)
+    answer = partial(_first, head, bytes(70_000), bytes(30_000), hold=True)
+    async with (
+        Server(lambda _: answer()) as server,
+        loopback(server, kind=kind).client(timeout=timeout) as client,
+    ):
+        sink = _Sink()
+        with pytest.raises(client.dialect.library.ReadTimeout):
+            await _relayed(client, server.url, sink)
+        assert len(sink.whole) == 100_000
+
+
+async def test_a_revoked_lease_ends_a_relay_at_once(kind: Any) -> None:
+    """And the sink gets nothing after that, be it here already."""
+    head = _HEAD + b"content-length: 400000\r\n\r\n"
+    async with Server(lambda _: _first(head, bytes(100_000), hold=True)) as server:
+        plugin = loopback(server, kind=kind)
+
+        class Revoking(_Sink):
+            def offer(self, chunk: bytes | memoryview) -> bool:
+                more = super().offer(chunk)
+                plugin.lease.revoke("over")
+                return more
+
+        async with plugin.client(timeout=None) as client:
+            sink = Revoking()
+            with pytest.raises(Revoked, match="over"):
+                await _relayed(client, server.url, sink)
+        assert len(sink.chunks) == 1
+
+
+async def test_what_a_sink_raises_ends_the_relay(kind: Any) -> None:
+    """It comes out as it is, and the connection is closed."""
+
+    class Broken(_Sink):
+        def offer(self, chunk: bytes | memoryview) -> bool:
+            if len(self.chunks) == 2:
+                raise BrokenPipeError("gone")
+            return super().offer(chunk)
+
+    async with Server(reply(200, _BODY)) as server, loopback(server, kind=kind).client() as client:
+        with pytest.raises(BrokenPipeError, match="gone"):
+            await _relayed(client, server.url, Broken())
+        assert (await client.get(server.url)).content == _BODY
+        assert server.accepted == 2
