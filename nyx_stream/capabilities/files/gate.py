@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 _OPENS = ("read", "write")
 """The operations that open a file; each takes one from the budget `opens`."""
+AT_ONCE = 4
+"""Operations of one plugin that run at the same time. The threads that run them take turns at the interpreter's lock,
+and so does the event loop, which waits for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class _Step:
 class Gate:
     """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any more."""
 
-    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease", "_owner")
+    __slots__ = ("_bench", "_closed", "_grounds", "_guard", "_lease", "_owner", "_turns")
 
     def __init__(self, guard: SandboxGuard, lease: Lease, bench: Bench, above: "Gate | None" = None) -> None:
         self._guard = guard
@@ -62,6 +65,7 @@ class Gate:
         # What was handed on lies in the directories that were granted, whatever has their names by now.
         self._owner = above is None
         self._grounds: Grounds = Grounds() if above is None else above._grounds
+        self._turns: asyncio.Semaphore = asyncio.Semaphore(AT_ONCE) if above is None else above._turns
         self._closed = False
 
     @property
@@ -103,7 +107,7 @@ class Gate:
     async def perform(
         self, action: str, access: Access, paths: Sequence[object], work: Callable[[Sequence[Site]], T]
     ) -> T:
-        """Runs `work` in a thread if everything allows it.
+        """Runs `work` in a thread if everything allows it, which is judged when its turn has come.
 
         Raises:
             Revoked: the lease has ended, or its budget is used up.
@@ -113,19 +117,20 @@ class Gate:
         # The only reading of the plugin's path objects.
         texts = [path_text(path) for path in paths]
         target = " -> ".join(texts)
-        if self.ended:
-            error = self.error(action, target)
-            self._guard.record("files", action, target, Decision(False, None, error.reason))
-            raise error
-        steps = [self._decide(action, access, text) for text in texts]
-        self._take(action, target, steps)
-        if action in _OPENS:
-            self._spend(action, target)
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
-        if access == "read" and self.ended:
-            raise self.error(action, target)
-        return result
+        async with self._turns:
+            if self.ended:
+                error = self.error(action, target)
+                self._guard.record("files", action, target, Decision(False, None, error.reason))
+                raise error
+            steps = [self._decide(action, access, text) for text in texts]
+            self._take(action, target, steps)
+            if action in _OPENS:
+                self._spend(action, target)
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
+            if access == "read" and self.ended:
+                raise self.error(action, target)
+            return result
 
     def _take(self, action: str, target: str, steps: Sequence[_Step]) -> None:
         """Counts the operation where it was approved for once; one operation, whatever number of paths it has."""

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Event, Semaphore
 
 import aiofiles
 import pytest
 
+from nyx_stream.capabilities.files.gate import AT_ONCE, Site
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
 
@@ -268,3 +271,26 @@ async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tm
     with pytest.raises(FilesystemDenied, match="manifest"):
         await files.read_text("d/l")
     lease.revoke("done")
+
+
+async def test_a_plugin_has_a_few_operations_at_once(world: World) -> None:
+    """The others wait, and are judged when their turn has come: not before the host took the capability back."""
+    gate, running, go = world.files._gate, Semaphore(0), Event()
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+
+    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE + 3)]
+    for _ in range(AT_ONCE):
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    assert not running.acquire(blocking=False)
+    changing = asyncio.create_task(world.files.write_text("late", "x"))
+    await asyncio.sleep(0)
+    world.lease.revoke("incident 42")
+    go.set()
+    for task in (*tasks, changing):
+        with pytest.raises(Revoked, match="incident 42"):
+            await task
+    assert not running.acquire(blocking=False)
+    assert not (world.inside / "late").exists()
