@@ -10,14 +10,13 @@ between is not kept out by this.
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator
 
 from nyx_stream.errors import PluginLoadError
 from nyx_stream.isolation.seam import PluginSource
+from nyx_stream.regular_file import NotRegular, open_regular
 
 _PIECE = 1 << 20
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def content_hash(source: PluginSource) -> str:
@@ -83,10 +82,11 @@ def _is_left_out(path: str) -> bool:
 
 
 def _digest(plugin: str, path: str) -> bytes:
-    descriptor = os.open(path, _FLAGS)
-    with open(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PluginLoadError(plugin, f"{path} is no regular file: its content cannot be recorded")
+    try:
+        file = open_regular(path, links=False)
+    except NotRegular as error:
+        raise PluginLoadError(plugin, f"{path} is no regular file: its content cannot be recorded") from error
+    with file:
         digest = hashlib.blake2b(digest_size=32)
         while piece := file.read(_PIECE):
             digest.update(piece)

@@ -5,7 +5,6 @@ an empty one. Knows no plugin's code and asks nobody.
 """
 
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,11 +16,11 @@ from nyx_stream.audit.locking import locked, sync_folder
 from nyx_stream.errors import LockError
 from nyx_stream.policy.manifest_file import Identifier
 from nyx_stream.policy.optional import OptionalKind
+from nyx_stream.regular_file import NotRegular, open_regular
 
 LARGEST = 16 * 2**20
 """Bytes of a lock file that are read; a larger one is refused."""
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _Text = Annotated[str, StringConstraints(max_length=64 * 1024)]
 
 
@@ -85,11 +84,13 @@ class LockFile:
             OSError: it cannot be read.
         """
         try:
-            descriptor = os.open(self.path, _FLAGS)
+            file = open_regular(self.path, links=False)
         except FileNotFoundError:
             return {}
-        with open(descriptor, "rb") as file:
-            self._must_be_ours(os.fstat(descriptor))
+        except NotRegular as error:
+            raise LockError(self.path, "is no regular file") from error
+        with file:
+            self._must_be_ours(os.fstat(file.fileno()))
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise LockError(self.path, f"larger than {LARGEST} bytes")
@@ -135,8 +136,6 @@ class LockFile:
         sync_folder(self.path)
 
     def _must_be_ours(self, status: os.stat_result) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise LockError(self.path, "is no regular file")
         if sys.platform == "win32":
             return
         if status.st_uid not in (os.getuid(), 0):

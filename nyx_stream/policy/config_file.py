@@ -13,6 +13,7 @@ from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.rule import RuleError, Source
 from nyx_stream.policy.toml_source import Key, TomlSource, syntax_problem
+from nyx_stream.regular_file import open_regular
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Rule = TypeVar("_Rule")
@@ -118,8 +119,8 @@ def _sound(model: type[_Model], values: object) -> _Model:
 
 
 def _read(path: str, error: type[PolicyError]) -> str:
-    # A file that says it is a device or a pipe, or grows while it is read, must not hang or fill the host.
-    with open(path, "rb") as file:
+    # What is a device or a pipe, or grows while it is read, must not hang or fill the host.
+    with open_regular(path) as file:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise error([Problem(f"larger than {LARGEST} bytes", where=os.path.basename(path))])

@@ -26,6 +26,7 @@ from nyx_stream.host.content_hash import content_hash
 from nyx_stream.host.lock_file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
 from tests.host.waiting import until
+from tests.policy.special import SPECIAL
 
 CODE = """
     VERSION = 1
@@ -337,10 +338,23 @@ async def test_a_lock_file_that_others_may_write_is_not_trusted(begin, write, lo
         with pytest.raises(LockError, match="others may write it"):
             await host.load(write())
     lock.rename(f"{lock}.real")
-    lock.symlink_to(f"{lock}.real")
+    for target in (f"{lock}.real", "nowhere"):
+        lock.unlink(missing_ok=True)
+        lock.symlink_to(target)
+        async with begin() as host:
+            with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+                await host.load(write())
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, lock, kind):
+    """And leaves no descriptor open."""
+    SPECIAL[kind](lock)
     async with begin() as host:
-        with pytest.raises((LockError, PluginLoadError), match=r"nyx\.lock"):
+        before = len(os.listdir("/dev/fd"))
+        with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
             await host.load(write())
+        assert len(os.listdir("/dev/fd")) == before
 
 
 async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):
