@@ -1,10 +1,11 @@
 """Whether what lies where a plugin is loaded from may run, by what a lock file has accepted before.
 
 The first version seen is accepted. The same version must have the same content; another version may want no more than
-the accepted one, or waits until somebody accepts it. Everything here blocks.
+the accepted one, or waits until somebody accepts it. What may run is recorded when it runs: one that does not start
+leaves the record of the one before. Everything here blocks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nyx_stream.errors import ContentChanged
@@ -42,17 +43,29 @@ class Verdict:
 
 
 def admit(lock: LockFile, source: PluginSource) -> Verdict:
-    """Compares what lies on the disk with what is recorded; records it, if it may run and is new.
+    """Compares what lies on the disk with what is recorded; records nothing.
 
     Raises:
-        LockError: the lock file is broken, or cannot be written.
+        LockError: the lock file is broken.
         PluginLoadError, OSError: something cannot be read.
     """
-    name = source.manifest.id
+    return compare(source, lock.read().get(source.manifest.id))
+
+
+def record(
+    lock: LockFile, name: str, found: LockedPlugin, approvals: Iterable[Standing], runs: Callable[[], bool]
+) -> Verdict:
+    """Records what was admitted, and what was approved of it meanwhile, if `runs` says that it still runs.
+
+    The record may have changed since: what it says now decides.
+
+    Raises:
+        LockError, OSError: it cannot be recorded.
+    """
     with lock.changing() as plugins:
-        verdict = compare(source, plugins.get(name))
-        if verdict.refused is None:
-            plugins[name] = verdict.found
+        verdict = _judge(found, plugins.get(name))
+        if verdict.refused is None and verdict.found != verdict.known and runs():
+            plugins[name] = found.model_copy(update={"approvals": _lasting(approvals)})
     return verdict
 
 
@@ -83,11 +96,7 @@ def keep(lock: LockFile, plugin: str, content: str, approvals: Iterable[Standing
     Raises:
         LockError, OSError: they cannot be recorded.
     """
-    lasting = [
-        LockedApproval(kind=item.permission.kind, rule=item.permission.rule.text, verdict=verdict, until=item.until)
-        for item in approvals
-        if (verdict := item.verdict) == "until" or verdict == "always"
-    ]
+    lasting = _lasting(approvals)
     with lock.changing() as plugins:
         known = plugins.get(plugin)
         if known is not None and known.content == content:
@@ -108,8 +117,15 @@ def forget(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> l
 
 def compare(source: PluginSource, known: LockedPlugin | None) -> Verdict:
     """Compares what lies on the disk with what was recorded. Raises as `admit`."""
-    manifest = source.manifest
-    found = LockedPlugin(version=manifest.version, content=content_hash(source), permissions=_wanted(manifest))
+    return _judge(described(source.manifest, content_hash(source)), known)
+
+
+def described(manifest: Manifest, content: str) -> LockedPlugin:
+    """Returns what is recorded of a version, without approvals."""
+    return LockedPlugin(version=manifest.version, content=content, permissions=_wanted(manifest))
+
+
+def _judge(found: LockedPlugin, known: LockedPlugin | None) -> Verdict:
     if known is None:
         return Verdict(found, None)
     if found.content == known.content and found.version == known.version:
@@ -122,6 +138,14 @@ def compare(source: PluginSource, known: LockedPlugin | None) -> Verdict:
         waits = f"update waiting: version {found.version} wants more than {known.version}: {wants}"
         return Verdict(found, known, more, waits)
     return Verdict(found, known)
+
+
+def _lasting(approvals: Iterable[Standing]) -> list[LockedApproval]:
+    return [
+        LockedApproval(kind=item.permission.kind, rule=item.permission.rule.text, verdict=verdict, until=item.until)
+        for item in approvals
+        if (verdict := item.verdict) == "until" or verdict == "always"
+    ]
 
 
 def _wanted(manifest: Manifest) -> list[LockedPermission]:
