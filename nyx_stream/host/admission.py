@@ -91,7 +91,9 @@ def accept(lock: LockFile, source: PluginSource, content: str | None = None) -> 
 
 
 def keep(lock: LockFile, plugin: str, content: str, approvals: Iterable[Standing]) -> None:
-    """Records the approvals of a plugin, if the content that they are for is the accepted one still.
+    """Records approvals of a plugin beside those that are recorded, which another host may have written.
+
+    Nothing is recorded if the content that they are for is not the accepted one.
 
     Raises:
         LockError, OSError: they cannot be recorded.
@@ -100,7 +102,9 @@ def keep(lock: LockFile, plugin: str, content: str, approvals: Iterable[Standing
     with lock.changing() as plugins:
         known = plugins.get(plugin)
         if known is not None and known.content == content:
-            plugins[plugin] = known.model_copy(update={"approvals": lasting})
+            new = {(item.kind, item.rule) for item in lasting}
+            others = [item for item in known.approvals if (item.kind, item.rule) not in new]
+            plugins[plugin] = known.model_copy(update={"approvals": [*others, *lasting]})
 
 
 def forget(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:

@@ -161,7 +161,7 @@ class Desk:
         self._take(entry, standing, target)
         if self.lock is not None and answer.verdict in ("until", "always"):
             try:
-                await self.lock.keep(source, entry.approvals)
+                await self.lock.keep(source, entry.approvals, standing)
             except (LockError, OSError) as error:
                 _log.error("plugin %s: an approval holds for this host only: %s", entry.id, error)
         return standing.approval

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from nyx_stream.errors import ContentChanged, PluginLoadError, PluginStateError, UpdateWaiting
 from nyx_stream.host.admission import Verdict, accept, admit, described, forget, keep, record
-from nyx_stream.host.approvals import Approvals
+from nyx_stream.host.approvals import Approvals, Standing
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.lock_file import LockedApproval, LockFile
@@ -95,12 +95,12 @@ class Lock:
             return policy
         return replace(policy, denied_paths=(*policy.denied_paths, *own))
 
-    async def keep(self, source: PluginSource, approvals: Approvals) -> None:
-        """Records the approvals of a plugin. Raises `LockError` or `OSError` if it cannot."""
+    async def keep(self, source: PluginSource, approvals: Approvals, item: Standing) -> None:
+        """Records an approval of a plugin, if it still stands. Raises `LockError` or `OSError` if it cannot."""
         if source.content is not None:
             async with self._turn:
-                standing = approvals.of(source.content)
-                await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, standing)
+                if item in approvals.of(source.content):
+                    await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, [item])
 
     async def forget(self, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
         """Takes back what is recorded of a plugin; returns that. Raises `LockError` or `OSError` if it cannot."""
