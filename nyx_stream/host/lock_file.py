@@ -12,8 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from nyx_stream.audit.locking import locked, sync_folder
+from nyx_stream.audit.locking import sync_folder
 from nyx_stream.errors import LockError
+from nyx_stream.host.sole_writer import guard_of, sole_writer
 from nyx_stream.policy.manifest_file import Identifier
 from nyx_stream.policy.optional import OptionalKind
 from nyx_stream.regular_file import NotRegular, open_regular
@@ -75,6 +76,8 @@ class LockFile:
         self.beside = f"{self.path}.new"
         """Where the next content is written, before it takes the place of the file. Always the same name, so that it
         can be denied: whoever has it open has the lock file open a moment later."""
+        self.paths = (self.path, self.beside, guard_of(self.path))
+        """What no plugin may have: it, that, and what is locked where a folder cannot be."""
 
     def read(self) -> Plugins:
         """Returns what is recorded; nothing, if there is no file.
@@ -109,8 +112,7 @@ class LockFile:
 
         Nobody else changes the file meanwhile. Raises as `read`, and what writing raises; the file is then as before.
         """
-        folder = os.path.dirname(self.path)
-        with _alone(folder, self.path):
+        with sole_writer(self.path):
             before = self.read()
             after = dict(before)
             yield after
@@ -142,24 +144,3 @@ class LockFile:
             raise LockError(self.path, "belongs to another user")
         if status.st_mode & 0o022:
             raise LockError(self.path, "others may write it: chmod 600 it if you trust what it says")
-
-
-@contextmanager
-def _alone(folder: str, path: str) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    # The folder is locked, for the file is replaced: a lock on it would be one on what is gone.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            held = locked(descriptor)
-            held.__enter__()
-        except TimeoutError as error:
-            raise LockError(path, "another process keeps it locked") from error
-        try:
-            yield
-        finally:
-            held.__exit__(None, None, None)
-    finally:
-        os.close(descriptor)

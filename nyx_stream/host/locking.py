@@ -85,9 +85,10 @@ class Lock:
         on files a second look.
         """
         source = Source("the lock file")
-        paths = (self._file.path, self._file.beside)
         own = tuple(
-            PathRule(name, "rw", source) for path in paths for name in dict.fromkeys((path, os.path.realpath(path)))
+            PathRule(name, "rw", source)
+            for path in self._file.paths
+            for name in dict.fromkeys((path, os.path.realpath(path)))
         )
         granted = [rule.prefix for rule in policy.merged().bind(places).paths]
         names = {name for prefix in granted for name in (prefix, os.path.realpath(prefix))}
