@@ -42,14 +42,14 @@ class Verdict:
         return self.known is not None and self.found.version == self.known.version and self.refused is not None
 
 
-def admit(lock: LockFile, source: PluginSource) -> Verdict:
-    """Compares what lies on the disk with what is recorded; records nothing.
+def admit(lock: LockFile, manifest: Manifest, content: str) -> Verdict:
+    """Compares a version and its content with what is recorded; records nothing.
 
     Raises:
         LockError: the lock file is broken.
-        PluginLoadError, OSError: something cannot be read.
+        OSError: it cannot be read.
     """
-    return compare(source, lock.read().get(source.manifest.id))
+    return _judge(described(manifest, content), lock.read().get(manifest.id))
 
 
 def record(
@@ -79,7 +79,8 @@ def accept(lock: LockFile, source: PluginSource, content: str | None = None) -> 
 
     Raises:
         ContentChanged: it is something else by now.
-        LockError, PluginLoadError, OSError: as `admit`.
+        LockError: the lock file is broken, or cannot be written.
+        PluginLoadError, OSError: something cannot be read.
     """
     name = source.manifest.id
     with lock.changing() as plugins:
@@ -120,7 +121,7 @@ def forget(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> l
 
 
 def compare(source: PluginSource, known: LockedPlugin | None) -> Verdict:
-    """Compares what lies on the disk with what was recorded. Raises as `admit`."""
+    """Compares what lies on the disk with what was recorded. Raises as `read_content`."""
     return _judge(described(source.manifest, content_hash(source)), known)
 
 

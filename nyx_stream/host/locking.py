@@ -11,6 +11,7 @@ from dataclasses import replace
 from nyx_stream.errors import ContentChanged, PluginLoadError, PluginStateError, UpdateWaiting
 from nyx_stream.host.admission import Verdict, accept, admit, described, forget, keep, record
 from nyx_stream.host.approvals import Approvals, Standing
+from nyx_stream.host.content_hash import read_content
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.lock_file import LockedApproval, LockFile
@@ -114,8 +115,8 @@ def _look(file: LockFile, source: PluginSource) -> tuple[PluginSource, Verdict]:
     found = find(_place(source))
     if found.manifest.id != source.manifest.id:
         raise PluginLoadError(source.manifest.id, f"its manifest now has the id {found.manifest.id!r}")
-    verdict = admit(file, found)
-    return found.with_content(verdict.found.content), verdict
+    content = read_content(found)
+    return found.with_content(content.number, content.digests), admit(file, found.manifest, content.number)
 
 
 def _must_not_wait(entry: Entry, verdict: Verdict) -> None:

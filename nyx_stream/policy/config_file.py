@@ -1,5 +1,6 @@
 """Reading one TOML file through a pydantic model, with every fault of it in one error. Knows no particular file."""
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,11 @@ class ConfigFile(Generic[_Model]):
         except tomllib.TOMLDecodeError as fault:
             raise error([syntax_problem(os.path.basename(path), text, fault)]) from None
         self.values = self._validate(model)
+
+    @property
+    def digest(self) -> str:
+        """The BLAKE2b hash of what was read: 32 bytes, as hexadecimal digits."""
+        return hashlib.blake2b(self._source.text.encode(), digest_size=32).hexdigest()
 
     def rules(self, key: Key, texts: Sequence[str], parse: Callable[[str, Source], _Rule]) -> tuple[_Rule, ...]:
         """Parses each text of the array at `key`; notes a fault with its line and caret where one does not parse."""
