@@ -3,6 +3,7 @@
 import os
 
 from nyx_stream.audit.chain import KEY_SIZES
+from nyx_stream.regular_file import open_regular
 
 
 def read_key(path: str | os.PathLike[str]) -> bytes:
@@ -12,7 +13,7 @@ def read_key(path: str | os.PathLike[str]) -> bytes:
         OSError: it cannot be read.
         ValueError: it has not 16 to 64 bytes.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         key = file.read(KEY_SIZES.stop + 2).removesuffix(b"\n").removesuffix(b"\r")
     if len(key) not in KEY_SIZES:
         raise ValueError(f"{os.fspath(path)}: a key has {KEY_SIZES.start} to {KEY_SIZES.stop - 1} bytes")

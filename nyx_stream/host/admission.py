@@ -1,10 +1,11 @@
 """Whether what lies where a plugin is loaded from may run, by what a lock file has accepted before.
 
 The first version seen is accepted. The same version must have the same content; another version may want no more than
-the accepted one, or waits until somebody accepts it. Everything here blocks.
+the accepted one, or waits until somebody accepts it. What may run is recorded when it runs: one that does not start
+leaves the record of the one before. Everything here blocks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nyx_stream.errors import ContentChanged
@@ -41,18 +42,30 @@ class Verdict:
         return self.known is not None and self.found.version == self.known.version and self.refused is not None
 
 
-def admit(lock: LockFile, source: PluginSource) -> Verdict:
-    """Compares what lies on the disk with what is recorded; records it, if it may run and is new.
+def admit(lock: LockFile, manifest: Manifest, content: str) -> Verdict:
+    """Compares a version and its content with what is recorded; records nothing.
 
     Raises:
-        LockError: the lock file is broken, or cannot be written.
-        PluginLoadError, OSError: something cannot be read.
+        LockError: the lock file is broken.
+        OSError: it cannot be read.
     """
-    name = source.manifest.id
+    return _judge(described(manifest, content), lock.read().get(manifest.id))
+
+
+def record(
+    lock: LockFile, name: str, found: LockedPlugin, approvals: Iterable[Standing], runs: Callable[[], bool]
+) -> Verdict:
+    """Records what was admitted, and what was approved of it meanwhile, if `runs` says that it still runs.
+
+    The record may have changed since: what it says now decides.
+
+    Raises:
+        LockError, OSError: it cannot be recorded.
+    """
     with lock.changing() as plugins:
-        verdict = compare(source, plugins.get(name))
-        if verdict.refused is None:
-            plugins[name] = verdict.found
+        verdict = _judge(found, plugins.get(name))
+        if verdict.refused is None and verdict.found != verdict.known and runs():
+            plugins[name] = found.model_copy(update={"approvals": _lasting(approvals)})
     return verdict
 
 
@@ -66,7 +79,8 @@ def accept(lock: LockFile, source: PluginSource, content: str | None = None) -> 
 
     Raises:
         ContentChanged: it is something else by now.
-        LockError, PluginLoadError, OSError: as `admit`.
+        LockError: the lock file is broken, or cannot be written.
+        PluginLoadError, OSError: something cannot be read.
     """
     name = source.manifest.id
     with lock.changing() as plugins:
@@ -78,20 +92,20 @@ def accept(lock: LockFile, source: PluginSource, content: str | None = None) -> 
 
 
 def keep(lock: LockFile, plugin: str, content: str, approvals: Iterable[Standing]) -> None:
-    """Records the approvals of a plugin, if the content that they are for is the accepted one still.
+    """Records approvals of a plugin beside those that are recorded, which another host may have written.
+
+    Nothing is recorded if the content that they are for is not the accepted one.
 
     Raises:
         LockError, OSError: they cannot be recorded.
     """
-    lasting = [
-        LockedApproval(kind=item.permission.kind, rule=item.permission.rule.text, verdict=verdict, until=item.until)
-        for item in approvals
-        if (verdict := item.verdict) == "until" or verdict == "always"
-    ]
+    lasting = _lasting(approvals)
     with lock.changing() as plugins:
         known = plugins.get(plugin)
         if known is not None and known.content == content:
-            plugins[plugin] = known.model_copy(update={"approvals": lasting})
+            new = {(item.kind, item.rule) for item in lasting}
+            others = [item for item in known.approvals if (item.kind, item.rule) not in new]
+            plugins[plugin] = known.model_copy(update={"approvals": [*others, *lasting]})
 
 
 def forget(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
@@ -107,9 +121,16 @@ def forget(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> l
 
 
 def compare(source: PluginSource, known: LockedPlugin | None) -> Verdict:
-    """Compares what lies on the disk with what was recorded. Raises as `admit`."""
-    manifest = source.manifest
-    found = LockedPlugin(version=manifest.version, content=content_hash(source), permissions=_wanted(manifest))
+    """Compares what lies on the disk with what was recorded. Raises as `read_content`."""
+    return _judge(described(source.manifest, content_hash(source)), known)
+
+
+def described(manifest: Manifest, content: str) -> LockedPlugin:
+    """Returns what is recorded of a version, without approvals."""
+    return LockedPlugin(version=manifest.version, content=content, permissions=_wanted(manifest))
+
+
+def _judge(found: LockedPlugin, known: LockedPlugin | None) -> Verdict:
     if known is None:
         return Verdict(found, None)
     if found.content == known.content and found.version == known.version:
@@ -122,6 +143,14 @@ def compare(source: PluginSource, known: LockedPlugin | None) -> Verdict:
         waits = f"update waiting: version {found.version} wants more than {known.version}: {wants}"
         return Verdict(found, known, more, waits)
     return Verdict(found, known)
+
+
+def _lasting(approvals: Iterable[Standing]) -> list[LockedApproval]:
+    return [
+        LockedApproval(kind=item.permission.kind, rule=item.permission.rule.text, verdict=verdict, until=item.until)
+        for item in approvals
+        if (verdict := item.verdict) == "until" or verdict == "always"
+    ]
 
 
 def _wanted(manifest: Manifest) -> list[LockedPermission]:

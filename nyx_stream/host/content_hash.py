@@ -4,38 +4,69 @@ BLAKE2b (RFC 7693) with 32 bytes. Left out is bytecode in `__pycache__`, which a
 is hashed as the text it is; one that leads out of the plugin, or to bytecode, is refused, because what it leads to can
 change unseen.
 
-What was hashed and what is imported a moment later are two readings of the same files: whoever may write there in
-between is not kept out by this.
+What is imported later, and the manifest that was read before, are other readings of the same files. So each file's own
+hash is kept as well: they are compared with that.
 """
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 
 from nyx_stream.errors import PluginLoadError
+from nyx_stream.isolation.accepted import Digests, find_digest, place_of
 from nyx_stream.isolation.seam import PluginSource
+from nyx_stream.policy.manifest import FILE_NAME
+from nyx_stream.regular_file import NotRegular, open_regular
 
 _PIECE = 1 << 20
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_IMPORTED = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 
 
-def content_hash(source: PluginSource) -> str:
-    """Returns the hash of a plugin's content: `blake2b:` and 64 hexadecimal digits. Blocks while it reads.
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a plugin consists of.
+
+    Attributes:
+        number: the hash of all of it: `blake2b:` and 64 hexadecimal digits.
+        digests: the hashes of what can be imported.
+    """
+
+    number: str
+    digests: Digests
+
+
+def read_content(source: PluginSource) -> Content:
+    """Returns the content of a plugin. Blocks while it reads.
 
     Raises:
-        PluginLoadError: there is something that is neither a file, a folder nor a link within the plugin.
+        PluginLoadError: there is something that is neither a file, a folder nor a link within the plugin; or its
+            manifest is not that of the source any more.
         OSError: something cannot be read.
     """
     total = hashlib.blake2b(digest_size=32)
+    digests: dict[str, str] = {}
+    linked: set[str] = set()
     for kind, name, path in sorted(_members(source)):
         total.update(b"%s %d:" % (kind, len(name)) + name)
         if kind == b"l":
             target = os.fsencode(_target(source, path))
+            linked.add(place_of(os.path.realpath(path), os.path.realpath(source.root)))
             total.update(b" %d:" % len(target) + target)
         else:
-            total.update(_digest(source.manifest.id, path))
-    return f"blake2b:{total.hexdigest()}"
+            digest = _digest(source.manifest.id, path)
+            total.update(digest)
+            digests[place_of(path, source.root)] = digest.hex()
+    if find_digest(digests, source.root, os.path.join(source.folder, FILE_NAME)) != source.manifest.digest:
+        raise PluginLoadError(source.manifest.id, f"its {FILE_NAME} changed while it was looked at: try again")
+    imported = {name: own for name, own in digests.items() if name.endswith(_IMPORTED) or name in linked}
+    return Content(f"blake2b:{total.hexdigest()}", imported)
+
+
+def content_hash(source: PluginSource) -> str:
+    """Returns the number of a plugin's content. Raises as `read_content`."""
+    return read_content(source).number
 
 
 def _members(source: PluginSource) -> Iterator[tuple[bytes, bytes, str]]:
@@ -83,10 +114,11 @@ def _is_left_out(path: str) -> bool:
 
 
 def _digest(plugin: str, path: str) -> bytes:
-    descriptor = os.open(path, _FLAGS)
-    with open(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PluginLoadError(plugin, f"{path} is no regular file: its content cannot be recorded")
+    try:
+        file = open_regular(path, links=False)
+    except NotRegular as error:
+        raise PluginLoadError(plugin, f"{path} is no regular file: its content cannot be recorded") from error
+    with file:
         digest = hashlib.blake2b(digest_size=32)
         while piece := file.read(_PIECE):
             digest.update(piece)

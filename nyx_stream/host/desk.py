@@ -7,6 +7,8 @@ assignment. Every question and every answer is an audit event of kind `approval`
 import logging
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -108,13 +110,16 @@ class Desk:
         """
         if self.lock is None:
             return source
-        try:
+        with self._telling(entry):
             source = await self.lock.admit(entry, source)
-        except (ContentChanged, UpdateWaiting) as error:
-            self._record(entry, "plugin", "update", entry.source.folder, False, None, error.message)
-            raise
         self._watch(entry)
         return source
+
+    async def record(self, entry: Entry, source: PluginSource, runs: Callable[[], bool]) -> None:
+        """Records what was admitted, now that it runs, if there is a lock file. Raises as `Lock.record`."""
+        if self.lock is not None:
+            with self._telling(entry):
+                await self.lock.record(entry, source, runs)
 
     async def approve(self, entry: Entry) -> None:
         """Accepts what waits; see `PluginHost.approve`."""
@@ -123,6 +128,15 @@ class Desk:
         version = await self.lock.approve(entry)
         reason = f"version {version} is accepted"
         self._record(entry, "plugin", "accept", entry.source.folder, True, None, reason)
+
+    @contextmanager
+    def _telling(self, entry: Entry) -> Iterator[None]:
+        """Audits that something waits."""
+        try:
+            yield
+        except (ContentChanged, UpdateWaiting) as error:
+            self._record(entry, "plugin", "update", entry.source.folder, False, None, error.message)
+            raise
 
     async def _put(
         self,
@@ -147,7 +161,7 @@ class Desk:
         self._take(entry, standing, target)
         if self.lock is not None and answer.verdict in ("until", "always"):
             try:
-                await self.lock.keep(source, entry.approvals)
+                await self.lock.keep(source, entry.approvals, standing)
             except (LockError, OSError) as error:
                 _log.error("plugin %s: an approval holds for this host only: %s", entry.id, error)
         return standing.approval

@@ -5,7 +5,6 @@ an empty one. Knows no plugin's code and asks nobody.
 """
 
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,15 +12,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from nyx_stream.audit.locking import locked, sync_folder
+from nyx_stream.audit.locking import sync_folder
 from nyx_stream.errors import LockError
+from nyx_stream.host.sole_writer import guard_of, sole_writer
 from nyx_stream.policy.manifest_file import Identifier
 from nyx_stream.policy.optional import OptionalKind
+from nyx_stream.regular_file import NotRegular, open_regular
 
 LARGEST = 16 * 2**20
 """Bytes of a lock file that are read; a larger one is refused."""
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _Text = Annotated[str, StringConstraints(max_length=64 * 1024)]
 
 
@@ -76,6 +76,8 @@ class LockFile:
         self.beside = f"{self.path}.new"
         """Where the next content is written, before it takes the place of the file. Always the same name, so that it
         can be denied: whoever has it open has the lock file open a moment later."""
+        self.paths = (self.path, self.beside, guard_of(self.path))
+        """What no plugin may have: it, that, and what is locked where a folder cannot be."""
 
     def read(self) -> Plugins:
         """Returns what is recorded; nothing, if there is no file.
@@ -85,11 +87,13 @@ class LockFile:
             OSError: it cannot be read.
         """
         try:
-            descriptor = os.open(self.path, _FLAGS)
+            file = open_regular(self.path, links=False)
         except FileNotFoundError:
             return {}
-        with open(descriptor, "rb") as file:
-            self._must_be_ours(os.fstat(descriptor))
+        except NotRegular as error:
+            raise LockError(self.path, "is no regular file") from error
+        with file:
+            self._must_be_ours(os.fstat(file.fileno()))
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise LockError(self.path, f"larger than {LARGEST} bytes")
@@ -108,8 +112,7 @@ class LockFile:
 
         Nobody else changes the file meanwhile. Raises as `read`, and what writing raises; the file is then as before.
         """
-        folder = os.path.dirname(self.path)
-        with _alone(folder, self.path):
+        with sole_writer(self.path):
             before = self.read()
             after = dict(before)
             yield after
@@ -135,32 +138,9 @@ class LockFile:
         sync_folder(self.path)
 
     def _must_be_ours(self, status: os.stat_result) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise LockError(self.path, "is no regular file")
         if sys.platform == "win32":
             return
         if status.st_uid not in (os.getuid(), 0):
             raise LockError(self.path, "belongs to another user")
         if status.st_mode & 0o022:
             raise LockError(self.path, "others may write it: chmod 600 it if you trust what it says")
-
-
-@contextmanager
-def _alone(folder: str, path: str) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    # The folder is locked, for the file is replaced: a lock on it would be one on what is gone.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            held = locked(descriptor)
-            held.__enter__()
-        except TimeoutError as error:
-            raise LockError(path, "another process keeps it locked") from error
-        try:
-            yield
-        finally:
-            held.__exit__(None, None, None)
-    finally:
-        os.close(descriptor)

@@ -5,11 +5,13 @@ A host without one has no `Lock`; see `admission` for what is compared, and `loc
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 from nyx_stream.errors import ContentChanged, PluginLoadError, PluginStateError, UpdateWaiting
-from nyx_stream.host.admission import Verdict, accept, admit, forget, keep
-from nyx_stream.host.approvals import Approvals
+from nyx_stream.host.admission import Verdict, accept, admit, described, forget, keep, record
+from nyx_stream.host.approvals import Approvals, Standing
+from nyx_stream.host.content_hash import read_content
 from nyx_stream.host.discovery import find
 from nyx_stream.host.entry import Entry
 from nyx_stream.host.lock_file import LockedApproval, LockFile
@@ -29,11 +31,11 @@ class Lock:
         """Held while approvals are written: what was taken back must not come again by a write that began before."""
 
     async def admit(self, entry: Entry, source: PluginSource) -> PluginSource:
-        """Returns what lies there now, with its content, and recorded: it may run. Its approvals are at hand.
+        """Returns what lies there now, with its content: it may run. Its approvals are at hand.
 
         Raises:
             ContentChanged, UpdateWaiting: it may not run; the entry says what waits.
-            LockError: the lock file is broken, or cannot be written.
+            LockError: the lock file is broken.
             ManifestError, PluginLoadError: the plugin cannot be read.
         """
         forgotten = entry.approvals.forgotten
@@ -42,15 +44,30 @@ class Lock:
         except OSError as error:
             raise PluginLoadError(entry.id, f"it cannot be compared with the lock file: {error}") from error
         found = verdict.found
-        if verdict.refused is not None:
-            entry.waiting = Waiting(found.version, found.content, verdict.refused)
-            kind = ContentChanged if verdict.changed else UpdateWaiting
-            raise kind(entry.id, f"{verdict.refused}; look at it, and accept it with host.approve or nyx approve")
+        _must_not_wait(entry, verdict)
         entry.waiting = None
         entry.approvals.retain((entry.source.content, found.content))
         if entry.approvals.forgotten == forgotten:  # otherwise what was read may have been taken back meanwhile
             entry.approvals.restore(source, found.approvals)
         return source
+
+    async def record(self, entry: Entry, source: PluginSource, runs: Callable[[], bool]) -> None:
+        """Records what was admitted, now that it runs.
+
+        Raises:
+            ContentChanged, UpdateWaiting: another host has recorded something else meanwhile: it may not run.
+            LockError, PluginLoadError: it cannot be recorded.
+        """
+        if source.content is None:
+            return
+        found = described(source.manifest, source.content)
+        async with self._turn:
+            standing = entry.approvals.of(source.content)
+            try:
+                verdict = await asyncio.to_thread(record, self._file, source.manifest.id, found, standing, runs)
+            except OSError as error:
+                raise PluginLoadError(entry.id, f"it cannot be recorded in the lock file: {error}") from error
+        _must_not_wait(entry, verdict)
 
     async def approve(self, entry: Entry) -> str:
         """Accepts what was refused, and nothing else; returns its version. See `PluginHost.approve`."""
@@ -69,9 +86,10 @@ class Lock:
         on files a second look.
         """
         source = Source("the lock file")
-        paths = (self._file.path, self._file.beside)
         own = tuple(
-            PathRule(name, "rw", source) for path in paths for name in dict.fromkeys((path, os.path.realpath(path)))
+            PathRule(name, "rw", source)
+            for path in self._file.paths
+            for name in dict.fromkeys((path, os.path.realpath(path)))
         )
         granted = [rule.prefix for rule in policy.merged().bind(places).paths]
         names = {name for prefix in granted for name in (prefix, os.path.realpath(prefix))}
@@ -79,12 +97,12 @@ class Lock:
             return policy
         return replace(policy, denied_paths=(*policy.denied_paths, *own))
 
-    async def keep(self, source: PluginSource, approvals: Approvals) -> None:
-        """Records the approvals of a plugin. Raises `LockError` or `OSError` if it cannot."""
+    async def keep(self, source: PluginSource, approvals: Approvals, item: Standing) -> None:
+        """Records an approval of a plugin, if it still stands. Raises `LockError` or `OSError` if it cannot."""
         if source.content is not None:
             async with self._turn:
-                standing = approvals.of(source.content)
-                await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, standing)
+                if item in approvals.of(source.content):
+                    await asyncio.to_thread(keep, self._file, source.manifest.id, source.content, [item])
 
     async def forget(self, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
         """Takes back what is recorded of a plugin; returns that. Raises `LockError` or `OSError` if it cannot."""
@@ -97,8 +115,15 @@ def _look(file: LockFile, source: PluginSource) -> tuple[PluginSource, Verdict]:
     found = find(_place(source))
     if found.manifest.id != source.manifest.id:
         raise PluginLoadError(source.manifest.id, f"its manifest now has the id {found.manifest.id!r}")
-    verdict = admit(file, found)
-    return found.with_content(verdict.found.content), verdict
+    content = read_content(found)
+    return found.with_content(content.number, content.digests), admit(file, found.manifest, content.number)
+
+
+def _must_not_wait(entry: Entry, verdict: Verdict) -> None:
+    if verdict.refused is not None:
+        entry.waiting = Waiting(verdict.found.version, verdict.found.content, verdict.refused)
+        kind = ContentChanged if verdict.changed else UpdateWaiting
+        raise kind(entry.id, f"{verdict.refused}; look at it, and accept it with host.approve or nyx approve")
 
 
 def _place(source: PluginSource) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nyx_stream.capabilities.import_paths import ImportPaths
-from nyx_stream.errors import PluginError, PluginLoadError
+from nyx_stream.errors import NyxError, PluginError, PluginLoadError
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.data_dir import make_private
 from nyx_stream.host.desk import Desk
@@ -80,10 +80,10 @@ class Starter:
         self._trail.record(entry.id, "load", entry.source.folder)
 
     async def start(self, entry: Entry, life: Life) -> None:
-        """Starts a life; returns when it takes calls.
+        """Starts a life; returns when it takes calls, and is recorded where the host has a lock file.
 
         Raises:
-            PluginLoadError, PluginSetupError: it does not; nothing of it is left.
+            PluginLoadError, PluginSetupError, LockError: it does not, or is not; nothing of it is left.
             PluginStateError: it was stopped meanwhile.
         """
         supervisor = life.supervisor
@@ -109,6 +109,13 @@ class Starter:
             failure = PluginLoadError(entry.id, f"its data directory cannot be made: {error}")
             supervisor.fail(failure)
             raise failure from error
+        try:
+            await self._desk.record(entry, life.source, lambda: life.running)
+        except BaseException as error:
+            if life.running and isinstance(error, NyxError):
+                supervisor.fail(error)
+            await supervisor.stop()
+            raise
 
     def _leased(self, plugin: str, action: str, capability: str, reason: str) -> None:
         self._trail.record(plugin, action, capability, reason=reason, kind="revocation")

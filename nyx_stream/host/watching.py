@@ -12,6 +12,7 @@ from nyx_stream.host.entry import Entry
 from nyx_stream.host.folder_watch import FolderWatch
 from nyx_stream.host.policies import read_policy
 from nyx_stream.policy import SandboxPolicy
+from nyx_stream.regular_file import open_regular
 
 Folder = tuple[str, int, int]
 """A folder that stands at a path: the path, its device and its inode."""
@@ -141,6 +142,8 @@ class PolicyWatches:
 
 def look_at(path: str) -> Look:
     """Looks at a policy file. Asks the system for everything anew: folders and links are replaced too."""
+    from nyx_stream.policy.config_file import LARGEST  # it brings pydantic
+
     folders: set[Folder] = set()
     for folder in (os.path.dirname(path), os.path.dirname(os.path.realpath(path))):
         try:
@@ -151,11 +154,11 @@ def look_at(path: str) -> Look:
     state: object
     settled = False
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             found = os.fstat(file.fileno())
             # The content alone would not do: it may change, be read, and change back between two looks. Nor would the
             # time: two writes may come within one tick of the kernel's clock.
-            state = (found.st_dev, found.st_ino, found.st_ctime_ns, hashlib.blake2b(file.read()).digest())
+            state = (found.st_dev, found.st_ino, found.st_ctime_ns, hashlib.blake2b(file.read(LARGEST + 1)).digest())
             settled = abs(time.time() - found.st_mtime) > _SETTLED
     except OSError as error:
         state = str(error)

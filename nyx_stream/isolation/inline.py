@@ -68,7 +68,7 @@ class Inline:
         self.manifest = assignment.grant.manifest
         self.log = PluginLog(self.manifest.id)
         self._assignment = assignment
-        self._modules = PluginModules(self.manifest.id, source.root, source.names)
+        self._modules = PluginModules(self.manifest.id, source.root, source.names, source.digests)
         self._watch = tripwire.Watch(
             self.manifest.id,
             armed=level.armed,

@@ -3,6 +3,7 @@
 The plugin's modules live below a package of a random name, so two plugins may have modules of the same name. Relative
 imports work because that package is their parent; absolute imports of sibling modules work because the plugin's
 modules have builtins of their own, whose `__import__` looks below that package first. No bytecode is read or written.
+Where the host has hashed the plugin's files, what is compiled is what was hashed, however late it is imported.
 
 Knows nothing of policies, guards or hosts.
 """
@@ -27,15 +28,19 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from nyx_stream.attribution import as_host
+from nyx_stream.isolation.accepted import Accepted, Digests
 
 
 class PluginModules:
     """The modules of one plugin, loaded once. Use from one thread at a time."""
 
-    def __init__(self, plugin: str, root: str, names: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, plugin: str, root: str, names: frozenset[str] | None = None, digests: Digests | None = None
+    ) -> None:
         self.root = root
         self.prefix = f"_nyx_{re.sub(r'[^A-Za-z0-9_]', '_', plugin)}_{secrets.token_hex(4)}"
-        self._finder = _Finder(self.prefix, root, names)
+        accepted = None if digests is None else Accepted(root, digests)
+        self._finder = _Finder(self.prefix, root, names, accepted)
         self._installed = False
 
     @property
@@ -93,11 +98,12 @@ def _lies_below(path: str, roots: set[str]) -> bool:
 class _Finder:
     """Finds the modules of one plugin, and none of anybody else."""
 
-    def __init__(self, prefix: str, root: str, names: frozenset[str] | None) -> None:
+    def __init__(self, prefix: str, root: str, names: frozenset[str] | None, accepted: Accepted | None) -> None:
         self.prefix = prefix
         self._dotted = f"{prefix}."
         self._root = root
         self._names = names
+        self._accepted = accepted
         self._folders: dict[str, FileFinder] = {}
         self._own: dict[str, bool] = {}
         self.builtins = dict(vars(builtins))
@@ -128,13 +134,16 @@ class _Finder:
         if folder not in self._folders:
             self._folders[folder] = FileFinder(
                 folder,
-                (ExtensionFileLoader, EXTENSION_SUFFIXES),
+                (self._extension, EXTENSION_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
                 (self._loader, SOURCE_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
             )
         return self._folders[folder]
 
     def _loader(self, name: str, path: str) -> "_Loader":
-        return _Loader(name, path, self._root, self.builtins)
+        return _Loader(name, path, self._root, self.builtins, self._accepted)
+
+    def _extension(self, name: str, path: str) -> ExtensionFileLoader:
+        return ExtensionFileLoader(name, path) if self._accepted is None else _Extension(name, path, self._accepted)
 
     def _owns(self, top: str) -> bool:
         """Whether the top-level name `top` is one of the plugin's own modules."""
@@ -163,10 +172,11 @@ class _Finder:
 class _Loader(SourceFileLoader):
     """Loads a source file without bytecode files, with the plugin's builtins."""
 
-    def __init__(self, name: str, path: str, root: str, names: dict[str, Any]) -> None:
+    def __init__(self, name: str, path: str, root: str, names: dict[str, Any], accepted: Accepted | None) -> None:
         super().__init__(name, path)
         self._root = os.path.join(os.path.realpath(root), "")
         self._builtins = names
+        self._accepted = accepted
 
     def get_data(self, path: str) -> bytes:
         # pkgutil.get_data comes here too: below its own folder a plugin may read; elsewhere it is on its own.
@@ -177,9 +187,26 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        code: CodeType = self.source_to_code(self.get_data(path), path)
+        data = self.get_data(path)
+        if self._accepted is not None:
+            self._accepted.must_have(fullname, path, data)
+        code: CodeType = self.source_to_code(data, path)
         return code
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = self._builtins
         super().exec_module(module)
+
+
+class _Extension(ExtensionFileLoader):
+    """Loads an extension module that was looked at right before: the system reads the file by itself."""
+
+    def __init__(self, name: str, path: str, accepted: Accepted) -> None:
+        super().__init__(name, path)
+        self._accepted = accepted
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        with as_host():
+            data = self.get_data(self.path)
+        self._accepted.must_have(self.name, self.path, data)
+        return super().create_module(spec)

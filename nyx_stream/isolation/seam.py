@@ -9,6 +9,7 @@ from nyx_stream.audit import AuditSink
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
+from nyx_stream.isolation.accepted import Digests
 from nyx_stream.policy.approval import Approval
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
@@ -33,6 +34,7 @@ class PluginSource:
         names: top-level module names below `root` that are the plugin's own; `None`: all of them.
         distribution: name of the installed distribution, or `None` for a plugin folder.
         content: the hash of its content, where the host compares it; `None` elsewhere.
+        digests: then, what its modules are compared with when they are imported.
     """
 
     manifest: Manifest
@@ -41,10 +43,11 @@ class PluginSource:
     names: frozenset[str] | None = None
     distribution: str | None = None
     content: str | None = None
+    digests: Digests | None = None
 
-    def with_content(self, content: str) -> Self:
-        """Returns it with the hash of its content."""
-        return replace(self, content=content)
+    def with_content(self, content: str, digests: Digests) -> Self:
+        """Returns it with the hash of its content, and those of its files."""
+        return replace(self, content=content, digests=digests)
 
     @property
     def imported_paths(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Reading one TOML file through a pydantic model, with every fault of it in one error. Knows no particular file."""
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from nyx_stream.errors import PolicyError, Problem
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.rule import RuleError, Source
 from nyx_stream.policy.toml_source import Key, TomlSource, syntax_problem
+from nyx_stream.regular_file import open_regular
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Rule = TypeVar("_Rule")
@@ -51,6 +53,11 @@ class ConfigFile(Generic[_Model]):
         except tomllib.TOMLDecodeError as fault:
             raise error([syntax_problem(os.path.basename(path), text, fault)]) from None
         self.values = self._validate(model)
+
+    @property
+    def digest(self) -> str:
+        """The BLAKE2b hash of what was read: 32 bytes, as hexadecimal digits."""
+        return hashlib.blake2b(self._source.text.encode(), digest_size=32).hexdigest()
 
     def rules(self, key: Key, texts: Sequence[str], parse: Callable[[str, Source], _Rule]) -> tuple[_Rule, ...]:
         """Parses each text of the array at `key`; notes a fault with its line and caret where one does not parse."""
@@ -118,8 +125,8 @@ def _sound(model: type[_Model], values: object) -> _Model:
 
 
 def _read(path: str, error: type[PolicyError]) -> str:
-    # A file that says it is a device or a pipe, or grows while it is read, must not hang or fill the host.
-    with open(path, "rb") as file:
+    # What is a device or a pipe, or grows while it is read, must not hang or fill the host.
+    with open_regular(path) as file:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise error([Problem(f"larger than {LARGEST} bytes", where=os.path.basename(path))])

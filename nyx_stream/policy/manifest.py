@@ -21,7 +21,8 @@ class Manifest:
 
     Limits that the manifest does not name are the largest: a plugin that asks for nothing special is bounded by its
     policy alone. `asked_limits` has the names that it does give. `optional` says which of the rules the plugin runs
-    without.
+    without. `digest` is the BLAKE2b hash of the file that was read, 32 bytes as hexadecimal digits; it counts in no
+    comparison.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Manifest:
     limits: Limits = field(default_factory=Limits)
     asked_limits: frozenset[str] = frozenset()
     optional: tuple[OptionalPermission, ...] = ()
+    digest: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:

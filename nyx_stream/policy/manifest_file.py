@@ -46,6 +46,7 @@ def read_manifest(path: str) -> dict[str, Any]:
         "limits": file.limits(("limits",), values.limits),
         "asked_limits": frozenset(file.values.model_dump(include={"limits"}, exclude_unset=True).get("limits", {})),
         "optional": tuple(asked.optional),
+        "digest": file.digest,
     }
     file.finish()
     return fields

@@ -17,7 +17,9 @@ from nyx_stream.errors import (
     FilesystemDenied,
     LockError,
     NetworkDenied,
+    PluginCrashed,
     PluginLoadError,
+    PluginSetupError,
     PluginStateError,
     UpdateWaiting,
 )
@@ -26,6 +28,7 @@ from nyx_stream.host.content_hash import content_hash
 from nyx_stream.host.lock_file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
 from tests.host.waiting import until
+from tests.policy.special import SPECIAL
 
 CODE = """
     VERSION = 1
@@ -245,6 +248,114 @@ async def test_a_version_that_wants_no_more_is_taken(begin, write, rule, approve
     assert approver.asked == 2
 
 
+async def test_a_version_that_does_not_start_is_not_recorded(begin, write, lock, rule, server):
+    """The record is of the one that runs, with what was approved of it; so the next host finds its own again."""
+    bad = (
+        newer()
+        + """
+        async def setup(self): raise ValueError("on purpose")
+    """
+    )
+    async with begin() as host:
+        with pytest.raises(PluginSetupError):
+            await host.load(write(code=bad))
+        assert not lock.exists()
+        plugin = await host.load(write())
+        assert await plugin.call("ask", target=rule)
+        before = lock.read_bytes()
+        write("1.1", bad)
+        with pytest.raises(PluginSetupError):
+            await plugin.reload()
+        assert lock.read_bytes() == before
+        assert await plugin.call("fetch", url=server.url) == "page"
+    async with begin() as host:
+        with pytest.raises(PluginSetupError):
+            await host.load(write("1.1", bad))
+        assert lock.read_bytes() == before
+
+
+async def test_what_is_approved_during_setup_is_recorded(begin, write, lock, rule):
+    """It is asked for before there is a record of the version that asks."""
+    code = (
+        CODE
+        + f"""
+        async def setup(self): assert await self.request("request", "{rule}")
+    """
+    )
+    async with begin() as host:
+        plugin = await host.load(write(code=code))
+        assert [item.rule for item in LockFile(lock).read()["p"].approvals] == [rule]
+        write("1.1", newer(code))
+        await plugin.reload()
+        recorded = LockFile(lock).read()["p"]
+        assert (recorded.version, [item.rule for item in recorded.approvals]) == ("1.1", [rule])
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, loaded, lock):
+    """It is ended before anybody calls it; a version that runs goes on."""
+    async with begin() as host:
+        if loaded:
+            plugin = await host.load(write())
+            before = lock.read_bytes()
+        folder = write("1.1", newer())
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "no space")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fail)
+            with pytest.raises(PluginLoadError, match=r"cannot be recorded in the lock file: .*no space"):
+                await (plugin.reload() if loaded else host.load(folder))
+        if loaded:
+            assert await plugin.call("which") == 1
+            assert lock.read_bytes() == before
+        else:
+            assert host["p"].state is State.FAILED
+            assert "no space" in host["p"].status.error
+        await (plugin.reload() if loaded else host.load(folder))
+        assert await host["p"].call("which") == 2
+
+
+async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypatch):
+    """Two hosts start two contents under one version at once: that of the second to run waits."""
+    really = locking.record
+
+    def record(file, name, found, *more):
+        with file.changing() as plugins:
+            plugins[name] = found.model_copy(update={"content": "blake2b:" + "0" * 64})
+        return really(file, name, found, *more)
+
+    monkeypatch.setattr(locking, "record", record)
+    async with begin() as host:
+        with pytest.raises(ContentChanged):
+            await host.load(write())
+        assert host["p"].state is State.FAILED
+        assert host["p"].status.waiting is not None
+
+
+async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, monkeypatch):
+    """It crashed after its setup and before it was written down."""
+    really, loop = locking.record, asyncio.get_running_loop()
+    async with begin() as host:
+        plugin = await host.load(write())
+        before = lock.read_bytes()
+        write("1.1", newer())
+
+        def record(file, name, found, approvals, runs):
+            assert runs()
+            loop.call_soon_threadsafe(plugin._entry.coming.supervisor.crash, RuntimeError("on purpose"))
+            while runs():
+                pass
+            return really(file, name, found, approvals, runs)
+
+        monkeypatch.setattr(locking, "record", record)
+        with pytest.raises(PluginCrashed):
+            await plugin.reload()
+        assert lock.read_bytes() == before
+        assert await plugin.call("which") == 1
+
+
 @pytest.mark.parametrize(
     "more", ['read = ["/usr"]', 'env = ["TZ"]', 'connect = [{rule = "a.example", optional = true}]']
 )
@@ -337,10 +448,23 @@ async def test_a_lock_file_that_others_may_write_is_not_trusted(begin, write, lo
         with pytest.raises(LockError, match="others may write it"):
             await host.load(write())
     lock.rename(f"{lock}.real")
-    lock.symlink_to(f"{lock}.real")
+    for target in (f"{lock}.real", "nowhere"):
+        lock.unlink(missing_ok=True)
+        lock.symlink_to(target)
+        async with begin() as host:
+            with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+                await host.load(write())
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, lock, kind):
+    """And leaves no descriptor open."""
+    SPECIAL[kind](lock)
     async with begin() as host:
-        with pytest.raises((LockError, PluginLoadError), match=r"nyx\.lock"):
+        before = len(os.listdir("/dev/fd"))
+        with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
             await host.load(write())
+        assert len(os.listdir("/dev/fd")) == before
 
 
 async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):

@@ -13,6 +13,7 @@ from nyx_stream.errors import PolicyError, WatchUnavailable
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
 from tests.host.waiting import until
+from tests.policy.special import SPECIAL
 
 CODE = """
     import asyncio
@@ -122,6 +123,20 @@ async def test_a_credential_that_cannot_be_had_leaves_the_old_policy(plugin, fil
     await comes(lambda: policies(events))
     assert policies(events)[0][0] is False
     assert granted(plugin) == ["one.example"]
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+async def test_what_is_no_regular_file_leaves_the_old_policy(plugin, file, events, kind):
+    """A pipe holds the watch up no more than a wrong line does: it is told at once, and the next file is taken."""
+    file.unlink()
+    await comes(lambda: policies(events))
+    SPECIAL[kind](file)
+    await comes(lambda: len(policies(events)) == 2)
+    assert "is no regular file" in policies(events)[1][1]
+    assert granted(plugin) == ["one.example"]
+    file.rename(file.with_suffix(".odd"))
+    file.write_text(TWO)
+    await comes(lambda: granted(plugin) == ["two.example"])
 
 
 async def test_the_same_content_changes_nothing(plugin, file, events):

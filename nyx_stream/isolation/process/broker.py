@@ -152,4 +152,9 @@ class Broker:
             for descriptor in reply.descriptors:
                 os.close(descriptor)
             raise
-        self._channel.send(Kind.ANSWER, number, body=body, descriptors=reply.descriptors)
+        self._channel.send(Kind.ANSWER, number, body=body, descriptors=reply.descriptors, refused=_not_passed)
+
+
+def _not_passed(error: OSError) -> bytes:
+    why = "too many descriptors are on their way to processes of this user that do not take them: try again later"
+    return fault_of(OSError(error.errno, why)).encode()

@@ -6,6 +6,7 @@ socket takes it; what it does not take is queued.
 """
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -13,8 +14,9 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
+from typing import TypeAlias
 
-from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, ProtocolFault
+from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, ProtocolFault, encode
 from nyx_stream.isolation.process.protocol import Connection, State
 from nyx_stream.isolation.process.turns import Turns
 
@@ -28,6 +30,8 @@ MOST_UNREAD = 64
 of the host, and often a descriptor."""
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
+_Queued: TypeAlias = tuple[bytes | memoryview, tuple[int, ...], int, Callable[[OSError], bytes] | None]
+"""What is left of a frame, the descriptors that go with its first byte, its number, and `refused` of `send`."""
 _OVER = State.OVER
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _CLOSED_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # macOS has none: there it is done afterwards
@@ -68,7 +72,7 @@ class Channel:
         self._resting = False
         self._stalled = False
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[bytes | memoryview, tuple[int, ...]]] = deque()
+        self._queue: deque[_Queued] = deque()
         self.queued = 0
         """Bytes that the socket has not taken yet."""
         self._drained: asyncio.Future[None] | None = None
@@ -79,9 +83,19 @@ class Channel:
         self._loop.add_reader(sock, self._readable)
 
     def send(
-        self, kind: Kind, number: int = 0, detail: int = 0, body: bytes = b"", descriptors: tuple[int, ...] = ()
+        self,
+        kind: Kind,
+        number: int = 0,
+        detail: int = 0,
+        body: bytes = b"",
+        descriptors: tuple[int, ...] = (),
+        refused: Callable[[OSError], bytes] | None = None,
     ) -> None:
         """Sends a frame now or as soon as the socket takes it. The descriptors are the channel's: it closes them.
+
+        Those of one user that are under way and not taken yet are bounded, over all of that user's processes (unix(7),
+        ETOOMANYREFS): so that one worker that takes none does not end another, an answer whose descriptors do not pass
+        becomes a REFUSED, with the body that `refused` returns.
 
         On a connection that is over the frame is dropped: `ended` has told everybody concerned.
 
@@ -101,8 +115,10 @@ class Channel:
                 sent = self._write(data, descriptors)
             except OSError as error:
                 _close_all(descriptors)
-                self._loop.call_soon(self._end, error)
-                return
+                if error.errno != errno.ETOOMANYREFS or refused is None:
+                    self._loop.call_soon(self._end, error)
+                    return
+                data, descriptors, sent = _refusal(number, refused(error)), (), 0
             if sent == len(data):
                 _close_all(descriptors)
                 return
@@ -111,7 +127,7 @@ class Channel:
                 descriptors = ()
             data = memoryview(data)[sent:]
             self._loop.add_writer(self._socket, self._writable)
-        self._queue.append((data, descriptors))
+        self._queue.append((data, descriptors, number, refused))
         self.queued += len(data)
         if len(self._queue) >= MOST_UNREAD and self._turns is not None and not self._stalled:
             self._stalled = True
@@ -161,7 +177,7 @@ class Channel:
         self._loop.remove_writer(self._socket)
         self._socket.close()
         _close_all(self._connection.take_descriptors())
-        for _, descriptors in self._queue:
+        for _, descriptors, _, _ in self._queue:
             _close_all(descriptors)
         for frame in self._deferred:
             _close_all(frame.descriptors)
@@ -263,19 +279,24 @@ class Channel:
 
     def _writable(self) -> None:
         while self._queue:
-            data, descriptors = self._queue.popleft()
+            data, descriptors, number, refused = self._queue.popleft()
             try:
                 sent = self._write(data, descriptors)
             except OSError as error:
                 _close_all(descriptors)
-                self._end(error)
-                return
+                if error.errno != errno.ETOOMANYREFS or refused is None:
+                    self._end(error)
+                    return
+                refusal = _refusal(number, refused(error))
+                self.queued += len(refusal) - len(data)
+                self._queue.appendleft((refusal, (), number, None))
+                continue
             if sent:
                 _close_all(descriptors)
                 descriptors = ()
             self.queued -= sent
             if sent < len(data):
-                self._queue.appendleft((memoryview(data)[sent:], descriptors))
+                self._queue.appendleft((memoryview(data)[sent:], descriptors, number, refused))
                 break
         else:
             self._loop.remove_writer(self._socket)
@@ -288,6 +309,11 @@ class Channel:
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+
+
+def _refusal(number: int, body: bytes) -> bytes:
+    # Past the protocol's own machine, which has counted the answer: to it the two are the same.
+    return encode(Frame(Kind.REFUSED, number, body=body))
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:

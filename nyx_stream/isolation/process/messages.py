@@ -56,6 +56,7 @@ class Order(Message):
     confinement: Confinement
     memory: int
     setup_timeout: float
+    digests: dict[str, str] | None = None
 
 
 class Sealed(Message):

@@ -205,6 +205,7 @@ class SealedPlugin:
             folder=source.folder,
             root=source.root,
             names=source.names,
+            digests=None if source.digests is None else dict(source.digests),
             places=dict(grant.places),
             env=_environment(grant),
             confinement=confinement_of(source, grant, degrade=grant.policy.degrade == "allow"),

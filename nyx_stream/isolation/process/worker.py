@@ -115,7 +115,7 @@ class Worker:
         self._lines = Lines(order.plugin, lambda: self._channel)
         self._made: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._modules = PluginModules(order.plugin, order.root, order.names)
+        self._modules = PluginModules(order.plugin, order.root, order.names, order.digests)
         self._plugin: Plugin | None = None
         self._over: asyncio.Future[None] = loop.create_future()
         self._ended = False

@@ -5,6 +5,7 @@ thread that made it.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -80,7 +81,7 @@ class _Zygote:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, WorkerProcess] = {}
-        self._queue: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._queue: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
         self.alive = True
         self._link, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.setblocking(False)
@@ -113,7 +114,7 @@ class _Zygote:
     def fork(self, number: int, descriptors: tuple[int, ...]) -> WorkerProcess:
         process = self._workers[number] = WorkerProcess(number, self._kill)
         # Copies: what is queued must survive the caller's closing of its own.
-        self._send(Fork(worker=number).encode(), tuple(os.dup(descriptor) for descriptor in descriptors))
+        self._send(number, Fork(worker=number).encode(), tuple(os.dup(descriptor) for descriptor in descriptors))
         return process
 
     async def aclose(self) -> None:
@@ -128,10 +129,10 @@ class _Zygote:
 
     def _kill(self, number: int) -> None:
         if self.alive:
-            self._send(Kill(worker=number).encode(), ())
+            self._send(number, Kill(worker=number).encode(), ())
 
-    def _send(self, packet: bytes, descriptors: tuple[int, ...]) -> None:
-        self._queue.append((packet, descriptors))
+    def _send(self, number: int, packet: bytes, descriptors: tuple[int, ...]) -> None:
+        self._queue.append((number, packet, descriptors))
         if len(self._queue) == 1:
             self._writable()
             if self._queue and self.alive:
@@ -139,14 +140,17 @@ class _Zygote:
 
     def _writable(self) -> None:
         while self._queue:
-            packet, descriptors = self._queue[0]
+            number, packet, descriptors = self._queue[0]
             try:
                 socket.send_fds(self._link, [packet], descriptors)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:
-                self._gone()
-                return
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    self._gone()
+                    return
+                # Workers of this user take no descriptors (unix(7)): there is no such worker, and the others live on.
+                self._take(NotForked(worker=number, errno=error.errno))
             self._queue.popleft()
             _close_all(descriptors)
         self._loop.remove_writer(self._link)
@@ -185,7 +189,7 @@ class _Zygote:
         self._loop.remove_reader(self._link)
         self._loop.remove_writer(self._link)
         self._link.close()
-        for _, descriptors in self._queue:
+        for _, _, descriptors in self._queue:
             _close_all(descriptors)
         self._queue.clear()
         for process in self._workers.values():
