@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TypeAlias
 
-from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, ProtocolFault, encode
+from nyx_stream.isolation.process.frames import MAX_DESCRIPTORS, Frame, Kind, Pieces, ProtocolFault, encode
 from nyx_stream.isolation.process.protocol import Connection, State
 from nyx_stream.isolation.process.turns import Turns
 
@@ -44,6 +44,8 @@ class Channel:
     whatever reason: the fault or `OSError` that ended it, or `None` for an orderly end. The other side sees the end
     after that: a worker that has broken the protocol still gets to say so, and is not killed meanwhile.
 
+    `growing` is called with number and body of a large frame that is not complete, each time that there is more of it.
+
     Only a worker's side (`takes_descriptors`) is given descriptors. The host's does not even ask the kernel for them:
     what a worker would send that way is closed before anybody sees it (unix(7)).
     """
@@ -57,6 +59,7 @@ class Channel:
         *,
         takes_descriptors: bool,
         turns: Turns | None = None,
+        growing: Callable[[int, Pieces], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -67,6 +70,7 @@ class Channel:
         # Not a constant of the module: Windows has no CMSG_SPACE.
         self._ancillary = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize) if takes_descriptors else 0
         self._turns = turns
+        self._growing = growing
         self._arrived: deque[Frame] = deque()
         """Frames that wait for a turn; nothing more is read before they are gone."""
         self._resting = False
@@ -214,6 +218,8 @@ class Channel:
                     self._arrived.append(frame)  # behind a frame that waits, for they have an order
                 else:
                     self._receive(frame)
+            if self._growing is not None and self._connection.growing is not None:
+                self._growing(*self._connection.growing)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ProtocolFault) as error:

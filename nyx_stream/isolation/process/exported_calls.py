@@ -53,12 +53,12 @@ class ExportedCalls:
 
     def call(self, frame: Frame) -> None:
         """Starts a call."""
-        self._tasks.start(frame.id, self._call(frame.id, self._methods[frame.detail], frame.body))
+        self._tasks.start(frame.id, self._call(frame.id, self._methods[frame.detail], bytes(frame.body)))
 
     def open(self, frame: Frame) -> None:
         """Starts a stream."""
         self._demands[frame.id] = asyncio.Event()
-        self._tasks.start(frame.id, self._stream(frame.id, self._methods[frame.detail], frame.body))
+        self._tasks.start(frame.id, self._stream(frame.id, self._methods[frame.detail], bytes(frame.body)))
 
     def next(self, frame: Frame) -> None:
         """The consumer of a stream asks for its next item."""

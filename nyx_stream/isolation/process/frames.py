@@ -10,7 +10,7 @@ All numbers are big-endian and unsigned. The high byte of `kind` is the family: 
 
 from enum import IntEnum
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 VERSION = 1
 """Changes with every change of the protocol: host and worker are of one release, or do not talk."""
@@ -19,6 +19,10 @@ HEADER = Struct("!IBBHHI")
 
 MAX_BODY = 16 * 2**20
 """Bytes of the largest body: arguments of a call, a result, an item of a stream. Larger data go by descriptor."""
+
+LARGE = 8 * 1024
+"""Bytes above which a body is large: it is taken and read in steps."""
+PIECE = 16 * 1024
 
 MAX_DESCRIPTORS = 8
 MAX_ID = 2**32 - 1
@@ -106,13 +110,70 @@ class ProtocolFault(Exception):
     """The peer sent what the protocol does not allow. That connection is over; nothing else is touched."""
 
 
+class Pieces:
+    """A large body that is arriving, or has arrived, in pieces: so that it can be read meanwhile, and bit by bit.
+
+    A piece has at least `PIECE` bytes, but for the last: so a peer that sends single bytes costs no more than others.
+    """
+
+    __slots__ = ("_size", "_small", "parts", "whole")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        """What has arrived, none of it empty."""
+        self.whole = False
+        """Whether all of it has."""
+        self._small = bytearray()
+        self._size = 0
+
+    @classmethod
+    def of(cls, data: bytes) -> "Pieces":
+        """Returns a body that has arrived."""
+        body = cls()
+        body.add(data)
+        return body.end()
+
+    def add(self, data: bytes) -> None:
+        """Appends some bytes."""
+        self._size += len(data)
+        if not self._small and len(data) >= PIECE:
+            self.parts.append(data)
+            return
+        self._small += data
+        if len(self._small) >= PIECE:
+            self._settle()
+
+    def end(self) -> "Pieces":
+        """Ends it."""
+        if self._small:
+            self._settle()
+        self.whole = True
+        return self
+
+    def _settle(self) -> None:
+        self.parts.append(bytes(self._small))
+        self._small = bytearray()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
+
+
+Body: TypeAlias = bytes | Pieces
+
+
 class Frame(NamedTuple):
-    """One frame. `descriptors` belong to whoever holds the frame: use them or close them."""
+    """One frame. `descriptors` belong to whoever holds the frame: use them or close them.
+
+    A body is `bytes`, but for a RESULT or ITEM of more than `LARGE` bytes that arrived.
+    """
 
     kind: Kind
     id: int = 0
     detail: int = 0
-    body: bytes = b""
+    body: Body = b""
     descriptors: tuple[int, ...] = ()
 
 
@@ -133,7 +194,7 @@ def encode(frame: Frame) -> bytes:
         raise ProtocolFault(f"a body of {len(body)} bytes is over the limit of {kind.name}, {kind.limit}")
     if len(descriptors) > kind.descriptors:
         raise ProtocolFault(f"{len(descriptors)} descriptors are too many for {kind.name}")
-    return HEADER.pack(len(body), VERSION, len(descriptors), kind, detail, number) + body
+    return HEADER.pack(len(body), VERSION, len(descriptors), kind, detail, number) + bytes(body)
 
 
 def decode_header(data: bytes | bytearray, offset: int = 0) -> Header:

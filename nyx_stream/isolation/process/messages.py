@@ -33,7 +33,7 @@ class Message(BaseModel):
 def decode(model: type[_Model], frame: Frame) -> _Model:
     """Returns the body of a frame as `model`. Raises `ProtocolFault` if it is none."""
     try:
-        return model.model_validate_json(frame.body)
+        return model.model_validate_json(bytes(frame.body))
     except ValidationError as error:
         raise ProtocolFault(
             f"the body of {frame.kind.name} is no {model.__name__}: {error.error_count()} faults"

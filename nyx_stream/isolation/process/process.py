@@ -216,12 +216,18 @@ class SealedPlugin:
     async def _launch(self, order: Order, berth: Berth) -> Channel:
         """Sends the order and waits for the process, which may be there already."""
         channel = Channel(
-            berth.channel, Connection("host"), self._take, self._over, takes_descriptors=False, turns=self._turns
+            berth.channel,
+            Connection("host"),
+            self._take,
+            self._over,
+            takes_descriptors=False,
+            turns=self._turns,
+            growing=lambda number, body: self._calls.grow(number, body),
         )
         channel.send(Kind.ORDER, body=order.encode())  # first of all: whoever waits for it has most to do
         self._output = Output(berth.output, partial(self._log.line, "stdout"), self._turns)
         self._errors = Output(berth.errors, partial(self._log.line, "stderr"), self._turns)
-        self._calls = RemoteCalls(self._name, channel, self._overdue)
+        self._calls = RemoteCalls(self._name, channel, self._turns, self._overdue)
         means = Means(self._assignment, self._provision, self._shared)
         self._broker = Broker(means, HANDLERS, channel)
         self._takers: dict[Kind, Callable[[Frame], None]] = {

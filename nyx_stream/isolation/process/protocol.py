@@ -14,7 +14,18 @@ from collections.abc import Callable, Iterable
 from enum import Enum, StrEnum
 from typing import Literal, NamedTuple, TypeAlias
 
-from nyx_stream.isolation.process.frames import HEADER, VERSION, Frame, Kind, ProtocolFault, decode_header, encode
+from nyx_stream.isolation.process.frames import (
+    HEADER,
+    LARGE,
+    VERSION,
+    Body,
+    Frame,
+    Kind,
+    Pieces,
+    ProtocolFault,
+    decode_header,
+    encode,
+)
 
 Side = Literal["host", "worker"]
 
@@ -24,6 +35,8 @@ MAX_ASKS = 256
 """Requests to capabilities that may be under way."""
 
 _HEADER = HEADER.size
+_IN_PIECES = frozenset({Kind.RESULT, Kind.ITEM})
+"""Frames whose body, if it is large, is read in steps by those who take it."""
 _pack = HEADER.pack
 _unpack = HEADER.unpack_from
 
@@ -110,6 +123,8 @@ class Connection:
         self._sends = _PASSAGES[side]
         self._takes = _PASSAGES[_OTHER[side]]
         self._buffer = bytearray()
+        self.growing: tuple[int, Pieces] | None = None
+        """Number and body of a large frame under way, whose header is all that is in `_buffer` then."""
         self._descriptors: deque[int] = deque()
         self._calls: dict[int, _Way] = {}
         self._asks: set[int] = set()
@@ -133,7 +148,9 @@ class Connection:
         elif number:
             raise ProtocolFault(f"{kind.name} has the number {number}")
         self.state = passage.following
-        return _pack(len(body), VERSION, len(descriptors), kind, detail, number) + body
+        return _pack(len(body), VERSION, len(descriptors), kind, detail, number) + (
+            body if isinstance(body, bytes) else bytes(body)
+        )
 
     def log_fits(self) -> bool:
         """Whether a log record may be sent now."""
@@ -148,13 +165,23 @@ class Connection:
         """
         if descriptors:
             self._descriptors.extend(descriptors)
+        large: Pieces | None = None
+        if self.growing is not None:
+            _, large = self.growing
+            large.add(data[: self.wanted])
+            if len(data) < self.wanted:
+                self.wanted -= len(data)
+                return []
+            large.end()
+            data = data[self.wanted :]
+            self.growing = None
         source: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
             source = self._buffer
         frames: list[Frame] = []
         try:
-            taken = self._take_frames(source, frames)
+            taken = self._take_frames(source, frames, large)
             if taken == len(source) and self._descriptors:
                 raise ProtocolFault(f"{len(self._descriptors)} descriptors belong to no frame")
         except ProtocolFault:
@@ -162,11 +189,17 @@ class Connection:
             for frame in frames:
                 self._descriptors.extend(frame.descriptors)
             raise
-        if source is self._buffer:
+        if self._grows():
+            self._buffer = bytearray(source[taken : taken + _HEADER])
+        elif source is self._buffer:
             del self._buffer[:taken]
         elif taken < len(source):
             self._buffer += source[taken:]
         return frames
+
+    def _grows(self) -> bool:
+        """Whether a large frame is under way by now."""
+        return self.growing is not None
 
     def receive_end(self) -> None:
         """The peer closed. Raises `ProtocolFault` if that cut a frame."""
@@ -180,8 +213,12 @@ class Connection:
         self._descriptors.clear()
         return left
 
-    def _take_frames(self, source: bytes | bytearray, frames: list[Frame]) -> int:
-        """Appends the complete frames of `source` to `frames`; returns how many bytes they have."""
+    def _take_frames(self, source: bytes | bytearray, frames: list[Frame], large: Pieces | None) -> int:
+        """Appends the complete frames of `source` to `frames`; returns how many bytes of it they have.
+
+        `large` is the body of the first one, of which `source` has the header only. What is there of a large one that
+        is not complete goes into `growing`.
+        """
         place, end = 0, len(source)
         while end - place >= _HEADER:
             length, version, count, code, detail, number = _unpack(source, place)
@@ -190,8 +227,11 @@ class Connection:
                 raise self._untakable(source, place)
             kind, _, _, check, following = passage
             begin = place + _HEADER
-            if end - begin < length:
+            if end - begin < length and large is None:
                 self.wanted = length - (end - begin)
+                if kind in _IN_PIECES and length > LARGE:
+                    self.growing = number, Pieces()
+                    self.growing[1].add(bytes(source[begin:end]))
                 return place
             if count > len(self._descriptors):
                 raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
@@ -200,12 +240,16 @@ class Connection:
             elif number:
                 raise ProtocolFault(f"{kind.name} has the number {number}")
             self.state = following
-            place = begin + length
-            if source is self._buffer:
-                with memoryview(source) as view:  # a slice would be copied twice
-                    body = view[begin:place].tobytes()
+            body: Body
+            if large is not None:
+                body, large, place = large, None, begin
             else:
-                body = bytes(source[begin:place])
+                place = begin + length
+                if source is self._buffer:
+                    with memoryview(source) as view:  # a slice would be copied twice
+                        body = view[begin:place].tobytes()
+                else:
+                    body = bytes(source[begin:place])
             handed = tuple(self._descriptors.popleft() for _ in range(count)) if count else ()
             frames.append(Frame(kind, number, detail, body, handed))
         self.wanted = _HEADER - (end - place)

@@ -9,14 +9,17 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pydantic import JsonValue
 from pydantic_core import PydanticSerializationError, to_json
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginCallError, PluginError
 from nyx_stream.isolation.faults import describe
 from nyx_stream.isolation.process.channel import Channel
-from nyx_stream.isolation.process.frames import MAX_BODY, Frame, Kind
+from nyx_stream.isolation.process.frames import LARGE, MAX_BODY, Frame, Kind, Pieces
 from nyx_stream.isolation.process.messages import Fault, MethodFace, decode, error_of
+from nyx_stream.isolation.process.reading import Reading
 from nyx_stream.isolation.process.result_types import Decode, decoder
+from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.text import escape
 
 GRACE = 1.0
@@ -33,10 +36,11 @@ class _Method(NamedTuple):
     number: int
     stream: bool
     decode: Decode
+    returns: JsonValue
 
 
-_Arrival = Frame | Fault
-"""A RESULT, ITEM or END, or what a FAILED says."""
+_Arrival = Frame | Reading | Fault
+"""A RESULT, ITEM or END, one that is large, or what a FAILED says."""
 
 
 class _Pending:
@@ -46,9 +50,12 @@ class _Pending:
     end of the stream may arrive: `following`.
     """
 
-    __slots__ = ("_following", "_loop", "arrival", "over")
+    __slots__ = ("_following", "_loop", "arrival", "method", "over", "reading")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, method: _Method, loop: asyncio.AbstractEventLoop) -> None:
+        self.method = method
+        self.reading: tuple[Pieces, Reading] | None = None
+        """The large value that is arriving."""
         self._loop = loop
         self.arrival: asyncio.Future[_Arrival] = asyncio.Future(loop=loop)
         self._following: asyncio.Future[_Arrival] | None = None
@@ -81,11 +88,15 @@ class _Pending:
 
 
 class RemoteCalls:
-    """The calls to one worker. `overdue` is called with a method's name when a cancellation was ignored."""
+    """The calls to one worker. `overdue` is called with a method's name when a cancellation was ignored.
 
-    def __init__(self, plugin: str, channel: Channel, overdue: Callable[[str], None]) -> None:
+    A large value takes turns with whatever else the workers of the host have it do.
+    """
+
+    def __init__(self, plugin: str, channel: Channel, turns: Turns, overdue: Callable[[str], None]) -> None:
         self._plugin = plugin
         self._channel = channel
+        self._turns = turns
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._methods: dict[str, _Method] = {}
@@ -106,7 +117,8 @@ class RemoteCalls:
     def offer(self, faces: Sequence[MethodFace]) -> None:
         """Takes the methods of READY. Raises `ProtocolFault` for a result type that is not understood."""
         self._methods = {
-            face.name: _Method(number, face.stream, decoder(face.returns)) for number, face in enumerate(faces)
+            face.name: _Method(number, face.stream, decoder(face.returns), face.returns)
+            for number, face in enumerate(faces)
         }
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -120,6 +132,8 @@ class RemoteCalls:
         except asyncio.CancelledError:
             await self._cancel(number, name, pending)
             raise
+        if isinstance(arrival, Reading):
+            return await self._read(name, arrival)
         return self._value(name, method, arrival)
 
     async def stream(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
@@ -132,7 +146,10 @@ class RemoteCalls:
                 if isinstance(arrival, Frame) and arrival.kind is Kind.END:
                     return
                 pending.advance()
-                yield self._value(name, method, arrival)
+                if isinstance(arrival, Reading):
+                    yield await self._read(name, arrival)
+                else:
+                    yield self._value(name, method, arrival)
                 if not pending.over:
                     self._channel.send(Kind.NEXT, number)
         finally:
@@ -142,7 +159,7 @@ class RemoteCalls:
         """Takes the last frame of a call or stream that did not fail: RESULT or END."""
         pending = self._open.pop(frame.id)
         pending.over = True
-        pending.put(frame)
+        pending.put(self._arrived(pending, frame))
 
     def take_failed(self, frame: Frame) -> None:
         """Takes a FAILED of a call or stream. Raises `ProtocolFault` if it is malformed.
@@ -156,7 +173,14 @@ class RemoteCalls:
 
     def take_item(self, frame: Frame) -> None:
         """Takes an ITEM of a stream."""
-        self._open[frame.id].put(frame)
+        pending = self._open[frame.id]
+        pending.put(self._arrived(pending, frame))
+
+    def grow(self, number: int, body: Pieces) -> None:
+        """Takes more of a RESULT or ITEM that is large: what there is of it is read already."""
+        pending = self._open.get(number)
+        if pending is not None:
+            self._reading(pending, body).grow()
 
     def fail(self, failure: PluginError) -> None:
         """Ends every call, and refuses those to come."""
@@ -170,7 +194,7 @@ class RemoteCalls:
             raise self._failure
         body = self._encoded(name, arguments) if arguments else b"{}"
         self._last = number = self._last + 1
-        pending = self._open[number] = _Pending(self._loop)
+        pending = self._open[number] = _Pending(method, self._loop)
         self._channel.send(kind, number, method.number, body)
         return number, pending
 
@@ -184,13 +208,36 @@ class RemoteCalls:
             raise InvalidArguments(self._plugin, f"{name}: the arguments have {size}")
         return body
 
-    def _value(self, name: str, method: _Method, arrival: _Arrival) -> Any:
+    def _reading(self, pending: _Pending, body: Pieces) -> Reading:
+        if pending.reading is None or pending.reading[0] is not body:
+            method = pending.method
+            pending.reading = body, Reading(method.decode, method.returns, body, self._turns)
+        return pending.reading[1]
+
+    def _arrived(self, pending: _Pending, frame: Frame) -> _Arrival:
+        if len(frame.body) <= LARGE:
+            return frame
+        reading = self._reading(pending, Pieces.of(frame.body) if isinstance(frame.body, bytes) else frame.body)
+        pending.reading = None
+        reading.end()
+        return reading
+
+    async def _read(self, name: str, reading: Reading) -> Any:
+        try:
+            return await reading.value()
+        except ValueError as error:
+            raise self._misfit(name) from error
+
+    def _value(self, name: str, method: _Method, arrival: Frame | Fault) -> Any:
         if isinstance(arrival, Fault):
             raise call_error(self._plugin, name, arrival)
         try:
-            return method.decode(arrival.body)
+            return method.decode(bytes(arrival.body))
         except ValueError as error:
-            raise InvalidResult(self._plugin, f"{name}: the worker sent another type than it declared") from error
+            raise self._misfit(name) from error
+
+    def _misfit(self, name: str) -> InvalidResult:
+        return InvalidResult(self._plugin, f"{name}: the worker sent another type than it declared")
 
     async def _cancel(self, number: int, name: str, pending: _Pending) -> None:
         """Cancels in the worker, and waits for the end of it there. Nothing to do for what is over."""

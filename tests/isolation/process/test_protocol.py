@@ -1,10 +1,23 @@
 """The state machine of host and worker: what may be said when, and that nothing else passes."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nyx_stream.isolation.process.frames import HEADER, MAX_BODY, VERSION, Frame, Kind, ProtocolFault, encode
+from nyx_stream.isolation.process.frames import (
+    HEADER,
+    LARGE,
+    MAX_BODY,
+    PIECE,
+    VERSION,
+    Frame,
+    Kind,
+    Pieces,
+    ProtocolFault,
+    encode,
+)
 from nyx_stream.isolation.process.protocol import (
     LOG_RECORDS,
     MAX_ASKS,
@@ -221,3 +234,61 @@ def taking_anything(connection: Connection, data: bytes) -> list[Frame]:
         state = TABLE[state][frame.kind]
     assert connection.state is state
     return frames
+
+
+large = st.builds(
+    lambda sizes, body: [body * size for size in sizes],
+    st.lists(st.sampled_from([0, 1, LARGE - 1, LARGE, LARGE + 1, 3 * PIECE]), min_size=1, max_size=4),
+    st.sampled_from([b"a", b"\0"]),
+)
+
+
+@given(large, st.data())
+def test_large_bodies_in_any_pieces_are_taken_alike(bodies, data):
+    """Results that are large are as those that are small: in order, and nothing is lost or added."""
+    host, worker = pair()
+    stream = b""
+    for number, body in enumerate(bodies, 1):
+        worker.receive(host.send(Frame(Kind.CALL, number)))
+        stream += worker.send(Frame(Kind.RESULT, number, body=body))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    taken: list[Frame] = []
+    for begin, end in pairwise([0, *cuts, len(stream)]):
+        if begin < end:
+            taken += host.receive(stream[begin:end])
+    assert [(frame.id, bytes(frame.body)) for frame in taken] == list(enumerate(bodies, 1))
+    assert host.wanted == HEADER.size
+    assert host.growing is None
+    host.receive_end()
+
+
+def test_single_bytes_cost_no_more_memory_than_large_ones():
+    """A worker that sends a large body byte by byte does not make its host keep an object for each."""
+    host, worker = pair()
+    worker.receive(host.send(Frame(Kind.CALL, 1)))
+    data = worker.send(Frame(Kind.RESULT, 1, body=bytes(5 * PIECE)))
+    taken = [frame for byte in data for frame in host.receive(bytes([byte]))]
+    (frame,) = taken
+    assert isinstance(frame.body, Pieces)
+    assert len(frame.body.parts) <= 6
+    assert bytes(frame.body) == bytes(5 * PIECE)
+
+
+def test_a_large_body_that_is_cut_off_is_a_fault():
+    """The end of the connection within a large body is as one within any other frame."""
+    host, worker = pair()
+    worker.receive(host.send(Frame(Kind.CALL, 1)))
+    data = worker.send(Frame(Kind.RESULT, 1, body=bytes(2 * LARGE)))
+    assert host.receive(data[:-1]) == []
+    with pytest.raises(ProtocolFault, match="within a frame"):
+        host.receive_end()
+
+
+def test_a_large_answer_to_no_call_is_a_fault():
+    """Of what nobody asked for, no more is taken than its size."""
+    host, _ = pair()
+    data = encode(Frame(Kind.RESULT, 1, body=bytes(2 * LARGE)))
+    assert host.receive(data[:-1]) == []
+    with pytest.raises(ProtocolFault, match="not under way"):
+        host.receive(data[-1:])
+    assert host.state is State.OVER
