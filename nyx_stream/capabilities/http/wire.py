@@ -25,7 +25,10 @@ _SHUTDOWN = 1.0
 READ_SIZE = 120 * 1024
 """Bytes taken from the socket at once: copies of this size come from malloc's heap, larger ones as fresh pages."""
 RELAY_SIZE = 16 * 1024
-"""Bytes taken at once while they are relayed: all that is done with them is done in one turn of the loop."""
+"""Bytes taken at once while they are relayed: all that is done with them is done in one turn of the loop. From TLS all
+that it has is taken, some 512 KiB at most."""
+_RECORD = 16 * 1024
+"""Bytes that a record of TLS has at most."""
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -189,7 +192,13 @@ class Wire(asyncio.BufferedProtocol):
         self._probe = _probe_of(transport.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer if self._take is None else self._buffer[:RELAY_SIZE]
+        size = READ_SIZE if self._take is None else RELAY_SIZE
+        if sizehint > 0:
+            # TLS says how much it has read already. asyncio loses what it still has of that when it reads the end.
+            size = max(size, sizehint + _RECORD)
+            if size > len(self._buffer):
+                self._buffer = memoryview(bytearray(size))
+        return self._buffer[:size]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._take is not None:
