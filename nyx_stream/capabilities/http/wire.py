@@ -93,8 +93,7 @@ class Wire(asyncio.BufferedProtocol):
             if not self._chunks:
                 self._check()
                 return b""
-        data = self._chunks.popleft()
-        self._held -= len(data)
+        data = self._next_chunk()
         if self._held < HIGH_WATER:
             self._resume()
         return data
@@ -106,8 +105,10 @@ class Wire(asyncio.BufferedProtocol):
         after the end of the stream. Raises what `take` raises, `ReadError` if the connection broke, `ReadTimeout`
         after `timeout` seconds without a byte and once the loop's clock stands at `deadline`.
         """
-        while self._chunks:  # they came while nobody was asking
-            if not take(memoryview(await self.read(None))):
+        if self._chunks:  # they came while nobody was asking; no more of them do until they are gone
+            self._pause()
+        while self._chunks:
+            if not take(memoryview(self._next_chunk())):
                 return True
             await asyncio.sleep(0)
         if not self._ended:
@@ -236,6 +237,11 @@ class Wire(asyncio.BufferedProtocol):
             raise httpcore2.ReadError("two tasks read one response")
         self._wake_reader = self._loop.create_future()
         return self._wake_reader
+
+    def _next_chunk(self) -> bytes:
+        data = self._chunks.popleft()
+        self._held -= len(data)
+        return data
 
     def _check(self) -> None:
         if self._error is not None:
