@@ -40,6 +40,7 @@ class Relay:
             take = self._take_counted if self.counted else self._take_framed
             if not await wire.relay(take, timeouts.read, deadline) and not self._over:
                 self._end()
+        await wire.settle()
         await self._sink.drain()
 
     def _pass_on(self) -> bool:

@@ -124,6 +124,12 @@ class Wire(asyncio.BufferedProtocol):
             return False
         return True
 
+    async def settle(self) -> None:
+        """Reads on after a relay that has all it wants: bytes that nobody asked for make the stream stale."""
+        if not self._reading:
+            self._resume()
+            await asyncio.sleep(0)  # TLS has read from the kernel already what it hands out now
+
     async def _relaying(self, over: asyncio.Future[None], timeout: float | None, deadline: float) -> None:
         timer: asyncio.Handle
 

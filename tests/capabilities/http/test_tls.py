@@ -1,9 +1,9 @@
-"""Bodies over TLS: asyncio decrypts ahead of who reads, and what it has decrypted is neither lost nor anybody else's."""
+"""Bodies over TLS: asyncio decrypts ahead of who reads, and none of that is lost or taken for something else."""
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import NamedNetwork, Plugin
+from tests.capabilities.http.loopback import NamedNetwork, Plugin, Received, Server
 
 _BODY = bytes(range(256)) * 2**14
 _HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -80,3 +80,33 @@ async def test_a_slow_reader_gets_all_that_came_before_the_end(
                     sink.offer(chunk)
                     await sink.drain()
     assert sink.whole == _BODY
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_one(authority: Any) -> None:
+    """It came after the end of a relayed body, and the kernel knows nothing of it any more."""
+    over, sent, sink = asyncio.Event(), asyncio.Event(), _Slow()
+
+    async def twice() -> AsyncIterator[bytes]:
+        length = b"content-length: 100000\r\n\r\n"
+        yield _HEAD + length
+        await sink.begun.wait()
+        yield bytes(100_000)
+        await over.wait()
+        yield _HEAD + b"content-length: 4\r\n\r\nevil"
+        sent.set()
+        await asyncio.Event().wait()
+
+    def answer(request: Received) -> "bytes | AsyncIterator[bytes]":
+        return twice() if request.target == "/twice" else _HEAD + b"content-length: 4\r\n\r\ngood"
+
+    async with Server(answer, context=authority.server("api.example")) as server:
+        async with _plugin(server.port, authority).client() as client:
+            async with client.stream("GET", _URL + "twice") as response:
+                await response.stream.relay(sink)
+            over.set()
+            await sent.wait()
+            for _ in range(5):  # turns, in which what is in the kernel is read
+                await asyncio.sleep(0)
+            assert (await client.get(_URL)).content == b"good"
+            assert server.accepted == 2
+        assert len(sink.whole) == 100_000
