@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE
 from nyx_stream.capabilities.http.wire import READ_SIZE
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.policy import SandboxPolicy
@@ -85,6 +87,34 @@ async def test_every_byte_is_passed_on(kind: Any, framing: str, most: int) -> No
         await _relayed(client, f"{server.url}/{framing}", sink)
     assert sink.whole == _BODY
     assert max(map(len, sink.chunks)) <= READ_SIZE
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+async def test_chunks_of_one_byte_leave_the_loop_to_others(kind: Any, relayed: bool) -> None:
+    """Thousands of them fit into what is read at once; no more than some are handed on in one turn."""
+    pieces = partial(_first, _HEAD + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 5000, b"0\r\n\r\n")
+    sink, turns = _Sink(10**6), []
+
+    async def count() -> None:
+        while True:
+            turns.append(len(sink.chunks))
+            await asyncio.sleep(0)
+
+    async with (
+        Server(lambda _: pieces()) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        counting = asyncio.create_task(count())
+        if relayed:
+            await response.stream.relay(sink)
+        else:
+            await sink.drain()
+            async for chunk in response.aiter_raw():
+                sink.offer(chunk)
+        counting.cancel()
+    assert sink.whole == b"x" * 5000
+    assert max(after - before for before, after in pairwise(turns)) <= 2 * CHUNKS_AT_ONCE
 
 
 async def test_a_counted_body_leaves_the_connection_of_use(kind: Any) -> None:
