@@ -240,3 +240,60 @@ async def test_what_a_sink_raises_ends_the_relay(kind: Any) -> None:
             await _relayed(client, server.url, Broken())
         assert (await client.get(server.url)).content == _BODY
         assert server.accepted == 2
+
+
+@pytest.mark.parametrize("framing", ["counted", "chunked"])
+async def test_after_a_relay_there_is_nothing_left_to_read(kind: Any, framing: str) -> None:
+    """Its connection is not read again: what comes there is another exchange's."""
+    async with Server(_by_framing) as server, loopback(server, kind=kind).client() as client:
+        async with client.stream("GET", f"{server.url}/{framing}") as response:
+            sink = _Sink()
+            await response.stream.relay(sink)
+            async with asyncio.timeout(5):
+                assert await response.aread() == b""
+                await response.stream.relay(sink)
+        assert sink.whole == _BODY
+
+
+@pytest.mark.parametrize("framing", ["counted", "chunked", "until-closed"])
+async def test_a_budget_of_bytes_ends_a_relay(kind: Any, framing: str) -> None:
+    """It is told once, and what does not fit reaches nobody."""
+    async with Server(_by_framing) as server:
+        plugin = loopback(server, kind=kind)
+        async with plugin.client() as client:
+            plugin.lease.limit({"bytes_in": 100_000})
+            sink = _Sink()
+            with pytest.raises(Revoked, match="bytes_in"):
+                await _relayed(client, f"{server.url}/{framing}", sink)
+            assert len(sink.whole) <= 100_000
+            assert len(plugin.denials) == 1
+
+
+async def test_a_body_of_exactly_what_is_allowed_is_passed_on(kind: Any) -> None:
+    """`response_bytes` is a bound that may be reached."""
+    async with Server(_by_framing) as server:
+        policy = (
+            SandboxPolicy.locked_down()
+            .allow_connect_host(f"127.0.0.1:{server.port}")
+            .with_limits(response_bytes=len(_BODY))
+        )
+        async with Plugin(policy, kind=kind).client() as client:
+            for framing in ("counted", "chunked", "until-closed"):
+                sink = _Sink()
+                await _relayed(client, f"{server.url}/{framing}", sink)
+                assert sink.whole == _BODY
+
+
+async def test_a_slow_sink_is_not_a_slow_peer(kind: Any) -> None:
+    """Time in which nobody wants anything is no time of waiting for the peer."""
+    timeout = kind.dialect.library.Timeout(30, read=0.1)
+
+    class Slow(_Sink):
+        async def drain(self) -> None:
+            await asyncio.sleep(0.15)
+            await super().drain()
+
+    async with Server(_by_framing) as server, loopback(server, kind=kind).client(timeout=timeout) as client:
+        sink = Slow(6)
+        await _relayed(client, f"{server.url}/counted", sink)
+        assert sink.whole == _BODY
