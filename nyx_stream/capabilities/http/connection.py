@@ -136,6 +136,8 @@ class Connection:
         return bool(data)
 
     def _feed(self, data: bytes | memoryview, exchange: Exchange) -> None:
+        if not data and self._state is _State.CLOSED:  # it is our end, and not the peer's
+            raise httpcore2.ReadError("the connection is closed")
         exchange.arrived(len(data))
         try:
             self._protocol.receive_data(data)  # type: ignore[arg-type]  # it is added to a bytearray

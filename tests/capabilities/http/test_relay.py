@@ -12,7 +12,7 @@ from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE
 from nyx_stream.capabilities.http.wire import READ_SIZE
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply
+from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply, until
 
 _BODY = bytes(range(256)) * 1024
 _HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -253,6 +253,24 @@ async def test_after_a_relay_there_is_nothing_left_to_read(kind: Any, framing: s
                 assert await response.aread() == b""
                 await response.stream.relay(sink)
         assert sink.whole == _BODY
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+@pytest.mark.parametrize("framing", [b"content-length: 400000\r\n", b""])
+async def test_a_client_that_is_closed_cuts_a_body(kind: Any, framing: bytes, relayed: bool) -> None:
+    """One that ends with its connection does not look whole."""
+    answer = partial(_first, _HEAD + framing + b"\r\n", bytes(100_000), hold=True)
+    async with (
+        Server(lambda _: answer()) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        sink = _Sink()
+        reading = asyncio.create_task(response.stream.relay(sink) if relayed else response.aread())
+        await until(lambda: not relayed or len(sink.whole) == 100_000)
+        await client.aclose()
+        with pytest.raises(client.dialect.library.TransportError):
+            await reading
 
 
 @pytest.mark.parametrize("framing", ["counted", "chunked", "until-closed"])
