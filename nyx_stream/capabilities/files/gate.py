@@ -8,7 +8,7 @@ Knows neither files nor their content: it is given the work to do.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from nyx_core.beneath import EscapesRoot, Judge, NotPlain, Root
 from nyx_stream.attribution import as_host
@@ -51,6 +51,30 @@ class _Step:
     prefix: str
     below: str
     decision: Decision
+
+
+class _Running(Generic[T]):
+    """Work in a thread of the loop's pool. `over` is called when the thread is free, be its caller cancelled or not."""
+
+    __slots__ = ("_future", "_wanted", "_work")
+
+    def __init__(self, work: Callable[[], T], over: Callable[[], None]) -> None:
+        self._work = work
+        self._wanted = True
+        self._future = asyncio.get_running_loop().run_in_executor(None, self._run)
+        self._future.add_done_callback(lambda _: over())
+
+    async def result(self) -> T:
+        try:
+            return await asyncio.shield(self._future)
+        except asyncio.CancelledError:
+            self._wanted = False
+            raise
+
+    def _run(self) -> T:
+        if not self._wanted:  # it was cancelled before there was a thread for it, and nobody hears of this
+            raise InterruptedError
+        return self._work()
 
 
 class Gate:
@@ -117,7 +141,8 @@ class Gate:
         # The only reading of the plugin's path objects.
         texts = [path_text(path) for path in paths]
         target = " -> ".join(texts)
-        async with self._turns:
+        await self._turns.acquire()
+        try:
             if self.ended:
                 error = self.error(action, target)
                 self._guard.record("files", action, target, Decision(False, None, error.reason))
@@ -126,11 +151,14 @@ class Gate:
             self._take(action, target, steps)
             if action in _OPENS:
                 self._spend(action, target)
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
-            if access == "read" and self.ended:
-                raise self.error(action, target)
-            return result
+            running = _Running(lambda: self._run(action, access, target, steps, work), self._turns.release)
+        except BaseException:
+            self._turns.release()
+            raise
+        result = await running.result()
+        if access == "read" and self.ended:
+            raise self.error(action, target)
+        return result
 
     def _take(self, action: str, target: str, steps: Sequence[_Step]) -> None:
         """Counts the operation where it was approved for once; one operation, whatever number of paths it has."""

@@ -294,3 +294,48 @@ async def test_a_plugin_has_a_few_operations_at_once(world: World) -> None:
             await task
     assert not running.acquire(blocking=False)
     assert not (world.inside / "late").exists()
+
+
+async def test_an_operation_that_is_cancelled_keeps_its_turn_until_its_thread_is_free(world: World) -> None:
+    """Who asks and cancels, again and again, has no more threads at once than who waits."""
+    gate, running, go = world.files._gate, Semaphore(0), Event()
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+
+    def begin() -> asyncio.Task[None]:
+        return asyncio.create_task(gate.perform("stat", "read", ["f"], work))
+
+    tasks = [begin() for _ in range(AT_ONCE)]
+    for _ in tasks:
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    for task in tasks:
+        task.cancel()
+    assert all(type(end) is asyncio.CancelledError for end in await asyncio.gather(*tasks, return_exceptions=True))
+    late = begin()
+    assert not await asyncio.to_thread(running.acquire, timeout=0.1)
+    go.set()
+    await late
+    assert running.acquire(blocking=False)
+
+
+async def test_who_is_cancelled_while_waiting_takes_no_turn(world: World) -> None:
+    """Neither it nor those behind it wait for ever."""
+    gate, running, go, done = world.files._gate, Semaphore(0), Event(), []
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+
+    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
+    for _ in tasks:
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    waiting = [asyncio.create_task(gate.perform("stat", "read", ["f"], done.append)) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in waiting[:5]:
+        task.cancel()
+    go.set()
+    ends = await asyncio.gather(*tasks, *waiting, return_exceptions=True)
+    assert [type(end) for end in ends[AT_ONCE:]] == [asyncio.CancelledError] * 5 + [type(None)] * 5
+    assert len(done) == 5
