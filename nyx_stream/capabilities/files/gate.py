@@ -56,13 +56,14 @@ class _Step:
 class _Running(Generic[T]):
     """Work in a thread of the loop's pool. `over` is called when the thread is free, be its caller cancelled or not."""
 
-    __slots__ = ("_future", "_wanted", "_work")
+    __slots__ = ("_future", "_over", "_wanted", "_work")
 
     def __init__(self, work: Callable[[], T], over: Callable[[], None]) -> None:
         self._work = work
+        self._over = over
         self._wanted = True
         self._future = asyncio.get_running_loop().run_in_executor(None, self._run)
-        self._future.add_done_callback(lambda _: over())
+        self._future.add_done_callback(self._done)
 
     async def result(self) -> T:
         try:
@@ -72,9 +73,14 @@ class _Running(Generic[T]):
             raise
 
     def _run(self) -> T:
-        if not self._wanted:  # it was cancelled before there was a thread for it, and nobody hears of this
+        if not self._wanted:  # it was cancelled before there was a thread for it
             raise InterruptedError
         return self._work()
+
+    def _done(self, future: asyncio.Future[T]) -> None:
+        self._over()
+        if not (self._wanted or future.cancelled()):
+            future.exception()  # nobody else hears of it
 
 
 class Gate:

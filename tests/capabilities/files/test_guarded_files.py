@@ -299,10 +299,12 @@ async def test_a_plugin_has_a_few_operations_at_once(world: World) -> None:
 async def test_an_operation_that_is_cancelled_keeps_its_turn_until_its_thread_is_free(world: World) -> None:
     """Who asks and cancels, again and again, has no more threads at once than who waits."""
     gate, running, go = world.files._gate, Semaphore(0), Event()
+    late: list[asyncio.Task[None]] = []
 
     def work(sites: Sequence[Site]) -> None:
         running.release()
         assert go.wait(30)
+        raise OSError("as it happens")
 
     def begin() -> asyncio.Task[None]:
         return asyncio.create_task(gate.perform("stat", "read", ["f"], work))
@@ -313,10 +315,11 @@ async def test_an_operation_that_is_cancelled_keeps_its_turn_until_its_thread_is
     for task in tasks:
         task.cancel()
     assert all(type(end) is asyncio.CancelledError for end in await asyncio.gather(*tasks, return_exceptions=True))
-    late = begin()
+    late.append(begin())
     assert not await asyncio.to_thread(running.acquire, timeout=0.1)
     go.set()
-    await late
+    with pytest.raises(OSError, match="as it happens"):
+        await late[0]
     assert running.acquire(blocking=False)
 
 
