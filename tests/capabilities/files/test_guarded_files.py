@@ -342,3 +342,24 @@ async def test_who_is_cancelled_while_waiting_takes_no_turn(world: World) -> Non
     ends = await asyncio.gather(*tasks, *waiting, return_exceptions=True)
     assert [type(end) for end in ends[AT_ONCE:]] == [asyncio.CancelledError] * 5 + [type(None)] * 5
     assert len(done) == 5
+
+
+async def test_a_limit_is_that_of_the_turn(world: World) -> None:
+    """It was lowered while the operation waited for its turn."""
+    gate, running, go = world.files._gate, Semaphore(0), Event()
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+
+    (world.inside / "large").write_bytes(bytes(1000))
+    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
+    for _ in tasks:
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    reading = asyncio.create_task(world.files.read_bytes("large"))
+    await asyncio.sleep(0)
+    world.guard.update(world.guard.policy.with_limits(read_bytes=100))
+    go.set()
+    with pytest.raises(LimitExceeded, match="read_bytes"):
+        await reading
+    await asyncio.gather(*tasks)
