@@ -53,6 +53,23 @@ class _Step:
     decision: Decision
 
 
+class _Turns:
+    """The turns of one plugin. A semaphore is of one event loop; a capability may be used in several, one by one."""
+
+    __slots__ = ("_loop", "_semaphore")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
+
+    def here(self) -> asyncio.Semaphore:
+        """Returns those of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._semaphore = loop, asyncio.Semaphore(AT_ONCE)
+        return self._semaphore
+
+
 class _Running(Generic[T]):
     """Work in a thread of the loop's pool. `over` is called when the thread is free, be its caller cancelled or not."""
 
@@ -95,7 +112,7 @@ class Gate:
         # What was handed on lies in the directories that were granted, whatever has their names by now.
         self._owner = above is None
         self._grounds: Grounds = Grounds() if above is None else above._grounds
-        self._turns: asyncio.Semaphore = asyncio.Semaphore(AT_ONCE) if above is None else above._turns
+        self._turns: _Turns = _Turns() if above is None else above._turns
         self._closed = False
 
     @property
@@ -147,7 +164,8 @@ class Gate:
         # The only reading of the plugin's path objects.
         texts = [path_text(path) for path in paths]
         target = " -> ".join(texts)
-        await self._turns.acquire()
+        turns = self._turns.here()
+        await turns.acquire()
         try:
             if self.ended:
                 error = self.error(action, target)
@@ -157,9 +175,9 @@ class Gate:
             self._take(action, target, steps)
             if action in _OPENS:
                 self._spend(action, target)
-            running = _Running(lambda: self._run(action, access, target, steps, work), self._turns.release)
+            running = _Running(lambda: self._run(action, access, target, steps, work), turns.release)
         except BaseException:
-            self._turns.release()
+            turns.release()
             raise
         result = await running.result()
         if access == "read" and self.ended:

@@ -9,9 +9,13 @@ from threading import Event, Semaphore
 import aiofiles
 import pytest
 
+from nyx_stream.capabilities.files import GuardedFiles
 from nyx_stream.capabilities.files.gate import AT_ONCE, Site
 from nyx_stream.capabilities.import_paths import ImportPaths
+from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.policy import SandboxPolicy
 
 from .conftest import MakeWorld, World
 
@@ -363,3 +367,18 @@ async def test_a_limit_is_that_of_the_turn(world: World) -> None:
     with pytest.raises(LimitExceeded, match="read_bytes"):
         await reading
     await asyncio.gather(*tasks)
+
+
+def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
+    """Made outside of any, and used in two, one after the other, by more than have a turn at once."""
+    (tmp_path / "f").write_text("inside")
+    policy = SandboxPolicy.locked_down().allow_path_prefix(str(tmp_path))
+    lease = Lease("p", "files")
+    files = GuardedFiles(SandboxGuard(policy, plugin="p", audit=lambda _: None), lease)
+
+    async def read() -> list[bytes]:
+        return await asyncio.gather(*[files.read_bytes(tmp_path / "f") for _ in range(5 * AT_ONCE)])
+
+    for _ in range(2):
+        assert asyncio.run(read()) == [b"inside"] * (5 * AT_ONCE)
+    lease.revoke("the test is over")
