@@ -8,7 +8,7 @@ Knows neither files nor their content: it is given the work to do.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from nyx_core.beneath import EscapesRoot, Judge, NotPlain, Root
 from nyx_stream.attribution import as_host
@@ -53,6 +53,53 @@ class _Step:
     decision: Decision
 
 
+class _Turns:
+    """The turns of one plugin. A semaphore is of one event loop; a capability may be used in several, one by one."""
+
+    __slots__ = ("_loop", "_semaphore")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
+
+    def here(self) -> asyncio.Semaphore:
+        """Returns those of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._semaphore = loop, asyncio.Semaphore(AT_ONCE)
+        return self._semaphore
+
+
+class _Running(Generic[T]):
+    """Work in a thread of the loop's pool. `over` is called when the thread is free, be its caller cancelled or not."""
+
+    __slots__ = ("_future", "_over", "_wanted", "_work")
+
+    def __init__(self, work: Callable[[], T], over: Callable[[], None]) -> None:
+        self._work = work
+        self._over = over
+        self._wanted = True
+        self._future = asyncio.get_running_loop().run_in_executor(None, self._run)
+        self._future.add_done_callback(self._done)
+
+    async def result(self) -> T:
+        try:
+            return await asyncio.shield(self._future)
+        except asyncio.CancelledError:
+            self._wanted = False
+            raise
+
+    def _run(self) -> T:
+        if not self._wanted:  # it was cancelled before there was a thread for it
+            raise InterruptedError
+        return self._work()
+
+    def _done(self, future: asyncio.Future[T]) -> None:
+        self._over()
+        if not (self._wanted or future.cancelled()):
+            future.exception()  # nobody else hears of it
+
+
 class Gate:
     """The gate of one capability. `perform` is called on the event loop, `close` when nothing may pass any more."""
 
@@ -65,7 +112,7 @@ class Gate:
         # What was handed on lies in the directories that were granted, whatever has their names by now.
         self._owner = above is None
         self._grounds: Grounds = Grounds() if above is None else above._grounds
-        self._turns: asyncio.Semaphore = asyncio.Semaphore(AT_ONCE) if above is None else above._turns
+        self._turns: _Turns = _Turns() if above is None else above._turns
         self._closed = False
 
     @property
@@ -117,7 +164,9 @@ class Gate:
         # The only reading of the plugin's path objects.
         texts = [path_text(path) for path in paths]
         target = " -> ".join(texts)
-        async with self._turns:
+        turns = self._turns.here()
+        await turns.acquire()
+        try:
             if self.ended:
                 error = self.error(action, target)
                 self._guard.record("files", action, target, Decision(False, None, error.reason))
@@ -126,11 +175,14 @@ class Gate:
             self._take(action, target, steps)
             if action in _OPENS:
                 self._spend(action, target)
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(None, self._run, action, access, target, steps, work)
-            if access == "read" and self.ended:
-                raise self.error(action, target)
-            return result
+            running = _Running(lambda: self._run(action, access, target, steps, work), turns.release)
+        except BaseException:
+            turns.release()
+            raise
+        result = await running.result()
+        if access == "read" and self.ended:
+            raise self.error(action, target)
+        return result
 
     def _take(self, action: str, target: str, steps: Sequence[_Step]) -> None:
         """Counts the operation where it was approved for once; one operation, whatever number of paths it has."""

@@ -77,8 +77,10 @@ class GuardedFiles(Files):
         self._end()
 
     async def read_bytes(self, path: Path) -> bytes:
-        work = partial(read_whole, limit=self._guard.limits.read_bytes, plugin=self._lease.plugin)
-        return await self._gate.perform("read", "read", [path], lambda sites: work(sites[0]))
+        def read(sites: Sites) -> bytes:
+            return read_whole(sites[0], limit=self._guard.limits.read_bytes, plugin=self._lease.plugin)
+
+        return await self._gate.perform("read", "read", [path], read)
 
     async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
         content = bytes(data)

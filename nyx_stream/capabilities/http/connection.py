@@ -4,6 +4,7 @@ Like httpcore2's own connection, but that limits are kept while bytes arrive and
 protocols has no way through. Errors are httpcore2's. Knows nothing of the library above or of plugins.
 """
 
+import asyncio
 import enum
 import time
 from collections.abc import AsyncIterable, AsyncIterator
@@ -14,7 +15,7 @@ import h11
 import httpcore2
 
 from nyx_stream.capabilities.http.dialling import Dialler
-from nyx_stream.capabilities.http.exchange import READ_AHEAD, Exchange, Head, Origin, Sink
+from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE, READ_AHEAD, Exchange, Head, Origin, Sink
 from nyx_stream.capabilities.http.relaying import Relay
 from nyx_stream.capabilities.http.verdicts import Refused, refusal
 from nyx_stream.capabilities.http.wire import Wire
@@ -44,6 +45,7 @@ class Connection:
         self._state = _State.NEW
         self._wire: Wire | None = None
         self._protocol = h11.Connection(h11.CLIENT)
+        self._chunks = 0
 
     async def send(self, exchange: Exchange) -> None:
         """Sends the request of `exchange` and reads the response's head into it.
@@ -134,6 +136,8 @@ class Connection:
         return bool(data)
 
     def _feed(self, data: bytes | memoryview, exchange: Exchange) -> None:
+        if not data and self._state is _State.CLOSED:  # it is our end, and not the peer's
+            raise httpcore2.ReadError("the connection is closed")
         exchange.arrived(len(data))
         try:
             self._protocol.receive_data(data)  # type: ignore[arg-type]  # it is added to a bytearray
@@ -157,6 +161,9 @@ class Connection:
                 event = self._next_event()
                 if isinstance(event, h11.Data):
                     exchange.received(len(event.data))
+                    self._chunks += 1
+                    if self._chunks % CHUNKS_AT_ONCE == 0:
+                        await asyncio.sleep(0)  # nothing else may ever make its reader wait
                     return bytes(event.data)
                 if event is not h11.NEED_DATA:
                     return None

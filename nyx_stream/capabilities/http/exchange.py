@@ -16,6 +16,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 READ_AHEAD = 1024 * 1024
 """Bytes that may have been read beyond the message they belong to."""
 
+CHUNKS_AT_ONCE = 32
+"""Chunks of a body that are handed on in one turn of the loop. A peer may send them with one byte in each."""
+
 MOST_HEADERS = 256
 """Header lines in one message. A browser's limit is of this size; a peer's endless list is cut off here."""
 

@@ -91,7 +91,7 @@ class Flight:
         return chunk
 
     async def _relay(self, sink: Sink) -> None:
-        """Passes what is left of the body on; nothing of it once the lease has ended."""
+        """Passes what is left of the body on, nothing of it once the lease has ended; the connection is given back."""
         if self._closed or self._connection is None:
             return
         try:
@@ -100,6 +100,7 @@ class Flight:
         except BaseException as error:
             self._fail(error)
             raise
+        self._give_back()  # there is nothing left to read on it
 
     async def _drain(self) -> bytes:
         """The whole body, still encoded; the connection is given back."""

@@ -2,12 +2,13 @@
 and no copy in between. Knows neither the pool nor the library above.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import h11
 import httpcore2
 
-from nyx_stream.capabilities.http.exchange import Exchange, Sink
+from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE, Exchange, Sink
 from nyx_stream.capabilities.http.wire import Wire
 
 _Take = Callable[[memoryview], bool]
@@ -34,19 +35,23 @@ class Relay:
         while not self._over:
             await self._sink.drain()
             if not self.counted and not self._pass_on():
+                await asyncio.sleep(0)
                 continue
             # h11 has nothing kept, and would copy each byte three times to count it.
             self.counted = self._exchange.left > 0
             take = self._take_counted if self.counted else self._take_framed
             if not await wire.relay(take, timeouts.read, deadline) and not self._over:
                 self._end()
+        await wire.settle()
         await self._sink.drain()
 
     def _pass_on(self) -> bool:
-        """Passes on what h11 has; returns whether it needs more."""
+        """Passes on what h11 has, or some of it; returns whether it needs more."""
+        passed = 0
         while isinstance(event := self._event(), h11.Data):
             self._exchange.received(len(event.data))
-            if not self._sink.offer(event.data):
+            passed += 1
+            if not self._sink.offer(event.data) or passed == CHUNKS_AT_ONCE:
                 return False
         self._over = event is not h11.NEED_DATA
         return not self._over

@@ -25,7 +25,10 @@ _SHUTDOWN = 1.0
 READ_SIZE = 120 * 1024
 """Bytes taken from the socket at once: copies of this size come from malloc's heap, larger ones as fresh pages."""
 RELAY_SIZE = 16 * 1024
-"""Bytes taken at once while they are relayed: all that is done with them is done in one turn of the loop."""
+"""Bytes taken at once while they are relayed: all that is done with them is done in one turn of the loop. From TLS all
+that it has is taken, some 512 KiB at most."""
+_RECORD = 16 * 1024
+"""Bytes that a record of TLS has at most."""
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -90,8 +93,7 @@ class Wire(asyncio.BufferedProtocol):
             if not self._chunks:
                 self._check()
                 return b""
-        data = self._chunks.popleft()
-        self._held -= len(data)
+        data = self._next_chunk()
         if self._held < HIGH_WATER:
             self._resume()
         return data
@@ -103,8 +105,10 @@ class Wire(asyncio.BufferedProtocol):
         after the end of the stream. Raises what `take` raises, `ReadError` if the connection broke, `ReadTimeout`
         after `timeout` seconds without a byte and once the loop's clock stands at `deadline`.
         """
-        while self._chunks:  # they came while nobody was asking
-            if not take(memoryview(await self.read(None))):
+        if self._chunks:  # they came while nobody was asking; no more of them do until they are gone
+            self._pause()
+        while self._chunks:
+            if not take(memoryview(self._next_chunk())):
                 return True
             await asyncio.sleep(0)
         if not self._ended:
@@ -119,6 +123,12 @@ class Wire(asyncio.BufferedProtocol):
             self._check()
             return False
         return True
+
+    async def settle(self) -> None:
+        """Reads on after a relay that has all it wants: bytes that nobody asked for make the stream stale."""
+        if not self._reading:
+            self._resume()
+            await asyncio.sleep(0)  # TLS has read from the kernel already what it hands out now
 
     async def _relaying(self, over: asyncio.Future[None], timeout: float | None, deadline: float) -> None:
         timer: asyncio.Handle
@@ -189,7 +199,13 @@ class Wire(asyncio.BufferedProtocol):
         self._probe = _probe_of(transport.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer if self._take is None else self._buffer[:RELAY_SIZE]
+        size = READ_SIZE if self._take is None else RELAY_SIZE
+        if sizehint > 0:
+            # TLS says how much it has read already. asyncio loses what it still has of that when it reads the end.
+            size = max(size, sizehint + _RECORD)
+            if size > len(self._buffer):
+                self._buffer = memoryview(bytearray(size))
+        return self._buffer[:size]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._take is not None:
@@ -227,6 +243,11 @@ class Wire(asyncio.BufferedProtocol):
             raise httpcore2.ReadError("two tasks read one response")
         self._wake_reader = self._loop.create_future()
         return self._wake_reader
+
+    def _next_chunk(self) -> bytes:
+        data = self._chunks.popleft()
+        self._held -= len(data)
+        return data
 
     def _check(self) -> None:
         if self._error is not None:

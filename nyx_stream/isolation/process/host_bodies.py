@@ -76,31 +76,33 @@ class Downloads:
         task = asyncio.get_running_loop().create_task(self._run(pipe, send, close), name=f"nyx:{self._plugin}:body")
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        # The worker has nothing to say here: what makes the socket readable is that its end was closed.
-        asyncio.get_running_loop().add_reader(pipe.socket, task.cancel)
         return theirs
 
     async def close(self) -> None:
         """Cancels what is under way and waits for it."""
+        await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _run(self, pipe: BodyPipe, send: Send, close: Callable[[], Awaitable[None]]) -> None:
-        fault = None
+        fault, loop = None, asyncio.get_running_loop()
         try:
+            if (task := asyncio.current_task()) is not None:
+                # The worker has nothing to say here: what makes the socket readable is that its end was closed.
+                loop.add_reader(pipe.socket, task.cancel)
             try:
                 await send(pipe)
             except Exception as error:  # what went wrong is the plugin's to know, if it is still there
                 fault = fault_of(error)
-            asyncio.get_running_loop().remove_reader(pipe.socket)
+            loop.remove_reader(pipe.socket)
             await pipe.end(fault)
         except OSError:
             return  # the worker does not want it any more
         finally:
             if pipe.socket.fileno() >= 0:
-                asyncio.get_running_loop().remove_reader(pipe.socket)
+                loop.remove_reader(pipe.socket)
                 pipe.close()
             await close()
 

@@ -9,9 +9,13 @@ from threading import Event, Semaphore
 import aiofiles
 import pytest
 
+from nyx_stream.capabilities.files import GuardedFiles
 from nyx_stream.capabilities.files.gate import AT_ONCE, Site
 from nyx_stream.capabilities.import_paths import ImportPaths
+from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
+from nyx_stream.guard import SandboxGuard
+from nyx_stream.policy import SandboxPolicy
 
 from .conftest import MakeWorld, World
 
@@ -294,3 +298,87 @@ async def test_a_plugin_has_a_few_operations_at_once(world: World) -> None:
             await task
     assert not running.acquire(blocking=False)
     assert not (world.inside / "late").exists()
+
+
+async def test_an_operation_that_is_cancelled_keeps_its_turn_until_its_thread_is_free(world: World) -> None:
+    """Who asks and cancels, again and again, has no more threads at once than who waits."""
+    gate, running, go = world.files._gate, Semaphore(0), Event()
+    late: list[asyncio.Task[None]] = []
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+        raise OSError("as it happens")
+
+    def begin() -> asyncio.Task[None]:
+        return asyncio.create_task(gate.perform("stat", "read", ["f"], work))
+
+    tasks = [begin() for _ in range(AT_ONCE)]
+    for _ in tasks:
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    for task in tasks:
+        task.cancel()
+    assert all(type(end) is asyncio.CancelledError for end in await asyncio.gather(*tasks, return_exceptions=True))
+    late.append(begin())
+    assert not await asyncio.to_thread(running.acquire, timeout=0.1)
+    go.set()
+    with pytest.raises(OSError, match="as it happens"):
+        await late[0]
+    assert running.acquire(blocking=False)
+
+
+async def test_who_is_cancelled_while_waiting_takes_no_turn(world: World) -> None:
+    """Neither it nor those behind it wait for ever."""
+    gate, running, go, done = world.files._gate, Semaphore(0), Event(), []
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+
+    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
+    for _ in tasks:
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    waiting = [asyncio.create_task(gate.perform("stat", "read", ["f"], done.append)) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in waiting[:5]:
+        task.cancel()
+    go.set()
+    ends = await asyncio.gather(*tasks, *waiting, return_exceptions=True)
+    assert [type(end) for end in ends[AT_ONCE:]] == [asyncio.CancelledError] * 5 + [type(None)] * 5
+    assert len(done) == 5
+
+
+async def test_a_limit_is_that_of_the_turn(world: World) -> None:
+    """It was lowered while the operation waited for its turn."""
+    gate, running, go = world.files._gate, Semaphore(0), Event()
+
+    def work(sites: Sequence[Site]) -> None:
+        running.release()
+        assert go.wait(30)
+
+    (world.inside / "large").write_bytes(bytes(1000))
+    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
+    for _ in tasks:
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    reading = asyncio.create_task(world.files.read_bytes("large"))
+    await asyncio.sleep(0)
+    world.guard.update(world.guard.policy.with_limits(read_bytes=100))
+    go.set()
+    with pytest.raises(LimitExceeded, match="read_bytes"):
+        await reading
+    await asyncio.gather(*tasks)
+
+
+def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
+    """Made outside of any, and used in two, one after the other, by more than have a turn at once."""
+    (tmp_path / "f").write_text("inside")
+    policy = SandboxPolicy.locked_down().allow_path_prefix(str(tmp_path))
+    lease = Lease("p", "files")
+    files = GuardedFiles(SandboxGuard(policy, plugin="p", audit=lambda _: None), lease)
+
+    async def read() -> list[bytes]:
+        return await asyncio.gather(*[files.read_bytes(tmp_path / "f") for _ in range(5 * AT_ONCE)])
+
+    for _ in range(2):
+        assert asyncio.run(read()) == [b"inside"] * (5 * AT_ONCE)
+    lease.revoke("the test is over")

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE
 from nyx_stream.capabilities.http.wire import READ_SIZE
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply
+from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply, until
 
 _BODY = bytes(range(256)) * 1024
 _HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -85,6 +87,34 @@ async def test_every_byte_is_passed_on(kind: Any, framing: str, most: int) -> No
         await _relayed(client, f"{server.url}/{framing}", sink)
     assert sink.whole == _BODY
     assert max(map(len, sink.chunks)) <= READ_SIZE
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+async def test_chunks_of_one_byte_leave_the_loop_to_others(kind: Any, relayed: bool) -> None:
+    """Thousands of them fit into what is read at once; no more than some are handed on in one turn."""
+    pieces = partial(_first, _HEAD + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 5000, b"0\r\n\r\n")
+    sink, turns = _Sink(10**6), []
+
+    async def count() -> None:
+        while True:
+            turns.append(len(sink.chunks))
+            await asyncio.sleep(0)
+
+    async with (
+        Server(lambda _: pieces()) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        counting = asyncio.create_task(count())
+        if relayed:
+            await response.stream.relay(sink)
+        else:
+            await sink.drain()
+            async for chunk in response.aiter_raw():
+                sink.offer(chunk)
+        counting.cancel()
+    assert sink.whole == b"x" * 5000
+    assert max(after - before for before, after in pairwise(turns)) <= 2 * CHUNKS_AT_ONCE
 
 
 async def test_a_counted_body_leaves_the_connection_of_use(kind: Any) -> None:
@@ -210,3 +240,78 @@ async def test_what_a_sink_raises_ends_the_relay(kind: Any) -> None:
             await _relayed(client, server.url, Broken())
         assert (await client.get(server.url)).content == _BODY
         assert server.accepted == 2
+
+
+@pytest.mark.parametrize("framing", ["counted", "chunked"])
+async def test_after_a_relay_there_is_nothing_left_to_read(kind: Any, framing: str) -> None:
+    """Its connection is not read again: what comes there is another exchange's."""
+    async with Server(_by_framing) as server, loopback(server, kind=kind).client() as client:
+        async with client.stream("GET", f"{server.url}/{framing}") as response:
+            sink = _Sink()
+            await response.stream.relay(sink)
+            async with asyncio.timeout(5):
+                assert await response.aread() == b""
+                await response.stream.relay(sink)
+        assert sink.whole == _BODY
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+@pytest.mark.parametrize("framing", [b"content-length: 400000\r\n", b""])
+async def test_a_client_that_is_closed_cuts_a_body(kind: Any, framing: bytes, relayed: bool) -> None:
+    """One that ends with its connection does not look whole."""
+    answer = partial(_first, _HEAD + framing + b"\r\n", bytes(100_000), hold=True)
+    async with (
+        Server(lambda _: answer()) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        sink = _Sink()
+        reading = asyncio.create_task(response.stream.relay(sink) if relayed else response.aread())
+        await until(lambda: not relayed or len(sink.whole) == 100_000)
+        await client.aclose()
+        with pytest.raises(client.dialect.library.TransportError):
+            await reading
+
+
+@pytest.mark.parametrize("framing", ["counted", "chunked", "until-closed"])
+async def test_a_budget_of_bytes_ends_a_relay(kind: Any, framing: str) -> None:
+    """It is told once, and what does not fit reaches nobody."""
+    async with Server(_by_framing) as server:
+        plugin = loopback(server, kind=kind)
+        async with plugin.client() as client:
+            plugin.lease.limit({"bytes_in": 100_000})
+            sink = _Sink()
+            with pytest.raises(Revoked, match="bytes_in"):
+                await _relayed(client, f"{server.url}/{framing}", sink)
+            assert len(sink.whole) <= 100_000
+            assert len(plugin.denials) == 1
+
+
+async def test_a_body_of_exactly_what_is_allowed_is_passed_on(kind: Any) -> None:
+    """`response_bytes` is a bound that may be reached."""
+    async with Server(_by_framing) as server:
+        policy = (
+            SandboxPolicy.locked_down()
+            .allow_connect_host(f"127.0.0.1:{server.port}")
+            .with_limits(response_bytes=len(_BODY))
+        )
+        async with Plugin(policy, kind=kind).client() as client:
+            for framing in ("counted", "chunked", "until-closed"):
+                sink = _Sink()
+                await _relayed(client, f"{server.url}/{framing}", sink)
+                assert sink.whole == _BODY
+
+
+async def test_a_slow_sink_is_not_a_slow_peer(kind: Any) -> None:
+    """Time in which nobody wants anything is no time of waiting for the peer."""
+    timeout = kind.dialect.library.Timeout(30, read=0.1)
+
+    class Slow(_Sink):
+        async def drain(self) -> None:
+            await asyncio.sleep(0.15)
+            await super().drain()
+
+    async with Server(_by_framing) as server, loopback(server, kind=kind).client(timeout=timeout) as client:
+        sink = Slow(6)
+        await _relayed(client, f"{server.url}/counted", sink)
+        assert sink.whole == _BODY

@@ -136,6 +136,23 @@ async def test_what_waits_already_is_relayed_first() -> None:
         assert took == b"onetwo"
 
 
+async def test_a_fast_peer_does_not_keep_a_relay_at_what_waited() -> None:
+    """Bytes that came while nobody was asking are few, and no more join them."""
+    total, took = 8 * HIGH_WATER, []
+    async with _pair() as (wire, peer):
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, bytes(total)))
+        await until(lambda: wire._held > 0)
+        waited = len(wire._chunks)
+
+        def take(data: memoryview) -> bool:
+            took.append(len(data))
+            return sum(took) < total
+
+        assert await wire.relay(take, 30, _deadline()) is True
+        await sending
+        assert max(took[waited:]) <= RELAY_SIZE
+
+
 async def test_after_a_relay_the_rest_can_be_read() -> None:
     """Taker and reader share one stream."""
     async with _pair() as (wire, peer):

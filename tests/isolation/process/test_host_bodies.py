@@ -1,0 +1,46 @@
+"""Bodies on their way to a worker: whatever ends them, nothing of them stays."""
+
+import asyncio
+import os
+
+from nyx_stream.isolation.process.body_pipe import BodyPipe
+from nyx_stream.isolation.process.host_bodies import Downloads
+
+
+async def test_a_body_that_has_hardly_begun_is_closed_like_any_other() -> None:
+    """The worker can end in the very turn in which it is answered."""
+    downloads, closed = Downloads("weather"), asyncio.Event()
+    ours: list[BodyPipe] = []
+
+    async def send(pipe: BodyPipe) -> None:
+        ours.append(pipe)
+        await asyncio.Event().wait()
+
+    async def close() -> None:
+        closed.set()
+
+    theirs = downloads.begin(send, close)
+    await downloads.close()
+    os.close(theirs)
+    assert closed.is_set()
+    assert [pipe.socket.fileno() for pipe in ours] == [-1]
+
+
+async def test_a_worker_that_closes_its_end_ends_the_body() -> None:
+    """Once, however slowly what it came from is closed."""
+    downloads, begun, closed = Downloads("weather"), asyncio.Event(), asyncio.Event()
+
+    async def send(pipe: BodyPipe) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def close() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        closed.set()
+
+    os.close(downloads.begin(send, close))
+    await begun.wait()
+    async with asyncio.timeout(30):
+        await closed.wait()
+    await downloads.close()
