@@ -182,7 +182,7 @@ async def test_a_version_that_cannot_be_sealed_leaves_the_old_one_serving(host, 
 
     make("p", code(2), permissions=PERMISSIONS)
     with monkeypatch.context() as patch:
-        patch.setattr("nyx_stream.isolation.process.process.judge", refuse)
+        patch.setattr("nyx_stream.isolation.process.handshake.judge", refuse)
         with pytest.raises(PluginLoadError, match="not sealed: not today"):
             await plugin.reload()
     assert await plugin.call("version") == 1

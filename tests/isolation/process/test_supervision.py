@@ -162,6 +162,21 @@ async def test_a_worker_that_dies_while_it_starts(load):
         await load("while True: pass", name="third", limits='setup_timeout = "1s"')
 
 
+async def test_methods_that_are_not_understood_are_an_error_of_the_load(load):
+    """The host makes decoders from what a worker says of its methods: what it cannot read breaks the protocol."""
+    code = """
+        from nyx_stream.isolation.process import worker
+
+        worker.describe_type = lambda _type: ["tuple", "nothing that the host knows"]
+
+        class Main(Plugin):
+            @export
+            async def ping(self): ...
+    """
+    with pytest.raises(PluginLoadError, match="it broke the protocol: a result type that is not understood"):
+        await load(code)
+
+
 @pytest.mark.parametrize("caught", [False, True])
 async def test_processor_time_is_limited(load, caught):
     """A plugin that has used up its processor time is ended: the caller learns which limit it was, and how much."""
