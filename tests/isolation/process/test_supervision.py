@@ -20,6 +20,8 @@ from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
 from tests.host.waiting import until
 
+pytestmark = pytest.mark.usefixtures("interpreters")
+
 CODE = """
     import asyncio, ctypes, os, resource, signal, sys, threading, time
 
