@@ -77,11 +77,11 @@ class Nursery:
         self._link, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = launching.command("nowhere", remote.fileno())
         command[_MODULE - 1] = launching.START.rpartition("\nfrom importlib")[0] + _SERVE
-        self._environment = launching.environment()
+        self._expected = launching.START, launching.environment()
         with remote:
             self._process = subprocess.Popen(
                 command,
-                env=self._environment,
+                env=launching.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(remote.fileno(),),
@@ -96,7 +96,7 @@ class Nursery:
         self, command: list[str], *, stdout: int, stderr: int, pass_fds: tuple[int, ...], env: dict[str, str]
     ) -> int:
         """Forks what `command` of the framework would start; returns its pid."""
-        assert env == self._environment
+        assert (command[_MODULE - 1], env) == self._expected
         (descriptor,) = pass_fds
         module, given, host = command[_MODULE : _MODULE + 3]
         assert (int(given), int(host)) == (descriptor, os.getpid())
