@@ -1,5 +1,6 @@
 """What every test shares: asyncio as the one event loop, deterministic properties, and what this kernel offers."""
 
+import gc
 import platform
 import sys
 
@@ -25,6 +26,12 @@ def pytest_report_header() -> list[str]:
     layers = ", ".join(f"{layer.name} {layer.state.value}" for layer in survey.layers)
     facts = ", ".join(f"{name} {value}" for name, value in survey.facts)
     return [f"nyx: {platform.platform()}, Python {sys.version.split()[0]}, {facts}", f"nyx: {layers}"]
+
+
+def pytest_collection_finish() -> None:
+    """Sets aside what was imported: tests collect garbage to see what is left behind, and need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

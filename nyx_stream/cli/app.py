@@ -58,10 +58,14 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its escape instead
             stream.reconfigure(errors="backslashreplace")
-    wrong = log.configure()
-    if wrong is not None:
-        output.complain(wrong)
-        return ExitCode.USAGE
+    with log.logged_to_stderr() as wrong:
+        if wrong is not None:
+            output.complain(wrong)
+            return ExitCode.USAGE
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         result = app(list(arguments) or ["--help"], prog_name="nyx", standalone_mode=False)
     except (BrokenPipeError, SystemExit):  # typer exits by itself when whoever read the output went away
@@ -86,8 +90,12 @@ def _failed(error: Exception | KeyboardInterrupt) -> int:
 
 
 def _told(error: BaseException, code: ExitCode) -> str:
-    if isinstance(error, PolicyError):
+    if isinstance(error, PolicyError):  # of the operator's own files, with a caret under the place
         return str(error)
+    return log.without_queries(_summary(error, code))
+
+
+def _summary(error: BaseException, code: ExitCode) -> str:
     if code is ExitCode.INTERRUPTED:
         return "interrupted"
     if code is ExitCode.INTERNAL:

@@ -6,8 +6,8 @@ The packages log to children of the logger `nyx` and configure nothing; an appli
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink, fan_out
 from nyx_stream.audit.printable import printable, sentence
@@ -28,24 +28,35 @@ class _Redacted(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the record as text."""
-        return "\n".join(redact_urls(line) for line in super().format(record).split("\n"))
+        return without_queries(super().format(record))
 
 
-def configure() -> str | None:
-    """Sends the logger `nyx` to stderr at the level of `NYX_LOG` (default: warning).
+def without_queries(text: str) -> str:
+    """Returns lines of text with query, fragment and user of every URL left out."""
+    return "\n".join(redact_urls(line) for line in text.split("\n"))
 
-    Returns what is wrong with the variable's value, or `None`.
+
+@contextmanager
+def logged_to_stderr() -> Iterator[str | None]:
+    """Sends the logger `nyx` to stderr, at the level of `NYX_LOG` (default: warning), and leaves it as it was.
+
+    Gives what is wrong with the variable's value, or `None`.
     """
     level = os.environ.get(VARIABLE, "warning").lower()
     if level not in _LEVELS:
-        return f"{VARIABLE} is one of {', '.join(_LEVELS)}, not {escape(level, 40)!r}"
+        yield f"{VARIABLE} is one of {', '.join(_LEVELS)}, not {escape(level, 40)!r}"
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("nyx")
-    logger.handlers[:] = [handler]
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level.upper())
-    logger.propagate = False
-    return None
+    try:
+        yield None
+    finally:
+        logger.handlers, level_before, logger.propagate = before
+        logger.setLevel(level_before)
 
 
 def log_grant(grant: Grant, level: Level) -> None:

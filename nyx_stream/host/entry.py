@@ -11,6 +11,7 @@ from nyx_stream.capabilities.meter import Tally, new_tally
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.host.approvals import Approvals
 from nyx_stream.host.calls import CallCount
+from nyx_stream.host.dispatch import Dispatcher
 from nyx_stream.host.leases import Leases
 from nyx_stream.host.life import Life
 from nyx_stream.host.lifecycle import OVER, State
@@ -39,7 +40,7 @@ class Entry:
     policy_file: str | None = None
     life: Life | None = None
     """The present life: it takes the calls."""
-    supervisor: Supervisor | None = None
+    dispatcher: Dispatcher | None = None
     """The present life's; kept here too, for every call asks for it."""
     leases: Leases | None = None
     """From loading to unloading, or to reloading; restarts after a crash go on under them."""
@@ -67,6 +68,11 @@ class Entry:
     def id(self) -> str:
         """The plugin's id."""
         return self.source.manifest.id
+
+    @property
+    def supervisor(self) -> Supervisor | None:
+        """The present life's."""
+        return self.life.supervisor if self.life is not None else None
 
     @property
     def state(self) -> State:
@@ -105,7 +111,8 @@ class Entry:
 
     def take(self, life: Life) -> None:
         """Makes a life the present one: calls that begin from now on are its."""
-        self.life, self.supervisor, self.leases, self.source = life, life.supervisor, life.leases, life.source
+        self.life, self.leases, self.source = life, life.leases, life.source
+        self.dispatcher = life.supervisor.dispatcher
 
     def abandon(self) -> None:
         """Gives up on the life that a reload is starting."""
@@ -162,7 +169,7 @@ class Entry:
             folder=self.source.folder,
             version=self.source.manifest.version,
             distribution=self.source.distribution,
-            methods=dict(life.methods) if life is not None else None,
+            methods=dict(life.dispatcher.methods) if life is not None else None,
             error=life.reason if life is not None else None,
             traceback=life.traceback if life is not None else None,
             waiting=self.waiting,
@@ -176,8 +183,8 @@ class Entry:
             failed=count.failed,
             timeouts=count.timeouts,
             refused=count.refused,
-            active=sum(life.supervisor.active for life in self.lives),
-            waiting=sum(life.supervisor.waiting for life in self.lives),
+            active=sum(life.supervisor.dispatcher.active for life in self.lives),
+            waiting=sum(life.supervisor.dispatcher.waiting for life in self.lives),
             seconds=count.seconds,
             denied=self.denied if audited else None,
             restarts=self.restarts,

@@ -46,7 +46,7 @@ class Handle:
     @property
     def methods(self) -> Mapping[str, bool]:
         """The exported methods by name: whether each is a stream."""
-        return self._entry.alive().methods
+        return self._entry.alive().dispatcher.methods
 
     @property
     def grant(self) -> Grant:
@@ -87,7 +87,7 @@ class Handle:
             PluginCrashed: the plugin has failed, or failed during the call. The cause is chained.
             PluginStateError: the plugin is not running, or was stopped during the call.
         """
-        return (self._entry.supervisor or self._entry.alive()).call(method, arguments)
+        return (self._entry.dispatcher or self._entry.alive().dispatcher).call(method, arguments)
 
     def stream(self, method: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
         """Calls an exported asynchronous generator: `async for item in handle.stream("method")`.
@@ -95,7 +95,7 @@ class Handle:
         Each item is validated, and `call_timeout` bounds each step. A stream counts as one running call until it
         ends: leave it by its end, or close it (`contextlib.aclosing`). Raises as `call`, in the first step.
         """
-        return self._entry.alive().stream(method, arguments)
+        return self._entry.alive().dispatcher.stream(method, arguments)
 
     def bind(self, protocol: Callable[..., _T]) -> _T:
         """Returns an object with the methods of a `Protocol` class, statically typed as that protocol.

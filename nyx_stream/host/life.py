@@ -39,4 +39,4 @@ class Life:
         self.policy, self.grant = policy, grant
         if self.running and self.level is not None:
             self.level.update(grant)
-            self.supervisor.resize(grant.limits)
+            self.supervisor.dispatcher.resize(grant.limits)

@@ -96,7 +96,7 @@ class ObservedHandle(Handle):
 
     def _call(self, method: str, *, stream: bool) -> Call:
         entry = self._entry
-        known = entry.supervisor is not None and method in entry.supervisor.methods
+        known = entry.dispatcher is not None and method in entry.dispatcher.methods
         return Call(entry.id, entry.source.manifest.version, entry.isolation, method if known else None, stream)
 
 

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nyx_stream.audit import LoggingSink
 from nyx_stream.capabilities.import_paths import ImportPaths
-from nyx_stream.errors import AuditError, ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
-from nyx_stream.host.data_dir import default_data_dir
+from nyx_stream.errors import AuditError, PluginError, PluginStateError
 from nyx_stream.host.desk import Desk, lock_of
-from nyx_stream.host.discovery import find
-from nyx_stream.host.entry import Entry, unreadable
-from nyx_stream.host.folder_watch import require_watchfiles
+from nyx_stream.host.entry import Entry
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.levels import Levels
 from nyx_stream.host.life import Life
-from nyx_stream.host.lifecycle import OVER, State
+from nyx_stream.host.lifecycle import OVER
 from nyx_stream.host.metrics import PluginMetrics
 from nyx_stream.host.observing import ObservedHandle, Observer
-from nyx_stream.host.policies import AnyPolicy, read_policy
+from nyx_stream.host.policies import AnyPolicy
 from nyx_stream.host.policy_changes import take_file, update_policy
 from nyx_stream.host.questions import Approver
-from nyx_stream.host.reloading import Reloads, end_leaving
+from nyx_stream.host.registry import Registry
+from nyx_stream.host.reloading import Reloads
 from nyx_stream.host.restart import Restarts
 from nyx_stream.host.revoking import Revocations
 from nyx_stream.host.starting import Starter
@@ -32,7 +30,6 @@ from nyx_stream.host.status import OnFail, PluginStatus
 from nyx_stream.host.trail import AuditTarget, Trail, several
 from nyx_stream.host.watching import Found, PolicyWatches
 from nyx_stream.isolation.seam import Level
-from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.units import parse_duration
 
 if TYPE_CHECKING:
@@ -72,18 +69,16 @@ class PluginHost:
     ) -> None:
         self._observer = observer
         self._trail = trail = Trail(audit, {})
-        self._data_dir = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
         self._levels = Levels(tripwire=tripwire, network=network)
         self._orders: tuple[PluginOrder, ...] = ()
-        self._entries: dict[str, Entry] = {}
-        self._handles: dict[str, Handle] = {}
-        self._unreadable: dict[str, PluginStatus] = {}
         self._desk = Desk(approver, parse_duration(approver_timeout), trail, lock_of(lock))
         self._starter = Starter(trail, self._levels, ImportPaths(), self._crashed, self._desk)
         self._restarts = Restarts(self._starter.load)
         self._reloads = Reloads(self._starter, trail)
         self._revocations = Revocations(self._starter, self._restarts, trail)
         self._watches = PolicyWatches(self._take_policy)
+        private = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
+        self._registry = Registry(self._starter, self._levels, self._watches, self._desk, private, self._handle)
         self._owner: asyncio.Task[Any] | None = None
         self._abort: BaseException | None = None
 
@@ -130,7 +125,7 @@ class PluginHost:
     @property
     def plugins(self) -> Mapping[str, PluginStatus]:
         """Every plugin that was asked for and not unloaded, by id; failed ones with their traceback."""
-        return self._unreadable | {name: entry.status() for name, entry in self._entries.items()}
+        return self._registry.statuses()
 
     @property
     def audited(self) -> bool:
@@ -144,13 +139,11 @@ class PluginHost:
 
     def metrics(self) -> Mapping[str, PluginMetrics]:
         """Returns what is measured about each plugin, by id. Can be called on any thread."""
-        return {entry.id: entry.metrics(audited=self.audited) for entry in tuple(self._entries.values())}
+        return {entry.id: entry.metrics(audited=self.audited) for entry in self._registry.entries}
 
     def __getitem__(self, plugin: str) -> Handle:
         """Returns the handle of a plugin by its id. Raises `PluginNotFound`, a `LookupError`."""
-        if plugin not in self._handles:
-            raise PluginNotFound(plugin, "is not loaded")
-        return self._handles[plugin]
+        return self._registry.handle(plugin)
 
     async def load(
         self,
@@ -180,59 +173,15 @@ class PluginHost:
             PluginLoadError, PluginSetupError: its code does not import, or its `setup` raised; it stays listed.
             PluginStateError: it is loaded already from another folder, or under another policy or level.
         """
-        if watch:
-            require_watchfiles()
-            if policy is None or isinstance(policy, SandboxPolicy):
-                raise ValueError("watch=True follows a policy file: give its path as the policy")
-        self._levels.get(plugin, isolation)
-        try:
-            source = await asyncio.to_thread(find, plugin)
-        except (ManifestError, PluginLoadError) as error:
-            status = unreadable(plugin, isolation, error)
-            self._unreadable[status.id] = status
-            raise
-        given, policy_file = await read_policy(policy)
-        name = source.manifest.id
-        self._unreadable.pop(name, None)
-        self._unreadable.pop(os.path.basename(source.folder), None)
-        entry = self._entries.get(name)
-        if entry is None:
-            data = os.path.join(self._data_dir or default_data_dir(), name)
-            entry = Entry(source, given or SandboxPolicy.locked_down(), isolation, on_fail, data, policy_file)
-            entry.lock = self._desk.lock
-            self._entries[name] = entry
-            self._handles[name] = (
-                Handle(self, entry) if self._observer is None else ObservedHandle(self, entry, self._observer)
-            )
-        async with entry.changing:
-            if not entry.unloaded:
-                _must_agree(entry, source.folder, given, isolation)
-                if entry.over:
-                    entry.source, entry.on_fail = source, on_fail
-                    if given is not None:
-                        entry.policy, entry.policy_file = given, policy_file
-                    entry.end_leases()
-                    if watch:
-                        self._watches.follow(entry)
-                    await self._starter.load(entry)
-                elif watch:
-                    entry.policy_file = policy_file
-                    self._watches.follow(entry)
-                return self._handles[name]
-        return await self.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail, watch=watch)
+        return await self._registry.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail, watch=watch)
 
     async def unload(self, plugin: str) -> None:
         """Stops a plugin and forgets it. Raises `PluginNotFound` for one that is not listed."""
-        if self._unreadable.pop(plugin, None) is not None and plugin not in self._entries:
+        if self._registry.forget_unreadable(plugin):
             return
-        entry = self._entries.get(plugin)
-        if entry is None:
-            raise PluginNotFound(plugin, "is not loaded")
+        entry = self._registry.entry(plugin)
         self._restarts.forget(entry)
-        await self._watches.forget(entry)
-        await _end(entry)
-        if self._entries.get(plugin) is entry:
-            del self._entries[plugin], self._handles[plugin]
+        await self._registry.unload(entry)
         self._trail.record(plugin, "unload", entry.source.folder)
 
     async def approve(self, plugin: str) -> None:
@@ -243,16 +192,14 @@ class PluginHost:
             ContentChanged: what lies there is not what was refused.
             LockError: the lock file is broken, or cannot be written.
         """
-        if plugin not in self._entries:
-            raise PluginNotFound(plugin, "is not loaded")
-        await self._desk.approve(self._entries[plugin])
+        await self._desk.approve(self._registry.entry(plugin))
 
     async def revoke_all(self, *, reason: str, hard: bool = False) -> None:
         """Takes every capability of every plugin back at once; with `hard`, stops the plugins too.
 
         Plugins loaded or reloaded afterwards have theirs.
         """
-        await self._revocations.revoke_all(self._entries.values(), reason, hard=hard)
+        await self._revocations.revoke_all(self._registry.entries, reason, hard=hard)
 
     async def __aenter__(self) -> Self:
         if self._levels.ready:
@@ -300,20 +247,14 @@ class PluginHost:
         self._levels.close()
         await self._restarts.close()
         await self._watches.aclose()
-        entries = reversed(self._entries.values())
-        results = await asyncio.gather(*map(_end, entries), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                _log.error("stopping a plugin failed", exc_info=result)
+        await self._registry.end()
         await self._levels.aclose()
-        self._entries.clear()
-        self._handles.clear()
-        self._unreadable.clear()
+        self._registry.clear()
         await self._trail.aclose()
 
     def _stop_plugins(self, why: AuditError) -> None:
         """Fails every plugin, because what they do is recorded no more."""
-        for entry in list(self._entries.values()):
+        for entry in self._registry.entries:
             for life in entry.lives:
                 if life.supervisor.state not in OVER:
                     life.supervisor.crash(PluginStateError(entry.id, f"stopped: {why}"))
@@ -329,12 +270,15 @@ class PluginHost:
                 watch=order.watch,
             )
         except PluginError as error:
-            entry = self._entries.get(order.source.manifest.id)
+            entry = self._registry.get(order.source.manifest.id)
             if order.on_fail == "abort" or entry is None:
                 raise
             _log.error("plugin %s", error)
             if order.on_fail == "restart":
                 self._restarts.schedule(entry)
+
+    def _handle(self, entry: Entry) -> Handle:
+        return Handle(self, entry) if self._observer is None else ObservedHandle(self, entry, self._observer)
 
     async def _update_policy(self, entry: Entry, policy: AnyPolicy) -> None:
         await update_policy(entry, policy, self._trail)
@@ -355,29 +299,3 @@ class PluginHost:
         elif entry.on_fail == "abort" and self._owner is not None and self._abort is None:
             self._abort = life.supervisor.failure()
             self._owner.cancel()
-
-
-async def _end(entry: Entry) -> None:
-    """Stops every life of a plugin, also one that is being started."""
-    entry.abandon()
-    if entry.supervisor is not None and entry.state is not State.RUNNING:
-        entry.supervisor.end()
-    async with entry.changing:
-        await end_leaving(entry)
-        if entry.supervisor is not None:
-            await entry.supervisor.stop()
-        await entry.approvals.close()
-        entry.end_leases()
-        entry.unloaded = True
-
-
-def _must_agree(entry: Entry, folder: str, policy: SandboxPolicy | None, isolation: Level) -> None:
-    """Raises `PluginStateError` if a plugin that is loaded is asked for in another way."""
-    if entry.source.folder != folder:
-        raise PluginStateError(entry.id, f"is loaded already, from {entry.source.folder}")
-    if entry.over:
-        return
-    if entry.isolation != isolation:
-        raise PluginStateError(entry.id, f"is loaded already, at level {entry.isolation}")
-    if policy is not None and policy != entry.policy:
-        raise PluginStateError(entry.id, "is loaded already, under another policy: use update_policy")

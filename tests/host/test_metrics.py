@@ -107,7 +107,7 @@ async def test_a_sealed_plugin_has(host, make):
         found = pool.submit(host.metrics).result()["p"]
     assert found.memory > 1 << 20
     assert found.cpu_seconds >= 0
-    await host._entries["p"].alive().stop()
+    await host._registry.entry("p").alive().stop()
     assert handle.metrics().memory is None
 
 

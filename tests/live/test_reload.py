@@ -21,7 +21,7 @@ from nyx_stream.host import Answer, State
 from nyx_stream.isolation.process.sealing import SealRefused
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing
-from tests.host.waiting import until
+from tests.host.waiting import turn, until
 from tests.live.versions import PERMISSIONS, POLICY, code
 
 SLOW = 'await self.until("start")'
@@ -60,7 +60,12 @@ async def test_a_constant_load_through_many_reloads_loses_no_call(first, release
             assert len(set(items)) == 1
             answers += 1
 
+    async def share():  # or threads, which read what is reloaded, could wait long for a loop that is never idle
+        while not over:
+            await turn()
+
     async with asyncio.TaskGroup() as group:
+        group.create_task(share())
         for _ in range(4):
             group.create_task(caller())
             group.create_task(reader())
@@ -182,7 +187,7 @@ async def test_a_version_that_cannot_be_sealed_leaves_the_old_one_serving(host, 
 
     make("p", code(2), permissions=PERMISSIONS)
     with monkeypatch.context() as patch:
-        patch.setattr("nyx_stream.isolation.process.process.judge", refuse)
+        patch.setattr("nyx_stream.isolation.process.handshake.judge", refuse)
         with pytest.raises(PluginLoadError, match="not sealed: not today"):
             await plugin.reload()
     assert await plugin.call("version") == 1

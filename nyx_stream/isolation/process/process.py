@@ -21,7 +21,6 @@ from nyx_stream.errors import (
     PluginCrashed,
     PluginError,
     PluginLoadError,
-    PluginSetupError,
 )
 from nyx_stream.isolation.faults import describe, trace_of
 from nyx_stream.isolation.process.broker import Broker, Means
@@ -29,16 +28,15 @@ from nyx_stream.isolation.process.channel import Channel
 from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
 from nyx_stream.isolation.process.fresh import FreshWorkers
 from nyx_stream.isolation.process.handlers import HANDLERS
+from nyx_stream.isolation.process.handshake import Handshake
 from nyx_stream.isolation.process.launching import FORK_IS_SAFE, Launcher, WorkerProcess, lacking
 from nyx_stream.isolation.process.log_intake import LogIntake
-from nyx_stream.isolation.process.messages import Fault, Order, Ready, Update, decode
-from nyx_stream.isolation.process.messages import Sealed as SealedBody
+from nyx_stream.isolation.process.messages import Fault, Order, Sealed, Update, decode
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.protocol import Connection
 from nyx_stream.isolation.process.remote_calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.process.reserve import Berth, Reserve
-from nyx_stream.isolation.process.seal_record import Told, read_report, record_from
-from nyx_stream.isolation.process.sealing import SealRefused, confinement_of, cpu_seconds, judge
+from nyx_stream.isolation.process.sealing import confinement_of, cpu_seconds
 from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.isolation.process.watch import Watch, Watched, measure
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
@@ -91,7 +89,7 @@ class SealedPlugin:
         self._pid: int | None = None
         self._measured: psutil.Process | None = None
         self._channel: Channel | None = None
-        self._handshake: asyncio.Queue[Frame | PluginError] = asyncio.Queue()
+        self._handshake = Handshake(assignment, self._log)
         self._ready = False
         self._stopped: asyncio.Future[PluginError | None] | None = None
         self._burial: asyncio.Task[None] | None = None
@@ -115,38 +113,12 @@ class SealedPlugin:
         channel = await self._launch(order, berth)
         with suppress(psutil.NoSuchProcess):  # looked up while the worker seals itself
             self._measured = psutil.Process(self._pid)
-        try:
-            sealed = decode(SealedBody, await self._next(Kind.SEALED))
-            told, gaps = self._judge(order, sealed)
-            channel.send(Kind.START)
-            self._record(told, gaps)  # in the same turn of the loop: nothing of the plugin's comes before it
-            ready = decode(Ready, await self._next(Kind.READY))
-            self._calls.offer(ready.methods)
-        except ProtocolFault as fault:
-            channel.fail(fault)
-            raise PluginLoadError(self._name, f"it broke the protocol: {fault}") from fault
-        except PluginCrashed as error:
-            raise PluginLoadError(self._name, error.message) from error
+        sealed = await self._handshake.take_part(order, channel, self._calls)
+        self.report = sealed.report
         self._ready = True
         self._begin_watch(order, sealed)
 
-    def _judge(self, order: Order, sealed: SealedBody) -> tuple[Told, tuple[tuple[str, str], ...]]:
-        """Takes the worker's report, or refuses it. Returns what goes on record, and what the policy lets pass."""
-        try:
-            gaps = judge(order, sealed)
-            told = read_report(sealed.report)
-        except SealRefused as error:
-            raise PluginLoadError(self._name, f"its worker is not sealed: {error}") from error
-        self.report = sealed.report
-        return told, gaps
-
-    def _record(self, told: Told, gaps: tuple[tuple[str, str], ...]) -> None:
-        for layer, reason in gaps:
-            self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
-        if self._assignment.audit is not None:
-            self._assignment.audit(record_from(self._name, told, gaps))
-
-    def _begin_watch(self, order: Order, sealed: SealedBody) -> None:
+    def _begin_watch(self, order: Order, sealed: Sealed) -> None:
         files = order.confinement.limits.open_files
         if self._measured is None or files is None:  # it died in that moment: others see to that
             return
@@ -250,23 +222,12 @@ class SealedPlugin:
             raise PluginLoadError(self._name, f"no process can be made for it: {error}") from error
         return channel
 
-    async def _next(self, kind: Kind) -> Frame:
-        """Waits for the next frame of the handshake. Raises what went wrong instead."""
-        frame = await self._handshake.get()
-        if isinstance(frame, PluginError):
-            raise frame
-        if frame.kind is kind:
-            return frame
-        fault = decode(Fault, frame)
-        error = PluginSetupError if fault.reason == "setup" else PluginLoadError
-        raise error(self._name, escape(fault.message)) from cause_of(fault)
-
     def _take(self, frame: Frame) -> None:
         take = self._takers.get(frame.kind)
         if take is not None:
             take(frame)
         else:
-            self._handshake.put_nowait(frame)
+            self._handshake.take(frame)
 
     def _failed(self, frame: Frame) -> None:
         if frame.id:
@@ -275,7 +236,7 @@ class SealedPlugin:
             error = call_error(self._name, "teardown", decode(Fault, frame))
             self._settle(error if isinstance(error, PluginError) else PluginError(self._name, f"teardown: {error}"))
         else:
-            self._handshake.put_nowait(frame)
+            self._handshake.take(frame)
 
     def _settle(self, failure: PluginError | None) -> None:
         """`teardown` is over, one way or the other; the first word counts."""
@@ -338,7 +299,7 @@ class SealedPlugin:
         failure.__cause__ = cause
         await self._broker.close()
         self._calls.fail(failure)
-        self._handshake.put_nowait(failure)
+        self._handshake.fail(failure)
         self._settle(failure)
         if self._ready and self._stopped is None:
             # After the callers, which were woken a moment ago: they are to get this very error.

@@ -10,32 +10,23 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from nyx_stream.capabilities.http.client import HTTPX, GuardedClient
 from nyx_stream.capabilities.http.dialect import Dialect
 from nyx_stream.capabilities.http.gate import Passage, Terms
-from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked, SandboxDenied
-from nyx_stream.isolation.process.body_pipe import BodyPipe, CutOff
+from nyx_stream.errors import Revoked
 from nyx_stream.isolation.process.line import Answered, Line
-from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
-from nyx_stream.isolation.process.wire_values import INLINE, pack, unpack
-from nyx_stream.isolation.process.worker_bodies import adopt, ask_with_body, whole
+from nyx_stream.isolation.process.wire_values import INLINE, pack
+from nyx_stream.isolation.process.worker_bodies import ask_with_body, whole
+from nyx_stream.isolation.process.worker_http_body import Body, Facts
+from nyx_stream.isolation.process.worker_http_errors import raise_as
 from nyx_stream.policy import RequestRule
 
 _KINDS = ("connect", "read", "write", "pool")
 
 _wholly: ContextVar[bool] = ContextVar("nyx_whole_response", default=False)
 """Whether the response of the request under way will be read as a whole."""
-
-
-class Facts(NamedTuple):
-    """What the host says about the grant."""
-
-    plugin: str
-    redirects: int
-    connections: int
-    response_bytes: int
 
 
 class RedirectRefused(Exception):
@@ -114,7 +105,7 @@ class RemoteGate:
             raise_as(dialect, request, error)
             raise
         self._learn(answered.value)
-        return self._land(Body(self, dialect, request, answered, room.release), started)
+        return self._land(Body(dialect, request, answered, self.facts, self.check, room.release), started)
 
     def check(self, dialect: Dialect, request: Any) -> None:
         """Raises the dialect's `Revoked` once the host has said that the lease ended."""
@@ -176,7 +167,7 @@ class RemoteGate:
     def _learn(self, value: dict[str, Any]) -> None:
         self._granted.facts = Facts(*(value[name] for name in Facts._fields))
 
-    def _land(self, body: "Body", started: float) -> Any:
+    def _land(self, body: Body, started: float) -> Any:
         value, dialect = body.head, body.dialect
         response = dialect.response(
             value["status"],
@@ -199,114 +190,6 @@ class RemoteGate:
 
     def _end(self, error: Exception) -> None:
         self._over = error.reason if isinstance(error, Revoked) else str(error)
-
-
-class Body:
-    """The body of one response: in the message that brought the head, or in a pipe."""
-
-    def __init__(
-        self, gate: RemoteGate, dialect: Dialect, request: Any, answered: Answered, release: Callable[[], None]
-    ) -> None:
-        self._gate = gate
-        self.dialect = dialect
-        self.request = request
-        self.head = answered.value
-        self._facts = gate.facts
-        self._release = release
-        self._closed = False
-        self._content: bytes | None = None
-        self._pipe: BodyPipe | None = None
-        if answered.descriptors:
-            self._pipe = adopt(answered.descriptors[0])
-        else:
-            self._content = unpack(self.head["content"])
-
-    async def next(self) -> bytes | None:
-        """The next bytes, still encoded. Raises the dialect's errors."""
-        if self._content is not None:
-            content, self._content = self._content, None
-            return content or None
-        if self._pipe is None or self._closed:
-            return None
-        try:
-            self._gate.check(self.dialect, self.request)  # what is in the pipe already was sent before that
-            return await self._pipe.receive(self._failed)
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, CutOff):
-                raise self.dialect.library.ReadError(str(error), request=self.request) from error
-            raise_as(self.dialect, self.request, error)
-            raise
-
-    async def drain(self) -> bytes:
-        """The whole body, still encoded. Raises the dialect's errors."""
-        parts = []
-        try:
-            self._check_declared()
-            while (chunk := await self.next()) is not None:
-                parts.append(chunk)
-        finally:
-            await self.close()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def close(self) -> None:
-        """Gives the body up: what the host still has of it is not sent."""
-        if not self._closed:
-            self._closed = True
-            self._content = None
-            self._release()
-            if self._pipe is not None:
-                self._pipe.close()
-
-    def _check_declared(self) -> None:
-        for name, value in self.head["headers"]:
-            if name.lower() == "content-length" and int(value) > self._facts.response_bytes:
-                detail = "the response body is too large"
-                error = LimitExceeded(
-                    plugin=self._facts.plugin,
-                    limit="response_bytes",
-                    allowed=self._facts.response_bytes,
-                    detail=detail,
-                )
-                raise_as(self.dialect, self.request, error)
-
-    def _failed(self, fault: Fault) -> Exception:
-        return error_of(fault, self._facts.plugin)
-
-
-def raise_as(dialect: Dialect, request: Any, error: BaseException) -> None:
-    """Raises the dialect's error for one that came from the host; returns if `error` is none."""
-    found = _in_terms_of(dialect, error)
-    if found is not None:
-        found.request = request
-        raise found from error
-
-
-def _in_terms_of(dialect: Dialect, error: BaseException) -> Any:
-    if isinstance(error, LimitExceeded):
-        return dialect.exceeded(plugin=error.plugin, limit=error.limit, allowed=error.allowed, detail=error.detail)
-    if isinstance(error, NetworkDenied | Revoked):
-        kind: Any = dialect.revoked if isinstance(error, Revoked) else dialect.denied
-        return _rebuilt(kind, error)
-    if isinstance(error, CapabilityError):
-        library = getattr(dialect.library, error.name, None)
-        if isinstance(library, type) and issubclass(library, dialect.library.RequestError):
-            return library(error.message)
-        if library is dialect.library.InvalidURL:
-            raise library(error.message) from error
-    return None
-
-
-def _rebuilt(kind: type[SandboxDenied], error: SandboxDenied) -> SandboxDenied:
-    return kind(
-        plugin=error.plugin,
-        capability=error.capability,
-        action=error.action,
-        target=error.target,
-        rule=error.rule,
-        reason=error.reason,
-        hint=error.hint,
-    )
 
 
 def _timeout(given: Any) -> dict[str, float | None] | None:

@@ -60,7 +60,7 @@ async def test_what_was_done_ahead_is_done_again_and_reported(load, host):
     await load(CODE, name="first")
     await waiting(host)
     await load(CODE, name="second")
-    reports = [host._entries[name].life.level.report for name in ("first", "second")]
+    reports = [host._registry.entry(name).life.level.report for name in ("first", "second")]
     for part in ("layers", "witness"):
         first, second = ([row.get("name") or row["act"] for row in report[part]] for report in reports)
         assert first == second

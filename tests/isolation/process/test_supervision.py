@@ -20,6 +20,8 @@ from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
 from tests.host.waiting import until
 
+pytestmark = pytest.mark.usefixtures("interpreters")
+
 CODE = """
     import asyncio, ctypes, os, resource, signal, sys, threading, time
 
@@ -160,6 +162,21 @@ async def test_a_worker_that_dies_while_it_starts(load):
         await load(code, name="other")
     with pytest.raises(PluginSetupError, match="setup took longer than 1 s"):
         await load("while True: pass", name="third", limits='setup_timeout = "1s"')
+
+
+async def test_methods_that_are_not_understood_are_an_error_of_the_load(load):
+    """The host makes decoders from what a worker says of its methods: what it cannot read breaks the protocol."""
+    code = """
+        from nyx_stream.isolation.process import worker
+
+        worker.describe_type = lambda _type: ["tuple", "nothing that the host knows"]
+
+        class Main(Plugin):
+            @export
+            async def ping(self): ...
+    """
+    with pytest.raises(PluginLoadError, match="it broke the protocol: a result type that is not understood"):
+        await load(code)
 
 
 @pytest.mark.parametrize("caught", [False, True])
