@@ -3,6 +3,7 @@
 import gc
 import platform
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,19 @@ settings.load_profile("nyx")
 def anyio_backend() -> str:
     """Nyx runs on asyncio; anyio's plugin drives the tests on it."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[object]:
+    """The nursery that interpreters are forked from, where there can be one. Here, or each room would have its own."""
+    if sys.platform != "linux":
+        yield None
+        return
+    from tests.conformance.nursery import Nursery  # most rooms need none of it
+
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 def pytest_report_header() -> list[str]:

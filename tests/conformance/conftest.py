@@ -6,10 +6,10 @@ import pytest
 
 from nyx_stream import PluginHost
 from tests.conformance.machine import missing, without_fork
-from tests.conformance.nursery import interpreters, nursery, ready
+from tests.conformance.nursery import interpreters, ready
 from tests.host.plugin_folder import write_plugin
 
-__all__ = ["interpreters", "nursery", "ready"]
+__all__ = ["interpreters", "ready"]
 
 LEVELS = ("inline", "process", "fresh")
 """`fresh` is level `process` as it is where a fork is not safe: each worker an interpreter of its own."""

@@ -9,9 +9,7 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -117,17 +115,6 @@ class Forked(subprocess.Popen):
         self.stdin = self.stdout = self.stderr = None
         self._child_created = True
         self._waitpid_lock = threading.Lock()
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery | None]:
-    """The nursery, where there can be one."""
-    if sys.platform != "linux":
-        yield None
-        return
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ from tests.capabilities.files.conftest import make_world, world
 from tests.capabilities.http.conftest import kind
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.conftest import level
-from tests.conformance.nursery import interpreters, nursery, ready
+from tests.conformance.nursery import interpreters, ready
 from tests.host.conftest import events, host, make
 from tests.live import versions
 
-__all__ = ["events", "host", "interpreters", "kind", "level", "make", "make_world", "nursery", "ready", "world"]
+__all__ = ["events", "host", "interpreters", "kind", "level", "make", "make_world", "ready", "world"]
 
 
 @pytest.fixture

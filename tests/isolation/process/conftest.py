@@ -7,10 +7,10 @@ import pytest
 
 from nyx_stream import PluginHost
 from tests.conformance.machine import missing
-from tests.conformance.nursery import interpreters, nursery
+from tests.conformance.nursery import interpreters
 from tests.host.plugin_folder import write_plugin
 
-__all__ = ["interpreters", "nursery"]
+__all__ = ["interpreters"]
 
 
 @pytest.fixture
