@@ -115,7 +115,7 @@ _FLOODS = {
 _BUSY = "a machine that is busy otherwise: the host waits for a processor, and idle it found one free"
 _MADE_OF = {
     "asks": "requests run in threads beside the loop, which waits for the interpreter's lock that they hold in turn",
-    "items": "JSON of 1 MiB is read in one piece, by pydantic, which holds the interpreter's lock",
+    "items": "64 KiB are received, and beside that 30 to 80 µs of JSON are read, in a turn of the loop",
     "download": "120 KiB are read and 32 KiB sent in a turn of the loop; smaller steps cost more and wait no less",
 }
 _CLAIM = "how late the host's loop is while a worker {}, {}, against idle"

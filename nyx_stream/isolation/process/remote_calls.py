@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginCallError, PluginError
 from nyx_stream.isolation.faults import describe
 from nyx_stream.isolation.process.channel import Channel
-from nyx_stream.isolation.process.frames import LARGE, MAX_BODY, Frame, Kind, Pieces
+from nyx_stream.isolation.process.frames import LARGE, MAX_BODY, Body, Frame, Kind, Pieces
 from nyx_stream.isolation.process.messages import Fault, MethodFace, decode, error_of
 from nyx_stream.isolation.process.reading import Reading
 from nyx_stream.isolation.process.result_types import Decode, decoder
@@ -159,7 +159,7 @@ class RemoteCalls:
         """Takes the last frame of a call or stream that did not fail: RESULT or END."""
         pending = self._open.pop(frame.id)
         pending.over = True
-        pending.put(self._arrived(pending, frame))
+        pending.put(frame if len(frame.body) <= LARGE else self._large(pending, frame.body))
 
     def take_failed(self, frame: Frame) -> None:
         """Takes a FAILED of a call or stream. Raises `ProtocolFault` if it is malformed.
@@ -174,7 +174,7 @@ class RemoteCalls:
     def take_item(self, frame: Frame) -> None:
         """Takes an ITEM of a stream."""
         pending = self._open[frame.id]
-        pending.put(self._arrived(pending, frame))
+        pending.put(frame if len(frame.body) <= LARGE else self._large(pending, frame.body))
 
     def grow(self, number: int, body: Pieces) -> None:
         """Takes more of a RESULT or ITEM that is large: what there is of it is read already."""
@@ -214,10 +214,8 @@ class RemoteCalls:
             pending.reading = body, Reading(method.decode, method.returns, body, self._turns)
         return pending.reading[1]
 
-    def _arrived(self, pending: _Pending, frame: Frame) -> _Arrival:
-        if len(frame.body) <= LARGE:
-            return frame
-        reading = self._reading(pending, Pieces.of(frame.body) if isinstance(frame.body, bytes) else frame.body)
+    def _large(self, pending: _Pending, body: Body) -> Reading:
+        reading = self._reading(pending, Pieces.of(body) if isinstance(body, bytes) else body)
         pending.reading = None
         reading.end()
         return reading

@@ -163,11 +163,11 @@ def _list(decode: Decode, body: Pieces, size: int) -> Steps:
                 yield True
             else:
                 left, rest, unlike = [], chunk[place + 1 :], None
-                yield True
                 break
         if unlike is not None:
             raise unlike
         left.append(rest)
+        yield True
     values += _elements(decode, left)
     return values
 

@@ -99,16 +99,18 @@ def read_arriving(returns: JsonValue, parts: list[bytes], sizes: Sizes) -> objec
     return read(steps)
 
 
-def same(returns: JsonValue, body: bytes, cuts: list[int], sizes: Sizes) -> None:
-    assert outcome(lambda: read_arriving(returns, parts_of(body, cuts), sizes)) == outcome(
-        lambda: decoder(returns)(body)
-    )
+def in_parts(returns: JsonValue, body: bytes, cuts: list[int], sizes: Sizes) -> str:
+    return outcome(lambda: read_arriving(returns, parts_of(body, cuts), sizes))
+
+
+def at_once(returns: JsonValue, body: bytes) -> str:
+    return outcome(lambda: decoder(returns)(body))
 
 
 @given(st.sampled_from(RETURNS), bodies, st.lists(st.integers(0, 200), max_size=6), sizes)
 def test_in_steps_or_at_once_is_the_same(returns, body, cuts, sizes):
     """Whatever arrives, in whatever parts, and wherever it is cut: the same value, or the same error."""
-    same(returns, body, cuts, sizes)
+    assert in_parts(returns, body, cuts, sizes) == at_once(returns, body)
 
 
 @pytest.mark.parametrize("returns", RETURNS, ids=str)
@@ -116,8 +118,8 @@ def test_in_steps_or_at_once_is_the_same(returns, body, cuts, sizes):
 def test_cut_at_every_place(returns, body):
     """What escapes, pairs, characters and alphabets could be cut into is the same as the whole."""
     for size in range(1, len(body) + 1):
-        same(returns, body, [size], Sizes(size, size, size))
-        same(returns, body, list(range(len(body))), Sizes(size, size, size))
+        for cuts in ([size], list(range(len(body)))):
+            assert in_parts(returns, body, cuts, Sizes(size, size, size)) == at_once(returns, body)
 
 
 LARGE_VALUES = {
