@@ -171,7 +171,8 @@ def test_a_full_disk_stops_the_plugins_until_there_is_room(plugin, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     looked, stopped, refused, again = done.stdout.splitlines()
-    assert looked in ("False", "True")
+    # The log takes the event before the call has ended, and may fail and stop the plugin before that too.
+    assert looked in ("False", "True", "PluginCrashed p: it failed during the call")
     assert stopped.startswith("PluginCrashed p: it has failed: p: stopped: audit log")
     assert "takes no events: [Errno 27] File too large" in stopped
     assert refused.startswith("PluginStateError p: not started: audit log")
