@@ -8,7 +8,7 @@ Knows neither files nor their content: it is given the work to do.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from nyx_core.beneath import EscapesRoot, Judge, NotPlain, Root
 from nyx_stream.attribution import as_host
@@ -70,34 +70,33 @@ class _Turns:
         return self._semaphore
 
 
-class _Running(Generic[T]):
-    """Work in a thread of the loop's pool. `over` is called when the thread is free, be its caller cancelled or not."""
+def _in_thread(work: Callable[[], T], over: Callable[[], None]) -> asyncio.Future[T]:
+    """Runs `work` in a thread of the loop's pool, unless its caller is cancelled before there is one for it.
 
-    __slots__ = ("_future", "_over", "_wanted", "_work")
+    `over` is called when the thread is free, be the caller cancelled or not. Whoever awaits the outcome must not keep
+    it: its error leads to the frame that awaits, and only a collection of garbage would end that.
+    """
+    wanted = True
 
-    def __init__(self, work: Callable[[], T], over: Callable[[], None]) -> None:
-        self._work = work
-        self._over = over
-        self._wanted = True
-        self._future = asyncio.get_running_loop().run_in_executor(None, self._run)
-        self._future.add_done_callback(self._done)
-
-    async def result(self) -> T:
-        try:
-            return await asyncio.shield(self._future)
-        except asyncio.CancelledError:
-            self._wanted = False
-            raise
-
-    def _run(self) -> T:
-        if not self._wanted:  # it was cancelled before there was a thread for it
+    def run() -> T:
+        if not wanted:
             raise InterruptedError
-        return self._work()
+        return work()
 
-    def _done(self, future: asyncio.Future[T]) -> None:
-        self._over()
-        if not (self._wanted or future.cancelled()):
-            future.exception()  # nobody else hears of it
+    def look(outcome: asyncio.Future[T]) -> None:
+        nonlocal wanted
+        wanted = not outcome.cancelled()
+
+    def end(running: asyncio.Future[T]) -> None:
+        over()
+        if not running.cancelled():
+            running.exception()  # the outcome tells of it; where that was cancelled, nobody is to hear of it
+
+    running = asyncio.get_running_loop().run_in_executor(None, run)
+    running.add_done_callback(end)
+    outcome = asyncio.shield(running)
+    outcome.add_done_callback(look)
+    return outcome
 
 
 class Gate:
@@ -175,11 +174,11 @@ class Gate:
             self._take(action, target, steps)
             if action in _OPENS:
                 self._spend(action, target)
-            running = _Running(lambda: self._run(action, access, target, steps, work), turns.release)
+            outcome = [_in_thread(lambda: self._run(action, access, target, steps, work), turns.release)]
         except BaseException:
             turns.release()
             raise
-        result = await running.result()
+        result = await outcome.pop()
         if access == "read" and self.ended:
             raise self.error(action, target)
         return result
