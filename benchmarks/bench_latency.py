@@ -116,7 +116,7 @@ _BUSY = "a machine that is busy otherwise: the host waits for a processor, and i
 _MADE_OF = {
     "asks": "requests run in threads beside the loop, which waits for the interpreter's lock that they hold in turn",
     "items": "64 KiB are received, and beside that 30 to 80 µs of JSON are read, in a turn of the loop",
-    "download": "120 KiB are read and 32 KiB sent in a turn of the loop; smaller steps cost more and wait no less",
+    "download": "16 KiB are read and sent on in a turn of the loop, while worker and server want a processor each",
 }
 _CLAIM = "how late the host's loop is while a worker {}, {}, against idle"
 
