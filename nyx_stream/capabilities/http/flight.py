@@ -47,13 +47,15 @@ class Flight:
             self._release()
             self._explain(error)
             raise
+        finally:
+            self._waiting = None
         return self._response(started)
 
     def _end(self) -> None:
-        # The lease ends: an open connection is closed, a task that still waits for its response wakes at once.
+        # The lease ends: an open connection is closed, a task that waits for a response or for a sink wakes at once.
         if self._connection is not None:
             self._connection.abort()
-        elif self._waiting is not None:
+        if self._waiting is not None:
             self._waiting.reschedule(self._loop.time())
 
     def _response(self, started: float) -> Any:
@@ -95,11 +97,15 @@ class Flight:
         if self._closed or self._connection is None:
             return
         try:
-            await self._connection.relay(self._exchange, _Checked(sink, lambda: self._answers.check(self._request)))
+            checked = _Checked(sink, lambda: self._answers.check(self._request))
+            async with asyncio.timeout(None) as self._waiting:
+                await self._connection.relay(self._exchange, checked)
             self._answers.check(self._request)
         except BaseException as error:
             self._fail(error)
             raise
+        finally:
+            self._waiting = None
         self._give_back()  # there is nothing left to read on it
 
     async def _drain(self) -> bytes:

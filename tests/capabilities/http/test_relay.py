@@ -226,6 +226,26 @@ async def test_a_revoked_lease_ends_a_relay_at_once(kind: Any) -> None:
         assert len(sink.chunks) == 1
 
 
+async def test_a_revoked_lease_ends_a_relay_whose_sink_takes_nothing(kind: Any) -> None:
+    """The plugin that does not read what it asked for keeps no connection for that."""
+    waiting = asyncio.Event()
+
+    class Full(_Sink):
+        async def drain(self) -> None:
+            waiting.set()
+            await asyncio.Event().wait()
+
+    async with Server(reply(200, _BODY)) as server:
+        plugin = loopback(server, kind=kind)
+        async with plugin.client(timeout=None) as client:
+            relaying = asyncio.create_task(_relayed(client, server.url, Full()))
+            await waiting.wait()
+            plugin.lease.revoke("over")
+            async with asyncio.timeout(30):
+                with pytest.raises(Revoked, match="over"):
+                    await relaying
+
+
 async def test_what_a_sink_raises_ends_the_relay(kind: Any) -> None:
     """It comes out as it is, and the connection is closed."""
 
