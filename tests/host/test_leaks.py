@@ -70,7 +70,8 @@ async def test_a_thousand_rounds_leave_nothing(host, make, events):
     tracemalloc.start()
     try:
         start = await _memory_after(10, host, folder, policy, events)
-        end = await _memory_after(10, host, folder, policy, events)
+        # A thread may hold on to what it was given last until it has more to do; it does not do so twice.
+        end = min([await _memory_after(10, host, folder, policy, events) for _ in range(2)])
     finally:
         tracemalloc.stop()
     # One round holds 100 kB of ballast and some 200 kB of classes: ten forgotten ones could not hide.
