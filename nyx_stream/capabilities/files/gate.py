@@ -165,6 +165,21 @@ class Gate:
         target = " -> ".join(texts)
         turns = self._turns.here()
         await turns.acquire()
+        result = await self._begin(action, access, texts, target, work, turns.release)
+        if access == "read" and self.ended:
+            raise self.error(action, target)
+        return result
+
+    def _begin(
+        self,
+        action: str,
+        access: Access,
+        texts: Sequence[str],
+        target: str,
+        work: Callable[[Sequence[Site]], T],
+        over: Callable[[], None],
+    ) -> asyncio.Future[T]:
+        """Judges an operation whose turn has come, and has it run; `over` is called when the turn ends."""
         try:
             if self.ended:
                 error = self.error(action, target)
@@ -174,14 +189,10 @@ class Gate:
             self._take(action, target, steps)
             if action in _OPENS:
                 self._spend(action, target)
-            outcome = [_in_thread(lambda: self._run(action, access, target, steps, work), turns.release)]
+            return _in_thread(lambda: self._run(action, access, target, steps, work), over)
         except BaseException:
-            turns.release()
+            over()
             raise
-        result = await outcome.pop()
-        if access == "read" and self.ended:
-            raise self.error(action, target)
-        return result
 
     def _take(self, action: str, target: str, steps: Sequence[_Step]) -> None:
         """Counts the operation where it was approved for once; one operation, whatever number of paths it has."""

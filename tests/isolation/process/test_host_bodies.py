@@ -29,12 +29,15 @@ async def test_a_body_that_has_hardly_begun_is_closed_like_any_other() -> None:
 async def test_a_worker_that_closes_its_end_ends_the_body() -> None:
     """Once, however slowly what it came from is closed."""
     downloads, begun, closed = Downloads("weather"), asyncio.Event(), asyncio.Event()
+    times = 0
 
     async def send(pipe: BodyPipe) -> None:
         begun.set()
         await asyncio.Event().wait()
 
     async def close() -> None:
+        nonlocal times
+        times += 1
         for _ in range(5):
             await asyncio.sleep(0)
         closed.set()
@@ -44,3 +47,4 @@ async def test_a_worker_that_closes_its_end_ends_the_body() -> None:
     async with asyncio.timeout(30):
         await closed.wait()
     await downloads.close()
+    assert times == 1
