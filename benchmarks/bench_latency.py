@@ -4,6 +4,10 @@ Another process writes to a socket of the host's every millisecond; what is take
 host's loop runs the reader. (A timer would not do: `epoll_wait` counts in milliseconds.) Each round times the idle loop
 and then each flood for as long, and takes the median and the 99th percentile of the round. So the delays of the machine
 itself, of which there are some on one that is not quiet, are in both figures.
+
+What the host waits for a processor, while worker, server and others have them all, is in the figures too. Started by
+`chrt -R -f 10` it is not; but then Linux stops the host for 50 ms of each second in which it never rested, unless
+`kernel.sched_rt_runtime_us` is -1 (sched(7)).
 """
 
 import asyncio
