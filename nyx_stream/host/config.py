@@ -13,6 +13,7 @@ from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem, 
 from nyx_stream.host.discovery import find
 from nyx_stream.host.folder_watch import require_watchfiles
 from nyx_stream.host.status import OnFail
+from nyx_stream.isolation.placement import placement
 from nyx_stream.isolation.seam import Level, PluginSource
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
@@ -64,6 +65,9 @@ class HostFile(Table):
     lock: _Text | None = Field(
         default=None, description="Lock file: which version and content of each plugin runs, and what was approved."
     )
+    worker_cpus: list[int] | None = Field(
+        default=None, description="Numbers of the processors that workers of level process run on; any by default."
+    )
     plugins: list[PluginTable] = Field(default=[])
 
 
@@ -89,6 +93,7 @@ class HostConfig:
     data_dir: str | None
     tripwire: bool
     lock: str | None
+    worker_cpus: frozenset[int] | None
     plugins: Sequence[PluginOrder]
 
 
@@ -117,6 +122,11 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
         orders.append(PluginOrder(source, policy, table.isolation, table.on_fail, policy_file, table.watch))
     values = file.values
     options = _audit_options(file, values.audit, folder) if values.audit is not None else AuditOptions()
+    cpus = None
+    try:
+        cpus = placement(values.worker_cpus)
+    except ValueError as error:
+        file.fault(("worker_cpus",), str(error))
     _finish(file, below)
     log = values.audit.file if values.audit is not None else None
     return HostConfig(
@@ -126,6 +136,7 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
         data_dir=os.path.join(folder, values.data_dir) if values.data_dir is not None else None,
         tripwire=values.tripwire,
         lock=os.path.join(folder, values.lock) if values.lock is not None else None,
+        worker_cpus=cpus,
         plugins=tuple(orders),
     )
 

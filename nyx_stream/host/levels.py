@@ -1,9 +1,11 @@
 """The isolation levels of one host, each made when it is first asked for. Knows no plugin."""
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from nyx_stream.errors import PluginLoadError, PluginStateError
+from nyx_stream.isolation.placement import placement
 from nyx_stream.isolation.provision import Shared
 from nyx_stream.isolation.seam import Level, LevelFactory
 
@@ -17,11 +19,18 @@ class Levels:
     Args:
         tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
         network: how the HTTP capability reaches the network.
+        worker_cpus: the processors that workers of level `process` run on; any by default.
+
+    Raises:
+        ValueError: `worker_cpus` cannot be had.
     """
 
-    def __init__(self, *, tripwire: bool, network: "Network | None") -> None:
+    def __init__(
+        self, *, tripwire: bool, network: "Network | None", worker_cpus: Collection[int] | None = None
+    ) -> None:
         self._tripwire = tripwire
         self._shared = Shared(network)
+        self._cpus = placement(worker_cpus)
         self._made: dict[Level, LevelFactory] = {}
         self.ready = False
         """Whether plugins can be started."""
@@ -62,7 +71,7 @@ class Levels:
         if isolation == "process" and isolation not in self._made:
             from nyx_stream.isolation.process.process import ProcessLevel  # a host without one need not import it
 
-            self._made[isolation] = ProcessLevel(shared=self._shared)
+            self._made[isolation] = ProcessLevel(shared=self._shared, cpus=self._cpus)
         if isolation not in self._made:
             known = "inline, process"
             raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")

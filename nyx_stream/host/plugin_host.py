@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,6 +53,10 @@ class PluginHost:
             permission that it asks for. Without one, the policy alone says.
         approver_timeout: how long it may take for one question; after that the answer is no.
         lock: path of a lock file: which version and content of each plugin runs, and what was approved.
+        worker_cpus: numbers of the processors that workers of level `process` run on; any by default. Linux only.
+
+    Raises:
+        ValueError: `approver_timeout` is no duration, or `worker_cpus` are no processors or cannot be chosen here.
     """
 
     def __init__(
@@ -66,10 +70,11 @@ class PluginHost:
         approver: Approver | None = None,
         approver_timeout: str | float = "2m",
         lock: str | os.PathLike[str] | None = None,
+        worker_cpus: Collection[int] | None = None,
     ) -> None:
         self._observer = observer
         self._trail = trail = Trail(audit, {})
-        self._levels = Levels(tripwire=tripwire, network=network)
+        self._levels = Levels(tripwire=tripwire, network=network, worker_cpus=worker_cpus)
         self._orders: tuple[PluginOrder, ...] = ()
         self._desk = Desk(approver, parse_duration(approver_timeout), trail, lock_of(lock))
         self._starter = Starter(trail, self._levels, ImportPaths(), self._crashed, self._desk)
@@ -115,6 +120,7 @@ class PluginHost:
             observer=observer,
             approver=approver,
             lock=config.lock,
+            worker_cpus=config.worker_cpus,
         )
         named = [config.audit] if config.audit is not None else []
         sinks = [LoggingSink(keep_queries=config.audit_options.get("keep_queries", False))] if config.logging else []

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nyx_stream.isolation.process import fresh, launching, zygote_client
+from nyx_stream.isolation.process import launching
 
 _MODULE = 6
 """Where the module stands in `launching.command`; the descriptor and the pid of the host follow."""
@@ -133,6 +133,5 @@ def interpreters(nursery: Nursery | None, monkeypatch: pytest.MonkeyPatch) -> No
         pid = nursery.fork(command, stdout=stdout, stderr=stderr, pass_fds=pass_fds, env=env)
         return Forked(pid, command)
 
-    for module in (zygote_client, fresh):
-        stand_in = SimpleNamespace(**{**vars(subprocess), "Popen": start})
-        monkeypatch.setattr(module, "subprocess", stand_in)
+    stand_in = SimpleNamespace(**{**vars(subprocess), "Popen": start})
+    monkeypatch.setattr(launching, "subprocess", stand_in)

@@ -6,18 +6,22 @@ another's meanwhile; that it ended by itself, the closed channel tells.
 """
 
 import asyncio
-import subprocess
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from nyx_stream.isolation.process.launching import WorkerProcess, command, environment
+from nyx_stream.isolation.process.launching import WorkerProcess, spawn
+
+if TYPE_CHECKING:
+    import subprocess
 
 _MAIN = "nyx_stream.isolation.process.fresh_worker"
 
 
 class FreshWorkers:
-    """The workers of one host. A `Launcher`."""
+    """The workers of one host, on the processors `cpus`, or on any. A `Launcher`."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpus: frozenset[int] | None = None) -> None:
+        self._cpus = cpus
         self._loop = asyncio.get_running_loop()
         self._numbers = 0
         self._running: dict[int, tuple[WorkerProcess, subprocess.Popen[bytes]]] = {}
@@ -29,18 +33,9 @@ class FreshWorkers:
         return None
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """As `Launcher.launch`. Runs on the loop's thread: Linux ties the worker's life to the thread that made it."""
+        """As `Launcher.launch`."""
         channel, output, errors = descriptors
-        started = subprocess.Popen(  # noqa: ASYNC220, S603  # this interpreter, with fixed arguments
-            command(_MAIN, channel),
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            cwd="/",
-            pass_fds=(channel,),
-            start_new_session=True,  # a terminal's Ctrl-C is the host's to handle
-        )
+        started = spawn(_MAIN, channel, output=output, errors=errors, cpus=self._cpus)
         self._numbers += 1
         process = WorkerProcess(self._numbers, self._kill)
         process.forked.set_result(started.pid)

@@ -6,11 +6,13 @@
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Protocol
 
 import nyx_core
+from nyx_stream.isolation.placement import place
 from nyx_stream.isolation.process.sealing import FRAMEWORK
 
 FORK_IS_SAFE = sys.platform == "linux"
@@ -78,6 +80,37 @@ def lacking() -> str:
     if hasattr(socket, "AF_UNIX") and hasattr(socket, "SCM_RIGHTS") and hasattr(socket.socket, "sendmsg"):
         return ""
     return f"{sys.platform} has no Unix sockets that pass descriptors (SCM_RIGHTS); a worker gets its files by these"
+
+
+def spawn(
+    module: str, descriptor: int, *, output: int, errors: int, cpus: frozenset[int] | None
+) -> "subprocess.Popen[bytes]":
+    """Starts `main(descriptor, pid of this process)` of a module of the framework in an interpreter of its own.
+
+    Runs on the loop's thread: Linux ties the life of the process to the thread that made it. `output` and `errors` are
+    its standard streams; `cpus` the processors that it runs on.
+
+    Raises:
+        OSError: it cannot be started, or not there.
+    """
+    process = subprocess.Popen(  # noqa: S603  # this interpreter, with fixed arguments
+        command(module, descriptor),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        cwd="/",
+        pass_fds=(descriptor,),
+        start_new_session=True,  # a terminal's Ctrl-C is the host's to handle
+    )
+    if cpus is not None:
+        try:
+            place(process.pid, cpus)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
+    return process
 
 
 def command(module: str, descriptor: int) -> list[str]:

@@ -52,11 +52,11 @@ _AFTER = 2.0
 
 
 class ProcessLevel:
-    """Runs plugins in sealed processes. One per host."""
+    """Runs plugins in sealed processes, on the processors `cpus`, or on any. One per host."""
 
-    def __init__(self, *, shared: Shared) -> None:
+    def __init__(self, *, shared: Shared, cpus: frozenset[int] | None = None) -> None:
         self._shared = shared
-        self._launcher: Launcher = ZygoteClient() if FORK_IS_SAFE else FreshWorkers()
+        self._launcher: Launcher = ZygoteClient(cpus) if FORK_IS_SAFE else FreshWorkers(cpus)
         self._reserve = Reserve(self._launcher)
         self._watch = Watch()
         self._turns = Turns()

@@ -14,7 +14,7 @@ from collections import deque
 
 from pydantic import ValidationError
 
-from nyx_stream.isolation.process.launching import WorkerProcess, command, environment
+from nyx_stream.isolation.process.launching import WorkerProcess, spawn
 from nyx_stream.isolation.process.output import Output
 from nyx_stream.isolation.process.turns import Turns
 from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
@@ -27,9 +27,10 @@ _PATIENCE = 5.0
 
 
 class ZygoteClient:
-    """The zygote of one host. A `Launcher`."""
+    """The zygote of one host, and its workers with it on the processors `cpus`, or on any. A `Launcher`."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpus: frozenset[int] | None = None) -> None:
+        self._cpus = cpus
         self._zygote: _Zygote | None = None
         self._numbers = 0
 
@@ -47,7 +48,7 @@ class ZygoteClient:
         if self._zygote is None or not self._zygote.alive:
             if self._zygote is not None:
                 await self._zygote.aclose()
-            self._zygote = _Zygote()
+            self._zygote = _Zygote(self._cpus)
         process = self._fork(self._zygote, descriptors)
         try:
             await asyncio.shield(process.forked)
@@ -78,7 +79,7 @@ class ZygoteClient:
 class _Zygote:
     """One zygote process, from its start to its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpus: frozenset[int] | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, WorkerProcess] = {}
         self._queue: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
@@ -87,16 +88,7 @@ class _Zygote:
         self._link.setblocking(False)
         errors, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with fixed arguments
-                command(_MAIN, remote.fileno()),
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=theirs,
-                cwd="/",
-                pass_fds=(remote.fileno(),),
-                start_new_session=True,  # a terminal's Ctrl-C is the host's to handle
-            )
+            self._process = spawn(_MAIN, remote.fileno(), output=subprocess.DEVNULL, errors=theirs, cpus=cpus)
         except OSError:
             os.close(errors)
             self._link.close()
