@@ -5,18 +5,20 @@ host's loop runs the reader. (A timer would not do: `epoll_wait` counts in milli
 and then each flood for as long, and takes the median and the 99th percentile of the round. So the delays of the machine
 itself, of which there are some on one that is not quiet, are in both figures.
 
-What the host waits for a processor, while worker, server and others have them all, is in the figures too. Started by
+What the host waits for a processor, while worker, server and others have them all, is in the figures too. The last rows
+are of a host that keeps to one processor and has its workers on the others (`worker_cpus`). Started by
 `chrt -R -f 10` it is not; but then Linux stops the host for 50 ms of each second in which it never rested, unless
 `kernel.sched_rt_runtime_us` is -1 (sched(7)).
 """
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -123,29 +125,61 @@ _MADE_OF = {
     "download": "16 KiB are read and sent on in a turn of the loop, while worker and server want a processor each",
 }
 _CLAIM = "how late the host's loop is while a worker {}, {}, against idle"
+_APART = "{}, on another processor"
+_STREAMS = ("items", "download")
+_Late = dict[str, list[list[float]]]
 
 
 def run(budget: Budget) -> Iterator[Result]:
     seconds, rounds = (0.25, 3) if budget.quick else (1.0, 11)
-    with tempfile.TemporaryDirectory() as folder, serving() as server, asyncio.Runner() as runner:
-        host = PluginHost(data_dir=f"{folder}/data")
-        runner.run(host.__aenter__())
+    with serving() as server:
+        url = f"http://127.0.0.1:{server.port}/{2**40}"
         try:
-            try:
-                plugin = runner.run(_load(host, folder, seconds))
-            except PluginError as error:
-                for what in _FLOODS.values():
-                    yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason=str(error))
-                return
-            late = runner.run(_rounds(plugin, rounds, seconds, f"http://127.0.0.1:{server.port}/{2**40}"))
-        finally:
-            runner.run(host.__aexit__(None, None, None))
-    for flood, what in _FLOODS.items():
+            late = asyncio.run(_measured(_FLOODS, rounds, seconds, url))
+        except PluginError as error:
+            for what in _FLOODS.values():
+                yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason=str(error))
+            return
+        yield from _rows(late, _FLOODS, _MADE_OF)
+        there = {name: _APART.format(_FLOODS[name]) for name in _STREAMS}
+        with _on_one_processor() as others:
+            if others:
+                late = asyncio.run(_measured(there, rounds, seconds, url, others))
+                yield from _rows(late, there, {})
+            else:
+                for what in there.values():
+                    yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason="there is one processor")
+
+
+def _rows(late: _Late, floods: dict[str, str], reasons: dict[str, str]) -> Iterator[Row]:
+    for flood, what in floods.items():
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             guarded, idle = (
                 Measure(which, tuple(_share(times, share) for times in late[which])) for which in (flood, "idle")
             )
-            yield Row(_CLAIM.format(what, name), guarded, idle, Target("ratio", 2), _MADE_OF.get(flood, _BUSY))
+            yield Row(_CLAIM.format(what, name), guarded, idle, Target("ratio", 2), reasons.get(flood, _BUSY))
+
+
+@contextmanager
+def _on_one_processor() -> Iterator[Collection[int]]:
+    """Keeps this thread to one processor, and yields the others; none where a process cannot choose."""
+    if sys.platform != "linux":
+        yield ()
+        return
+    own, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, (own,))
+    try:
+        yield others
+    finally:
+        os.sched_setaffinity(0, (own, *others))
+
+
+async def _measured(
+    floods: Collection[str], rounds: int, seconds: float, url: str, cpus: Collection[int] | None = None
+) -> _Late:
+    with tempfile.TemporaryDirectory() as folder:
+        async with PluginHost(data_dir=f"{folder}/data", worker_cpus=cpus) as host:
+            return await _rounds(await _load(host, folder, seconds), floods, rounds, seconds, url)
 
 
 async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
@@ -158,7 +192,7 @@ async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
     return await host.load(place, policy=policy.with_limits(**limits), isolation="process")
 
 
-async def _rounds(plugin: Any, rounds: int, seconds: float, url: str) -> dict[str, list[list[float]]]:
+async def _rounds(plugin: Any, floods: Collection[str], rounds: int, seconds: float, url: str) -> _Late:
     async def items() -> None:
         async for _ in plugin.stream("items"):
             pass
@@ -169,13 +203,14 @@ async def _rounds(plugin: Any, rounds: int, seconds: float, url: str) -> dict[st
         "items": items,
         "download": partial(plugin.call, "download", url=url),
     }
-    late: dict[str, list[list[float]]] = {name: [] for name in acts}
+    late: _Late = {name: [] for name in ("idle", *floods)}
     with suppress(TimeoutError):  # what is made when it is first asked for is no flood
         async with asyncio.timeout(seconds):
             await acts["download"]()
     with _knocked_at() as stamps:
         for _ in range(rounds):
-            for name, act in acts.items():
+            for name in late:
+                act = acts[name]
                 stamps.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
