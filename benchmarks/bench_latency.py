@@ -6,7 +6,7 @@ and then each flood for as long, and takes the median and the 99th percentile of
 itself, of which there are some on one that is not quiet, are in both figures.
 
 What the host waits for a processor, while worker, server and others have them all, is in the figures too. The last rows
-are of a host that keeps to one processor and has its workers on the others (`worker_cpus`). Started by
+are of a host that has a processor to itself: its workers (`worker_cpus`) and the server are on the others. Started by
 `chrt -R -f 10` it is not; but then Linux stops the host for 50 ms of each second in which it never rested, unless
 `kernel.sched_rt_runtime_us` is -1 (sched(7)).
 """
@@ -125,7 +125,7 @@ _MADE_OF = {
     "download": "16 KiB are read and sent on in a turn of the loop, while worker and server want a processor each",
 }
 _CLAIM = "how late the host's loop is while a worker {}, {}, against idle"
-_APART = "{}, on another processor"
+_APART = "{}, the host with a processor to itself"
 _STREAMS = ("items", "download")
 _Late = dict[str, list[list[float]]]
 
@@ -142,7 +142,7 @@ def run(budget: Budget) -> Iterator[Result]:
             return
         yield from _rows(late, _FLOODS, _MADE_OF)
         there = {name: _APART.format(_FLOODS[name]) for name in _STREAMS}
-        with _on_one_processor() as others:
+        with _processor_of_its_own(server.pid) as others:
             if others:
                 late = asyncio.run(_measured(there, rounds, seconds, url, others))
                 yield from _rows(late, there, {})
@@ -161,12 +161,13 @@ def _rows(late: _Late, floods: dict[str, str], reasons: dict[str, str]) -> Itera
 
 
 @contextmanager
-def _on_one_processor() -> Iterator[Collection[int]]:
-    """Keeps this thread to one processor, and yields the others; none where a process cannot choose."""
-    if sys.platform != "linux":
-        yield ()
+def _processor_of_its_own(server: int) -> Iterator[Collection[int]]:
+    """Puts this thread on one processor and the server on the others; yields those, if there are any."""
+    own, *others = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
+    if not others:
+        yield others
         return
-    own, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(server, others)
     os.sched_setaffinity(0, (own,))
     try:
         yield others
