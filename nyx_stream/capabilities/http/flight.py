@@ -1,7 +1,8 @@
 """A request under way: from the pool's queue to the last byte of its response, and how the lease ends it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
@@ -98,15 +99,24 @@ class Flight:
             return
         try:
             checked = _Checked(sink, lambda: self._answers.check(self._request))
-            async with asyncio.timeout(None) as self._waiting:
+            async with self._in_time():
                 await self._connection.relay(self._exchange, checked)
             self._answers.check(self._request)
         except BaseException as error:
             self._fail(error)
             raise
+        self._give_back()  # there is nothing left to read on it
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Lets the lease end what is done meanwhile. Raises `ReadTimeout` at the deadline, whoever is waited for."""
+        try:
+            async with asyncio.timeout_at(self._exchange.deadline) as self._waiting:
+                yield
+        except TimeoutError as error:
+            raise httpcore2.ReadTimeout("timed out") from error
         finally:
             self._waiting = None
-        self._give_back()  # there is nothing left to read on it
 
     async def _drain(self) -> bytes:
         """The whole body, still encoded; the connection is given back."""

@@ -31,7 +31,6 @@ class Relay:
 
     async def run(self, wire: Wire) -> None:
         """Returns once the sink has all of it. Raises as the connection does, and what the sink raises."""
-        timeouts, deadline = self._exchange.timeouts, self._exchange.deadline
         while not self._over:
             await self._sink.drain()
             if not self.counted and not self._pass_on():
@@ -40,7 +39,7 @@ class Relay:
             # h11 has nothing kept, and would copy each byte three times to count it.
             self.counted = self._exchange.left > 0
             take = self._take_counted if self.counted else self._take_framed
-            if not await wire.relay(take, timeouts.read, deadline) and not self._over:
+            if not await wire.relay(take, self._exchange.timeouts.read) and not self._over:
                 self._end()
         await wire.settle()
         await self._sink.drain()

@@ -80,8 +80,11 @@ class Wire(asyncio.BufferedProtocol):
     async def read(self, timeout: float | None) -> bytes:
         """The next bytes that arrived, or `b""` at the end of the stream.
 
-        Raises `ReadTimeout` after `timeout` seconds without a byte, `ReadError` if the connection broke.
+        Raises `ReadTimeout` after `timeout` seconds without a byte, and if there are none, whatever has arrived;
+        `ReadError` if the connection broke.
         """
+        if timeout is not None and timeout <= 0:
+            raise httpcore2.ReadTimeout("timed out")
         if not self._chunks:
             if not self._ended:
                 self._resume()
@@ -98,12 +101,12 @@ class Wire(asyncio.BufferedProtocol):
             self._resume()
         return data
 
-    async def relay(self, take: Callable[[memoryview], bool], timeout: float | None, deadline: float) -> bool:
+    async def relay(self, take: Callable[[memoryview], bool], timeout: float | None) -> bool:
         """Hands the bytes that arrive to `take` in the very turn of the loop in which they do, until it says no.
 
         `take` is done with them when it returns, and says whether it wants more. Returns whether more may come: not
         after the end of the stream. Raises what `take` raises, `ReadError` if the connection broke, `ReadTimeout`
-        after `timeout` seconds without a byte and once the loop's clock stands at `deadline`.
+        after `timeout` seconds without a byte.
         """
         if self._chunks:  # they came while nobody was asking; no more of them do until they are gone
             self._pause()
@@ -116,7 +119,7 @@ class Wire(asyncio.BufferedProtocol):
             self._take, self._relayed = take, self._loop.time()
             self._resume()
             try:
-                await self._relaying(over, timeout, deadline)
+                await self._relaying(over, timeout)
             finally:
                 self._take = self._wake_reader = None
         if self._ended and not self._chunks:
@@ -130,12 +133,15 @@ class Wire(asyncio.BufferedProtocol):
             self._resume()
             await asyncio.sleep(0)  # TLS has read from the kernel already what it hands out now
 
-    async def _relaying(self, over: asyncio.Future[None], timeout: float | None, deadline: float) -> None:
+    async def _relaying(self, over: asyncio.Future[None], timeout: float | None) -> None:
+        if timeout is None:
+            await over
+            return
         timer: asyncio.Handle
 
         def look() -> None:
             nonlocal timer
-            due = deadline if timeout is None else min(self._relayed + timeout, deadline)
+            due = self._relayed + timeout
             if due <= self._loop.time():
                 _expire(over, httpcore2.ReadTimeout)
             else:

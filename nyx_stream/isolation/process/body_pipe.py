@@ -46,7 +46,7 @@ class BodyPipe:
         self._filled = 0
         self._taken = 0
         self._left = 0
-        self._rest = b""
+        self._rest: bytes | memoryview = b""
         self._read = read
 
     @property
@@ -80,10 +80,23 @@ class BodyPipe:
         return self._offer(_LENGTH.pack(len(chunk)), chunk)
 
     async def drain(self) -> None:
-        """Waits until what was offered is sent. Raises OSError if the receiver is gone."""
-        if self._rest:
-            rest, self._rest = self._rest, b""
-            await self._loop.sock_sendall(self._socket, rest)
+        """Waits until what was offered is sent. Raises OSError if the receiver is gone.
+
+        If it is interrupted, what is left comes with the next call.
+        """
+        while self._rest:
+            try:
+                self._rest = self._rest[self._socket.send(self._rest) :]
+            except BlockingIOError:
+                await self._writable()
+
+    async def _writable(self) -> None:
+        number, writable = self._socket.fileno(), self._loop.create_future()
+        self._loop.add_writer(number, _done, writable)
+        try:
+            await writable
+        finally:
+            self._loop.remove_writer(number)
 
     async def end(self, fault: Fault | None = None) -> None:
         """Says that the body is whole, or what went wrong, and closes this end. Raises OSError."""
@@ -100,7 +113,7 @@ class BodyPipe:
         except BlockingIOError:
             sent = 0
         if sent < len(head) + len(data):
-            self._rest = b"".join((head, data))[sent:]
+            self._rest = memoryview(b"".join((head, data)))[sent:]
         return not self._rest
 
     # The receiver's.
@@ -161,6 +174,11 @@ class BodyPipe:
         count = await self._loop.sock_recv_into(self._socket, self._buffer[kept:])
         self._filled += count
         return count > 0
+
+
+def _done(writable: "asyncio.Future[None]") -> None:
+    if not writable.done():
+        writable.set_result(None)
 
 
 def make_pipe() -> tuple[BodyPipe, int]:

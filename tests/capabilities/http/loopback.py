@@ -53,6 +53,11 @@ class Server:
         self.accepted = 0
         self.requests: list[Received] = []
 
+    @property
+    def connected(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         self.port: int = self._server.sockets[0].getsockname()[1]

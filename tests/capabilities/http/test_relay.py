@@ -335,3 +335,45 @@ async def test_a_slow_sink_is_not_a_slow_peer(kind: Any) -> None:
         sink = Slow(6)
         await _relayed(client, f"{server.url}/counted", sink)
         assert sink.whole == _BODY
+
+
+@pytest.mark.parametrize("case", ["idle peer", "trickling peer", "stuck sink", "slow sink"])
+@pytest.mark.parametrize("framing", [b"content-length: 400000\r\n", b""])
+async def test_a_relay_does_not_outlast_its_request(kind: Any, framing: bytes, case: str) -> None:
+    """Whoever it waits for: `request_timeout` is the time from connecting to the last byte."""
+
+    async def answer() -> AsyncIterator[bytes]:
+        yield _HEAD + framing + b"\r\n" + bytes(100)
+        while True:
+            await asyncio.sleep(30 if case == "idle peer" else 0.01)
+            yield bytes(100)
+
+    class Sink(_Sink):
+        async def drain(self) -> None:
+            if self.chunks:
+                await asyncio.sleep({"stuck sink": 30, "slow sink": 0.05}.get(case, 0))
+            await super().drain()
+
+    async with Server(lambda _: answer()) as server:
+        policy = SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}")
+        policy = policy.with_limits(request_timeout="300ms")
+        async with Plugin(policy, kind=kind).client(timeout=None) as client:
+            with pytest.raises(client.dialect.library.ReadTimeout):
+                async with asyncio.timeout(10):
+                    await _relayed(client, server.url, Sink(1))
+
+
+async def test_a_slow_reader_does_not_outlast_its_request(kind: Any) -> None:
+    """Though what it reads has long arrived."""
+    async with Server(reply(200, bytes(2**22))) as server:
+        policy = SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}")
+        policy = policy.with_limits(request_timeout="300ms")
+
+        async def read(client: Any) -> None:
+            async with client.stream("GET", server.url) as response:
+                async for _ in response.aiter_raw():
+                    await asyncio.sleep(0.05)
+
+        async with Plugin(policy, kind=kind).client(timeout=None) as client:
+            with pytest.raises(client.dialect.library.ReadTimeout):
+                await read(client)

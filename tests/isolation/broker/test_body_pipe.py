@@ -60,6 +60,31 @@ async def test_what_went_wrong_arrives_behind_what_was_sent():
         await received(theirs)
 
 
+async def test_what_went_wrong_arrives_whole_though_it_cut_a_chunk():
+    """A sender that is interrupted while a chunk is half sent sends the rest of it first: bytes are never taken for
+    an error, nor an error for bytes."""
+    ours, theirs = ends()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while True:
+            sent += MOST
+            await ours.send(bytes(MOST))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(send(), 0.2)
+    ending = asyncio.ensure_future(ours.end(Fault(reason="other", name="ReadTimeout", message="timed out")))
+    got = [await theirs.receive(raised)]
+    while sum(map(len, got)) < sent:
+        got.append(await theirs.receive(raised))
+    assert not any(map(any, got))
+    with pytest.raises(CapabilityError, match="ReadTimeout: timed out"):
+        await theirs.receive(raised)
+    await ending
+    theirs.close()
+
+
 async def test_a_body_without_its_end_was_cut():
     """Between chunks, within one, within its length: never taken for whole."""
     for sent in (b"", b"\0\0", b"\0\0\0\x05abc", b"\0\0\0\x03abc"):

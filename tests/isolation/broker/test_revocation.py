@@ -59,6 +59,34 @@ except Revoked as error:
     assert await task == "revoked: enough"
 
 
+@pytest.mark.parametrize("ended_by", ["revocation", "time"])
+async def test_a_response_that_nobody_reads_ends(load, server, ended_by):
+    """With the request's time or its lease: the host holds no connection for it, and the plugin gets what was sent and
+    then the error."""
+    plugin = await load(given=policy().with_limits(request_timeout="500ms" if ended_by == "time" else "60s"))
+    before = server.connected
+    code = """
+request = self.http.build_request("GET", "http://granted.example/too-long")
+self.reply = await self.http.send(request, stream=True)
+self.pieces = self.reply.aiter_raw()
+return len(await anext(self.pieces)) > 0
+"""
+    assert await plugin.call("run", code=code)
+    if ended_by == "revocation":
+        await asyncio.sleep(0.1)  # until both sides are full
+        await plugin.revoke("http", reason="enough")
+    await until(lambda: server.connected <= before)
+    code = """
+wrong = 0
+try:
+    async for piece in self.pieces:
+        wrong += any(piece)
+except httpx.RequestError as error:
+    return [type(error).__name__, wrong]
+"""
+    assert await plugin.call("run", code=code) == ["HttpRevoked" if ended_by == "revocation" else "ReadTimeout", 0]
+
+
 @pytest.mark.parametrize("act", ["receive()", "send(bytes(50_000_000))"])
 async def test_a_connection_ends(begin, server, act):
     """Whoever waits on it is woken with `Revoked`, later use gets it too, and the peer sees the end."""
