@@ -6,9 +6,9 @@ and then each flood for as long, and takes the median and the 99th percentile of
 itself, of which there are some on one that is not quiet, are in both figures.
 
 What the host waits for a processor, while worker, server and others have them all, is in the figures too. The last rows
-are of a host that has a processor to itself: its workers (`worker_cpus`) and the server are on the others. Started by
-`chrt -R -f 10` it is not; but then Linux stops the host for 50 ms of each second in which it never rested, unless
-`kernel.sched_rt_runtime_us` is -1 (sched(7)).
+are of a host that has a processor to itself: its workers (`worker_cpus`), the server and who knocks have the others.
+Started by `chrt -R -f 10` it does not wait either; but then Linux stops the host for 50 ms of each second in which it
+never rested, unless `kernel.sched_rt_runtime_us` is -1 (sched(7)).
 """
 
 import asyncio
@@ -180,7 +180,9 @@ async def _measured(
 ) -> _Late:
     with tempfile.TemporaryDirectory() as folder:
         async with PluginHost(data_dir=f"{folder}/data", worker_cpus=cpus) as host:
-            return await _rounds(await _load(host, folder, seconds), floods, rounds, seconds, url)
+            plugin = await _load(host, folder, seconds)
+            with _knocked_at(cpus) as stamps:
+                return await _rounds(plugin, floods, rounds, seconds, url, stamps)
 
 
 async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
@@ -193,7 +195,9 @@ async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
     return await host.load(place, policy=policy.with_limits(**limits), isolation="process")
 
 
-async def _rounds(plugin: Any, floods: Collection[str], rounds: int, seconds: float, url: str) -> _Late:
+async def _rounds(
+    plugin: Any, floods: Collection[str], rounds: int, seconds: float, url: str, stamps: list[float]
+) -> _Late:
     async def items() -> None:
         async for _ in plugin.stream("items"):
             pass
@@ -208,22 +212,23 @@ async def _rounds(plugin: Any, floods: Collection[str], rounds: int, seconds: fl
     with suppress(TimeoutError):  # what is made when it is first asked for is no flood
         async with asyncio.timeout(seconds):
             await acts["download"]()
-    with _knocked_at() as stamps:
-        for _ in range(rounds):
-            for name in late:
-                act = acts[name]
-                stamps.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await act()
-                late[name].append(sorted(stamps))
-                await asyncio.sleep(_REST)
+    for _ in range(rounds):
+        for name in late:
+            stamps.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await acts[name]()
+            late[name].append(sorted(stamps))
+            await asyncio.sleep(_REST)
     return late
 
 
 @contextmanager
-def _knocked_at() -> Iterator[list[float]]:
-    """Has another process knock; yields a list to which the seconds from each knock to its being heard are added."""
+def _knocked_at(cpus: Collection[int] | None) -> Iterator[list[float]]:
+    """Has another process knock, on the processors `cpus` or on any.
+
+    Yields a list to which the seconds from each knock to its being heard are added.
+    """
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     late: list[float] = []
@@ -234,8 +239,10 @@ def _knocked_at() -> Iterator[list[float]]:
         late.extend(now - sent for (sent,) in _STAMP.iter_unpack(data))
 
     ours.setblocking(False)
-    with subprocess.Popen([sys.executable, "-c", _KNOCK, str(theirs.fileno())], pass_fds=[theirs.fileno()]):
+    with subprocess.Popen([sys.executable, "-c", _KNOCK, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as knocking:
         theirs.close()
+        if cpus is not None and sys.platform == "linux":
+            os.sched_setaffinity(knocking.pid, cpus)
         loop.add_reader(ours, heard)
         try:
             yield late

@@ -1,6 +1,7 @@
 """The revocation handle of a capability. Knows neither what it revokes nor how: the holder registers how to end it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from math import inf
@@ -190,21 +191,30 @@ class Lease:
             self._parent._children.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        with as_host():  # it may be the plugin that ends it
+        with as_host(), ExitStack() as then:  # it may be the plugin that ends it
+            if self._stopwatch is not None:
+                then.callback(self._stopwatch.stop)
+            then.callback(self._end_holds)
             for child in tuple(self._children):
-                child._end(reason)
-            while self._holds:
-                _, (end, busy) = self._holds.popitem()
-                if busy:
-                    self._end_use()
+                then.callback(child._end, reason)
+
+    def _end_holds(self) -> None:
+        while self._holds:
+            _, (end, busy) = self._holds.popitem()
+            if busy:
+                self._end_use()
+            try:
                 end()
-        if self._stopwatch is not None:
-            self._stopwatch.stop()
+            except BaseException:
+                self._end_holds()  # a fault in one leaves no other open
+                raise
 
     def _expire(self) -> None:
         reason = self._expiry
-        self._end(reason)
-        self._tell("expire", reason)
+        try:
+            self._end(reason)
+        finally:
+            self._tell("expire", reason)
 
     def _tell(self, happening: Happening, reason: str) -> None:
         if self._told is not None:
@@ -244,8 +254,10 @@ class Lease:
                 self._stopwatch.start()
 
     def _use_up(self, reason: str) -> None:
-        self._end(reason)
-        self._tell("spend", reason)
+        try:
+            self._end(reason)
+        finally:
+            self._tell("spend", reason)
 
     def _begin_use(self) -> None:
         for lease in self._line():

@@ -1,7 +1,7 @@
 """The isolation levels of one host, each made when it is first asked for. Knows no plugin."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nyx_stream.errors import PluginLoadError, PluginStateError
@@ -25,9 +25,7 @@ class Levels:
         ValueError: `worker_cpus` cannot be had.
     """
 
-    def __init__(
-        self, *, tripwire: bool, network: "Network | None", worker_cpus: Collection[int] | None = None
-    ) -> None:
+    def __init__(self, *, tripwire: bool, network: "Network | None", worker_cpus: Iterable[int] | None = None) -> None:
         self._tripwire = tripwire
         self._shared = Shared(network)
         self._cpus = placement(worker_cpus)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -70,7 +70,7 @@ class PluginHost:
         approver: Approver | None = None,
         approver_timeout: str | float = "2m",
         lock: str | os.PathLike[str] | None = None,
-        worker_cpus: Collection[int] | None = None,
+        worker_cpus: Iterable[int] | None = None,
     ) -> None:
         self._observer = observer
         self._trail = trail = Trail(audit, {})

@@ -6,13 +6,16 @@ another processor may be idle. Source: sched_setaffinity(2).
 
 import errno
 import os
-from collections.abc import Collection
+import sys
+from collections.abc import Iterable
+
+THERE_IS_A_CHOICE = sys.platform == "linux"
 
 _MOST = 8192
 """Processors of a Linux machine at most (NR_CPUS)."""
 
 
-def placement(cpus: Collection[int] | None) -> frozenset[int] | None:
+def placement(cpus: Iterable[int] | None) -> frozenset[int] | None:
     """Returns the numbers of `cpus`; `None` for all that the system gives.
 
     Raises:
@@ -20,27 +23,28 @@ def placement(cpus: Collection[int] | None) -> frozenset[int] | None:
     """
     if cpus is None:
         return None
-    if not hasattr(os, "sched_setaffinity"):
+    if not THERE_IS_A_CHOICE:
         raise ValueError("worker_cpus: this system does not let a process choose its processors")
-    if not cpus or not all(0 <= cpu < _MOST for cpu in cpus):
+    numbers = frozenset(cpus)
+    if not numbers or not all(type(cpu) is int and 0 <= cpu < _MOST for cpu in numbers):
         raise ValueError("worker_cpus: one number of a processor or more, from 0 on")
-    return frozenset(cpus)
+    return numbers
 
 
 def place(pid: int, cpus: frozenset[int]) -> None:
     """Has a process, and what it forks from then on, run on `cpus`. It must not have forked or started a thread yet.
 
     Raises:
-        OSError: the system does not give it all of them.
+        OSError: the system does not give it all of them; or the process is gone.
     """
-    if hasattr(os, "sched_setaffinity"):
+    if sys.platform == "linux":
         try:
             os.sched_setaffinity(pid, cpus)
+            given = os.sched_getaffinity(pid)
         except OSError as error:
-            raise OSError(error.errno, _refusal(cpus, error.strerror or "refused")) from error
-        if missing := cpus - os.sched_getaffinity(pid):
-            raise OSError(errno.EINVAL, _refusal(cpus, f"there is no {sorted(missing)} for it"))
-
-
-def _refusal(cpus: frozenset[int], reason: str) -> str:
-    return f"worker_cpus {sorted(cpus)}: {reason}"
+            if error.errno != errno.EINVAL:
+                raise
+            given = set()
+        if missing := cpus - given:
+            text = f"worker_cpus {sorted(cpus)}: the system gives no {sorted(missing)} to a worker"
+            raise OSError(errno.EINVAL, text)

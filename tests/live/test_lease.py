@@ -213,3 +213,21 @@ def test_wrong_terms_are_told(capability: str, terms: dict[str, object], message
 def test_every_capability_of_a_level_has_its_terms() -> None:
     """And there is none for a capability that no level has."""
     assert set(TERMS) == set(CAPABILITIES)
+
+
+def test_what_fails_to_end_keeps_nothing_else_open():
+    """Below it, beside it, and its own clock: all end, and the fault is told."""
+    ended = []
+
+    def fail():
+        raise ZeroDivisionError
+
+    lease = Lease("p", "http")
+    children = [lease.child() for _ in range(3)]
+    for number, child in enumerate(children):
+        child.hold(lambda number=number: ended.append(number))
+        lease.hold(fail)
+        lease.hold(lambda number=number: ended.append(-number))
+    with pytest.raises(ZeroDivisionError):
+        lease.revoke("over")
+    assert sorted(ended) == [-2, -1, 0, 0, 1, 2]

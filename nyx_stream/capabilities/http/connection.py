@@ -158,6 +158,8 @@ class Connection:
         wire = self._connected()
         try:
             while True:
+                if not exchange.wait(None):  # though the bytes may have been here for long
+                    raise httpcore2.ReadTimeout("timed out")
                 event = self._next_event()
                 if isinstance(event, h11.Data):
                     exchange.received(len(event.data))

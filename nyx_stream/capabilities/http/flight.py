@@ -56,7 +56,7 @@ class Flight:
         # The lease ends: an open connection is closed, a task that waits for a response or for a sink wakes at once.
         if self._connection is not None:
             self._connection.abort()
-        if self._waiting is not None:
+        if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._loop.time())
 
     def _response(self, started: float) -> Any:
@@ -114,6 +114,8 @@ class Flight:
             async with asyncio.timeout_at(self._exchange.deadline) as self._waiting:
                 yield
         except TimeoutError as error:
+            if self._waiting is None or not self._waiting.expired():
+                raise  # it is the sink's
             raise httpcore2.ReadTimeout("timed out") from error
         finally:
             self._waiting = None

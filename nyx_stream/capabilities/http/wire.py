@@ -80,11 +80,8 @@ class Wire(asyncio.BufferedProtocol):
     async def read(self, timeout: float | None) -> bytes:
         """The next bytes that arrived, or `b""` at the end of the stream.
 
-        Raises `ReadTimeout` after `timeout` seconds without a byte, and if there are none, whatever has arrived;
-        `ReadError` if the connection broke.
+        Raises `ReadTimeout` after `timeout` seconds without a byte, `ReadError` if the connection broke.
         """
-        if timeout is not None and timeout <= 0:
-            raise httpcore2.ReadTimeout("timed out")
         if not self._chunks:
             if not self._ended:
                 self._resume()

@@ -34,7 +34,7 @@ class CutOff(ConnectionError):
 
 
 class BodyPipe:
-    """One end, read by at most `read` bytes in a turn. Used by one task at a time; `close` may be called by any."""
+    """One end, read by at most `read` bytes in a turn. Used by one task at a time, which also closes it."""
 
     __slots__ = ("_buffer", "_filled", "_left", "_loop", "_read", "_rest", "_socket", "_taken")
 
@@ -67,6 +67,7 @@ class BodyPipe:
 
     async def send(self, chunk: bytes | memoryview) -> None:
         """Sends some bytes, waiting while the receiver does not take them. Raises OSError if it is gone."""
+        await self.drain()  # who was interrupted may have left a chunk half sent
         view = memoryview(chunk)
         for start in range(0, len(view), MOST):
             if not self.offer(view[start : start + MOST]):
@@ -86,7 +87,7 @@ class BodyPipe:
         """
         while self._rest:
             try:
-                self._rest = self._rest[self._socket.send(self._rest) :]
+                self._rest = self._rest[self._socket.send(self._rest) :] or b""  # an empty view would hold all of it
             except BlockingIOError:
                 await self._writable()
 

@@ -61,7 +61,10 @@ async def send_evenly(pipe: BodyPipe, data: bytes) -> None:
 
 
 class Downloads:
-    """Bodies on their way to the worker, each in a task of its own."""
+    """Bodies on their way to the worker, each in a task of its own.
+
+    One that the worker does not read stays as long as the worker keeps it, also after its connection was given back.
+    """
 
     def __init__(self, plugin: str) -> None:
         self._plugin = plugin
@@ -77,6 +80,10 @@ class Downloads:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return theirs
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._tasks)
 
     async def close(self) -> None:
         """Cancels what is under way and waits for it."""

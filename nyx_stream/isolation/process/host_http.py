@@ -144,6 +144,7 @@ class HostHttp:
     async def _fetch(self, ask: Fetch) -> Reply:
         pipe = None if ask.body is None else self._uploads.take(ask.body)
         try:
+            self._check_bodies()
             response = await self._passage.exchange(self._request(ask, pipe))
         finally:
             if pipe is not None:
@@ -153,6 +154,13 @@ class HostHttp:
         except BaseException:
             await response.aclose()
             raise
+
+    def _check_bodies(self) -> None:
+        # A worker has no more of them than connections; one that it gave up may be here for a moment longer.
+        most = self._guard.limits.connections
+        if len(self._downloads) >= 2 * most:
+            detail = f"{len(self._downloads)} responses that are not read"
+            raise LimitExceeded(plugin=self._plugin, limit="connections", allowed=most, detail=detail)
 
     def _request(self, ask: Fetch, pipe: BodyPipe | None) -> httpx.Request:
         return httpx.Request(

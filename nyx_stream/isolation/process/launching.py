@@ -106,7 +106,7 @@ def spawn(
     if cpus is not None:
         try:
             place(process.pid, cpus)
-        except OSError:
+        except BaseException:
             process.kill()
             process.wait()
             raise

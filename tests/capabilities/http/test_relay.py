@@ -1,6 +1,7 @@
 """A body that is relayed: the same bytes, bounds and ends as one that is read, whatever frames it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from itertools import pairwise
@@ -356,24 +357,52 @@ async def test_a_relay_does_not_outlast_its_request(kind: Any, framing: bytes, c
 
     async with Server(lambda _: answer()) as server:
         policy = SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}")
-        policy = policy.with_limits(request_timeout="300ms")
+        policy = policy.with_limits(request_timeout="1s")
         async with Plugin(policy, kind=kind).client(timeout=None) as client:
             with pytest.raises(client.dialect.library.ReadTimeout):
                 async with asyncio.timeout(10):
                     await _relayed(client, server.url, Sink(1))
 
 
-async def test_a_slow_reader_does_not_outlast_its_request(kind: Any) -> None:
-    """Though what it reads has long arrived."""
-    async with Server(reply(200, bytes(2**22))) as server:
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_slow_reader_does_not_outlast_its_request(kind: Any, chunked: bool) -> None:
+    """Though what it reads has long arrived: at the wire, or among what h11 has."""
+    pieces = partial(_first, _HEAD + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 5000, b"0\r\n\r\n")
+    async with Server(lambda _: pieces() if chunked else reply(200, bytes(2**22))) as server:
         policy = SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}")
-        policy = policy.with_limits(request_timeout="300ms")
+        policy = policy.with_limits(request_timeout="1s")
 
         async def read(client: Any) -> None:
             async with client.stream("GET", server.url) as response:
                 async for _ in response.aiter_raw():
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.1)
 
         async with Plugin(policy, kind=kind).client(timeout=None) as client:
             with pytest.raises(client.dialect.library.ReadTimeout):
-                await read(client)
+                async with asyncio.timeout(10):
+                    await read(client)
+
+
+@pytest.mark.parametrize("ended_by", ["revocation", "ttl"])
+async def test_a_lease_ends_in_the_turn_in_which_the_time_is_over(kind: Any, ended_by: str) -> None:
+    """On a loop that was held up both come at once; whatever else hangs on the lease ends too."""
+    ended = []
+    async with Server(_by_framing) as server:
+        plugin = loopback(server, kind=kind)
+        plugin.policy = plugin.policy.with_limits(request_timeout="500ms")
+        async with plugin.client(timeout=None) as client:
+            plugin.lease.hold(lambda: ended.append("held before"))
+
+            class Stuck(_Sink):
+                async def drain(self) -> None:
+                    loop = asyncio.get_running_loop()
+                    if ended_by == "ttl":
+                        plugin.lease.limit({"ttl": 0.6})
+                    else:
+                        loop.call_later(0.6, plugin.lease.revoke, "enough")
+                    loop.call_later(0.1, time.sleep, 0.7)
+                    await asyncio.sleep(30)
+
+            with pytest.raises(Revoked, match="enough" if ended_by == "revocation" else "expired"):
+                await _relayed(client, f"{server.url}/counted", Stuck())
+    assert ended == ["held before"]

@@ -173,16 +173,6 @@ async def test_a_relay_waits_no_longer_than_it_may() -> None:
         assert await wire.read(30) == b"late"
 
 
-async def test_a_reader_without_time_gets_nothing() -> None:
-    """Bytes that are there already do not let it go on for ever."""
-    async with _pair() as (wire, peer):
-        peer.send(b"here")
-        await until(lambda: wire._held == 4)
-        with pytest.raises(httpcore2.ReadTimeout):
-            await wire.read(0.0)
-        assert await wire.read(30) == b"here"
-
-
 async def test_what_a_taker_raises_ends_the_relay() -> None:
     """It reaches who relays, and not the loop's handler of errors."""
     async with _pair() as (wire, peer):

@@ -3,6 +3,7 @@
 import pytest
 
 from nyx_stream.errors import PluginCrashed
+from tests.isolation.broker.conftest import policy
 
 ASK = "return (await self._context._lines.to({capability!r}).ask({action!r}, **{arguments!r})).value"
 GET = {"method": "GET", "url": "http://granted.example/hello", "headers": [], "whole": True}
@@ -133,3 +134,31 @@ for descriptor in reversed(told.descriptors):
 return (await self.http.get("http://granted.example/hello")).text
 """
     assert await plugin.call("run", code=code) == "hello"
+
+
+async def test_responses_that_are_not_read_are_few(load):
+    """A body stays when its request is over, until the worker has read it or given it up; then others may come."""
+    plugin = await load(given=policy().with_limits(connections=2, request_timeout="1s"))
+    arguments = GET | {"url": "http://granted.example/too-long", "whole": False}
+    code = f"""
+from nyx_stream.isolation.process.messages import CapabilityError
+line, kept = self._context._lines.to("http"), []
+try:
+    while len(kept) < 20:
+        try:
+            kept += (await line.ask("fetch", **{arguments!r})).descriptors
+        except CapabilityError:
+            pass  # the connections are taken
+except LimitExceeded as error:
+    told = [len(kept), error.limit, error.allowed]
+for descriptor in kept:
+    os.close(descriptor)
+while True:
+    try:
+        return told + [(await self.http.get("http://granted.example/hello")).text]
+    except LimitExceeded:
+        await asyncio.sleep(0.01)
+"""
+    kept, *told = await plugin.call("run", code=code)
+    assert told == ["connections", 2, "hello"]
+    assert 4 <= kept < 20  # one that had room for its error is over for the host

@@ -32,6 +32,8 @@ def folder(tmp_path):
 @pytest.mark.parametrize("made", ["forked", "fresh"])
 async def test_workers_run_where_they_were_put(folder, tmp_path, monkeypatch, made):
     """The first one and the one that was made ahead; the host stays where it is."""
+    if len(HERE) < 2:
+        pytest.skip("one processor")
     if made == "fresh":
         without_fork(monkeypatch)
     async with PluginHost(data_dir=tmp_path / "data", worker_cpus=[HERE[-1]]) as host:
@@ -82,7 +84,7 @@ async def test_level_inline_needs_no_worker(folder, tmp_path):
         assert await plugin.call("processors") == HERE
 
 
-@pytest.mark.parametrize("cpus", [[], [-1], [8192]])
+@pytest.mark.parametrize("cpus", [[], [-1], [8192], [1.0], ["1"], "01", [True]])
 def test_what_is_no_processor_is_an_error_at_once(cpus):
     """Before anything is started."""
     with pytest.raises(ValueError, match="worker_cpus: one number of a processor or more"):
@@ -91,7 +93,7 @@ def test_what_is_no_processor_is_an_error_at_once(cpus):
 
 def test_a_system_without_the_choice_says_so(monkeypatch):
     """As macOS, whose kernel has no such call."""
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    monkeypatch.setattr("nyx_stream.isolation.placement.THERE_IS_A_CHOICE", False)
     with pytest.raises(ValueError, match="does not let a process choose"):
         PluginHost(worker_cpus=[0])
 
