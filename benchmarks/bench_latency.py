@@ -137,8 +137,7 @@ def run(budget: Budget) -> Iterator[Result]:
         try:
             late = asyncio.run(_measured(_FLOODS, rounds, seconds, url))
         except PluginError as error:
-            for what in _FLOODS.values():
-                yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason=str(error))
+            yield from _unmeasured(_FLOODS, str(error))
             return
         yield from _rows(late, _FLOODS, _MADE_OF)
         there = {name: _APART.format(_FLOODS[name]) for name in _STREAMS}
@@ -147,8 +146,7 @@ def run(budget: Budget) -> Iterator[Result]:
                 late = asyncio.run(_measured(there, rounds, seconds, url, others))
                 yield from _rows(late, there, {})
             else:
-                for what in there.values():
-                    yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason="there is one processor")
+                yield from _unmeasured(there, "there is one processor")
 
 
 def _rows(late: _Late, floods: dict[str, str], reasons: dict[str, str]) -> Iterator[Row]:
@@ -158,6 +156,11 @@ def _rows(late: _Late, floods: dict[str, str], reasons: dict[str, str]) -> Itera
                 Measure(which, tuple(_share(times, share) for times in late[which])) for which in (flood, "idle")
             )
             yield Row(_CLAIM.format(what, name), guarded, idle, Target("ratio", 2), reasons.get(flood, _BUSY))
+
+
+def _unmeasured(floods: dict[str, str], reason: str) -> Iterator[Row]:
+    for what in floods.values():
+        yield Row(_CLAIM.format(what, "p99"), target=Target("ratio", 2), reason=reason)
 
 
 @contextmanager

@@ -356,9 +356,9 @@ async def test_a_relay_does_not_outlast_its_request(kind: Any, framing: bytes, c
             await super().drain()
 
     async with Server(lambda _: answer()) as server:
-        policy = SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}")
-        policy = policy.with_limits(request_timeout="1s")
-        async with Plugin(policy, kind=kind).client(timeout=None) as client:
+        plugin = loopback(server, kind=kind)
+        plugin.policy = plugin.policy.with_limits(request_timeout="1s")
+        async with plugin.client(timeout=None) as client:
             with pytest.raises(client.dialect.library.ReadTimeout):
                 async with asyncio.timeout(10):
                     await _relayed(client, server.url, Sink(1))
@@ -369,15 +369,15 @@ async def test_a_slow_reader_does_not_outlast_its_request(kind: Any, chunked: bo
     """Though what it reads has long arrived: at the wire, or among what h11 has."""
     pieces = partial(_first, _HEAD + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 5000, b"0\r\n\r\n")
     async with Server(lambda _: pieces() if chunked else reply(200, bytes(2**22))) as server:
-        policy = SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}")
-        policy = policy.with_limits(request_timeout="1s")
+        plugin = loopback(server, kind=kind)
+        plugin.policy = plugin.policy.with_limits(request_timeout="1s")
 
         async def read(client: Any) -> None:
             async with client.stream("GET", server.url) as response:
                 async for _ in response.aiter_raw():
                     await asyncio.sleep(0.1)
 
-        async with Plugin(policy, kind=kind).client(timeout=None) as client:
+        async with plugin.client(timeout=None) as client:
             with pytest.raises(client.dialect.library.ReadTimeout):
                 async with asyncio.timeout(10):
                     await read(client)
