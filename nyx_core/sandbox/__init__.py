@@ -18,7 +18,7 @@ from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, Sandbo
 
 TYPE_CHECKING = False  # `typing` takes an eighth of what this import does
 if TYPE_CHECKING:
-    from nyx_core.sandbox.doorway import apply_policy, confine, prepare, probe
+    from nyx_core.sandbox.api import apply_policy, confine, prepare, probe
 
 __all__ = [
     "Confinement",
@@ -44,6 +44,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in ("apply_policy", "confine", "prepare", "probe"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nyx_core.sandbox import doorway
+    from nyx_core.sandbox import api as doorway
 
     return getattr(doorway, name)

@@ -143,6 +143,6 @@ class SandboxReport:
 
     def to_table(self) -> str:
         """The report for a person: one line per layer, limit and witness."""
-        from nyx_core.sandbox.table import draw
+        from nyx_core.sandbox.platform_table import draw
 
         return draw(self)

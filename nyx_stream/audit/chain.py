@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from nyx_stream.audit.line import VERSION
+from nyx_stream.audit.record import VERSION
 
 SIZE = 32
 """Bytes of a hash."""

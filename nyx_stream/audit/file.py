@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 
 from nyx_stream.audit import tail
 from nyx_stream.audit.chain import Position, link, name_of
-from nyx_stream.audit.line import Encoder, notice
 from nyx_stream.audit.locking import locked, sync, sync_folder
+from nyx_stream.audit.record import Encoder, notice
 from nyx_stream.audit.segments import (
     Opening,
     opening_members,

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict
 
 from nyx_stream.audit.chain import KEY_SIZES
+from nyx_stream.audit.event_queue import EventQueue
 from nyx_stream.audit.file import LogFile
-from nyx_stream.audit.line import Encoder
-from nyx_stream.audit.waiting import Waiting
+from nyx_stream.audit.record import Encoder
 from nyx_stream.audit.writer import Writer
 from nyx_stream.errors import AuditError
 
@@ -66,7 +66,7 @@ class AuditOptions(TypedDict, total=False):
 class AuditLog:
     """An `AuditSink` (its `record`) over a file. Use `async with AuditLog.open(path) as log`."""
 
-    def __init__(self, path: str, file: LogFile, waiting: Waiting, writer: Writer, when_full: WhenFull) -> None:
+    def __init__(self, path: str, file: LogFile, waiting: EventQueue, writer: Writer, when_full: WhenFull) -> None:
         self.path = path
         self.when_full: WhenFull = when_full
         self.record: AuditSink = waiting.put  # not a method of its own: every decision of every plugin comes by here
@@ -120,7 +120,7 @@ class AuditLog:
         except OSError as error:
             file.close()
             raise AuditError(name, f"cannot be opened: {error}") from error
-        waiting = Waiting(name, capacity, block=when_full == "block")
+        waiting = EventQueue(name, capacity, block=when_full == "block")
         encode = Encoder(keep_queries=keep_queries).members
         writer = Writer(name, waiting, file, encode, sync_interval if fsync == "interval" else None)
         if on_failure is not None:

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import BinaryIO
 
 from nyx_stream.audit.event import AuditEvent
-from nyx_stream.audit.line import Record, from_line
+from nyx_stream.audit.record import Record, from_line
 from nyx_stream.audit.segments import sealed_segments
 
 

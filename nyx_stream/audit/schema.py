@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from nyx_stream.audit.event import Kind, Layer
-from nyx_stream.audit.line import VERSION
+from nyx_stream.audit.record import VERSION
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}

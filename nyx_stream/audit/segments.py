@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nyx_stream.audit.chain import Position
-from nyx_stream.audit.line import from_line, structure
+from nyx_stream.audit.record import from_line, structure
 
 _DIGITS = 6
 

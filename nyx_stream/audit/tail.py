@@ -3,7 +3,7 @@
 import os
 
 from nyx_stream.audit.chain import LINE_START, Position, stated
-from nyx_stream.audit.line import from_line
+from nyx_stream.audit.record import from_line
 
 LONGEST_LINE = 1 << 20
 """Bytes. Each of six texts is cut to `text.LONGEST` characters; one of them takes 12 bytes at most, escaped twice."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nyx_stream.audit.chain import Position, follows, name_of, stated
-from nyx_stream.audit.line import Record, from_line
 from nyx_stream.audit.reading import open_segments
+from nyx_stream.audit.record import Record, from_line
 from nyx_stream.audit.segments import Opening, read_opening
 
 

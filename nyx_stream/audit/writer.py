@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextvars import Context
 
 from nyx_stream.audit.event import AuditEvent
+from nyx_stream.audit.event_queue import Confirmation, EventQueue
 from nyx_stream.audit.file import LogFile
-from nyx_stream.audit.line import notice
-from nyx_stream.audit.waiting import Confirmation, Waiting
+from nyx_stream.audit.record import notice
 
 _log = logging.getLogger("nyx.audit")
 
@@ -35,7 +35,7 @@ class Writer:
     def __init__(
         self,
         path: str,
-        waiting: Waiting,
+        waiting: EventQueue,
         file: LogFile,
         encode: Callable[[AuditEvent], bytes],
         sync_interval: float | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakSet
 
 from nyx_stream.attribution import as_host
-from nyx_stream.capabilities.meter import Budget, Meter, Stopwatch, Tally, later, new_tally
+from nyx_stream.capabilities.budget import Budget, BudgetCounter, Stopwatch, Tally, later, new_tally
 from nyx_stream.errors import Revoked
 from nyx_stream.policy.terms import Term, print_term
 
@@ -75,7 +75,7 @@ class Lease:
         self._reason: str | None = None
         self._holds: dict[int, tuple[Callable[[], object], bool]] = {}
         self._numbers = count()
-        self._meter = Meter()
+        self._meter = BudgetCounter()
         self._stopwatch: Stopwatch | None = None
         self._busy = 0
         self._until, self._own_expiry = inf, ""

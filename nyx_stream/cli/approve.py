@@ -7,8 +7,8 @@ import typer
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.host import find
-from nyx_stream.host.admission import Verdict, accept, compare
-from nyx_stream.host.lock_file import LockFile
+from nyx_stream.host.lockfile.file import LockFile
+from nyx_stream.host.lockfile.verification import Verdict, accept, compare
 from nyx_stream.text import escape
 
 

@@ -8,7 +8,7 @@ from nyx_stream.cli.audit import print_events
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.demo.live import LEVELS, Act, Live, open_live
 from nyx_stream.errors import PluginLoadError
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 
 TRAIL = ("CAPABILITY", "ACTION", "TARGET", "VERDICT", "LAYER", "REASON")
 

@@ -8,7 +8,7 @@ it; `host` is the framework that runs the calls. `nothing` is said plainly: such
 from collections.abc import Collection
 from dataclasses import fields
 
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 from nyx_stream.policy import Limits
 
 RULE_KINDS = ("connect", "request", "read", "write", "env")

@@ -14,10 +14,10 @@ from nyx_stream.cli.log import audit_sink
 from nyx_stream.cli.places import places_of
 from nyx_stream.cli.run import parse_arguments
 from nyx_stream.errors import NyxError
-from nyx_stream.guard.learning import learn as learned
-from nyx_stream.guard.learning import trial_of
+from nyx_stream.guard.policy_learner import learn as learned
+from nyx_stream.guard.policy_learner import trial_of
 from nyx_stream.host import PluginHost, find
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 from nyx_stream.text import escape
 
 

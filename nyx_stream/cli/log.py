@@ -13,7 +13,7 @@ from nyx_stream.audit import AuditEvent, AuditLog, AuditSink, fan_out
 from nyx_stream.audit.printable import printable, sentence
 from nyx_stream.audit.redaction import redact_urls
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape
 

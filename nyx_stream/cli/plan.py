@@ -13,7 +13,7 @@ from nyx_stream.cli.optional import to_be_asked
 from nyx_stream.cli.places import places_of
 from nyx_stream.cli.plan_diff import plan_diff
 from nyx_stream.host import find
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 from nyx_stream.policy import Limits, SandboxPolicy
 from nyx_stream.policy.coverage import Rule
 from nyx_stream.policy.grant import Grant, GrantRow
@@ -73,8 +73,8 @@ class _Seal:
 def _seal_at(level: Level) -> _Seal:
     if level != "process":
         return _Seal(level)
-    from nyx_stream.isolation.process.launching import lacking  # imports far more than a plan at another level needs
-    from nyx_stream.isolation.process.required import gaps_here
+    from nyx_stream.isolation.process.launcher import lacking  # imports far more than a plan at another level needs
+    from nyx_stream.isolation.remote.host.required import gaps_here
 
     return _Seal(level, gaps_here(), lacking())
 

@@ -13,7 +13,7 @@ from nyx_stream.cli.isolation import IsolationOption
 from nyx_stream.cli.log import audit_sink, log_grant
 from nyx_stream.cli.metrics import check_metrics, write_metrics
 from nyx_stream.host import Handle, PluginHost
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 from nyx_stream.text import escape
 
 

@@ -15,7 +15,7 @@ from nyx_stream.audit import AuditEvent, read_log
 from nyx_stream.demo.server import weather_service
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.host import Handle, PluginHost
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "courier")
 LEVELS: tuple[Level, ...] = ("inline", "process")

@@ -2,6 +2,6 @@
 
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.guard import SandboxGuard, path_text
-from nyx_stream.guard.narrowed import NarrowedGuard
+from nyx_stream.guard.narrowed_guard import NarrowedGuard
 
 __all__ = ["Decision", "NarrowedGuard", "PathVerdict", "RequestVerdict", "SandboxGuard", "path_text"]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from nyx_core.beneath.text import Flavour
 from nyx_stream.guard.decision import ApprovedDecision, Decision
+from nyx_stream.guard.report_only import Endpoint, Rule
 from nyx_stream.guard.request_table import Origin
 from nyx_stream.guard.rules import Rules
-from nyx_stream.guard.trial import Endpoint, Rule
 from nyx_stream.policy import Mode, PathRule, SandboxPolicy
 from nyx_stream.policy.approval import ApprovedSource
 

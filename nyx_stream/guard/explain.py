@@ -9,7 +9,7 @@ from itertools import chain, islice
 
 from nyx_stream.guard.request_table import PathRules
 from nyx_stream.guard.rules import Rules
-from nyx_stream.guard.ruleset import Ruleset
+from nyx_stream.guard.ruleset import CompiledPolicy
 from nyx_stream.guard.url_parts import UrlError, read_url
 from nyx_stream.policy import ConnectRule, PathRule, RequestRule
 from nyx_stream.policy.hosts import HostError, canonical_host
@@ -23,7 +23,7 @@ _SHOWN = 3
 _COLUMN = 36
 
 
-def explain_connect(rules: Ruleset, host: object, port: object) -> str:
+def explain_connect(rules: CompiledPolicy, host: object, port: object) -> str:
     """Returns the lines below a denied connection."""
     try:
         name = canonical_host(host) if type(host) is str else ""
@@ -35,7 +35,7 @@ def explain_connect(rules: Ruleset, host: object, port: object) -> str:
     return _lines(rules, "connect", denied, _near_host(rules.allowed, name), asked)
 
 
-def explain_request(rules: Ruleset, method: object, url: object) -> str:
+def explain_request(rules: CompiledPolicy, method: object, url: object) -> str:
     """Returns the lines below a denied request."""
     try:
         parts = read_url(url)
@@ -53,7 +53,7 @@ def explain_request(rules: Ruleset, method: object, url: object) -> str:
     return _lines(rules, kind, denied, near, asked)
 
 
-def explain_path(rules: Ruleset, normal: str, mode: str) -> str:
+def explain_path(rules: CompiledPolicy, normal: str, mode: str) -> str:
     """Returns the lines below a denied path, given in normal form."""
     if not normal:
         return ""
@@ -73,7 +73,7 @@ def _first(tables: Iterable[PathRules]) -> list[Rule]:
     return [*islice(chain.from_iterable(tables), _SHOWN)]
 
 
-def _lines(rules: Ruleset, kind: str, denied: Rule | None, near: list[Rule], asked: Rule | None) -> str:
+def _lines(rules: CompiledPolicy, kind: str, denied: Rule | None, near: list[Rule], asked: Rule | None) -> str:
     lines = [f"  denied:  {_cited(denied)}"] if denied is not None else []
     lines += [f"  granted: {_cited(rule)}" for rule in near[:_SHOWN]] or ["  granted: nothing near it"]
     if rules.manifest is None:

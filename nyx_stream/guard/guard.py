@@ -15,9 +15,9 @@ from nyx_stream.audit import AuditEvent
 from nyx_stream.audit.event import Layer
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, SandboxDenied
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.decision_cache import LONGEST_LABEL, REMEMBERED, DecisionCache, no_label, odd_character
 from nyx_stream.guard.explain import explain_connect, explain_path, explain_request
-from nyx_stream.guard.memory import LONGEST_LABEL, REMEMBERED, Memory, no_label, odd_character
-from nyx_stream.guard.ruleset import Ruleset
+from nyx_stream.guard.ruleset import CompiledPolicy
 from nyx_stream.guard.url_parts import is_plain, is_url
 from nyx_stream.policy import NO_PLACES, ConnectRule, Limits, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.coverage import covers
@@ -28,12 +28,12 @@ if TYPE_CHECKING:  # it brings pydantic, which takes longer to import than all o
 Denied = TypeVar("Denied", bound=SandboxDenied)
 
 
-class _State(Memory):
+class _State(DecisionCache):
     """The rules in force and what they have allowed so far; replaced as a whole."""
 
     __slots__ = ("rules",)
 
-    def __init__(self, rules: Ruleset) -> None:
+    def __init__(self, rules: CompiledPolicy) -> None:
         super().__init__()
         self.rules = rules
 
@@ -70,7 +70,7 @@ class SandboxGuard:
         self._places = places
         self._audit = audit
         self._flavour = flavour
-        self._state = _State(Ruleset(policy, manifest, places, flavour))
+        self._state = _State(CompiledPolicy(policy, manifest, places, flavour))
 
     @property
     def policy(self) -> SandboxPolicy:
@@ -84,7 +84,7 @@ class SandboxGuard:
 
     def update(self, policy: SandboxPolicy) -> None:
         """Puts another policy in force. The next check sees all of it; a check under way sees none of it."""
-        self._state = _State(Ruleset(policy, self._manifest, self._places, self._flavour))
+        self._state = _State(CompiledPolicy(policy, self._manifest, self._places, self._flavour))
 
     def check_connect(self, host: str, port: int) -> None:
         """Returns if a connection is granted; raises `NetworkDenied` otherwise."""

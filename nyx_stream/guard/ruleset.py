@@ -12,9 +12,9 @@ from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normal
 from nyx_stream.guard.approved import ApprovedRules
 from nyx_stream.guard.credential_table import CredentialTable
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.report_only import Endpoint, ReportOnlyRules
 from nyx_stream.guard.rules import Rules
 from nyx_stream.guard.special_addresses import is_loopback, why_special
-from nyx_stream.guard.trial import Endpoint, Trial
 from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
 from nyx_stream.policy import ConnectRule, Credential, Mode, PathRule, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.hosts import (
@@ -37,7 +37,7 @@ _UNRULED, _UNASKED = Decision(False, None, NO_RULE), Decision(False, None, NOT_A
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Ruleset:
+class CompiledPolicy:
     """Everything that one guard decides on, made whole before it is put in force."""
 
     __slots__ = (
@@ -64,7 +64,7 @@ class Ruleset:
         self.allowed = Rules(bound.connect, bound.request, bound.paths, flavour)
         self.denied = Rules(bound.denied_connect, bound.denied_request, bound.denied_paths, flavour)
         self.approved = ApprovedRules(bound.approved, flavour) if bound.approved is not None else None
-        self.trial = Trial(bound.report, flavour) if bound.report is not None else None
+        self.trial = ReportOnlyRules(bound.report, flavour) if bound.report is not None else None
         self.credentials = CredentialTable(policy.credentials) if policy.credentials else None
         self.asked: Rules | None = None
         if manifest is not None:

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nyx_stream.host.approvals import ApprovalStatus
+from nyx_stream.host.approvals.store import ApprovalStatus
 from nyx_stream.host.discovery import discover, find
 from nyx_stream.host.handle import Handle
-from nyx_stream.host.lifecycle import State
-from nyx_stream.host.metrics import Latency, PluginMetrics
-from nyx_stream.host.plugin_host import PluginHost
-from nyx_stream.host.status import PluginStats, PluginStatus
+from nyx_stream.host.host import PluginHost
+from nyx_stream.host.observability.metrics import Latency, PluginMetrics
+from nyx_stream.host.observability.status import PluginStats, PluginStatus
+from nyx_stream.host.runtime.lifecycle import State
 from nyx_stream.policy.approval import Answer, Question
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from nyx_stream.errors import InvalidResult, UnknownMethod
-from nyx_stream.isolation.exports import faults
+from nyx_stream.isolation.code.exports import faults
 
 _T = TypeVar("_T")
 _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)

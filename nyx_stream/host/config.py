@@ -11,10 +11,10 @@ from nyx_stream.audit.key import read_key
 from nyx_stream.audit.log import SMALLEST_SEGMENT, AuditOptions, Fsync, WhenFull
 from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem, WatchUnavailable
 from nyx_stream.host.discovery import find
-from nyx_stream.host.folder_watch import require_watchfiles
-from nyx_stream.host.status import OnFail
-from nyx_stream.isolation.placement import placement
-from nyx_stream.isolation.seam import Level, PluginSource
+from nyx_stream.host.observability.status import OnFail
+from nyx_stream.host.operations.folder_watch import require_watchfiles
+from nyx_stream.isolation.backend import Level, PluginSource
+from nyx_stream.isolation.process.placement import placement
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
 from nyx_stream.policy.units import parse_duration, parse_size

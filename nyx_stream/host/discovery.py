@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from nyx_stream.errors import ManifestError, PluginLoadError, PluginNotFound, Problem
-from nyx_stream.isolation.seam import PluginSource
+from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
 
 if TYPE_CHECKING:

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nyx_stream.capabilities.lease import LeaseStatus
 from nyx_stream.errors import PluginStateError
-from nyx_stream.host.approvals import ApprovalStatus
-from nyx_stream.host.entry import Entry
-from nyx_stream.host.leases import check_capability
-from nyx_stream.host.lifecycle import State
-from nyx_stream.host.metrics import PluginMetrics
-from nyx_stream.host.status import PluginStats, PluginStatus
+from nyx_stream.host.approvals.store import ApprovalStatus
+from nyx_stream.host.observability.metrics import PluginMetrics
+from nyx_stream.host.observability.status import PluginStats, PluginStatus
+from nyx_stream.host.runtime.leases import check_capability
+from nyx_stream.host.runtime.lifecycle import State
+from nyx_stream.host.runtime.plugin_record import PluginRecord
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
 
 if TYPE_CHECKING:
-    from nyx_stream.host.plugin_host import PluginHost
+    from nyx_stream.host.host import PluginHost
 
 _T = TypeVar("_T")
 
@@ -26,7 +26,7 @@ class Handle:
 
     __slots__ = ("_entry", "_host")
 
-    def __init__(self, host: "PluginHost", entry: Entry) -> None:
+    def __init__(self, host: "PluginHost", entry: PluginRecord) -> None:
         self._host = host
         self._entry = entry
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from nyx_stream.audit import AuditEvent
 from nyx_stream.host import Handle, PluginHost, find
-from nyx_stream.isolation.seam import Level
+from nyx_stream.isolation.backend import Level
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.manifest import Manifest
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
-    from nyx_stream.host.questions import Approver
+    from nyx_stream.host.approvals.prompts import Approver
 
 
 @dataclass(frozen=True, slots=True)

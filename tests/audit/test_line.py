@@ -7,7 +7,7 @@ import pytest
 
 from nyx_stream.audit import AuditEvent, AuditLog, read_log
 from nyx_stream.audit.chain import LINE_START, Position, link
-from nyx_stream.audit.line import Encoder, from_line
+from nyx_stream.audit.record import Encoder, from_line
 from nyx_stream.audit.schema import audit_schema
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nyx_stream import PluginHost
 from nyx_stream.audit import AuditEvent, AuditLog, LoggingSink, fan_out, read_log, verify
 from nyx_stream.audit.fan_out import Isolated
-from nyx_stream.audit.line import Encoder
 from nyx_stream.audit.printable import printable, sentence
+from nyx_stream.audit.record import Encoder
 from nyx_stream.errors import AuditError, PolicyError
 from nyx_stream.host.config import read_config
 from nyx_stream.policy import SandboxPolicy

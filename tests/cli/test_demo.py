@@ -8,7 +8,7 @@ import pytest
 
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.demo import live
-from nyx_stream.isolation.process.sealing import SealRefused
+from nyx_stream.isolation.process.seal import SealRefused
 from tests.conformance.machine import missing
 
 
@@ -69,7 +69,7 @@ def test_the_live_demo_goes_on_where_no_process_can_be_sealed(nyx, monkeypatch):
     def refuse(*_):
         raise SealRefused("no landlock here")
 
-    monkeypatch.setattr("nyx_stream.isolation.process.handshake.judge", refuse)
+    monkeypatch.setattr("nyx_stream.isolation.remote.host.handshake.judge", refuse)
     done = nyx("demo", "--live")
     assert done.code == ExitCode.SANDBOX
     assert re.search(r"not shown: courier: .*no landlock here", done.out) or missing()

@@ -9,7 +9,7 @@ import pytest
 
 from nyx_core.sandbox import LayerReport, LayerState, SandboxReport
 from nyx_stream.cli.layers import RULE_KINDS, layer_of_limit, layer_of_rule
-from nyx_stream.isolation.process import required
+from nyx_stream.isolation.remote.host import required
 from nyx_stream.policy import Limits
 
 

@@ -22,4 +22,4 @@ sealed_here = pytest.mark.skipif(bool(missing()), reason=f"no worker can be seal
 
 def without_fork(patch: pytest.MonkeyPatch) -> None:
     """Has hosts that load their first sealed plugin from now on start an interpreter for each worker."""
-    patch.setattr("nyx_stream.isolation.process.process.FORK_IS_SAFE", False)
+    patch.setattr("nyx_stream.isolation.process.backend.FORK_IS_SAFE", False)

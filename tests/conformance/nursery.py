@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nyx_stream.isolation.process import launching
+from nyx_stream.isolation.process import launcher as launching
 
 _MODULE = 6
 """Where the module stands in `launching.command`; the descriptor and the pid of the host follow."""

@@ -20,7 +20,7 @@ from nyx_core.sandbox import (
     WitnessResult,
     probe,
 )
-from nyx_core.sandbox import doorway as functions
+from nyx_core.sandbox import api as functions
 
 PACKAGE = Path(nyx_core.__file__).parent
 REPORT = SandboxReport(

@@ -20,16 +20,20 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded, PluginError, SandboxDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host import find
-from nyx_stream.isolation.process import host_approval, host_connect, host_files, host_http, sealing
-from nyx_stream.isolation.process.frames import Frame, Kind
-from nyx_stream.isolation.process.launching import WorkerProcess
-from nyx_stream.isolation.process.messages import MethodFace, Order, Ready, Sealed, decode
-from nyx_stream.isolation.process.process import SealedPlugin
-from nyx_stream.isolation.process.protocol import Connection
-from nyx_stream.isolation.process.reserve import Reserve
-from nyx_stream.isolation.process.turns import Turns
-from nyx_stream.isolation.provision import Shared
-from nyx_stream.isolation.seam import CAPABILITIES, Assignment
+from nyx_stream.isolation.backend import CAPABILITIES, Assignment
+from nyx_stream.isolation.capability_set import Shared
+from nyx_stream.isolation.process import seal as sealing
+from nyx_stream.isolation.process.backend import SealedPlugin
+from nyx_stream.isolation.process.launcher import WorkerProcess
+from nyx_stream.isolation.process.warm_pool import WarmPool
+from nyx_stream.isolation.remote.host import approval as host_approval
+from nyx_stream.isolation.remote.host import connect as host_connect
+from nyx_stream.isolation.remote.host import files as host_files
+from nyx_stream.isolation.remote.host import http as host_http
+from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.frames import Frame, Kind
+from nyx_stream.isolation.remote.wire.messages import MethodFace, Order, Ready, Sealed, decode
+from nyx_stream.isolation.remote.wire.protocol import ProtocolConnection
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.approval import Approval
 from nyx_stream.policy.grant import Grant
@@ -126,12 +130,12 @@ async def live(given: Assignment, script: Script) -> None:
     """One life of a plugin: as much of the handshake as the script wants, calls, and whatever else it sends."""
     launcher = Launcher()
     watch: Any = Watch()
-    reserve = Reserve(launcher)
-    plugin = SealedPlugin(given, Shared(), reserve, watch, Turns())
+    reserve = WarmPool(launcher)
+    plugin = SealedPlugin(given, Shared(), reserve, watch, FairScheduler())
     depth = script.number(3)
     tasks = [asyncio.ensure_future(plugin.start())]
     await turn(3)
-    worker = Connection("worker")
+    worker = ProtocolConnection("worker")
     (frame,) = worker.receive(launcher.socket.recv(2**20))
     if depth:
         put(launcher, worker.send(Frame(Kind.SEALED, body=sealed(decode(Order, frame)))))

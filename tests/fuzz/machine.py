@@ -6,22 +6,22 @@ a conversation that is over. No descriptor is lost from sight.
 
 from contextlib import suppress
 
-from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
-from nyx_stream.isolation.process.messages import (
-    Answer,
+from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.remote.wire.messages import (
     Ask,
-    Fault,
+    AskResult,
     LogRecord,
     Message,
     Order,
     Ready,
+    RemoteFault,
     Sealed,
     Update,
     decode,
     error_of,
 )
-from nyx_stream.isolation.process.protocol import SENDERS, TABLE, Connection, State
-from nyx_stream.isolation.process.result_types import decoder
+from nyx_stream.isolation.remote.wire.protocol import SENDERS, TABLE, ProtocolConnection, ProtocolState
+from nyx_stream.isolation.remote.wire.types import decoder
 from tests.fuzz.script import Script
 
 MODELS: dict[Kind, type[Message]] = {
@@ -29,20 +29,27 @@ MODELS: dict[Kind, type[Message]] = {
     Kind.SEALED: Sealed,
     Kind.READY: Ready,
     Kind.ASK: Ask,
-    Kind.ANSWER: Answer,
+    Kind.ANSWER: AskResult,
     Kind.UPDATE: Update,
     Kind.LOG: LogRecord,
-    Kind.FAILED: Fault,
-    Kind.REFUSED: Fault,
-    Kind.CRASHED: Fault,
+    Kind.FAILED: RemoteFault,
+    Kind.REFUSED: RemoteFault,
+    Kind.CRASHED: RemoteFault,
 }
-STATES = (State.OPENING, State.SEALING, State.SEALED, State.LOADING, State.RUNNING, State.STOPPING)
+STATES = (
+    ProtocolState.OPENING,
+    ProtocolState.SEALING,
+    ProtocolState.SEALED,
+    ProtocolState.LOADING,
+    ProtocolState.RUNNING,
+    ProtocolState.STOPPING,
+)
 HANDSHAKE = (Kind.ORDER, Kind.SEALED, Kind.START, Kind.READY)
 
 
-def conversation(state: State) -> dict[str, Connection]:
+def conversation(state: ProtocolState) -> dict[str, ProtocolConnection]:
     """Both sides in a state; from `RUNNING` on with a call, a stream, a request and log records under way."""
-    sides = {"host": Connection("host"), "worker": Connection("worker")}
+    sides = {"host": ProtocolConnection("host"), "worker": ProtocolConnection("worker")}
 
     def say(speaker: str, kind: Kind, number: int = 0) -> None:
         data = sides[speaker].send(Frame(kind, number))
@@ -55,7 +62,7 @@ def conversation(state: State) -> dict[str, Connection]:
     for speaker, kind, number in (("host", Kind.CALL, 1), ("host", Kind.OPEN, 2), ("worker", Kind.ASK, 3)):
         say(speaker, kind, number)
     say("worker", Kind.LOG)
-    if state is State.STOPPING:
+    if state is ProtocolState.STOPPING:
         say("host", Kind.STOP)
     return sides
 
@@ -67,14 +74,14 @@ def consume(data: bytes) -> None:
     connection = conversation(STATES[script.number(len(STATES))])[side]
     given: list[int] = []
     handed: list[int] = []
-    while script.left and connection.state is not State.OVER:
+    while script.left and connection.state is not ProtocolState.OVER:
         descriptors = range(len(given), len(given) + (script.number(12) if script.chance(4) else 0))
         given += descriptors
         before = connection.state
         try:
             frames = connection.receive(script.piece(), descriptors)
         except ProtocolFault:
-            assert connection.state is State.OVER
+            assert connection.state is ProtocolState.OVER
             break
         for frame in frames:
             assert frame.kind in SENDERS["worker" if side == "host" else "host"]
@@ -86,7 +93,7 @@ def consume(data: bytes) -> None:
     else:
         with suppress(ProtocolFault):
             connection.receive_end()
-    assert connection.state is State.OVER
+    assert connection.state is ProtocolState.OVER
     assert sorted([*handed, *connection.take_descriptors()]) == given
 
 
@@ -100,7 +107,7 @@ def understand(frame: Frame) -> None:
     except ProtocolFault:
         return
     message.encode()
-    if isinstance(message, Fault):
+    if isinstance(message, RemoteFault):
         str(error_of(message, "p"))
     if isinstance(message, Ready):
         for face in message.methods:

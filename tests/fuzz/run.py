@@ -14,7 +14,7 @@ import atheris
 def main() -> None:
     """Fuzzes the target that the first argument names."""
     target = sys.argv.pop(1)
-    with atheris.instrument_imports(include=["nyx_stream.isolation.process"], enable_loader_override=False):
+    with atheris.instrument_imports(include=["nyx_stream.isolation.remote"], enable_loader_override=False):
         consume = importlib.import_module(f"tests.fuzz.{target}").consume
     atheris.Setup(sys.argv, consume)
     atheris.Fuzz()

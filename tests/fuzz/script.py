@@ -1,6 +1,6 @@
 """Reads the bytes that a fuzzer makes up as a script: small numbers, texts, frames right or not quite right."""
 
-from nyx_stream.isolation.process.frames import HEADER, MAX_BODY, VERSION, Kind
+from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_BODY, VERSION, Kind
 
 KINDS = tuple(Kind)
 BODIES = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nyx_stream.isolation.process.launching import lacking
+from nyx_stream.isolation.process.launcher import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = {"machine": 20_000, "host": 2_000}

@@ -1,12 +1,12 @@
 """Tests of what a guard remembers: only what was allowed, and no more than its bounds."""
 
-from nyx_stream.guard.memory import REMEMBERED, Memory
+from nyx_stream.guard.decision_cache import REMEMBERED, DecisionCache
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
 
 
 def test_hosts_ports_and_zones_are_bounded() -> None:
     """Neither hosts nor zones nor ports grow past their bounds, whatever is allowed."""
-    memory = Memory()
+    memory = DecisionCache()
     for number in range(REMEMBERED + 10):
         memory.keep_connect(f"h{number}.z{number}.example", 443, f"z{number}.example")
     for port in range(1, 100):

@@ -187,7 +187,7 @@ async def test_a_call_that_takes_too_long_is_cancelled(host, make):
 
 async def test_a_call_that_swallows_its_cancellation_still_ends_in_a_timeout(host, make, monkeypatch):
     """A method that ignores its cancellation is cancelled again, and its late result is thrown away."""
-    monkeypatch.setattr("nyx_stream.host.calls._AGAIN", 0.01)
+    monkeypatch.setattr("nyx_stream.host.runtime.limits._AGAIN", 0.01)
     plugin = await host.load(make("p", CODE.replace("-> AsyncIterator[int]", ""), limits='call_timeout = "10ms"'))
     with pytest.raises(PluginTimeout):
         await plugin.call("stubborn")

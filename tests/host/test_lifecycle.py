@@ -3,7 +3,7 @@
 import pytest
 
 from nyx_stream.errors import PluginStateError
-from nyx_stream.host.lifecycle import OVER, TABLE, Event, Lifecycle, State
+from nyx_stream.host.runtime.lifecycle import OVER, TABLE, Event, Lifecycle, State
 
 
 def reachable(state: State) -> set[State]:

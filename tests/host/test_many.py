@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from nyx_stream import PluginHost
-from nyx_stream.isolation.together import Together
+from nyx_stream.isolation.inline.batcher import Batcher
 
 CODE = """
     import asyncio
@@ -77,7 +77,7 @@ async def test_work_together_is_done_once_and_survives_a_caller_that_is_cancelle
             raise ValueError("unlucky")
         return sum(items)
 
-    together = Together(work)
+    together = Batcher(work)
     tasks = [asyncio.create_task(together.ask(number)) for number in (1, 2, 3)]
     await asyncio.sleep(0)
     tasks[0].cancel()

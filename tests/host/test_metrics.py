@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.errors import PluginBusy, PluginCallError, PluginTimeout
-from nyx_stream.host.calls import RECENT, CallCount
-from nyx_stream.host.metrics import latency_of
+from nyx_stream.host.observability.metrics import latency_of
+from nyx_stream.host.runtime.limits import RECENT, CallCount
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import sealed_here

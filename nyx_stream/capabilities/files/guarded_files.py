@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 from nyx_core import beneath
-from nyx_stream.capabilities.files.face import Files, Path
-from nyx_stream.capabilities.files.gate import Gate, Site
-from nyx_stream.capabilities.files.judging import Bench
-from nyx_stream.capabilities.files.layering import Layers
-from nyx_stream.capabilities.files.opened import File, Handover, OpenFiles
-from nyx_stream.capabilities.files.whole import read_whole
+from nyx_stream.capabilities.files.access import AccessChecker
+from nyx_stream.capabilities.files.base import Files, Path
+from nyx_stream.capabilities.files.open_arguments import Layers
+from nyx_stream.capabilities.files.open_files import File, Handover, OpenFiles
+from nyx_stream.capabilities.files.operations import FileGate, Site
+from nyx_stream.capabilities.files.read_file import read_whole
 from nyx_stream.capabilities.import_paths import Access, ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
@@ -55,9 +55,9 @@ class GuardedFiles(Files):
         self._guard = guard
         self._places = places
         self._protected = ImportPaths() if protected is None else protected
-        bench = Bench(guard, places, self._protected)
+        bench = AccessChecker(guard, places, self._protected)
         gate, files = (None, None) if above is None else (above._gate, above._files)
-        self._gate: Gate = Gate(guard, lease, bench, gate)
+        self._gate: FileGate = FileGate(guard, lease, bench, gate)
         self._files: OpenFiles = OpenFiles(lease, lambda: guard.limits.open_files, files)
         self._below = above is not None
         self._told: Callable[[Revoked], None] | None = None

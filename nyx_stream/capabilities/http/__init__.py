@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nyx_stream.capabilities.http.network import Network
+from nyx_stream.capabilities.network import Network
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http.client import GuardedClient

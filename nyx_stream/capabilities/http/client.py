@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from nyx_stream.capabilities.http.dialect import Answered, Dialect
-from nyx_stream.capabilities.http.guarding import Guarding
+from nyx_stream.capabilities.http.client_mixin import ClientMixin
+from nyx_stream.capabilities.http.library_adapter import LibraryAdapter, WithRequest
 from nyx_stream.capabilities.http.response import GuardedBody, GuardedResponse
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from nyx_stream.capabilities.http.client_httpx2 import GuardedHttpx2Client
 
 
-class HttpDenied(Answered, NetworkDenied, httpx.RequestError):
+class HttpDenied(WithRequest, NetworkDenied, httpx.RequestError):
     """A request of the guarded client is not granted. Not a TransportError: to try again would change nothing."""
 
 
-class HttpRevoked(Answered, Revoked, httpx.RequestError):
+class HttpRevoked(WithRequest, Revoked, httpx.RequestError):
     """The host took the capability back, before the request or while it ran."""
 
 
-class HttpLimitExceeded(Answered, LimitExceeded, httpx.RequestError):
+class HttpLimitExceeded(WithRequest, LimitExceeded, httpx.RequestError):
     """A limit of the grant was reached by a request or its response."""
 
 
@@ -57,11 +57,11 @@ class Transport(httpx.AsyncBaseTransport):
         await self._close()
 
 
-HTTPX = Dialect(httpx, Body, Response, Transport, HttpDenied, HttpRevoked, HttpLimitExceeded)
+HTTPX = LibraryAdapter(httpx, Body, Response, Transport, HttpDenied, HttpRevoked, HttpLimitExceeded)
 Response.dialect = HTTPX
 
 
-class GuardedClient(Guarding, httpx.AsyncClient):
+class GuardedClient(ClientMixin, httpx.AsyncClient):
     """An `httpx.AsyncClient` under a guard.
 
     Takes `guard`, `lease`, `network=…`, and those options of httpx's own that choose no route, trust or pool.

@@ -5,21 +5,21 @@ from typing import Any
 
 import httpx2
 
-from nyx_stream.capabilities.http.dialect import Answered, Dialect
-from nyx_stream.capabilities.http.guarding import Guarding
+from nyx_stream.capabilities.http.client_mixin import ClientMixin
+from nyx_stream.capabilities.http.library_adapter import LibraryAdapter, WithRequest
 from nyx_stream.capabilities.http.response import GuardedBody, GuardedResponse
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
 
 
-class HttpDenied(Answered, NetworkDenied, httpx2.RequestError):
+class HttpDenied(WithRequest, NetworkDenied, httpx2.RequestError):
     """A request of the guarded client is not granted. Not a TransportError: to try again would change nothing."""
 
 
-class HttpRevoked(Answered, Revoked, httpx2.RequestError):
+class HttpRevoked(WithRequest, Revoked, httpx2.RequestError):
     """The host took the capability back, before the request or while it ran."""
 
 
-class HttpLimitExceeded(Answered, LimitExceeded, httpx2.RequestError):
+class HttpLimitExceeded(WithRequest, LimitExceeded, httpx2.RequestError):
     """A limit of the grant was reached by a request or its response."""
 
 
@@ -54,11 +54,11 @@ class Transport(httpx2.AsyncBaseTransport):
         await self._close()
 
 
-HTTPX2 = Dialect(httpx2, Body, Response, Transport, HttpDenied, HttpRevoked, HttpLimitExceeded)
+HTTPX2 = LibraryAdapter(httpx2, Body, Response, Transport, HttpDenied, HttpRevoked, HttpLimitExceeded)
 Response.dialect = HTTPX2
 
 
-class GuardedHttpx2Client(Guarding, httpx2.AsyncClient):
+class GuardedHttpx2Client(ClientMixin, httpx2.AsyncClient):
     """An `httpx2.AsyncClient` under a guard.
 
     Takes `guard`, `lease`, `network=…`, and those options of httpx2's own that choose no route, trust or pool.

@@ -8,7 +8,7 @@ import codecs
 import zlib
 from collections.abc import Iterable, Iterator
 
-from nyx_stream.capabilities.http.verdicts import Exceeded
+from nyx_stream.capabilities.http.errors import Exceeded
 
 ACCEPTED = "gzip, deflate"
 """What a guarded client offers to accept; a plugin may offer less or more, but more is not decoded."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from nyx_stream.capabilities.http.verdicts import Exceeded
+from nyx_stream.capabilities.http.errors import Exceeded
 from nyx_stream.capabilities.lease import Lease
 
 RawHeaders = list[tuple[bytes, bytes]]

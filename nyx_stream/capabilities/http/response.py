@@ -13,9 +13,9 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from nyx_stream.capabilities.http.decoding import BadCoding, Decoder, decoder_for, is_charset
-from nyx_stream.capabilities.http.dialect import Dialect
+from nyx_stream.capabilities.http.errors import Exceeded
 from nyx_stream.capabilities.http.exchange import Sink
-from nyx_stream.capabilities.http.verdicts import Exceeded
+from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 
 # Each library has its own types for the same methods; the mixins are written against what they share.
 _Stream: Any = object
@@ -67,7 +67,7 @@ class GuardedBody(_Stream):  # type: ignore[misc]  # the base is known where it 
 class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known where it is mixed in
     """Reads and decodes under the bounds of the grant; everything else is the library's."""
 
-    dialect: ClassVar[Dialect]
+    dialect: ClassVar[LibraryAdapter]
     _content: bytes
     is_stream_consumed: bool
     is_closed: bool

@@ -9,7 +9,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nyx_stream.isolation.process.launching import WorkerProcess, spawn
+from nyx_stream.isolation.process.launcher import WorkerProcess, spawn
 
 if TYPE_CHECKING:
     import subprocess

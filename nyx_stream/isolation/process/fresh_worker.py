@@ -6,10 +6,10 @@ import socket
 from functools import partial
 from typing import NoReturn
 
-from nyx_stream.isolation.process import worker
-from nyx_stream.isolation.process.lineage import die_with_parent, live
-from nyx_stream.isolation.process.sealing import CHANNEL
+from nyx_stream.isolation.process.parent_death import die_with_parent, live
+from nyx_stream.isolation.process.seal import CHANNEL
 from nyx_stream.isolation.process.zygote import warm
+from nyx_stream.isolation.remote.worker import main as worker
 
 
 def main(descriptor: int, host: int) -> NoReturn:

@@ -19,10 +19,9 @@ from contextlib import suppress
 from functools import partial
 from types import FrameType
 
-from nyx_stream.isolation.process import worker
-from nyx_stream.isolation.process.lineage import die_with_parent, live
-from nyx_stream.isolation.process.rehearsal import rehearse
-from nyx_stream.isolation.process.sealing import CHANNEL
+from nyx_stream.isolation.process.parent_death import die_with_parent, live
+from nyx_stream.isolation.process.seal import CHANNEL
+from nyx_stream.isolation.process.warmup import rehearse
 from nyx_stream.isolation.process.zygote_messages import (
     MAX_PACKET,
     REQUEST,
@@ -31,6 +30,7 @@ from nyx_stream.isolation.process.zygote_messages import (
     Forked,
     NotForked,
 )
+from nyx_stream.isolation.remote.worker import main as worker
 
 WARM = (
     "aiofiles",
@@ -39,9 +39,9 @@ WARM = (
     "httpx",
     "json",
     "nyx_core.sandbox",
-    "nyx_stream.isolation.process.worker_connect",
-    "nyx_stream.isolation.process.worker_files",
-    "nyx_stream.isolation.process.worker_http",
+    "nyx_stream.isolation.remote.worker.connect",
+    "nyx_stream.isolation.remote.worker.files",
+    "nyx_stream.isolation.remote.worker.http",
     "nyx_stream.policy.manifest_file",
 )
 """Modules that workers are likely to use. One that is not installed here is left out."""

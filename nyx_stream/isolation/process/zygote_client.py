@@ -14,10 +14,10 @@ from collections import deque
 
 from pydantic import ValidationError
 
-from nyx_stream.isolation.process.launching import WorkerProcess, spawn
-from nyx_stream.isolation.process.output import Output
-from nyx_stream.isolation.process.turns import Turns
+from nyx_stream.isolation.process.launcher import WorkerProcess, spawn
 from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
+from nyx_stream.isolation.remote.host.output import Output
+from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 
 _log = logging.getLogger("nyx.zygote")
 
@@ -96,7 +96,7 @@ class _Zygote:
         finally:
             os.close(theirs)
             remote.close()
-        self._errors = Output(errors, lambda line: _log.error("%s", line), Turns())
+        self._errors = Output(errors, lambda line: _log.error("%s", line), FairScheduler())
         self._loop.add_reader(self._link, self._readable)
 
     @property

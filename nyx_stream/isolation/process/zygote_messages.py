@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
-from nyx_stream.isolation.process.messages import Message
+from nyx_stream.isolation.remote.wire.messages import Message
 
 MAX_PACKET = 4096
 

@@ -7,7 +7,7 @@ import re
 from typing import TypeAlias
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.host.observing import Call
+from nyx_stream.host.observability.call_observer import Call
 
 Attributes: TypeAlias = dict[str, str | bool | int]
 

@@ -8,7 +8,7 @@ from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Span, StatusCode, Tracer
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.host.observing import Call
+from nyx_stream.host.observability.call_observer import Call
 from nyx_stream.observe.otel.attributes import Attributes, of_call, of_event
 
 _OURS = context.create_key("nyx-call")

@@ -8,7 +8,7 @@ from opentelemetry.trace import TracerProvider
 from nyx_stream.audit import AuditEvent
 from nyx_stream.audit.printable import printable, sentence
 from nyx_stream.host import PluginHost
-from nyx_stream.host.observing import Call, Observation
+from nyx_stream.host.observability.call_observer import Call, Observation
 from nyx_stream.observe.otel.attributes import of_event
 from nyx_stream.observe.otel.calls import Calls, add_event
 from nyx_stream.observe.otel.gauges import Gauges

@@ -12,7 +12,7 @@ import aiofiles
 import pytest
 
 from nyx_stream.capabilities.files import GuardedFiles
-from nyx_stream.capabilities.files.gate import AT_ONCE, Site
+from nyx_stream.capabilities.files.operations import AT_ONCE, Site
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from nyx_stream import attribution
+from nyx_stream.capabilities.dialling import Dialler
+from nyx_stream.capabilities.happy_eyeballs import ATTEMPTS, alternate, first_connected
 from nyx_stream.capabilities.http import Network
-from nyx_stream.capabilities.http.dialling import Dialler
-from nyx_stream.capabilities.http.network import PeerMismatch
-from nyx_stream.capabilities.http.race import ATTEMPTS, alternate, first_connected
-from nyx_stream.capabilities.http.verdicts import DialRefused
+from nyx_stream.capabilities.http.errors import DialRefused
+from nyx_stream.capabilities.network import PeerMismatch
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply, until

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http import connection as connection_module
-from nyx_stream.capabilities.http.dialling import Dialler
+from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Origin, Timeouts
-from nyx_stream.capabilities.http.pool import Pool
+from nyx_stream.capabilities.http.transport import connection as connection_module
+from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -89,7 +89,7 @@ async def test_whatever_happens_to_exchanges_no_place_is_lost() -> None:
 
 async def test_idle_connections_are_closed_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no request comes to notice: the server sees the end."""
-    monkeypatch.setattr("nyx_stream.capabilities.http.pool.KEEP_ALIVE", 0.02)
+    monkeypatch.setattr("nyx_stream.capabilities.http.transport.pool.KEEP_ALIVE", 0.02)
     async with Server(reply(200, b"x")) as server:
         pool = _pool(server.port, 3)
         for host in ("a.example.com", "b.example.com"):

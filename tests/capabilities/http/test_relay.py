@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE
-from nyx_stream.capabilities.http.wire import READ_SIZE
+from nyx_stream.capabilities.http.transport.byte_stream import READ_SIZE
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Plugin, Received, Server, loopback, reply, until

@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 import httpcore2
 import pytest
 
-from nyx_stream.capabilities.http.wire import HIGH_WATER, RELAY_SIZE, Wire
+from nyx_stream.capabilities.http.transport.byte_stream import HIGH_WATER, RELAY_SIZE, ByteStream
 from tests.capabilities.http.loopback import until
 
 
 @asynccontextmanager
-async def _pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
+async def _pair() -> AsyncIterator[tuple[ByteStream, socket.socket]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    wire = await Wire.over(ours, None, "")
+    wire = await ByteStream.over(ours, None, "")
     try:
         yield wire, theirs
     finally:
@@ -25,7 +25,7 @@ async def _pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
         await wire.aclose()
 
 
-async def _write_on(wire: Wire) -> None:
+async def _write_on(wire: ByteStream) -> None:
     while True:
         await wire.write(bytes(HIGH_WATER), 30)
 

@@ -8,7 +8,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import NetworkDenied, PluginCrashed, PluginError
 from nyx_stream.host import Answer
-from nyx_stream.host.questions import OPEN, PER_MINUTE, Questions
+from nyx_stream.host.approvals.prompts import OPEN, PER_MINUTE, ApprovalPrompts
 from nyx_stream.policy.approval import Approval
 from tests.conformance.machine import missing
 from tests.host.plugin_folder import write_plugin
@@ -208,7 +208,7 @@ async def test_a_worker_that_dies_while_it_asks(host, approver, tmp_path, events
 async def test_the_minute_goes_by():
     """By the clock that the questions are given, and not before."""
     now = [0.0]
-    questions = Questions(lambda: now[0])
+    questions = ApprovalPrompts(lambda: now[0])
 
     async def put():
         return Approval(False, "no")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http.race import ATTEMPTS
+from nyx_stream.capabilities.happy_eyeballs import ATTEMPTS
 from nyx_stream.errors import NetworkDenied
 from tests.capabilities.http.loopback import Server, reply
 from tests.escape.http.egress import cases, plugin, tls_server

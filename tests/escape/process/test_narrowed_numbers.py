@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from nyx_stream.errors import NetworkDenied, PluginCrashed
-from nyx_stream.isolation.process.wire_values import MOST_NARROWED, MOST_RULES
+from nyx_stream.isolation.remote.wire.values import MOST_NARROWED, MOST_RULES
 from tests.isolation.broker.conftest import anyio_backend, events, host, load, recorded, server
 
 __all__ = ["anyio_backend", "events", "host", "load", "recorded", "server"]
 
 OPENING = """
-from nyx_stream.isolation.process.line import Line
+from nyx_stream.isolation.remote.worker.rpc import Line
 RULE = "GET http://granted.example/**"
 lines = self._context._lines
 GET = dict(method="GET", url="http://granted.example/hello", headers=[], whole=True)
@@ -45,7 +45,7 @@ FAULTS = {
     "a field of its own": "await narrow(wide=True)",
 }
 RAW = """
-from nyx_stream.isolation.process.frames import Kind
+from nyx_stream.isolation.remote.wire.frames import Kind
 BODY = b'{"capability": "http", "action": "facts", "arguments": {}, "narrowed": %}'
 """
 

@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nyx_stream.isolation.process.body_pipe import MOST, BodyPipe, CutOff, make_pipe
-from nyx_stream.isolation.process.frames import ProtocolFault
-from nyx_stream.isolation.process.messages import CapabilityError, Fault, error_of
+from nyx_stream.isolation.remote.wire.body_stream import MOST, BodyStream, CutOff, make_pipe
+from nyx_stream.isolation.remote.wire.frames import ProtocolFault
+from nyx_stream.isolation.remote.wire.messages import CapabilityError, RemoteFault, error_of
 
 
-def raised(fault: Fault) -> Exception:
+def raised(fault: RemoteFault) -> Exception:
     return error_of(fault, "p")
 
 
-def ends() -> tuple[BodyPipe, BodyPipe]:
+def ends() -> tuple[BodyStream, BodyStream]:
     ours, theirs = make_pipe()
-    return ours, BodyPipe(socket.socket(fileno=theirs))
+    return ours, BodyStream(socket.socket(fileno=theirs))
 
 
-async def received(pipe: BodyPipe) -> bytes:
+async def received(pipe: BodyStream) -> bytes:
     """Reads to the end; the pipe is closed in any case."""
     parts = []
     try:
@@ -54,7 +54,7 @@ async def test_what_went_wrong_arrives_behind_what_was_sent():
     """The error is the sender's, and comes after every byte."""
     ours, theirs = ends()
     await ours.send(b"first")
-    await ours.end(Fault(reason="other", name="ReadTimeout", message="timed out"))
+    await ours.end(RemoteFault(reason="other", name="ReadTimeout", message="timed out"))
     assert await theirs.receive(raised) == b"first"
     with pytest.raises(CapabilityError, match="ReadTimeout: timed out"):
         await received(theirs)
@@ -74,7 +74,7 @@ async def test_what_went_wrong_arrives_whole_though_it_cut_a_chunk():
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(send(), 0.2)
-    ending = asyncio.ensure_future(ours.end(Fault(reason="other", name="ReadTimeout", message="timed out")))
+    ending = asyncio.ensure_future(ours.end(RemoteFault(reason="other", name="ReadTimeout", message="timed out")))
     got = [await theirs.receive(raised)]
     while sum(map(len, got)) < sent:
         got.append(await theirs.receive(raised))

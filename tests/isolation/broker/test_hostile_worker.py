@@ -92,7 +92,7 @@ async def test_a_file_that_does_not_end_is_cut_at_the_memory_of_the_grant(load):
     """The host keeps no more of a whole write than the worker itself could hold."""
     plugin = await load()
     code = """
-from nyx_stream.isolation.process.worker_bodies import ask_with_body
+from nyx_stream.isolation.remote.worker.bodies import ask_with_body
 async def endless():
     while True:
         yield bytes(1_000_000)
@@ -141,7 +141,7 @@ async def test_responses_that_are_not_read_are_few(load):
     plugin = await load(given=policy().with_limits(connections=2, request_timeout="1s"))
     arguments = GET | {"url": "http://granted.example/too-long", "whole": False}
     code = f"""
-from nyx_stream.isolation.process.messages import CapabilityError
+from nyx_stream.isolation.remote.wire.messages import CapabilityError
 line, kept = self._context._lines.to("http"), []
 try:
     while len(kept) < 20:

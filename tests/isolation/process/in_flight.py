@@ -16,7 +16,7 @@ from typing import Any
 from nyx_core.linux.capabilities import capability_sets, set_capabilities
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginError
-from nyx_stream.isolation.process.channel import Channel
+from nyx_stream.isolation.remote.wire.channel import Channel
 from nyx_stream.policy import SandboxPolicy
 
 LIMIT = 256

@@ -12,7 +12,9 @@ import sys
 import pytest
 
 from nyx_stream.errors import PluginLoadError
-from nyx_stream.isolation.process import launching, required, sealing
+from nyx_stream.isolation.process import launcher as launching
+from nyx_stream.isolation.process import seal as sealing
+from nyx_stream.isolation.remote.host import required
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing, without_fork
 from tests.host.plugin_folder import write_plugin
@@ -44,7 +46,7 @@ ON_AN_OLDER_KERNEL = """
 import asyncio, json, sys
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginLoadError
-from nyx_stream.isolation.process import process
+from nyx_stream.isolation.process import backend as process
 from nyx_stream.policy import SandboxPolicy
 from tests.core.cases_failures import answering
 
@@ -138,8 +140,9 @@ import sys
 from nyx_core import platforms
 from nyx_core.macos.platform import platform
 platforms.current_platform = lambda: {platform}
-from nyx_core.sandbox import doorway
-from nyx_stream.isolation.process import required, sealing
+from nyx_core.sandbox import api as doorway
+from nyx_stream.isolation.remote.host import required
+from nyx_stream.isolation.process import seal as sealing
 required.REQUIRED = sealing.REQUIRED = required.required_on({name!r})
 """
 

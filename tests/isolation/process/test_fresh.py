@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from nyx_stream.errors import PluginCrashed, PluginLoadError
-from nyx_stream.isolation.process import sealing
+from nyx_stream.isolation.process import seal as sealing
 from tests.conformance.machine import without_fork
 from tests.isolation.process.test_sealing import CODE as INHERITANCE
 from tests.isolation.process.test_supervision import CODE, gone
@@ -101,7 +101,7 @@ def test_workers_die_with_their_host(make, tmp_path):
     script = f"""
 import asyncio
 from nyx_stream import PluginHost
-from nyx_stream.isolation.process import process
+from nyx_stream.isolation.process import backend as process
 
 async def main():
     process.FORK_IS_SAFE = False

@@ -3,16 +3,16 @@
 import asyncio
 import os
 
-from nyx_stream.isolation.process.body_pipe import BodyPipe
-from nyx_stream.isolation.process.host_bodies import Downloads
+from nyx_stream.isolation.remote.host.bodies import Downloads
+from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 
 
 async def test_a_body_that_has_hardly_begun_is_closed_like_any_other() -> None:
     """The worker can end in the very turn in which it is answered."""
     downloads, closed = Downloads("weather"), asyncio.Event()
-    ours: list[BodyPipe] = []
+    ours: list[BodyStream] = []
 
-    async def send(pipe: BodyPipe) -> None:
+    async def send(pipe: BodyStream) -> None:
         ours.append(pipe)
         await asyncio.Event().wait()
 
@@ -31,7 +31,7 @@ async def test_a_worker_that_closes_its_end_ends_the_body() -> None:
     downloads, begun, closed = Downloads("weather"), asyncio.Event(), asyncio.Event()
     times = 0
 
-    async def send(pipe: BodyPipe) -> None:
+    async def send(pipe: BodyStream) -> None:
         begun.set()
         await asyncio.Event().wait()
 

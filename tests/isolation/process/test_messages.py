@@ -10,35 +10,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, Revoked, TripwireDenied
-from nyx_stream.isolation.process.frames import Frame, Kind, ProtocolFault
-from nyx_stream.isolation.process.messages import (
-    Answer,
+from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.remote.wire.messages import (
     Ask,
+    AskResult,
     CapabilityError,
     Ended,
-    Fault,
     LogRecord,
     MethodFace,
     Order,
     Ready,
+    RemoteFault,
     Sealed,
     Update,
     decode,
     error_of,
     fault_of,
 )
-from nyx_stream.isolation.process.result_types import decoder, describe_type
+from nyx_stream.isolation.remote.wire.types import decoder, describe_type
 
 MODELS = {
     Order: Kind.ORDER,
     Sealed: Kind.SEALED,
     Ready: Kind.READY,
     Ask: Kind.ASK,
-    Answer: Kind.ANSWER,
+    AskResult: Kind.ANSWER,
     Update: Kind.UPDATE,
     Ended: Kind.ENDED,
     LogRecord: Kind.LOG,
-    Fault: Kind.FAILED,
+    RemoteFault: Kind.FAILED,
 }
 
 json_values = st.recursive(
@@ -75,7 +75,7 @@ FIELDS = {"capability": "http", "action": "GET", "target": "x\0", "rule": None, 
 @pytest.mark.parametrize("kind", [FilesystemDenied, NetworkDenied, Revoked])
 def test_a_denial_travels_as_itself_but_for_its_plugin(kind):
     """Class and fields arrive; whose it is, the connection says, whatever the sender believes."""
-    sent = Fault.model_validate_json(fault_of(kind(plugin="evil", **FIELDS)).encode())
+    sent = RemoteFault.model_validate_json(fault_of(kind(plugin="evil", **FIELDS)).encode())
     error = error_of(sent, "p")
     assert type(error) is kind
     assert {name: getattr(error, name) for name in FIELDS} == FIELDS

@@ -93,7 +93,7 @@ def test_what_is_no_processor_is_an_error_at_once(cpus):
 
 def test_a_system_without_the_choice_says_so(monkeypatch):
     """As macOS, whose kernel has no such call."""
-    monkeypatch.setattr("nyx_stream.isolation.placement.THERE_IS_A_CHOICE", False)
+    monkeypatch.setattr("nyx_stream.isolation.process.placement.THERE_IS_A_CHOICE", False)
     with pytest.raises(ValueError, match="does not let a process choose"):
         PluginHost(worker_cpus=[0])
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nyx_stream.isolation.process.frames import (
+from nyx_stream.isolation.remote.wire.frames import (
     HEADER,
     LARGE,
     MAX_BODY,
@@ -18,24 +18,24 @@ from nyx_stream.isolation.process.frames import (
     ProtocolFault,
     encode,
 )
-from nyx_stream.isolation.process.protocol import (
+from nyx_stream.isolation.remote.wire.protocol import (
     LOG_RECORDS,
     MAX_ASKS,
     SENDERS,
     TABLE,
-    Connection,
-    State,
+    ProtocolConnection,
+    ProtocolState,
 )
 
 
-def pair(*, until: State = State.RUNNING) -> tuple[Connection, Connection]:
+def pair(*, until: ProtocolState = ProtocolState.RUNNING) -> tuple[ProtocolConnection, ProtocolConnection]:
     """Host and worker that have come to `until`."""
-    host, worker = Connection("host"), Connection("worker")
+    host, worker = ProtocolConnection("host"), ProtocolConnection("worker")
     for sender, receiver, kind, reached in (
-        (host, worker, Kind.ORDER, State.SEALING),
-        (worker, host, Kind.SEALED, State.SEALED),
-        (host, worker, Kind.START, State.LOADING),
-        (worker, host, Kind.READY, State.RUNNING),
+        (host, worker, Kind.ORDER, ProtocolState.SEALING),
+        (worker, host, Kind.SEALED, ProtocolState.SEALED),
+        (host, worker, Kind.START, ProtocolState.LOADING),
+        (worker, host, Kind.READY, ProtocolState.RUNNING),
     ):
         if host.state is until:
             break
@@ -50,17 +50,19 @@ def test_the_table_is_whole():
     assert SENDERS["host"] | SENDERS["worker"] == set(Kind)
     assert SENDERS["host"] & SENDERS["worker"] == {Kind.CANCEL}
     assert {kind for kinds in TABLE.values() for kind in kinds} == set(Kind)
-    assert {state for kinds in TABLE.values() for state in kinds.values()} | {State.OPENING} == set(State)
+    assert {state for kinds in TABLE.values() for state in kinds.values()} | {ProtocolState.OPENING} == set(
+        ProtocolState
+    )
 
 
-@pytest.mark.parametrize("state", [State.OPENING, State.SEALING, State.SEALED])
+@pytest.mark.parametrize("state", [ProtocolState.OPENING, ProtocolState.SEALING, ProtocolState.SEALED])
 def test_before_the_plugin_runs_only_the_handshake_passes(state):
     """Until the host has taken the report, a worker cannot ask, log, or claim to be ready."""
     for kind in SENDERS["worker"] - set(TABLE[state]):
         host, _ = pair(until=state)
         with pytest.raises(ProtocolFault, match=f"{kind.name} is not possible while {state}"):
             host.receive(encode(Frame(kind, 1)))
-        assert host.state is State.OVER
+        assert host.state is ProtocolState.OVER
 
 
 def test_a_worker_cannot_speak_as_the_host():
@@ -171,13 +173,13 @@ def test_an_end_within_a_frame_is_a_fault():
         host.receive_end()
 
 
-@given(st.binary(max_size=400), st.sampled_from(list(State)[:-2]), st.sampled_from(["host", "worker"]))
+@given(st.binary(max_size=400), st.sampled_from(list(ProtocolState)[:-2]), st.sampled_from(["host", "worker"]))
 def test_any_bytes_are_frames_or_a_fault(data, state, side):
     """Whatever comes in, in whatever state: frames that the table allows, or a clean end; nothing else is raised."""
     host, worker = pair(until=state)
     connection = host if side == "host" else worker
     frames = taking_anything(connection, data)
-    assert connection.state is not State.OVER or not frames
+    assert connection.state is not ProtocolState.OVER or not frames
 
 
 @st.composite
@@ -209,7 +211,7 @@ def test_any_frames_in_any_pieces_are_taken_alike(frames, side, data):
     assert whole.state is pieces.state
 
 
-def taken(side: str) -> Connection:
+def taken(side: str) -> ProtocolConnection:
     """A side of a running conversation with a call, a stream and a request under way."""
     host, worker = pair()
     worker.receive(host.send(Frame(Kind.CALL, 1)) + host.send(Frame(Kind.OPEN, 2)))
@@ -217,14 +219,14 @@ def taken(side: str) -> Connection:
     return host if side == "host" else worker
 
 
-def taking_anything(connection: Connection, data: bytes) -> list[Frame]:
-    if connection.state is State.OVER:
+def taking_anything(connection: ProtocolConnection, data: bytes) -> list[Frame]:
+    if connection.state is ProtocolState.OVER:
         return []
     before = connection.state
     try:
         frames = connection.receive(data)
     except ProtocolFault:
-        assert connection.state is State.OVER
+        assert connection.state is ProtocolState.OVER
         return []
     peers = SENDERS["worker" if Kind.CALL in connection._own else "host"]
     state = before
@@ -291,4 +293,4 @@ def test_a_large_answer_to_no_call_is_a_fault():
     assert host.receive(data[:-1]) == []
     with pytest.raises(ProtocolFault, match="not under way"):
         host.receive(data[-1:])
-    assert host.state is State.OVER
+    assert host.state is ProtocolState.OVER

@@ -9,11 +9,11 @@ import pytest
 from pydantic_core import from_json, to_json
 
 from nyx_stream.errors import InvalidResult
-from nyx_stream.isolation.process import reading
-from nyx_stream.isolation.process.frames import Frame, Kind
-from nyx_stream.isolation.process.messages import Fault, MethodFace
-from nyx_stream.isolation.process.remote_calls import RemoteCalls
-from nyx_stream.isolation.process.turns import Turns
+from nyx_stream.isolation.remote.host.calls import RemoteCalls
+from nyx_stream.isolation.remote.wire import large_value as reading
+from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.frames import Frame, Kind
+from nyx_stream.isolation.remote.wire.messages import MethodFace, RemoteFault
 from tests.host.waiting import until
 from tests.isolation.process.test_turns import Clock, Worker
 
@@ -25,7 +25,7 @@ class Calls(Worker):
 
     def __init__(self) -> None:
         self.clock = Clock()
-        turns = Turns()
+        turns = FairScheduler()
         super().__init__(self.clock, turns)
         self.calls = RemoteCalls("p", self.channel, turns, lambda name: None)
         self.calls.offer([MethodFace(name="text", stream=False), MethodFace(name="texts", stream=True)])
@@ -103,7 +103,7 @@ async def test_a_fault_behind_a_large_item_comes_behind_it(worker):
     first = asyncio.create_task(anext(items))
     number = await worker.asked(Kind.OPEN)
     await worker.answer(Kind.ITEM, number, TEXT)
-    worker.say(Frame(Kind.FAILED, number, body=Fault(reason="call", message="too bad").encode()))
+    worker.say(Frame(Kind.FAILED, number, body=RemoteFault(reason="call", message="too bad").encode()))
     assert await first == TEXT
     with pytest.raises(Exception, match="too bad"):
         await anext(items)
@@ -132,7 +132,7 @@ async def test_an_item_for_one_who_has_gone_is_dropped(worker):
     first.cancel()
     assert await worker.asked(Kind.CANCEL) == number
     await worker.answer(Kind.ITEM, number, TEXT)
-    worker.say(Frame(Kind.FAILED, number, body=Fault(reason="call", name="CancelledError").encode()))
+    worker.say(Frame(Kind.FAILED, number, body=RemoteFault(reason="call", name="CancelledError").encode()))
     with pytest.raises(asyncio.CancelledError):
         await first
     assert worker.calls.active == 0

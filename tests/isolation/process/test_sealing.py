@@ -9,11 +9,12 @@ import pytest
 
 from nyx_core.sandbox import Confinement
 from nyx_stream.errors import PluginCallError, PluginLoadError
-from nyx_stream.isolation.process import process, sealing
-from nyx_stream.isolation.process.messages import Order, Sealed
+from nyx_stream.isolation.process import backend as process
+from nyx_stream.isolation.process import seal as sealing
 from nyx_stream.isolation.process.priority import NICE
-from nyx_stream.isolation.process.seal_record import read_report
-from nyx_stream.isolation.process.sealing import SealRefused, judge
+from nyx_stream.isolation.process.seal import SealRefused, judge
+from nyx_stream.isolation.remote.host.seal_record import read_report
+from nyx_stream.isolation.remote.wire.messages import Order, Sealed
 from nyx_stream.policy import SandboxPolicy
 
 CODE = """

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from nyx_stream.isolation.process.frames import Pieces
-from nyx_stream.isolation.process.result_types import decoder
-from nyx_stream.isolation.process.stepwise import SIZES, Sizes, Steps, in_steps
+from nyx_stream.isolation.remote.wire.frames import Pieces
+from nyx_stream.isolation.remote.wire.incremental_json import SIZES, Sizes, Steps, in_steps
+from nyx_stream.isolation.remote.wire.types import decoder
 
 RETURNS = (None, "bytes", "date", ["list", "bytes"], ["list", ["tuple", "int", "str"]], ["union", "bytes", "null"])
 

@@ -167,7 +167,7 @@ async def test_a_worker_that_dies_while_it_starts(load):
 async def test_methods_that_are_not_understood_are_an_error_of_the_load(load):
     """The host makes decoders from what a worker says of its methods: what it cannot read breaks the protocol."""
     code = """
-        from nyx_stream.isolation.process import worker
+        from nyx_stream.isolation.remote.worker import main as worker
 
         worker.describe_type = lambda _type: ["tuple", "nothing that the host knows"]
 
@@ -241,7 +241,7 @@ async def test_the_zygote_dies_and_is_made_anew(load, host):
 
 async def test_on_fail_restart_after_a_kill(load, monkeypatch):
     """A worker that is killed comes back as a new process."""
-    monkeypatch.setattr("nyx_stream.host.restart.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
     plugin = await load(CODE, on_fail="restart")
     first = await plugin.call("pid")
     os.kill(first, signal.SIGKILL)

@@ -9,13 +9,13 @@ from contextlib import suppress
 
 import pytest
 
-from nyx_stream.isolation.process.body_pipe import STEP, BodyPipe, make_pipe
-from nyx_stream.isolation.process.channel import MOST_UNREAD, READ_MOST, Channel
-from nyx_stream.isolation.process.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind, ProtocolFault
-from nyx_stream.isolation.process.host_bodies import Downloads, send_evenly
-from nyx_stream.isolation.process.output import Output
-from nyx_stream.isolation.process.protocol import LOG_RECORDS, MAX_ASKS, Connection
-from nyx_stream.isolation.process.turns import Turns
+from nyx_stream.isolation.remote.host.bodies import Downloads, send_evenly
+from nyx_stream.isolation.remote.host.output import Output
+from nyx_stream.isolation.remote.wire.body_stream import STEP, BodyStream, make_pipe
+from nyx_stream.isolation.remote.wire.channel import MOST_UNREAD, READ_MOST, Channel
+from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind, ProtocolFault
+from nyx_stream.isolation.remote.wire.protocol import LOG_RECORDS, MAX_ASKS, ProtocolConnection
 from tests.host.waiting import until
 from tests.isolation.process.test_protocol import pair
 
@@ -48,7 +48,7 @@ async def clock() -> AsyncIterator[Clock]:
 
 async def test_a_turn_is_had_once_in_the_order_asked_for(clock):
     """The first piece runs at once, the others in a turn each, also those that ask again; nobody is passed over."""
-    turns, had = Turns(), []
+    turns, had = FairScheduler(), []
 
     def piece(name: str, again: int) -> None:
         had.append((name, clock.turn))
@@ -66,12 +66,12 @@ async def test_a_turn_is_had_once_in_the_order_asked_for(clock):
 class Worker:
     """The worker's end of a channel, as bytes; `taken` has each frame that the host was handed, and in which turn."""
 
-    def __init__(self, clock: Clock, turns: Turns) -> None:
+    def __init__(self, clock: Clock, turns: FairScheduler) -> None:
         host, self.connection = pair()
         ours, self.socket = socket.socketpair()
         self.taken: list[tuple[Frame, int]] = []
         self.ended: list[Exception | None] = []
-        self.host: Connection = host
+        self.host: ProtocolConnection = host
         self.channel = Channel(
             ours,
             host,
@@ -92,7 +92,7 @@ class Worker:
 @pytest.fixture
 async def workers(clock) -> AsyncIterator[list[Worker]]:
     """Two workers of one host."""
-    turns = Turns()
+    turns = FairScheduler()
     made = [Worker(clock, turns) for _ in range(2)]
     yield made
     for worker in made:
@@ -161,7 +161,7 @@ async def test_a_large_body_is_read_in_steps(workers, clock):
 
 async def test_a_printed_line_takes_a_turn(clock):
     """Lines that were printed at once are written one in a turn, and what is left at the end is not lost."""
-    turns, taken = Turns(), []
+    turns, taken = FairScheduler(), []
     reading, writing = os.pipe2(os.O_CLOEXEC)
     output = Output(reading, lambda line: taken.append((line, clock.turn)), turns)
     os.write(writing, b"".join(b"%d\n" % number for number in range(9)) + b"cut")
@@ -183,7 +183,7 @@ async def test_a_body_leaves_in_steps(clock):
     over = asyncio.Event()
     downloads = Downloads("p")
     begin = clock.turn
-    pipe = BodyPipe(socket.socket(fileno=downloads.begin(lambda pipe: send_evenly(pipe, bytes(size)), closed)))
+    pipe = BodyStream(socket.socket(fileno=downloads.begin(lambda pipe: send_evenly(pipe, bytes(size)), closed)))
     got = 0
     while (piece := await pipe.receive(lambda fault: AssertionError(fault))) is not None:
         got += len(piece)
@@ -225,7 +225,7 @@ async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):
         end = clock.turn + count
         await until(lambda: clock.turn > end)
 
-    channel = Channel(ours, host, answer, lambda _: None, takes_descriptors=False, turns=Turns())
+    channel = Channel(ours, host, answer, lambda _: None, takes_descriptors=False, turns=FairScheduler())
     for number in range(1, MAX_ASKS + 1):
         theirs.send(HEADER.pack(2, VERSION, 0, Kind.ASK, 0, number) + b"{}")
         await turns(3)

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from nyx_stream.isolation.process import watch
-from nyx_stream.isolation.process.watch import Watch, Watched, look_at
+from nyx_stream.isolation.remote.host import resource_monitor as watch
+from nyx_stream.isolation.remote.host.resource_monitor import ResourceMonitor, Watched, look_at
 from tests.host.waiting import until
 
 MIB = 2**20
@@ -107,7 +107,7 @@ async def test_the_watch_looks_until_a_worker_is_removed(monkeypatch):
     monkeypatch.setattr(watch, "PERIOD", 0.001)
     looks = []
     monkeypatch.setattr(watch, "look_at", lambda worker: looks.append(worker.name))
-    looking = Watch()
+    looking = ResourceMonitor()
     workers = [watched(SimpleNamespace(pid=pid), []) for pid in range(25)]
     for worker in workers:
         worker.name = f"p{worker.process.pid}"

@@ -1,0 +1,86 @@
+"""The second gate: may this origin be dialled, at which addresses, and is the peer the one that was checked.
+
+Resolves once per connection and dials only literals of that one answer, so that a name which changes its mind
+between the check and the connection (DNS rebinding) gains nothing. Knows nothing of requests.
+"""
+
+import asyncio
+import ipaddress
+import socket
+
+import httpcore2
+
+from nyx_stream.capabilities.happy_eyeballs import first_connected
+from nyx_stream.capabilities.http.errors import DialRefused
+from nyx_stream.capabilities.http.transport.byte_stream import ByteStream
+from nyx_stream.capabilities.network import Network
+from nyx_stream.guard import SandboxGuard
+
+
+class Dialler:
+    """Opens connections for one plugin, each after its own decision and its own look-up."""
+
+    __slots__ = ("_guard", "_network")
+
+    def __init__(self, guard: SandboxGuard, network: Network) -> None:
+        self._guard = guard
+        self._network = network
+
+    def epoch(self) -> object:
+        """A token of the policy in force: connections made under another one are not used again."""
+        return self._guard.policy
+
+    async def open(self, scheme: str, host: str, port: int, timeout: float | None) -> ByteStream:
+        """A stream to the origin, with TLS for https. Look-up, dial and handshake share `timeout` seconds.
+
+        Raises `DialRefused`, `httpcore2.ConnectTimeout` or `httpcore2.ConnectError`.
+        """
+        decision = self._guard.judge_origin(host, port)
+        if not decision.allowed:
+            raise DialRefused(decision, host, port, host)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._open(scheme, host, port)
+        except TimeoutError as error:
+            raise httpcore2.ConnectTimeout("timed out") from error
+        except OSError as error:
+            raise httpcore2.ConnectError(str(error)) from error
+
+    async def dial(self, host: str, port: int) -> tuple[socket.socket, str]:
+        """A socket connected to an address of `host` that passed, and that address. Audited.
+
+        That `host` may be dialled at all is decided before.
+
+        Raises `DialRefused` or OSError.
+        """
+        addresses = [host] if _is_literal(host) else await self._network.resolve(host, port)
+        if not addresses:
+            raise OSError(f"no address for {host}")
+        decision = self._guard.decide_addresses(host, port, addresses)
+        if not decision.allowed:
+            raise DialRefused(decision, host, port, ", ".join(addresses))
+        sock, address = await first_connected(self._network.dial, addresses, port)
+        self._guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
+        return sock, address
+
+    async def _open(self, scheme: str, host: str, port: int) -> ByteStream:
+        sock, _ = await self.dial(host, port)
+        try:
+            context = await self._network.tls() if scheme in ("https", "wss") else None
+        except BaseException:
+            sock.close()
+            raise
+        return await ByteStream.over(sock, context, host)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def netloc(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

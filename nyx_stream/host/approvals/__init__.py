@@ -1,0 +1,1 @@
+"""Approvals of optional permissions: who asks, who answers, and what was answered."""

@@ -1,0 +1,1 @@
+"""The lock file: which version and content of each plugin was accepted."""

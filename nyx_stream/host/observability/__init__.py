@@ -1,0 +1,1 @@
+"""What a host reports: observed calls, metrics, status, and the audit trail."""

@@ -1,0 +1,1 @@
+"""One plugin while it runs: its record, its runs, their lifecycle, calls and limits."""

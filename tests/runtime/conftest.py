@@ -1,0 +1,46 @@
+"""The fixtures of the hosts and of the clients: leases are tested where they are used."""
+
+import pytest
+
+from tests.capabilities.files.conftest import make_world, world
+from tests.capabilities.http.conftest import kind
+from tests.capabilities.http.loopback import Server, reply
+from tests.conformance.conftest import level
+from tests.conformance.nursery import interpreters, ready
+from tests.host.conftest import events, host, make
+from tests.runtime import versions
+
+__all__ = ["events", "host", "interpreters", "kind", "level", "make", "make_world", "ready", "world"]
+
+
+@pytest.fixture
+async def server():
+    """Answers everything with a page."""
+    async with Server(lambda asked: reply(200, b"page")) as server:
+        yield server
+
+
+@pytest.fixture
+def release(make, level):
+    """Writes the next version of the plugin `p`: `release(2)`."""
+
+    def release(number, setup="pass", **more):
+        return make("p", versions.code(number, setup), permissions=versions.PERMISSIONS, **more)
+
+    return release
+
+
+@pytest.fixture
+def first(host, release, level):
+    """Loads version 1 of the plugin `p`."""
+
+    async def first(*, on_fail="disable", **more):
+        return await host.load(release(1, **more), policy=versions.POLICY, isolation=level, on_fail=on_fail)
+
+    return first
+
+
+@pytest.fixture
+def allow(tmp_path):
+    """Lets the calls go on that wait for a file: `allow("go")`."""
+    return lambda name: (tmp_path / "data" / "p" / name).write_text("")

@@ -1,0 +1,589 @@
+"""The lock file: what it records, what it refuses, and what outlives the host."""
+
+import asyncio
+import errno
+import json
+import os
+import re
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nyx_stream import PluginHost
+from nyx_stream.errors import (
+    ContentChanged,
+    FilesystemDenied,
+    LockError,
+    NetworkDenied,
+    PluginCrashed,
+    PluginLoadError,
+    PluginSetupError,
+    PluginStateError,
+    UpdateWaiting,
+)
+from nyx_stream.host import Answer, State, find
+from nyx_stream.host.lockfile import recorder as locking
+from nyx_stream.host.lockfile.content_hash import content_hash
+from nyx_stream.host.lockfile.file import LockedPlugin, LockFile
+from nyx_stream.policy import SandboxPolicy
+from tests.host.waiting import until
+from tests.policy.special import SPECIAL
+
+CODE = """
+    VERSION = 1
+    class Main(Plugin):
+        @export
+        async def which(self) -> int: return VERSION
+        @export
+        async def ask(self, target: str) -> bool: return bool(await self.request("request", target))
+        @export
+        async def fetch(self, url: str) -> str: return (await self.http.get(url, timeout=None)).text
+    """
+
+
+class Approver:
+    def __init__(self):
+        self.answer = Answer.always()
+        self.asked = 0
+
+    async def __call__(self, question):
+        self.asked += 1
+        return self.answer
+
+
+@pytest.fixture
+def approver():
+    return Approver()
+
+
+@pytest.fixture
+def lock(tmp_path):
+    return tmp_path / "nyx.lock"
+
+
+@pytest.fixture
+def rule(server):
+    return f"GET {server.url}/**"
+
+
+@pytest.fixture
+def write(make, rule):
+    """Writes a version of the plugin: `write(version="1.1", code=…, more=…)`."""
+
+    def write(version="1.0", code=CODE, more=""):
+        folder = make("p", code, permissions=f'request = [{{rule = "{rule}", optional = true}}]\n{more}')
+        manifest = folder / "plugin.toml"
+        manifest.write_text(manifest.read_text().replace('version = "1.0"', f'version = "{version}"'))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def begin(tmp_path, events, approver, lock):
+    """A host with the lock file: `async with begin() as host`."""
+
+    def begin():
+        return PluginHost(audit=events.append, data_dir=tmp_path / "data", approver=approver, lock=lock)
+
+    return begin
+
+
+def newer(code=CODE):
+    return code.replace("VERSION = 1", "VERSION = 2")
+
+
+def told(events, action):
+    return [(e.allowed, e.reason) for e in events if e.kind == "approval" and e.action == action]
+
+
+async def test_the_first_version_is_recorded(begin, write, lock, rule):
+    """Version, content and what it wants; readable by its owner alone, and nothing beside it."""
+    async with begin() as host:
+        await host.load(write(more='env = ["TZ"]'))
+    recorded = json.loads(lock.read_text())
+    assert recorded["nyx_lock"] == 1
+    plugin = recorded["plugins"]["p"]
+    assert plugin["version"] == "1.0"
+    assert re.fullmatch("blake2b:[0-9a-f]{64}", plugin["content"])
+    assert plugin["permissions"] == [{"kind": "request", "rule": rule}, {"kind": "env", "rule": "TZ"}]
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    assert [name for name in os.listdir(lock.parent) if "lock" in name] == ["nyx.lock"]
+
+
+async def test_approvals_outlive_the_host(begin, write, approver, server, rule):
+    """What was approved for good is there from the start of the next host; nobody is asked again."""
+    async with begin() as host:
+        plugin = await host.load(write())
+        assert await plugin.call("ask", target=rule)
+    async with begin() as host:
+        plugin = await host.load(write())
+        assert await plugin.call("fetch", url=server.url) == "page"
+        assert [(item.verdict, item.rule) for item in plugin.approvals] == [("always", rule)]
+        assert await plugin.forget() == 1
+    async with begin() as host:
+        plugin = await host.load(write())
+        with pytest.raises(NetworkDenied):
+            await plugin.call("fetch", url=server.url)
+    assert approver.asked == 1
+
+
+async def test_a_time_goes_on_running_and_once_does_not_outlive(begin, write, approver, rule, events):
+    """The moment is recorded, not the length of time."""
+    approver.answer = Answer.until("300ms")
+    async with begin() as host:
+        assert await (await host.load(write())).call("ask", target=rule)
+    async with begin() as host:
+        plugin = await host.load(write())
+        await until(lambda: told(events, "expire"))
+        assert plugin.approvals == ()
+        approver.answer = Answer.once()
+        assert await plugin.call("ask", target=rule)
+    async with begin() as host:
+        assert (await host.load(write())).approvals == ()
+
+
+async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule, tmp_path, events):
+    """Also where another host had it recorded, and this one never knew."""
+    async with PluginHost(audit=events.append, data_dir=tmp_path / "other", lock=lock) as other:
+        unaware = await other.load(write())
+        async with begin() as host:
+            assert await (await host.load(write())).call("ask", target=rule)
+        assert unaware.approvals == ()
+        assert await unaware.forget("request", "GET https://other.example/**") == 0
+        assert LockFile(lock).read()["p"].approvals
+        assert await unaware.forget("request", rule) == 1
+    assert told(events, "forget") == [(True, "taken back")]
+    assert LockFile(lock).read()["p"].approvals == []
+    async with begin() as host:
+        assert (await host.load(write())).approvals == ()
+
+
+async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, lock, rule, monkeypatch):
+    """An approval is still on its way to the file when it is taken back: the later of the two counts."""
+    slow, free, really = threading.Event(), threading.Event(), locking.keep
+
+    def keep(*arguments):
+        slow.set()
+        free.wait()
+        really(*arguments)
+
+    monkeypatch.setattr(locking, "keep", keep)
+    async with begin() as host:
+        plugin = await host.load(write())
+        asking = asyncio.create_task(plugin.call("ask", target=rule))
+        await asyncio.to_thread(slow.wait)
+        forgetting = asyncio.create_task(plugin.forget())
+        await until(lambda: not plugin.approvals)
+        free.set()
+        assert await forgetting == 1
+        await asking
+    assert LockFile(lock).read()["p"].approvals == []
+
+
+async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, write, lock, rule, monkeypatch):
+    """The reload read it before, and begins to run after."""
+    read, free, really = threading.Event(), threading.Event(), locking.admit
+    async with begin() as host:
+        plugin = await host.load(write())
+        assert await plugin.call("ask", target=rule)
+
+        def admit(*arguments):
+            verdict = really(*arguments)
+            read.set()
+            free.wait()
+            return verdict
+
+        monkeypatch.setattr(locking, "admit", admit)
+        reload = asyncio.create_task(plugin.reload())
+        await asyncio.to_thread(read.wait)
+        assert await plugin.forget() == 1
+        free.set()
+        await reload
+        assert plugin.approvals == ()
+
+
+async def test_changed_content_under_the_same_version_is_refused(begin, write, events):
+    """Nothing of it runs; the host says what waits, and takes it once somebody accepted it."""
+    async with begin() as host:
+        await host.load(write())
+    async with begin() as host:
+        with pytest.raises(ContentChanged, match=r"its content is not what was accepted as version 1\.0"):
+            await host.load(write(code=newer()))
+        status = host.plugins["p"]
+        assert status.state is State.DISCOVERED
+        assert status.waiting.version == "1.0"
+        assert told(events, "update")[0][0] is False
+        await host.approve("p")
+        assert await (await host.load(write(code=newer()))).call("which") == 2
+        assert host.plugins["p"].waiting is None
+
+
+async def test_a_reload_of_changed_content_keeps_the_plugin(begin, write, server, rule):
+    """The one that runs goes on, with its approvals."""
+    async with begin() as host:
+        plugin = await host.load(write())
+        assert await plugin.call("ask", target=rule)
+        write(code=newer())
+        with pytest.raises(ContentChanged):
+            await plugin.reload()
+        assert await plugin.call("which") == 1
+        assert await plugin.call("fetch", url=server.url) == "page"
+
+
+async def test_a_version_that_wants_no_more_is_taken(begin, write, rule, approver, server, lock):
+    """And recorded. What was approved was approved for other code: the plugin has to ask again."""
+    async with begin() as host:
+        plugin = await host.load(write(more='read = ["/usr"]'))
+        assert await plugin.call("ask", target=rule)
+        write("1.1", newer(), more='read = ["/usr/share"]')
+        await plugin.reload()
+        assert await plugin.call("which") == 2
+        assert plugin.approvals == ()
+        with pytest.raises(NetworkDenied):
+            await plugin.call("fetch", url=server.url)
+        assert json.loads(lock.read_text())["plugins"]["p"]["version"] == "1.1"
+        assert await plugin.call("ask", target=rule)
+    assert approver.asked == 2
+
+
+async def test_a_version_that_does_not_start_is_not_recorded(begin, write, lock, rule, server):
+    """The record is of the one that runs, with what was approved of it; so the next host finds its own again."""
+    bad = (
+        newer()
+        + """
+        async def setup(self): raise ValueError("on purpose")
+    """
+    )
+    async with begin() as host:
+        with pytest.raises(PluginSetupError):
+            await host.load(write(code=bad))
+        assert not lock.exists()
+        plugin = await host.load(write())
+        assert await plugin.call("ask", target=rule)
+        before = lock.read_bytes()
+        write("1.1", bad)
+        with pytest.raises(PluginSetupError):
+            await plugin.reload()
+        assert lock.read_bytes() == before
+        assert await plugin.call("fetch", url=server.url) == "page"
+    async with begin() as host:
+        with pytest.raises(PluginSetupError):
+            await host.load(write("1.1", bad))
+        assert lock.read_bytes() == before
+
+
+async def test_what_is_approved_during_setup_is_recorded(begin, write, lock, rule):
+    """It is asked for before there is a record of the version that asks."""
+    code = (
+        CODE
+        + f"""
+        async def setup(self): assert await self.request("request", "{rule}")
+    """
+    )
+    async with begin() as host:
+        plugin = await host.load(write(code=code))
+        assert [item.rule for item in LockFile(lock).read()["p"].approvals] == [rule]
+        write("1.1", newer(code))
+        await plugin.reload()
+        recorded = LockFile(lock).read()["p"]
+        assert (recorded.version, [item.rule for item in recorded.approvals]) == ("1.1", [rule])
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, loaded, lock):
+    """It is ended before anybody calls it; a version that runs goes on."""
+    async with begin() as host:
+        if loaded:
+            plugin = await host.load(write())
+            before = lock.read_bytes()
+        folder = write("1.1", newer())
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "no space")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fail)
+            with pytest.raises(PluginLoadError, match=r"cannot be recorded in the lock file: .*no space"):
+                await (plugin.reload() if loaded else host.load(folder))
+        if loaded:
+            assert await plugin.call("which") == 1
+            assert lock.read_bytes() == before
+        else:
+            assert host["p"].state is State.FAILED
+            assert "no space" in host["p"].status.error
+        await (plugin.reload() if loaded else host.load(folder))
+        assert await host["p"].call("which") == 2
+
+
+async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypatch):
+    """Two hosts start two contents under one version at once: that of the second to run waits."""
+    really = locking.record
+
+    def record(file, name, found, *more):
+        with file.changing() as plugins:
+            plugins[name] = found.model_copy(update={"content": "blake2b:" + "0" * 64})
+        return really(file, name, found, *more)
+
+    monkeypatch.setattr(locking, "record", record)
+    async with begin() as host:
+        with pytest.raises(ContentChanged):
+            await host.load(write())
+        assert host["p"].state is State.FAILED
+        assert host["p"].status.waiting is not None
+
+
+async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, monkeypatch):
+    """It crashed after its setup and before it was written down."""
+    really, loop = locking.record, asyncio.get_running_loop()
+    async with begin() as host:
+        plugin = await host.load(write())
+        before = lock.read_bytes()
+        write("1.1", newer())
+
+        def record(file, name, found, approvals, runs):
+            assert runs()
+            loop.call_soon_threadsafe(plugin._entry.coming.supervisor.crash, RuntimeError("on purpose"))
+            while runs():
+                pass
+            return really(file, name, found, approvals, runs)
+
+        monkeypatch.setattr(locking, "record", record)
+        with pytest.raises(PluginCrashed):
+            await plugin.reload()
+        assert lock.read_bytes() == before
+        assert await plugin.call("which") == 1
+
+
+@pytest.mark.parametrize(
+    "more", ['read = ["/usr"]', 'env = ["TZ"]', 'connect = [{rule = "a.example", optional = true}]']
+)
+async def test_a_version_that_wants_more_waits(begin, write, events, more, lock):
+    """The accepted one goes on; the status says what waits and for what; accepted, it takes over."""
+    async with begin() as host:
+        plugin = await host.load(write())
+        write("1.1", newer(), more)
+        before = lock.read_bytes()
+        with pytest.raises(UpdateWaiting, match=r"update waiting: version 1\.1 wants more than 1\.0: "):
+            await plugin.reload()
+        assert lock.read_bytes() == before
+        assert await plugin.call("which") == 1
+        waiting = plugin.status.waiting
+        assert (plugin.status.version, waiting.version) == ("1.0", "1.1")
+        assert told(events, "update") == [
+            (False, f"{waiting.reason}; look at it, and accept it with host.approve or nyx approve")
+        ]
+        await host.approve("p")
+        assert told(events, "accept") == [(True, "version 1.1 is accepted")]
+        await plugin.reload()
+        assert await plugin.call("which") == 2
+        assert plugin.status.waiting is None
+
+
+async def test_only_what_was_refused_can_be_accepted(begin, write):
+    """Whoever changes it between the look and the yes gets nothing."""
+    async with begin() as host:
+        plugin = await host.load(write())
+        with pytest.raises(PluginStateError, match="nothing of it waits"):
+            await host.approve("p")
+        write("1.1", newer(), 'env = ["TZ"]')
+        with pytest.raises(UpdateWaiting):
+            await plugin.reload()
+        write("1.1", newer(newer()) + "# another\n", 'env = ["TZ"]')
+        with pytest.raises(ContentChanged, match="since it was refused"):
+            await host.approve("p")
+        assert await plugin.call("which") == 1
+
+
+async def test_a_restart_after_a_crash_looks_again(begin, write, make, rule, events):
+    """What was put there while the plugin ran does not come in by a crash."""
+    crash = (
+        CODE
+        + """
+        @export
+        async def crash(self) -> None: self.spawn(self.fail())
+        async def fail(self) -> None: raise RuntimeError("on purpose")
+    """
+    )
+    async with begin() as host:
+        plugin = await host.load(write(code=crash), on_fail="restart")
+        write(code=newer(crash))
+        await plugin.call("crash")
+        await until(lambda: told(events, "update"))
+        assert plugin.status.waiting is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"plugins": {}}', '{"nyx_lock": 2, "plugins": {}}', '{"nyx_lock": 1, "plugins": {}, "more": 1}',
+        '{"nyx_lock": 1, "plugins": {"p": {"version": "1.0", "content": "md5:0", "permissions": []}}}',
+        '{"nyx_lock": 1, "plugins": {"../p": {}}}', "\udcff",
+        *(
+            '{"nyx_lock": 1, "plugins": {"p": {"version": "1.0", "permissions": [], '
+            f'"content": "blake2b:{"0" * 64}", '
+            f'"approvals": [{{"kind": "read", "rule": "/usr", "verdict": "{verdict}", "until": {until}}}]}}}}}}'
+            for verdict, until in
+            (("until", "NaN"), ("until", "Infinity"), ("until", "1e300"), ("until", "null"), ("always", "1.0"))
+        ),
+    ],
+)  # fmt: skip
+async def test_a_broken_lock_file_stops_the_load(begin, write, lock, text):
+    """It is no empty one: nothing runs, and it is left as it is."""
+    lock.write_bytes(text.encode("utf-8", "surrogateescape"))
+    lock.chmod(0o600)
+    async with begin() as host:
+        with pytest.raises(LockError, match=r"nyx\.lock: broken"):
+            await host.load(write())
+    assert lock.read_bytes() == text.encode("utf-8", "surrogateescape")
+
+
+async def test_a_lock_file_that_others_may_write_is_not_trusted(begin, write, lock):
+    """Nor a link in its place."""
+    async with begin() as host:
+        await host.load(write())
+    lock.chmod(0o620)
+    async with begin() as host:
+        with pytest.raises(LockError, match="others may write it"):
+            await host.load(write())
+    lock.rename(f"{lock}.real")
+    for target in (f"{lock}.real", "nowhere"):
+        lock.unlink(missing_ok=True)
+        lock.symlink_to(target)
+        async with begin() as host:
+            with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+                await host.load(write())
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, lock, kind):
+    """And leaves no descriptor open."""
+    SPECIAL[kind](lock)
+    async with begin() as host:
+        before = len(os.listdir("/dev/fd"))
+        with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+            await host.load(write())
+        assert len(os.listdir("/dev/fd")) == before
+
+
+async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):
+    """Development is as before."""
+    async with PluginHost(data_dir=tmp_path / "data") as host:
+        plugin = await host.load(write())
+        write(code=newer())
+        await plugin.reload()
+        assert await plugin.call("which") == 2
+        with pytest.raises(PluginStateError, match="no lock file"):
+            await host.approve("p")
+
+
+async def test_a_host_file_names_its_lock(tmp_path, write):
+    """Below its own folder."""
+    write()
+    (tmp_path / "nyx.toml").write_text('lock = "state.lock"\ndata_dir = "data"\n[[plugins]]\nfrom = "plugins/p"\n')
+    async with PluginHost.from_toml(tmp_path / "nyx.toml"):
+        pass
+    assert "p" in json.loads((tmp_path / "state.lock").read_text())["plugins"]
+
+
+async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
+    """The lock file is denied, whatever folder is granted, under whatever name; what lies beside it is not."""
+    code = """
+        class Main(Plugin):
+            @export
+            async def write(self, name: str) -> None: await self.files.write_text(name, "forged")
+            @export
+            async def move(self, old: str, new: str) -> None: await self.files.rename(old, new)
+        """
+    inner = tmp_path / "state"
+    inner.mkdir()
+    (tmp_path / "alias").symlink_to(inner)
+    folder = make("p", code, permissions=f'write = ["{tmp_path}"]')
+    policy = SandboxPolicy.locked_down().allow_path_prefix(tmp_path)
+    async with PluginHost(data_dir=tmp_path / "data", lock=inner / "nyx.lock") as host:
+        plugin = await host.load(folder, policy=policy)
+        recorded = (inner / "nyx.lock").read_bytes()
+        await plugin.call("write", name=f"{inner}/beside")
+        names = ("nyx.lock", LockFile(inner / "nyx.lock").beside)  # and where its next content is written
+        for name in (folder / name for folder in (inner, tmp_path / "alias") for name in map(os.path.basename, names)):
+            with pytest.raises(FilesystemDenied):
+                await plugin.call("write", name=str(name))
+            with pytest.raises(FilesystemDenied):
+                await plugin.call("move", old=f"{inner}/beside", new=str(name))
+        with pytest.raises(FilesystemDenied):
+            await plugin.call("move", old=str(inner), new=str(tmp_path / "elsewhere"))
+        assert (inner / "nyx.lock").read_bytes() == recorded
+
+
+def test_nobody_loses_what_another_wrote(lock):
+    """Many write one file at a time; a file that cannot be replaced is left as it was, with nothing beside it."""
+    plugin = LockedPlugin(version="1", content="blake2b:" + "0" * 64, permissions=[])
+
+    def add(number):
+        with LockFile(lock).changing() as plugins:
+            plugins[f"p{number}"] = plugin
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert sorted(LockFile(lock).read()) == sorted(f"p{number}" for number in range(40))
+
+
+def test_a_write_that_fails_changes_nothing(lock, monkeypatch):
+    """The file is as before, and nothing lies beside it."""
+    plugin = LockedPlugin(version="1", content="blake2b:" + "0" * 64, permissions=[])
+    with LockFile(lock).changing() as plugins:
+        plugins["p"] = plugin
+    before = lock.read_bytes()
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"), LockFile(lock).changing() as plugins:
+        plugins["q"] = plugin
+    assert lock.read_bytes() == before
+    assert [path for path in lock.parent.iterdir() if path.name.startswith("nyx.lock")] == [lock]
+
+
+def test_the_hash_is_of_names_and_bytes(make, tmp_path):
+    """Every change shows; bytecode, which is never imported, does not."""
+    folder = make("p", CODE, other="x = 1")
+    seen = [content_hash(find(folder))]
+
+    def shows(change):
+        change()
+        seen.append(content_hash(find(folder)))
+        return seen[-1] != seen[-2]
+
+    assert shows(lambda: (folder / "other.py").write_text("x = 2"))
+    assert shows(lambda: (folder / "other.py").rename(folder / "others.py"))
+    assert shows(lambda: (folder / "data").mkdir() or (folder / "data" / "a").write_text(""))
+    assert shows(lambda: (folder / "data").rename(folder / "date"))
+    assert shows(lambda: (folder / "link").symlink_to("main.py"))
+    assert shows(lambda: (folder / "link").unlink() or (folder / "link").symlink_to("others.py"))
+    (folder / "__pycache__").mkdir()
+    assert not shows(lambda: (folder / "__pycache__" / "main.cpython-311.pyc").write_bytes(b"x"))
+    assert shows(lambda: (folder / "__pycache__" / "evil.py").write_text("x = 1"))
+    assert shows(lambda: (folder / "evil.pyc").write_text("x = 1"))
+    assert len(set(seen)) == len(seen) - 1
+
+
+def test_what_cannot_be_hashed_is_refused(make, tmp_path):
+    """A link that leads out, and a pipe, which would block whoever reads it."""
+    folder = make("p", CODE)
+    (tmp_path / "outside.py").write_text("x = 1")
+    (folder / "link.py").symlink_to(tmp_path / "outside.py")
+    with pytest.raises(PluginLoadError, match="leads out of the plugin"):
+        content_hash(find(folder))
+    (folder / "link.py").unlink()
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "code.pyc").write_text("x = 1")  # left out, and read as source under the other name
+    (folder / "link.py").symlink_to("__pycache__/code.pyc")
+    with pytest.raises(PluginLoadError, match="leads to bytecode"):
+        content_hash(find(folder))
+    (folder / "link.py").unlink()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(PluginLoadError, match="no regular file"):
+        content_hash(find(folder))
