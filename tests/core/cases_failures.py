@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nyx_core.layers import Platform, unknown_posture
 from nyx_core.linux import landlock
 from nyx_core.linux.landlock import Landlock
 from nyx_core.linux.libc import prctl, syscall
 from nyx_core.linux.platform import platform
 from nyx_core.linux.seccomp import install
-from nyx_core.linux.seccomp_filter import ALLOW, Arm, Rule, Test, compile_rules, refuse
+from nyx_core.linux.seccomp_filter import ALLOW, ArgumentMatch, Arm, Rule, compile_rules, refuse
 from nyx_core.linux.syscall_table import native_table
 from nyx_core.sandbox import (
     Confinement,
@@ -28,8 +27,9 @@ from nyx_core.sandbox import (
     apply_policy,
     confine,
 )
+from nyx_core.sandbox.confinement import confinement_for
 from nyx_core.sandbox.engine import enforce, survey
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.platform import Platform
 
 NO_NEW_PRIVS = 38
 Case = Callable[[], Any]
@@ -40,8 +40,8 @@ def answering(call: str, number: int, first: int | None = None) -> None:
     table = native_table()
     if table is None:
         raise RuntimeError("no table for this machine")
-    answer = refuse(number)
-    rule = Rule(answer) if first is None else Rule(ALLOW, (Arm((Test(0, (first,)),), answer),))
+    action = refuse(number)
+    rule = Rule(action) if first is None else Rule(ALLOW, (Arm((ArgumentMatch(0, (first,)),), action),))
     if os.getuid() != 0:
         prctl(NO_NEW_PRIVS, 1)
     install(compile_rules(table, {call: rule}))
@@ -178,7 +178,9 @@ def inside_an_outer_filter_and_domain() -> Any:
     os.mkdir("elsewhere")
     here = os.getcwd()
     prctl(NO_NEW_PRIVS, 1)
-    landlock._enter(landlock.ruleset_for(Confinement(readable=("/",), writable=(f"{here}/data",), ipc=True), 7), 7, 0)
+    landlock.enter_domain(
+        landlock.ruleset_for(Confinement(readable=("/",), writable=(f"{here}/data",), ipc=True), 7), 7, 0
+    )
     answering("mkdirat", errno.EPERM)
     answering("mkdir", errno.EPERM)
     report = confine(Confinement(readable=("/usr",), writable=(f"{here}/data", f"{here}/elsewhere")))
@@ -205,7 +207,7 @@ def an_environment_that_cannot_be_found() -> Any:
 
 def an_os_that_cannot_tell() -> Any:
     """Where only the environment speaks, it can forbid, and it proves nothing."""
-    mute = platform()._replace(posture=unknown_posture)
+    mute = platform()._replace(posture=None)
     os.environ["SANDBOX_POLICY"] = "strict"
     less = told(lambda: enforce(mute, confinement_for(SandboxPolicy.MINIMAL)))
     report = enforce(mute, confinement_for(SandboxPolicy.STRICT))
@@ -217,7 +219,7 @@ def sixteen_domains() -> Any:
     prctl(NO_NEW_PRIVS, 1)
     ruleset = landlock.ruleset_for(Confinement(readable=("/",), writable=("/",), ipc=False), 7)
     for _ in range(16):
-        landlock._enter(ruleset, 7, 0)
+        landlock.enter_domain(ruleset, 7, 0)
     return told(lambda: confine(Confinement()))
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from nyx_core.linux.environment import environment_block
+from nyx_core.linux.procfs import environment_block
 from nyx_core.sandbox import Confinement, Limit, ResourceLimits, SandboxError, confine
 
 MIB = 1024 * 1024

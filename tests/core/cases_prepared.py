@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from nyx_core.linux.capabilities import capability_sets
 from nyx_core.linux.landlock import Landlock
+from nyx_core.linux.privileges import capability_sets
 from nyx_core.sandbox import Confinement, Network, SandboxError, confine, prepare
 
 STDLIB = os.path.dirname(os.__file__)
@@ -78,9 +78,9 @@ def dropped_twice() -> Any:
     for _ in range(8):
         os.open(os.devnull, os.O_RDONLY)
     before = open_now()
-    begun = next(layer.begun for layer in prepared.layers if isinstance(layer, Landlock)) if prepared else None
-    if begun is not None:
-        begun.drop()
+    ruleset = next(layer.prepared for layer in prepared.layers if isinstance(layer, Landlock)) if prepared else None
+    if ruleset is not None:
+        ruleset.close()
     return [len(before) > 8, open_now() == before]
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from nyx_core.linux.cgroup import own_cgroup, settings
 from nyx_core.linux.seccomp_mark import AXES, chunks_of, posture_from
-from nyx_core.posix.environment import environment_for
-from nyx_core.posix.rlimits import HEADROOM, UNLIMITED, Usage, clamp, memory_goal, processes_goal, wishes
+from nyx_core.posix.rlimits import HEADROOM, UNLIMITED, RlimitUsage, clamp, memory_goal, processes_goal, rlimit_requests
 from nyx_core.sandbox import Confinement, Limit, Network, ResourceLimits, RunAs, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import confinement_for
+from nyx_core.sandbox.environment import environment_for
 
 MIB = 1024 * 1024
 PID_MAX = 4_194_303
@@ -19,10 +19,10 @@ ASKED = Limit(64 * MIB, 128 * MIB)
 
 def test_memory_is_literal_below_the_limit_and_added_above_it() -> None:
     """A process with headroom gets the literal limit, any other its use plus the limit."""
-    assert memory_goal(ASKED, Usage(30 * MIB, 1, 1))[0] == ASKED
-    assert memory_goal(ASKED, Usage(64 * MIB - HEADROOM, 1, 1))[0] == ASKED
+    assert memory_goal(ASKED, RlimitUsage(30 * MIB, 1, 1))[0] == ASKED
+    assert memory_goal(ASKED, RlimitUsage(64 * MIB - HEADROOM, 1, 1))[0] == ASKED
     for used in (64 * MIB - HEADROOM + 1, 64 * MIB, 5000 * MIB):
-        goal, note = memory_goal(ASKED, Usage(used, 1, 1))
+        goal, note = memory_goal(ASKED, RlimitUsage(used, 1, 1))
         assert goal == Limit(used + 64 * MIB, used + 128 * MIB)
         assert "use + limit" in note
 
@@ -30,14 +30,14 @@ def test_memory_is_literal_below_the_limit_and_added_above_it() -> None:
 @pytest.mark.parametrize(
     ("usage", "goal"),
     [
-        (Usage(0, 1, 1), Limit(10, 50)),
-        (Usage(0, 4, 4), Limit(10, 50)),
-        (Usage(0, 1, 30), Limit(40, 80)),
-        (Usage(0, 20, 20), Limit(30, 70)),
-        (Usage(0, None, None, "the kernel exempts root"), Limit(10, 50)),
+        (RlimitUsage(0, 1, 1), Limit(10, 50)),
+        (RlimitUsage(0, 4, 4), Limit(10, 50)),
+        (RlimitUsage(0, 1, 30), Limit(40, 80)),
+        (RlimitUsage(0, 20, 20), Limit(30, 70)),
+        (RlimitUsage(0, None, None, "the kernel exempts root"), Limit(10, 50)),
     ],
 )
-def test_processes_are_literal_only_where_the_count_is_the_sandboxs_own(usage: Usage, goal: Limit) -> None:
+def test_processes_are_literal_only_where_the_count_is_the_sandboxs_own(usage: RlimitUsage, goal: Limit) -> None:
     """A user who runs other tasks gets their count plus the limit."""
     assert processes_goal(Limit(10, 50), usage)[0] == goal
 
@@ -45,9 +45,9 @@ def test_processes_are_literal_only_where_the_count_is_the_sandboxs_own(usage: U
 def test_what_cannot_be_measured_is_not_guessed() -> None:
     """Without a reading of what is in use no limit is set that might kill."""
     with pytest.raises(LookupError, match="memory"):
-        wishes(ResourceLimits(), Usage(None, 1, 1))
+        rlimit_requests(ResourceLimits(), RlimitUsage(None, 1, 1))
     with pytest.raises(LookupError, match="processes"):
-        wishes(ResourceLimits(memory=None), Usage(1, None, None))
+        rlimit_requests(ResourceLimits(memory=None), RlimitUsage(1, None, None))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_no_limit_is_raised(goal: Limit, soft: int, hard: int, result: Limit) ->
 def test_limits_left_alone() -> None:
     """`None` asks for nothing, so nothing is set."""
     nothing = ResourceLimits(memory=None, open_files=None, processes=None, core=None)
-    assert wishes(nothing, Usage(None, None, None)) == ()
-    one = wishes(ResourceLimits(memory=None, open_files=None, processes=None), Usage(None, None, None))
-    assert [wish.number for wish in one] == [resource.RLIMIT_CORE]
+    assert rlimit_requests(nothing, RlimitUsage(None, None, None)) == ()
+    one = rlimit_requests(ResourceLimits(memory=None, open_files=None, processes=None), RlimitUsage(None, None, None))
+    assert [request.number for request in one] == [resource.RLIMIT_CORE]
 
 
 def test_the_environment_is_decided_anew() -> None:

@@ -5,7 +5,7 @@ import pytest
 from nyx_core.linux import landlock_rules as rules
 from nyx_core.linux.landlock_rules import ruleset_for, uncovered
 from nyx_core.sandbox import Confinement, Network, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import confinement_for
 
 ABIS = range(1, 10)
 SEALED = Confinement(python_runtime=False)

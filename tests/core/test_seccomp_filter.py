@@ -7,20 +7,28 @@ from dataclasses import replace
 
 import pytest
 
-from nyx_core.linux.bpf import MAX_INSTRUCTIONS, Label, answer, assemble, jump
-from nyx_core.linux.seccomp_filter import ALLOW, KILL_PROCESS, Rule, compile_rules, refuse
-from nyx_core.linux.seccomp_mark import mark_of
-from nyx_core.linux.seccomp_program import compile_shape
-from nyx_core.linux.seccomp_rules import Shape, Situation, rules_for
-from nyx_core.linux.syscall_table import SyscallTable
-from nyx_core.linux.syscalls_aarch64 import AARCH64
-from nyx_core.linux.syscalls_x86_64 import X86_64
+from nyx_core.linux.seccomp_filter import (
+    ALLOW,
+    KILL_PROCESS,
+    MAX_INSTRUCTIONS,
+    Label,
+    Rule,
+    assemble,
+    compile_rules,
+    jump,
+    refuse,
+    ret,
+)
+from nyx_core.linux.seccomp_mark import Program, mark_of, with_mark
+from nyx_core.linux.seccomp_rules import SeccompRequest, Situation, rules_for
+from nyx_core.linux.syscall_table import SyscallTable, syscall_table
 from nyx_core.sandbox import Confinement, Network, ResourceLimits, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import confinement_for
 from tests.core.bpf_machine import Call, run
 
 PID = 4321
 EPERM, ENOSYS = refuse(errno.EPERM), refuse(errno.ENOSYS)
+X86_64, AARCH64 = syscall_table("x86_64"), syscall_table("aarch64")
 TABLES = [pytest.param(table, id=table.machine) for table in (X86_64, AARCH64)]
 SEALED = Confinement()
 CONFINEMENTS = {
@@ -56,17 +64,22 @@ ALWAYS = tuple(
 )
 
 
+def rules_of(wanted: Confinement, landlock: int = 7) -> dict[str, Rule]:
+    """The rules with the mark, as they are installed."""
+    return with_mark(rules_for(SeccompRequest.of(wanted), Situation(PID, landlock)), mark_of(wanted, PID))
+
+
 def program(table: SyscallTable, wanted: Confinement, landlock: int = 7) -> bytes:
-    return compile_rules(table, rules_for(wanted, Situation(PID, landlock)))
+    return compile_rules(table, rules_of(wanted, landlock))
 
 
 def naive(rule: Rule, arguments: tuple[int, ...]) -> int:
     """What a rule answers, by its definition."""
     for arm in rule.arms:
-        words = [(arguments[test.argument] >> 32 * test.high & 0xFFFF_FFFF, test) for test in arm.tests]
-        if all(word & test.bits in test.values for word, test in words):
-            return arm.answer
-    return rule.otherwise
+        words = [(arguments[match.number] >> 32 * match.high & 0xFFFF_FFFF, match) for match in arm.arguments]
+        if all(word & match.bits in match.values for word, match in words):
+            return arm.action
+    return rule.default
 
 
 def vectors() -> Iterator[tuple[int, ...]]:
@@ -79,7 +92,7 @@ def vectors() -> Iterator[tuple[int, ...]]:
 @pytest.mark.parametrize("name", CONFINEMENTS)
 def test_every_number_is_answered_as_its_rule_says(table: SyscallTable, name: str) -> None:
     """For each number the program agrees with the rule of that name; unknown numbers answer ENOSYS."""
-    rules = rules_for(CONFINEMENTS[name], Situation(PID, 7))
+    rules = rules_of(CONFINEMENTS[name])
     code = compile_rules(table, rules)
     for number in range(max(table.names) + 64):
         call = table.names.get(number)
@@ -255,12 +268,12 @@ def test_rules_name_calls_that_exist() -> None:
     """A misspelt name would refuse nothing: every rule names a call of one of the two tables."""
     known = set(X86_64.numbers) | set(AARCH64.numbers)
     for wanted, landlock in itertools.product(CONFINEMENTS.values(), (0, 2, 7)):
-        assert set(rules_for(wanted, Situation(PID, landlock))) <= known
+        assert set(rules_of(wanted, landlock)) <= known
 
 
 @pytest.mark.parametrize(
     "lines",
-    [[jump("nowhere"), answer(0)], [Label("a"), jump("a")], [Label("a"), Label("a"), answer(0)], [answer(0)] * 4097],
+    [[jump("nowhere"), ret(0)], [Label("a"), jump("a")], [Label("a"), Label("a"), ret(0)], [ret(0)] * 4097],
 )
 def test_the_assembler_refuses_programs_that_cannot_run(lines: list[object]) -> None:
     """Missing, backward and doubled labels and programs that are too long are errors, not wrong jumps."""
@@ -274,9 +287,9 @@ def test_a_program_is_its_shape_and_its_mark(table: SyscallTable, name: str) -> 
     """What was compiled for another confinement of the same shape serves this one, with another mark."""
     wanted = CONFINEMENTS[name]
     other = replace(wanted, limits=ResourceLimits(memory=None), keep_descriptors=(7,), umask=0, python_runtime=False)
-    here = Situation(PID, 7)
-    assert Shape.of(other) == Shape.of(wanted)
-    kept = compile_shape(table, Shape.of(other), here)
-    stamped = kept.stamped(mark_of(wanted, PID))
-    assert stamped == compile_rules(table, rules_for(wanted, here))
-    assert stamped != compile_rules(table, rules_for(other, here))
+    request = SeccompRequest.of(other)
+    assert request == SeccompRequest.of(wanted)
+    compiled = Program.compile(table, rules_for(request, Situation(PID, 7)))
+    stamped = compiled.stamped(mark_of(wanted, PID))
+    assert stamped == program(table, wanted)
+    assert stamped != program(table, other)

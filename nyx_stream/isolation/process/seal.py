@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from nyx_core.layers import Platform
 from nyx_core.sandbox import (
     Confinement,
     LayerState,
@@ -24,6 +23,7 @@ from nyx_core.sandbox import (
     confine,
     prepare,
 )
+from nyx_core.sandbox.platform import Platform
 from nyx_stream import text
 from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.isolation.process.priority import step_back

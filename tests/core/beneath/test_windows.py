@@ -11,7 +11,7 @@ import pytest
 
 from nyx_core.beneath import windows
 from nyx_core.beneath.errors import EscapesRoot, NotPlain
-from nyx_core.beneath.win32_files import CREATE_NEW, FILE_SHARE_READ, FILE_SHARE_WRITE, Kernel32
+from nyx_core.windows.kernel32 import CREATE_NEW, FILE_SHARE_READ, FILE_SHARE_WRITE, Kernel32
 
 ROOT = "\\\\?\\C:\\app"
 
@@ -42,6 +42,10 @@ class Library:
         self.GetFileType = Function(lambda handle: kind)
         self.CloseHandle = Function(self._close)
 
+    def __getattr__(self, name: str) -> Function:
+        """The functions on jobs, which must not be called here."""
+        return Function(lambda *_: pytest.fail(f"{name} was called"))
+
     def _create(self, path: str, *_: Any) -> int | None:
         if path not in self.leads_to:
             return ctypes.c_void_p(-1).value
@@ -58,8 +62,8 @@ class Library:
         return 1
 
 
-def root_over(library: Library) -> windows.Root:
-    return windows.Root(Kernel32(library, lambda: 2), 7, ROOT)
+def root_over(library: Library) -> windows.WindowsRoot:
+    return windows.WindowsRoot(Kernel32(library, lambda: 2), 7, ROOT)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from nyx_core.windows.job_records import (
     read_limits,
     ui_record,
 )
-from nyx_core.windows.win32 import ACCESS_DENIED, Kernel32
+from nyx_core.windows.kernel32 import ACCESS_DENIED, Kernel32
 from tests.core.platforms.recorded_library import RecordedLibrary
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class FakeWindows:
             IsProcessInJob=lambda *a: self._try("IsProcessInJob", self._is_in, *a),
             K32GetProcessMemoryInfo=lambda *a: self._try("K32GetProcessMemoryInfo", self._memory, *a),
             CloseHandle=lambda *a: self._try("CloseHandle", self._close, *a),
+            **dict.fromkeys(("CreateFileW", "GetFinalPathNameByHandleW", "GetFileType"), lambda *a: 0),
         )
 
     def kernel(self) -> Kernel32:

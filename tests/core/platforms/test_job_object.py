@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy, confinement_for
 from nyx_core.sandbox.report import LayerReport, LayerState
-from nyx_core.windows.access import Access
-from nyx_core.windows.job_objects import JobObject
+from nyx_core.windows.job_objects import JobObject, JobRequest
 from nyx_core.windows.job_records import JobLimits, limits_record, ui_record
-from nyx_core.windows.job_wish import wish_for
-from nyx_core.windows.win32 import MEANINGS, SIGNATURES, Kernel32, Win32Error, system_kernel
+from nyx_core.windows.kernel32 import JOB_FUNCTIONS, MEANINGS, Kernel32, Win32Error, load_kernel32
+from nyx_core.windows.platform import FileAccess
 from tests.core.platforms.fake_windows import WORD, FakeWindows, Job
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
@@ -25,14 +23,14 @@ ALONE = JobLimits(1, 128 * MIB, None)
 
 def fallible() -> list[str]:
     """Every call that can fail, by name: all but the pseudo handle."""
-    return [name for name, _, _ in SIGNATURES if name != "GetCurrentProcess"]
+    return [name for name, _, _ in JOB_FUNCTIONS]
 
 
 def test_integer_types_have_the_widths_of_windows() -> None:
     """BOOL, DWORD and the information class are 4 bytes, handles and pointers a word, whatever C's long is
     here.
     """
-    by_name = {name: (result, arguments) for name, result, arguments in SIGNATURES}
+    by_name = {name: (result, arguments) for name, result, arguments in JOB_FUNCTIONS}
     result, (handle, kind, pointer, length) = by_name["SetInformationJobObject"]
     assert [ctypes.sizeof(kind_) for kind_ in (result, kind, length)] == [4, 4, 4]
     assert ctypes.sizeof(handle) == ctypes.sizeof(pointer) == WORD
@@ -238,7 +236,7 @@ def test_probing_enters_no_job_and_leaves_none() -> None:
 
 def test_without_kernel32_the_layer_is_unavailable() -> None:
     """Elsewhere than on Windows there is nothing to call, and both methods say so."""
-    layer = JobObject(system_kernel)
+    layer = JobObject(load_kernel32)
     assert layer.probe().state is LayerState.UNAVAILABLE
     assert "Windows only" in layer.apply(MINIMAL, ()).reason
 
@@ -261,8 +259,8 @@ def test_errors_carry_code_and_meaning() -> None:
 
 def test_a_process_above_its_memory_limit_keeps_what_it_has() -> None:
     """Use + limit, in whole pages, and the report says which; one below gets the limit literally."""
-    above = wish_for(MINIMAL, 300 * MIB + 1)
-    below = wish_for(MINIMAL, 100 * MIB)
+    above = JobRequest.of(MINIMAL, 300 * MIB + 1)
+    below = JobRequest.of(MINIMAL, 100 * MIB)
     assert above.limits.process_memory == 428 * MIB
     assert below.limits.process_memory == 128 * MIB
     assert "use + limit" in above.reports[0].note
@@ -272,7 +270,7 @@ def test_a_process_above_its_memory_limit_keeps_what_it_has() -> None:
 def test_every_limit_asked_for_is_reported() -> None:
     """What a job cannot limit is told as unlimited, with the reason, and never dropped."""
     limits = ResourceLimits(cpu_seconds=Limit.of(7), file_size=Limit.of(1))
-    wish = wish_for(replace(MINIMAL, limits=limits), 0)
+    wish = JobRequest.of(replace(MINIMAL, limits=limits), 0)
     seen = {report.name: (report.soft, report.note) for report in wish.reports}
     assert set(seen) == {"memory", "processes", "cpu_seconds", "open_files", "file_size", "core"}
     assert seen["open_files"] == (-1, "a Job Object has no such limit")
@@ -281,18 +279,18 @@ def test_every_limit_asked_for_is_reported() -> None:
 
 def test_subprocesses_are_counted_when_they_are_allowed() -> None:
     """With subprocess the job has the limit on processes, without it exactly one."""
-    assert wish_for(replace(MINIMAL, subprocess=True), 0).limits.active_processes == 50
-    assert wish_for(MINIMAL, 0).limits.active_processes == 1
-    assert wish_for(replace(MINIMAL, limits=ResourceLimits(processes=None)), 0).limits.active_processes == 1
+    assert JobRequest.of(replace(MINIMAL, subprocess=True), 0).limits.active_processes == 50
+    assert JobRequest.of(MINIMAL, 0).limits.active_processes == 1
+    assert JobRequest.of(replace(MINIMAL, limits=ResourceLimits(processes=None)), 0).limits.active_processes == 1
 
 
 def test_what_windows_cannot_close_is_named() -> None:
     """STRICT asks for more than a job can do: a layer says so instead of a report that is silent about it."""
-    strict = Access().apply(confinement_for(SandboxPolicy.STRICT), ())
+    strict = FileAccess().apply(confinement_for(SandboxPolicy.STRICT), ())
     assert strict.state is LayerState.UNAVAILABLE
     assert "ipc, network, udp, writes" in strict.reason
-    assert Access().apply(MINIMAL, ()).state is LayerState.DISABLED
-    ports = Access().apply(replace(MINIMAL, network=Network.tcp(connect=(443,))), ())
+    assert FileAccess().apply(MINIMAL, ()).state is LayerState.DISABLED
+    ports = FileAccess().apply(replace(MINIMAL, network=Network.tcp(connect=(443,))), ())
     assert "udp" in ports.reason
 
 
@@ -304,4 +302,4 @@ def test_what_windows_cannot_close_is_named() -> None:
 def test_fields_without_a_counterpart_are_named(asked: dict[str, object]) -> None:
     """Whatever else Windows does not do is named by its field."""
     wanted: Confinement = replace(MINIMAL, **asked)  # type: ignore[arg-type]
-    assert next(iter(asked)) in Access().apply(wanted, ()).reason
+    assert next(iter(asked)) in FileAccess().apply(wanted, ()).reason

@@ -62,9 +62,8 @@ def test_memory_counters_carry_their_documented_size(word: int, size: int) -> No
     assert int.from_bytes(record[:4], "little") == size
 
 
-def test_small_records_have_the_documented_sizes() -> None:
-    """Accounting is 48 bytes and user interface restrictions 4, on every Windows."""
-    assert records.accounting_size() == 48
+def test_user_interface_restrictions_have_the_documented_size() -> None:
+    """User interface restrictions are 4 bytes, on every Windows."""
     assert len(records.ui_record(records.UI_RESTRICTIONS)) == 4
 
 
@@ -87,12 +86,6 @@ def test_committed_memory_is_the_last_word() -> None:
     assert records.read_committed(record, 8) == 123_456
     record[56:64] = (234_567).to_bytes(8, "little")
     assert records.read_committed(record, 8) == 234_567
-
-
-def test_active_processes_are_read_from_accounting() -> None:
-    """`ActiveProcesses` is the third of the four counters behind the four times."""
-    record = bytes(32) + b"".join(number.to_bytes(4, "little") for number in (9, 8, 7, 6))
-    assert records.read_active_processes(record) == 7
 
 
 counts = st.none() | st.integers(1, 2**31)

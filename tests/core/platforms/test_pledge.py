@@ -10,15 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nyx_core.layers import Platform, Posture
 from nyx_core.openbsd.pledge import PLEDGE_ERRORS, UNVEIL_ERRORS, Pledge, system_libc
 from nyx_core.openbsd.promises import promises, unveils
-from nyx_core.platforms import current_platform
-from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy
+from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy, confinement_for
 from nyx_core.sandbox.engine import enforce
-from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.policies import confinement_for
-from nyx_core.sandbox.report import LayerReport, LayerState
+from nyx_core.sandbox.platform import Platform, Posture, current_platform
+from nyx_core.sandbox.report import LayerReport, LayerState, SandboxError
 from tests.core.platforms.recorded_library import RecordedLibrary
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)

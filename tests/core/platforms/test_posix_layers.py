@@ -12,14 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
-from nyx_core.posix.announced import announced_posture
 from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
-from nyx_core.posix.measured import usage
-from nyx_core.posix.privileges import Privileges
-from nyx_core.posix.python_paths import python_paths
+from nyx_core.posix.process import Privileges, python_paths
+from nyx_core.posix.psutil_usage import psutil_usage
 from nyx_core.posix.witness import INVISIBLE, REFUSALS, witness
-from nyx_core.sandbox.confinement import Confinement, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, SandboxPolicy, confinement_for
+from nyx_core.sandbox.environment import announced_confinement
 from nyx_core.sandbox.report import LayerReport, LayerState
 
 if sys.platform == "win32":
@@ -127,7 +125,7 @@ def test_becoming_another_user_has_no_way_back() -> None:
         pytest.skip("only root becomes another user")
     code = """if True:
         import json, os
-        from nyx_core.posix.privileges import Privileges
+        from nyx_core.posix.process import Privileges
         from nyx_core.sandbox.confinement import Confinement, RunAs
         report = Privileges().apply(Confinement(run_as=RunAs(65534, 65534)), ())
         ids = [*os.getresuid(), *os.getresgid(), *os.getgroups()]
@@ -143,7 +141,7 @@ def test_an_ordinary_user_becomes_nobody_else() -> None:
     """Without privileges the call fails with its errno, which the engine reports."""
     code = """if True:
         import json, os
-        from nyx_core.posix.privileges import Privileges
+        from nyx_core.posix.process import Privileges
         from nyx_core.sandbox.confinement import Confinement, RunAs
         if os.geteuid() == 0:
             os.setuid(65534)
@@ -161,14 +159,11 @@ def test_staying_the_same_user_is_disabled() -> None:
 
 
 def test_an_announced_policy_only_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name in the environment closes axes and proves nothing: it has no digest, so every layer is
-    applied.
-    """
+    """The environment names the policy that is in force; an unknown name means nothing."""
     monkeypatch.setenv("SANDBOX_POLICY", "strict")
-    assert announced_posture().closed == confinement_for(SandboxPolicy.STRICT).closed
-    assert announced_posture().digest == ""
+    assert announced_confinement() == confinement_for(SandboxPolicy.STRICT)
     monkeypatch.setenv("SANDBOX_POLICY", "none at all")
-    assert announced_posture().closed == frozenset()
+    assert announced_confinement() is None
 
 
 def test_the_interpreter_is_found_where_it_is() -> None:
@@ -181,7 +176,7 @@ def test_the_interpreter_is_found_where_it_is() -> None:
 
 def test_usage_is_measured() -> None:
     """Memory in use is known; processes are counted, or the user is exempt and it says why."""
-    seen = usage()
+    seen = psutil_usage()
     assert seen.address_space is not None
     assert seen.address_space > 1 << 20
     assert seen.processes_exempt if os.getuid() == 0 else (seen.user_tasks or 0) >= 1
@@ -193,11 +188,11 @@ def test_memory_is_limited_where_there_is_no_limit_on_address_space() -> None:
         import json, resource
         del resource.RLIMIT_AS
         import nyx_core.sandbox
-        from nyx_core.platforms import current_platform
-        from nyx_core.posix.rlimits import Limits, Usage
+        from nyx_core.sandbox.platform import current_platform
+        from nyx_core.posix.rlimits import Rlimits, RlimitUsage
         from nyx_core.sandbox.confinement import Confinement
         names = [layer.name for layer in current_platform("openbsd7").layers]
-        report = Limits(lambda: Usage(1, 1, 1)).apply(Confinement(), ())
+        report = Rlimits(lambda: RlimitUsage(1, 1, 1)).apply(Confinement(), ())
         memory = next(limit for limit in report.limits if limit.name == "memory")
         print(json.dumps([names[-1], list(resource.getrlimit(resource.RLIMIT_DATA)), [memory.soft, memory.hard]]))
     """

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_core.macos.profile import profile, quoted
-from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy, confinement_for
 from tests.core.platforms.seatbelt_reader import allows, read
 
 MINIMAL = profile(confinement_for(SandboxPolicy.MINIMAL), ())

@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from nyx_core.layers import Platform, Posture
-from nyx_core.platforms import current_platform
-from nyx_core.sandbox.confinement import SandboxPolicy
+from nyx_core.sandbox.confinement import SandboxPolicy, confinement_for
 from nyx_core.sandbox.engine import enforce, survey
-from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.policies import confinement_for
-from nyx_core.sandbox.report import LayerState
-from nyx_core.windows.access import Access
+from nyx_core.sandbox.platform import Platform, Posture, current_platform
+from nyx_core.sandbox.report import LayerState, SandboxError
 from nyx_core.windows.job_objects import JobObject
+from nyx_core.windows.platform import FileAccess
 from tests.core.platforms.fake_windows import FakeWindows
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
@@ -23,8 +20,8 @@ STRICT = confinement_for(SandboxPolicy.STRICT)
 
 def windows(system: FakeWindows) -> Platform:
     """The layers that are particular to Windows, on `system`; the witness belongs to a real one."""
-    layers = (Access(), JobObject(system.kernel))
-    return Platform("windows", layers, lambda wanted, applied: (), lambda: (), Posture)
+    layers = (FileAccess(), JobObject(system.kernel))
+    return Platform("windows", layers, lambda wanted, applied: (), lambda: (), posture=Posture)
 
 
 def test_the_platform_of_windows_has_its_layers_in_order() -> None:

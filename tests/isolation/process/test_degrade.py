@@ -137,10 +137,10 @@ def test_without_limits_of_the_system_the_watch_ends_a_worker(tmp_path):
 
 ELSEWHERE = """
 import sys
-from nyx_core import platforms
+from nyx_core.sandbox import platform as platform_module
 from nyx_core.macos.platform import platform
-platforms.current_platform = lambda: {platform}
-from nyx_core.sandbox import api as doorway
+platform_module.current_platform = lambda: {platform}
+from nyx_core.sandbox import api
 from nyx_stream.isolation.remote.host import required
 from nyx_stream.isolation.process import seal as sealing
 required.REQUIRED = sealing.REQUIRED = required.required_on({name!r})

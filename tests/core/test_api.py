@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import nyx_core
-import nyx_core.sandbox as doorway
-from nyx_core.platforms import current_platform
+from nyx_core import sandbox
 from nyx_core.sandbox import (
     LayerReport,
     LayerState,
@@ -18,9 +17,10 @@ from nyx_core.sandbox import (
     SandboxReport,
     SandboxStatus,
     WitnessResult,
+    api,
     probe,
 )
-from nyx_core.sandbox import api as functions
+from nyx_core.sandbox.platform import current_platform
 
 PACKAGE = Path(nyx_core.__file__).parent
 REPORT = SandboxReport(
@@ -48,10 +48,10 @@ def test_the_doorway_has_exactly_the_names_of_the_contract_and_their_values() ->
         "apply_policy", "confine", "probe", "SandboxPolicy", "SandboxStatus", "Confinement", "ResourceLimits",
         "SandboxReport", "SandboxError",
     }  # fmt: skip
-    assert contract <= set(doorway.__all__)
-    assert all(hasattr(doorway, name) for name in doorway.__all__)
+    assert contract <= set(sandbox.__all__)
+    assert all(hasattr(sandbox, name) for name in sandbox.__all__)
     with pytest.raises(AttributeError, match="nothing_like_it"):
-        _ = doorway.nothing_like_it
+        _ = sandbox.nothing_like_it
 
 
 def test_a_report_is_plain_data() -> None:
@@ -106,17 +106,17 @@ def test_a_platform_without_layers_is_none(name: str) -> None:
 
 def test_without_layers_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """`apply_policy` answers UNSUPPORTED, `confine` refuses, and `probe` shows an empty table."""
-    monkeypatch.setattr(functions, "PLATFORM", None)
-    assert doorway.apply_policy(doorway.SandboxPolicy.STRICT) is SandboxStatus.UNSUPPORTED
+    monkeypatch.setattr(api, "PLATFORM", None)
+    assert sandbox.apply_policy(sandbox.SandboxPolicy.STRICT) is SandboxStatus.UNSUPPORTED
     with pytest.raises(SandboxError, match="no layers for"):
-        doorway.confine(doorway.Confinement())
-    assert "no layers for this platform" in doorway.probe().to_table()
+        sandbox.confine(sandbox.Confinement())
+    assert "no layers for this platform" in sandbox.probe().to_table()
 
 
 def test_an_unknown_policy_is_an_error() -> None:
     """A misspelt policy is refused before anything is applied."""
     with pytest.raises(ValueError, match="lenient"):
-        doorway.apply_policy("lenient")  # type: ignore[arg-type]
+        sandbox.apply_policy("lenient")  # type: ignore[arg-type]
 
 
 def _imported(path: Path) -> set[str]:
