@@ -1,4 +1,4 @@
-"""Job Objects as learn.microsoft.com describes them, behind the functions of kernel32, for one process."""
+"""Job Objects for one process, as learn.microsoft.com describes them, behind the functions of kernel32."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ class Job:
 class FakeWindows:
     """One process and its jobs, by handle.
 
-    `failures` makes the call of that name fail with that error; `forgets` makes every job drop what it is
-    told; `nests` is whether a process may be in several jobs; `before_assigning` runs at the start of each
-    assignment.
+    `failures` makes the call of that name fail with that error; `forgets` makes every job drop its limits; `nests` is
+    whether a process may be in several jobs; `before_assigning` runs at the start of each assignment.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -70,11 +69,11 @@ class FakeWindows:
         )
 
     def kernel(self) -> Kernel32:
-        """This system's kernel32, as the layer opens it."""
+        """The kernel32 of this system, as the layer opens it."""
         return Kernel32(self.library, lambda: getattr(self.latest, "error", 0))
 
     def enter_outer_job(self, job: Job) -> None:
-        """Put the process into a job that somebody else made."""
+        """Put the process into a job that another process made."""
         job.entered = True
         self.chain.append(job)
 
@@ -84,7 +83,7 @@ class FakeWindows:
         return [job for job in self.jobs.values() if not job.closed]
 
     def limits(self, job: Job) -> JobLimits:
-        """What `job` was told."""
+        """The limits that were set on `job`."""
         return read_limits(job.limits, WORD)
 
     def _try(self, name: str, act: Callable[..., int], *arguments: int) -> int:
@@ -99,7 +98,7 @@ class FakeWindows:
 
     def _create(self, attributes: int | None, name: str | None) -> int:
         if attributes is not None or name is not None:
-            raise AssertionError("a job that others may open or inherit")
+            raise AssertionError("other processes could open or inherit the job")
         handle = 0x40 + 4 * len(self.jobs)
         self.jobs[handle] = Job()
         return handle

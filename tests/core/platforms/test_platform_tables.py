@@ -1,4 +1,4 @@
-"""The tables of promises, profiles and jobs in the reference, against what the code decides."""
+"""The tables of promises, profiles and jobs in the reference match the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "doc
 
 @pytest.mark.parametrize("policy", SandboxPolicy)
 def test_profiles_are_printed_as_they_are_applied(policy: SandboxPolicy) -> None:
-    """The reference has the whole profile of each policy, word for word."""
+    """The reference has the profile of each policy, word for word."""
     text = profile(confinement_for(policy), ())
     assert f"{policy.name}:\n\n```text\n{text}```" in PAGES
 

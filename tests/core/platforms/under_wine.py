@@ -1,6 +1,4 @@
-"""Runs in a Windows Python: one case by name, whose findings it prints as JSON. Started by
-`test_under_wine`.
-"""
+"""Runs in a Windows Python under `test_under_wine`: one case by name, whose result it prints as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
 
 
 def calls() -> dict[str, object]:
-    """Every call, as the layer makes it: create, tell, enter, query, and an error."""
+    """Every call as the layer makes it: create, set, enter, query, and an error."""
     kernel = load_kernel32()
     memory = kernel.memory_information(records.memory_record(kernel.word))
     before = kernel.in_job(None)
@@ -47,7 +45,7 @@ def calls() -> dict[str, object]:
 
 
 def sizes() -> dict[str, object]:
-    """Whether the system takes records of the documented sizes, and no others."""
+    """Whether the system accepts records of the documented size only."""
     kernel = load_kernel32()
     job = kernel.create_job()
     record = records.limits_record(records.JobLimits(1, None, None), kernel.word)
@@ -63,7 +61,7 @@ def sizes() -> dict[str, object]:
 
 
 def layer() -> dict[str, object]:
-    """The layer and the doorway, on a system that does not keep limits."""
+    """The layer, `probe` and `confine`, on a system that doesn't keep limits."""
     report = JobObject().apply(MINIMAL, ())
     found: dict[str, object] = {
         "state": report.state.value,
