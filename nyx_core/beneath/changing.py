@@ -56,7 +56,7 @@ def remove_tree(root: Root, path: str, judge: Judge | None = None) -> None:
             # Imported here: shutil loads its archive formats, 5 ms of every start.
             import shutil
 
-            # Descends by descriptors and O_NOFOLLOW wherever os.open takes dir_fd (shutil documentation).
+            # It descends by descriptors and O_NOFOLLOW if os.open takes dir_fd (shutil documentation).
             shutil.rmtree(resolved.name, dir_fd=resolved.directory)
         else:
             os.unlink(resolved.name, dir_fd=resolved.directory)

@@ -35,7 +35,7 @@ class Root:
         os.close(self.descriptor)
 
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
-        """Opens `path` below the root, whatever its type, with exactly these flags."""
+        """Opens `path` below the root, of any type, with exactly these flags."""
         if self.file_name is not None:
             return os.open(self.inner_path(path), flags | os.O_NOFOLLOW, mode, dir_fd=self.descriptor)
         if "/" not in path and not flags & O_PATH and path not in _NOT_A_NAME:
@@ -68,7 +68,7 @@ class Root:
         if path and path.rpartition("/")[2] not in _NOT_A_NAME:
             return
         self.require_below(path or ".")
-        raise IsADirectoryError(errno.EISDIR, "the path ends in no name that could be changed", path)
+        raise IsADirectoryError(errno.EISDIR, "the path does not end in a name", path)
 
     def require_below(self, path: str) -> None:
         """Raises `EscapesRoot` if the directory `path` is outside the root. Ignores one that can't be opened."""

@@ -220,7 +220,7 @@ def _held_parent(root: WindowsRoot, path: str, judge: Judge | None) -> Iterator[
         or path[-1:] in ("/", "\\")
         or not names
     ):
-        raise IsADirectoryError(errno.EISDIR, "the path ends in no name that could be changed", path)
+        raise IsADirectoryError(errno.EISDIR, "the path does not end in a name", path)
     *above, name = names
     parent = WindowsRoot(root.kernel, root.handle, root.path)
     handle = _open_existing(parent, "\\".join(above) or ".", FILE_READ_ATTRIBUTES, None)

@@ -57,17 +57,10 @@ LIBRARIES = (
 )  # fmt: skip
 # Certificates and configuration by name: private keys are in the same directories, and a host may run as root.
 TRUST = (
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/openssl.cnf",
-    "/etc/pki/ca-trust",
-    "/etc/pki/tls/certs",
-    "/etc/pki/tls/cert.pem",
-    "/etc/pki/tls/openssl.cnf",
-    "/etc/ca-certificates",
-    "/usr/share/ca-certificates",
-    "/usr/local/share/ca-certificates",
-)
+    "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
+    "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
+)  # fmt: skip
 TIME = ("/etc/localtime", "/usr/share/zoneinfo")
 DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 NAME_RESOLUTION = (  # getaddrinfo through nss

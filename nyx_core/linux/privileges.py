@@ -26,7 +26,7 @@ from nyx_core.sandbox.report import LayerReport, LayerState
 if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
-VERSION_3 = 0x2008_0522  # _LINUX_CAPABILITY_VERSION_3: two words of 32 bits per set
+_HEADER = struct.pack("=Ii", 0x2008_0522, 0)  # _LINUX_CAPABILITY_VERSION_3: two words of 32 bits per set
 CAP_SETPCAP = 8
 CAP_SYS_RESOURCE = 24
 
@@ -58,14 +58,10 @@ class LinuxPrivileges(NamedTuple):
         return LayerReport(self.name, LayerState.ACTIVE, f"uid {target.uid}, gid {target.gid}, no other groups")
 
 
-def _header() -> bytes:
-    return struct.pack("=Ii", VERSION_3, 0)
-
-
 def capability_sets() -> tuple[int, int, int]:
     """Effective, permitted and inheritable set of the calling thread, as bit masks."""
     data = bytearray(24)
-    syscall("capget", _header(), data)
+    syscall("capget", _HEADER, data)
     low_e, low_p, low_i, high_e, high_p, high_i = struct.unpack("=6I", data)
     return low_e | high_e << 32, low_p | high_p << 32, low_i | high_i << 32
 
@@ -75,7 +71,7 @@ def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
     words = (effective, permitted, inheritable)
     low = tuple(word & 0xFFFF_FFFF for word in words)
     high = tuple(word >> 32 for word in words)
-    syscall("capset", _header(), struct.pack("=6I", *low, *high))
+    syscall("capset", _HEADER, struct.pack("=6I", *low, *high))
 
 
 class Capabilities(NamedTuple):

@@ -1,4 +1,4 @@
-"""What /proc says about this process. Changes nothing."""
+"""What /proc says about this process. Files are read as bytes, because a text codec would have to be imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ENV_START, ENV_END = 50, 51  # fields of /proc/self/stat, counted from 1; proc_pid_stat(5)
-INITIAL_NAMESPACE = ["0", "0", "4294967295"]  # /proc/self/uid_map of the initial user namespace
+INITIAL_NAMESPACE = [b"0", b"0", b"4294967295"]  # /proc/self/uid_map of the initial user namespace
 
 
 def open_descriptors() -> Iterable[int]:
@@ -26,17 +26,17 @@ def thread_count() -> int:
 
 def environment_block() -> tuple[int, int]:
     """The addresses between which execve(2) put the environment; (0, 0) if the kernel doesn't tell."""
-    with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
+    with open("/proc/self/stat", "rb") as stat:
         text = stat.read()
     # The second field is the program's name in parentheses, which may contain spaces and parentheses itself.
-    fields = text[text.rindex(")") + 2 :].split()
+    fields = text[text.rindex(b")") + 2 :].split()
     return int(fields[ENV_START - 3]), int(fields[ENV_END - 3])
 
 
 def rlimit_usage() -> RlimitUsage:
     """What this process uses; `None` for what /proc doesn't tell."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
+        with open("/proc/self/statm", "rb") as statm:
             mapped = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         mapped = None
@@ -53,7 +53,7 @@ def _processes_exempt() -> str:
     if os.getuid() != 0:
         return ""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        with open("/proc/self/uid_map", "rb") as uid_map:
             initial = uid_map.read().split() == INITIAL_NAMESPACE
     except OSError:
         return ""

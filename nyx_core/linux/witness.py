@@ -48,9 +48,7 @@ def _attempts(wanted: Confinement) -> Iterator[WitnessAttempt]:
         yield WitnessAttempt("writes", "create a file", ("landlock", "seccomp"), lambda: _create(wanted))
         yield WitnessAttempt("writes", "fchmod", seccomp, lambda: syscall("fchmod", -1, 0))
     if wanted.reads_restricted:
-        yield WitnessAttempt(
-            "reads", "list /", ("landlock",), lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY))
-        )
+        yield WitnessAttempt("reads", "list /", ("landlock",), lambda: os.close(os.open("/", os.O_DIRECTORY)))
     if not wanted.native_code:
         yield WitnessAttempt("native_code", "map executable memory", seccomp, _map_executable)
     if not wanted.ipc:
@@ -63,39 +61,28 @@ def _attempts(wanted: Confinement) -> Iterator[WitnessAttempt]:
 
 
 def _network_attempts(wanted: Confinement) -> Iterator[WitnessAttempt]:
-    if wanted.network.sockets == "unrestricted":
+    network, landlock = wanted.network, ("landlock",)
+    if network.sockets == "unrestricted":
         return
     kinds = {"UDP": (AF_INET, SOCK_DGRAM), "Unix": (AF_UNIX, SOCK_STREAM)}
-    if wanted.network.sockets == "none":
+    if network.sockets == "none":
         kinds["TCP"] = (AF_INET, SOCK_STREAM)
     else:
-        yield WitnessAttempt(
-            "network",
-            "connect to another port",
-            ("landlock",),
-            lambda: _tcp("connect", wanted.network.connect),
-        )
-        yield WitnessAttempt("network", "bind another port", ("landlock",), lambda: _tcp("bind", wanted.network.bind))
+        yield WitnessAttempt("network", "connect to another port", landlock, lambda: _tcp("connect", network.connect))
+        yield WitnessAttempt("network", "bind another port", landlock, lambda: _tcp("bind", network.bind))
     for name, (family, kind) in kinds.items():
         yield WitnessAttempt("network", f"{name} socket", ("seccomp",), partial(_socket, family, kind))
 
 
 def _limit_attempts(soft: dict[str, int]) -> Iterator[WitnessAttempt]:
-    if soft.get("memory", -1) > 0:
-        size = soft["memory"] + 4096
-        yield WitnessAttempt(
-            "limits",
-            "map too much memory",
-            ("limits",),
-            lambda: _map(size, PROT_NONE),
-            frozenset({errno.ENOMEM}),
-        )
-    if soft.get("open_files", -1) > 0:
+    limits, memory, open_files = ("limits",), soft.get("memory", -1), soft.get("open_files", -1)
+    if memory > 0:
+        refusals = frozenset({errno.ENOMEM})
+        yield WitnessAttempt("limits", "map too much memory", limits, lambda: _map(memory + 4096, PROT_NONE), refusals)
+    if open_files > 0:
         # EMFILE: more descriptors than that are open already, so not even the one to duplicate can be created.
-        full = frozenset({errno.EINVAL, errno.EMFILE})
-        yield WitnessAttempt(
-            "limits", "use too high a descriptor", ("limits",), lambda: _duplicate(soft["open_files"]), full
-        )
+        refusals = frozenset({errno.EINVAL, errno.EMFILE})
+        yield WitnessAttempt("limits", "use too high a descriptor", limits, lambda: _duplicate(open_files), refusals)
 
 
 def _clone() -> None:

@@ -13,18 +13,9 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement, Network
 
 RUNTIME = (
-    "/usr/lib",
-    "/usr/share",
-    "/System/Library",
-    "/System/Volumes/Preboot/Cryptexes",
-    "/private/etc/localtime",
-    "/private/etc/ssl",
-    "/private/var/db/dyld",
-    "/private/var/db/timezone",
-    "/dev/null",
-    "/dev/random",
-    "/dev/urandom",
-)
+    "/usr/lib", "/usr/share", "/System/Library", "/System/Volumes/Preboot/Cryptexes", "/private/etc/localtime",
+    "/private/etc/ssl", "/private/var/db/dyld", "/private/var/db/timezone", "/dev/null", "/dev/random", "/dev/urandom",
+)  # fmt: skip
 """What the C library, the dynamic linker and Python's extension modules open."""
 
 NAMES = ("/private/etc/hosts", "/private/etc/resolv.conf", "/private/etc/services", "/private/etc/protocols")

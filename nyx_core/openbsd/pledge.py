@@ -76,7 +76,7 @@ def _check(answer: int, call: str, meanings: dict[int, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pledge:
-    """The layer. It makes both calls, because after unveiling there is no way back.
+    """The layer. It makes both calls, because unveiling can't be undone.
 
     Attributes:
         python_paths: the paths of the interpreter's own files.
@@ -131,7 +131,7 @@ class Pledge:
         self, wanted: Confinement, before: tuple[LayerReport, ...], unveiled: str, error: OSError
     ) -> SandboxError:
         """The error for a process that unveiled and didn't pledge. `may_degrade` doesn't cover it."""
-        reason = f"{unveiled} are unveiled for good, but {error.strerror}"
+        reason = f"{unveiled} are unveiled irreversibly, but {error.strerror}"
         own = LayerReport(self.name, LayerState.UNAVAILABLE, reason, "a new process")
         system = os.uname()
         report = SandboxReport(

@@ -19,15 +19,9 @@ CHILDREN = ("proc", "exec")
 """`proc` permits fork(2), kill(2) and setsid(2), so only a confinement with subprocesses promises it."""
 
 RUNTIME = (
-    "/usr/lib",
-    "/usr/libexec/ld.so",
-    "/usr/local/lib",
-    "/var/run/ld.so.hints",
-    "/etc/localtime",
-    "/usr/share/zoneinfo",
-    "/etc/malloc.conf",
-    "/dev/urandom",
-)
+    "/usr/lib", "/usr/libexec/ld.so", "/usr/local/lib", "/var/run/ld.so.hints", "/etc/localtime", "/usr/share/zoneinfo",
+    "/etc/malloc.conf", "/dev/urandom",
+)  # fmt: skip
 """What the C library, the run-time linker and Python's extension modules open."""
 
 NAMES_AND_TRUST = ("/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/protocols", "/etc/ssl")

@@ -1,6 +1,6 @@
 """Closes inherited file descriptors one by one, from the list that each platform provides.
 
-An open descriptor stays usable whatever the other layers refuse. close_range(2) isn't used, because where it's missing
+The other layers don't restrict a descriptor that is open. close_range(2) isn't used, because where it's missing
 Python would close two billion numbers instead.
 """
 

@@ -185,12 +185,12 @@ class Confinement:
 
     @property
     def writes_restricted(self) -> bool:
-        """Whether opening files for writing is restricted at all."""
+        """Whether opening files for writing is restricted."""
         return "/" not in self.writable
 
     @property
     def reads_restricted(self) -> bool:
-        """Whether opening files for reading is restricted at all."""
+        """Whether opening files for reading is restricted."""
         return "/" not in self.readable
 
     @property

@@ -25,12 +25,8 @@ COOPERATIVE = frozenset({"process", "limits", "environment"})
 
 REFUSALS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
 
-PACKAGES = {
-    "linux": "nyx_core.linux",
-    "darwin": "nyx_core.macos",
-    "win32": "nyx_core.windows",
-    "openbsd": "nyx_core.openbsd",
-}
+PACKAGES = {"linux": "linux", "darwin": "macos", "win32": "windows", "openbsd": "openbsd"}
+"""The folder in `nyx_core` for each `sys.platform`."""
 
 
 class Layer(Protocol):
@@ -69,7 +65,7 @@ class Platform(NamedTuple):
     Attributes:
         layers: in the order in which they are applied.
         witness: attempts one forbidden operation per axis after every layer was applied. Never raises.
-        facts: what every report says of the host.
+        facts: properties of the host for every report.
         prepare: does work ahead of confining; returns the platform to confine this process with, once.
         posture: what is in force already. If the OS can't tell, the engine reads the environment.
     """
@@ -90,9 +86,9 @@ def current_platform(name: str = sys.platform) -> Platform | None:
     package = PACKAGES.get("openbsd" if name.startswith("openbsd") else name)
     if package is None:
         return None
-    platform = import_module(f"{package}.platform").platform()
+    platform = import_module(f"nyx_core.{package}.platform").platform()
     if not isinstance(platform, Platform):
-        raise TypeError(f"{package}.platform.platform() returned {type(platform).__name__}, expected Platform")
+        raise TypeError(f"nyx_core.{package}.platform.platform() returned {type(platform).__name__}, expected Platform")
     return platform
 
 

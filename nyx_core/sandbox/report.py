@@ -167,7 +167,7 @@ class SandboxReport:
             note = f" ({limit.note})" if limit.note else ""
             yield f"  limit    {limit.name}: {limit.soft}/{limit.hard} {limit.unit}, asked {asked}{note}"
         for result in self.witness:
-            verdict = "refused" if result.refused else "GOT THROUGH"
+            verdict = "refused" if result.refused else "NOT REFUSED"
             yield f"  witness  {result.axis}: {result.act}: {verdict}, {result.answer}"
 
 

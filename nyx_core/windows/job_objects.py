@@ -18,6 +18,7 @@ from nyx_core.windows.job_records import (
     BASIC_UI_RESTRICTIONS,
     EXTENDED_LIMITS,
     PAGE,
+    UI_RECORD,
     UI_RESTRICTIONS,
     JobLimits,
     limits_record,
@@ -25,8 +26,6 @@ from nyx_core.windows.job_records import (
     memory_record,
     read_committed,
     read_limits,
-    read_ui,
-    ui_record,
 )
 from nyx_core.windows.kernel32 import ACCESS_DENIED, Kernel32, Win32Error, load_kernel32
 
@@ -163,7 +162,7 @@ class JobObject:
         current = _current(kernel)
         if missing := current.lacks(request.limits):
             raise JobMismatchError(f"the innermost job does not have: {', '.join(missing)}")
-        ui = read_ui(kernel.query_information(None, BASIC_UI_RESTRICTIONS, len(ui_record(0))))
+        (ui,) = UI_RECORD.unpack(kernel.query_information(None, BASIC_UI_RESTRICTIONS, UI_RECORD.size))
         facts = (
             ("limit_flags", f"{current.flags:#x}"),
             ("active_processes", str(current.active_processes)),
@@ -206,8 +205,8 @@ def _set_limits(kernel: Kernel32, job: int, limits: JobLimits, ui: int) -> None:
         raise JobMismatchError(f"the system took the limits of the job and did not keep: {', '.join(missing)}")
     if not ui:
         return
-    kernel.set_information(job, BASIC_UI_RESTRICTIONS, ui_record(ui))
-    kept = read_ui(kernel.query_information(job, BASIC_UI_RESTRICTIONS, len(ui_record(ui))))
+    kernel.set_information(job, BASIC_UI_RESTRICTIONS, UI_RECORD.pack(ui))
+    (kept,) = UI_RECORD.unpack(kernel.query_information(job, BASIC_UI_RESTRICTIONS, UI_RECORD.size))
     if kept & ui != ui:
         raise JobMismatchError(f"the job keeps user interface restrictions {kept:#x}, requested {ui:#x}")
 

@@ -34,7 +34,7 @@ PAGE = 4096  # a job rounds memory limits to pages of 4 KiB on every processor
 # ActiveProcessLimit Affinity PriorityClass SchedulingClass, then six IO_COUNTERS, then ProcessMemoryLimit
 # JobMemoryLimit PeakProcessMemoryUsed PeakJobMemoryUsed.
 _EXTENDED = {4: struct.Struct("<qqIIIIIII4x6Q4I"), 8: struct.Struct("<qqI4xQQI4xQII6Q4Q")}
-_WORD = struct.Struct("<I")
+UI_RECORD = struct.Struct("<I")  # JOBOBJECT_BASIC_UI_RESTRICTIONS
 # cb PageFaultCount, then nine SIZE_T of which the last is PrivateUsage
 _MEMORY = {4: struct.Struct("<II9I"), 8: struct.Struct("<II9Q")}
 
@@ -111,16 +111,6 @@ def read_limits(record: bytes | bytearray, word: int) -> JobLimits:
         kill_on_close=bool(flags & LIMIT_KILL_ON_JOB_CLOSE),
         breakaway=bool(flags & (LIMIT_BREAKAWAY_OK | LIMIT_SILENT_BREAKAWAY_OK)),
     )
-
-
-def ui_record(restrictions: int) -> bytes:
-    """A `JOBOBJECT_BASIC_UI_RESTRICTIONS`: 4 bytes."""
-    return _WORD.pack(restrictions)
-
-
-def read_ui(record: bytes | bytearray) -> int:
-    """The restrictions in a `JOBOBJECT_BASIC_UI_RESTRICTIONS`."""
-    return int(_WORD.unpack(record)[0])
 
 
 def memory_record(word: int) -> bytearray:

@@ -100,11 +100,6 @@ class Kernel32:
             function.restype = result
             function.argtypes = list(arguments)
 
-    def current_process(self) -> int | None:
-        """The pseudo handle of this process, which doesn't need to be closed."""
-        handle: int | None = self.library.GetCurrentProcess()
-        return handle
-
     def create_job(self) -> int:
         """Create a job. It has no name, so other processes can't open it, and children don't inherit the handle."""
         handle: int | None = self.library.CreateJobObjectW(None, None)
@@ -127,20 +122,22 @@ class Kernel32:
 
     def assign(self, job: int) -> None:
         """Put this process into `job`, which it can't leave again."""
-        answer = self.library.AssignProcessToJobObject(job, self.current_process())
+        answer = self.library.AssignProcessToJobObject(job, self.library.GetCurrentProcess())
         self._check("AssignProcessToJobObject", answer)
 
     def in_job(self, job: int | None) -> bool:
         """Whether this process is in `job` or, for `None`, in any job."""
         found = BOOL(0)
-        answer = self.library.IsProcessInJob(self.current_process(), job, ctypes.addressof(found))
+        answer = self.library.IsProcessInJob(self.library.GetCurrentProcess(), job, ctypes.addressof(found))
         self._check("IsProcessInJob", answer)
         return bool(found.value)
 
     def memory_information(self, record: bytearray) -> bytes:
         """Fill `record`, a `PROCESS_MEMORY_COUNTERS` or `_EX` that contains its own size, for this process."""
         buffer = ctypes.create_string_buffer(bytes(record), len(record))
-        answer = self.library.K32GetProcessMemoryInfo(self.current_process(), ctypes.addressof(buffer), len(record))
+        answer = self.library.K32GetProcessMemoryInfo(
+            self.library.GetCurrentProcess(), ctypes.addressof(buffer), len(record)
+        )
         self._check("K32GetProcessMemoryInfo", answer)
         return buffer.raw
 

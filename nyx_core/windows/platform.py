@@ -1,4 +1,4 @@
-"""Windows: its layers in order, those too short for a module of their own, and what reports say of the host."""
+"""Windows: its layers in order, the short ones among them, and what reports say of the host."""
 
 from __future__ import annotations
 

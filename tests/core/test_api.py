@@ -79,7 +79,7 @@ def test_a_report_is_a_table() -> None:
     assert "cgroup    unavailable  none mounted" in table
     assert "needs: cgroup v2" in table
     assert "core: 0/0 bytes, asked 0/0 (noted)" in table
-    assert "network: socket: GOT THROUGH, succeeded" in table
+    assert "network: socket: NOT REFUSED, succeeded" in table
 
 
 def test_a_layer_holds_if_it_or_its_stand_in_enforces() -> None:

@@ -131,7 +131,7 @@ def test_empty_path_and_nul(root: Root, path: str) -> None:
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs procfs")
 @pytest.mark.parametrize("path", ["self/root/etc", "self/cwd", "self/exe", "self/fd/{fd}", "thread-self/root"])
 def test_magic_links(opener: Callable[[int], Opener], tree: Path, path: str) -> None:
-    """A magic link of procfs is an escape whatever its target; a plain link of procfs isn't."""
+    """A magic link of procfs is an escape with any target; a plain link of procfs isn't."""
     held = open_root("/proc", opener)
     with open(tree / "S") as secret:
         try:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from nyx_core.windows.job_records import (
     EXTENDED_LIMITS,
+    UI_RECORD,
     JobLimits,
     limits_record,
     limits_size,
     read_limits,
-    ui_record,
 )
 from nyx_core.windows.kernel32 import ACCESS_DENIED, Kernel32
 from tests.core.platforms.recorded_library import RecordedLibrary
@@ -32,7 +32,7 @@ class Job:
     """One job. `entered` is set once the process is in it."""
 
     limits: bytes = NO_LIMITS
-    ui: bytes = ui_record(0)
+    ui: bytes = UI_RECORD.pack(0)
     entered: bool = False
     closed: bool = False
 
@@ -137,7 +137,7 @@ class FakeWindows:
         job = self._job(handle)
         if job is None or process != ME:
             return self._refuse(INVALID_HANDLE)
-        if self.chain and (not self.nests or job.ui != ui_record(0)):
+        if self.chain and (not self.nests or job.ui != UI_RECORD.pack(0)):
             return self._refuse(ACCESS_DENIED)
         self.enter_outer_job(job)
         return 1

@@ -11,7 +11,7 @@ import pytest
 from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy, confinement_for
 from nyx_core.sandbox.report import LayerReport, LayerState
 from nyx_core.windows.job_objects import JobObject, JobRequest
-from nyx_core.windows.job_records import JobLimits, limits_record, ui_record
+from nyx_core.windows.job_records import UI_RECORD, JobLimits, limits_record
 from nyx_core.windows.kernel32 import JOB_FUNCTIONS, MEANINGS, Kernel32, Win32Error, load_kernel32
 from nyx_core.windows.platform import FileAccess
 from tests.core.platforms.fake_windows import WORD, FakeWindows, Job
@@ -60,7 +60,7 @@ def test_the_job_has_the_limits_of_the_guide() -> None:
     JobObject(system.kernel).apply(MINIMAL, ())
     (job,) = system.jobs.values()
     assert system.limits(job) == ALONE
-    assert job.ui == ui_record(0xFF)
+    assert job.ui == UI_RECORD.pack(0xFF)
 
 
 @pytest.mark.parametrize("call", fallible())
@@ -187,7 +187,7 @@ def test_a_nested_job_has_no_user_interface_restrictions() -> None:
     assert report.state is LayerState.ACTIVE
     assert "no user interface restrictions" in report.reason
     assert system.limits(job) == ALONE
-    assert job.ui == ui_record(0)
+    assert job.ui == UI_RECORD.pack(0)
 
 
 def test_an_outer_job_that_admits_no_other_is_a_refusal() -> None:
@@ -201,7 +201,7 @@ def test_an_outer_job_that_admits_no_other_is_a_refusal() -> None:
 
 
 def test_an_outer_job_with_breakaway_does_not_count() -> None:
-    """A job that allows breakaway isn't tight, whatever its limits."""
+    """A job that allows breakaway isn't tight, however low its limits."""
     system = FakeWindows()
     system.enter_outer_job(Job(limits_record(replace(ALONE, breakaway=True), WORD)))
     JobObject(system.kernel).apply(MINIMAL, ())
@@ -219,7 +219,7 @@ def test_probing_enters_no_job_and_leaves_none() -> None:
 
 
 def test_without_kernel32_the_layer_is_unavailable() -> None:
-    """On other systems there is no kernel32, and both methods report that."""
+    """Other systems don't have kernel32, and both methods report that."""
     layer = JobObject(load_kernel32)
     assert layer.probe().state is LayerState.UNAVAILABLE
     assert "Windows only" in layer.apply(MINIMAL, ()).reason

@@ -62,7 +62,7 @@ def test_memory_counters_carry_their_documented_size(word: int, size: int) -> No
 
 def test_user_interface_restrictions_have_the_documented_size() -> None:
     """User interface restrictions are 4 bytes on every Windows."""
-    assert len(records.ui_record(records.UI_RESTRICTIONS)) == 4
+    assert records.UI_RECORD.size == 4
 
 
 @pytest.mark.parametrize("word", [4, 8])

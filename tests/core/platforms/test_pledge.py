@@ -210,10 +210,10 @@ def test_a_refused_first_unveil_changes_nothing_and_is_unavailable(number: int) 
 
 @pytest.mark.parametrize(("call", "done"), [("/data/out", 1), ("/scratch", 3), ("lock", 4), ("pledge", 4)])
 def test_a_failure_after_the_first_unveil_ends_the_start(call: str, done: int) -> None:
-    """Unveiling can't be undone, so a later failure raises, whatever may degrade, with the report so far."""
+    """Unveiling can't be undone, so a later failure raises even if pledge may degrade."""
     wanted = replace(BOUND, may_degrade=frozenset({"pledge"}))
     before = (LayerReport("limits", LayerState.ACTIVE, "set"),)
-    with pytest.raises(SandboxError, match=f"{done} of 4 paths are unveiled for good") as caught:
+    with pytest.raises(SandboxError, match=f"{done} of 4 paths are unveiled irreversibly") as caught:
         layer(libc(call, errno.EPERM)).apply(wanted, before)
     assert "end this process" in str(caught.value)
     assert caught.value.layer == "pledge"

@@ -26,7 +26,7 @@ def calls() -> dict[str, object]:
     job = kernel.create_job()
     asked = records.JobLimits(1, 1 << 28, 60)
     kernel.set_information(job, records.EXTENDED_LIMITS, records.limits_record(asked, kernel.word))
-    kernel.set_information(job, records.BASIC_UI_RESTRICTIONS, records.ui_record(records.UI_RESTRICTIONS))
+    kernel.set_information(job, records.BASIC_UI_RESTRICTIONS, records.UI_RECORD.pack(records.UI_RESTRICTIONS))
     kept = kernel.query_information(job, records.EXTENDED_LIMITS, records.limits_size(kernel.word))
     kernel.assign(job)
     counted = kernel.query_information(job, 1, 48)  # JobObjectBasicAccountingInformation
