@@ -59,11 +59,11 @@ class Root:
         return self.file_name
 
     def require_name(self, path: str) -> None:
-        """Checks that `path` ends in a name that can be created, renamed or removed: not in `.`, `..` or `/`.
+        """Checks that `path` ends in a name that can be created, renamed or removed.
 
         Raises:
-            EscapesRoot: it doesn't, and it also leads out of the root.
-            IsADirectoryError: it doesn't.
+            IsADirectoryError: `path` ends in `.`, `..` or `/`.
+            EscapesRoot: it also leads out of the root.
         """
         if path and path.rpartition("/")[2] not in _NOT_A_NAME:
             return

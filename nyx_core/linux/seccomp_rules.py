@@ -80,12 +80,8 @@ ATTRIBUTE_IOCTLS = (
     0x4080_6685,  # FS_IOC_ENABLE_VERITY
     0x800C_6613,  # FS_IOC_SET_ENCRYPTION_POLICY
 )
-OWNER_FCNTLS = (
-    8,
-    10,
-    15,
-    1024,
-)  # F_SETOWN, F_SETSIG, F_SETOWN_EX; F_SETLEASE blocks other processes that open the file
+# F_SETOWN, F_SETSIG, F_SETOWN_EX; F_SETLEASE blocks other processes that open the file
+OWNER_FCNTLS = (8, 10, 15, 1024)
 PR_SET_PTRACER = 0x5961_6D61  # Yama: allows a process to trace this one
 PR_SET_PDEATHSIG = 1  # set by the parent, so that this process doesn't outlive it
 PER_QUERY = 0xFFFF_FFFF  # personality(2): only query
