@@ -48,12 +48,12 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PluginLoadError
 from nyx_stream.isolation.process import backend as process
 from nyx_stream.policy import SandboxPolicy
-from tests.core.cases_failures import answering
+from tests.core.cases_failures import make_call_fail
 
 async def main(folder, data, calls, forks):
     process.FORK_IS_SAFE = forks == "fork"
     for call in calls.split(","):
-        answering(call, 38)
+        make_call_fail(call, 38)
     events = []
     async with PluginHost(audit=events.append, data_dir=data) as host:
         try:
@@ -105,10 +105,10 @@ import asyncio, json, sys
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed
 from nyx_stream.policy import SandboxPolicy
-from tests.core.cases_failures import answering
+from tests.core.cases_failures import make_call_fail
 
 async def main(folder, data):
-    answering("prlimit64", 38)
+    make_call_fail("prlimit64", 38)
     async with PluginHost(data_dir=data) as host:
         policy = SandboxPolicy().allow_degraded().with_limits(call_timeout="300s")
         plugin = await host.load(folder, isolation="process", policy=policy)
