@@ -134,13 +134,13 @@ class Plugin:
         Raises:
             TypeError, ValueError: an argument is no text, or has more than 2048 characters.
         """
-        from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT  # few plugins ask
+        from nyx_stream.policy.approval import MAX_KIND_LENGTH, MAX_TEXT_LENGTH  # few plugins ask
 
         texts = []
         for name, given, longest in (
-            ("kind", kind, LONGEST_KIND),
-            ("target", target, LONGEST_TEXT),
-            ("why", why, LONGEST_TEXT),
+            ("kind", kind, MAX_KIND_LENGTH),
+            ("target", target, MAX_TEXT_LENGTH),
+            ("why", why, MAX_TEXT_LENGTH),
         ):
             if not isinstance(given, str):
                 raise TypeError(f"{name} is a str, not {type(given).__name__}")

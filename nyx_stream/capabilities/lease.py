@@ -12,7 +12,7 @@ from weakref import WeakSet
 from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.budget import Budget, BudgetCounter, Stopwatch, Tally, later, new_tally
 from nyx_stream.errors import Revoked
-from nyx_stream.policy.terms import Term, print_term
+from nyx_stream.policy.limits import Term, print_term
 
 if TYPE_CHECKING:
     import asyncio

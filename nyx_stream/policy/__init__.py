@@ -1,13 +1,12 @@
-"""What may be: rules as frozen values, read from text once. Decides nothing, opens nothing but the named file."""
+"""Policies, manifests and limits: rules as frozen values, parsed from text once.
 
-from nyx_stream.policy.connect_rule import ConnectRule
+`Manifest`, `Grant` and the optional permissions are in the modules of their names: `manifest`, `grant`, `approval`.
+"""
+
 from nyx_stream.policy.credential import Credential
-from nyx_stream.policy.limits import Limits
-from nyx_stream.policy.path_rule import NO_PLACES, Mode, PathRule, Places
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import Source
+from nyx_stream.policy.limits import LeaseTerms, Limits
+from nyx_stream.policy.rules import NO_PLACES, ConnectRule, Mode, PathRule, Places, RequestRule, RuleError, Source
 from nyx_stream.policy.sandbox_policy import SandboxPolicy
-from nyx_stream.policy.terms import LeaseTerms
 
 __all__ = [
     "NO_PLACES",
@@ -19,6 +18,7 @@ __all__ = [
     "PathRule",
     "Places",
     "RequestRule",
+    "RuleError",
     "SandboxPolicy",
     "Source",
 ]

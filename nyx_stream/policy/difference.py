@@ -1,22 +1,19 @@
-"""What changes from one manifest to another, or from one policy to another, and which changes mean more. Pure.
+"""The changes from one manifest to another, or from one policy to another, and which of them widen access.
 
-Cautious as `coverage` is: that a change means no more is never said wrongly; what only two old rules cover together is
-taken for more.
+This is as cautious as `coverage`: a change that widens access is never missed. A new rule that only two old rules
+together cover counts as wider.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Self
 
-from nyx_stream.policy.coverage import Rule, covers, overlaps
+from nyx_stream.policy.coverage import covers, overlaps
 from nyx_stream.policy.credential import Credential
-from nyx_stream.policy.limits import Limits
+from nyx_stream.policy.limits import TERMS, Limits, print_term
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.path_rule import PathRule
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import Source
+from nyx_stream.policy.rules import PathRule, RequestRule, Rule, Source
 from nyx_stream.policy.sandbox_policy import SandboxPolicy
-from nyx_stream.policy.terms import TERMS, print_term
 
 What = Literal["added", "removed", "widened", "narrowed"]
 
@@ -26,13 +23,13 @@ class Change:
     """One change.
 
     Attributes:
-        section: `"allow"`, `"deny"`, `"report"` (rules on trial), `"on_request"`, `"env"`, `"credentials"`, `"limits"`,
-            `"leases"`, `"degrade"`.
-        kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; elsewhere the name of what changes.
-        what: how it changes. A deny rule that is added, and a limit that is lowered, narrow what a plugin may do.
-        old, new: what stood and stands there, or `None`.
-        more: whether more is asked for, or granted, by it.
-        at: where the new text stands, or else the old one.
+        section: `"allow"`, `"deny"`, `"report"` (report-only rules), `"on_request"`, `"env"`, `"credentials"`,
+            `"limits"`, `"leases"`, `"degrade"`.
+        kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; in other sections the name of what changes.
+        what: how it changes. A lowered limit is `"narrowed"`.
+        old, new: the texts before and after, or `None`.
+        more: whether the new one asks for more, or grants more.
+        at: where the new text was written, or else the old one.
     """
 
     section: str
@@ -46,19 +43,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a manifest asks for, or a policy grants, in the form in which two are compared."""
+    """What a manifest asks for, or a policy grants, in one form, so that two can be compared.
+
+    Attributes:
+        report: the allow rules that are report-only. A report-only deny rule denies nothing, so it isn't compared.
+        limits: by name. A limit that is missing is unbounded here.
+        leases: by capability and term: `"http.ttl"`.
+    """
 
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
     report: tuple[Rule, ...] = ()
-    """What rules on trial let pass. A deny rule on trial forbids nothing."""
     on_request: tuple[Rule, ...] = ()
-    """What is given as soon as it is asked for."""
     env: tuple[str, ...] = ()
     limits: Mapping[str, int | float] = field(default_factory=dict)
-    """By name; one that is not there is bounded by nothing here."""
     leases: Mapping[str, int | float] = field(default_factory=dict)
-    """By capability and term, `"http.ttl"`."""
     credentials: tuple[Credential, ...] = ()
     degrade: bool = False
 
@@ -71,22 +70,22 @@ class Terms:
                 env=given.env,
                 limits={name: getattr(given.limits, name) for name in given.asked_limits},
             )
-        trial, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
+        report, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
         return cls(
             allow=(*given.connect, *given.request, *given.paths),
             deny=(*given.denied_connect, *given.denied_request, *given.denied_paths),
-            report=(*trial.connect, *trial.request, *trial.paths),
+            report=(*report.connect, *report.request, *report.paths),
             on_request=(*asked.connect, *asked.request, *asked.paths),
             env=given.env,
             limits={item.name: getattr(given.limits, item.name) for item in fields(Limits)},
-            leases={f"{own.capability}.{name}": value for own in given.leases for name, value in _given(own.given())},
+            leases={f"{own.capability}.{name}": value for own in given.leases for name, value in own.given().items()},
             credentials=given.credentials,
             degrade=given.degrade == "allow",
         )
 
 
 def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> tuple[Change, ...]:
-    """Returns every change from `old` to `new`, rules first, in the order of the new one."""
+    """Returns every change from `old` to `new`, rules first, in the order of `new`."""
     one, other = Terms.of(old), Terms.of(new)
     return (
         *_allowed("allow", one.allow, other.allow, one.allow),
@@ -102,7 +101,7 @@ def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> 
 
 
 def wants_more(changes: Iterable[Change]) -> bool:
-    """Whether some change means more."""
+    """Returns whether some change asks for more, or grants more."""
     return any(change.more for change in changes)
 
 
@@ -118,7 +117,7 @@ def _denied(old: Sequence[Rule], new: Terms) -> list[Change]:
     changes: list[Change] = []
     allowed = (*new.allow, *new.on_request)
     for what, before, after in _paired(old, new.deny):
-        # What is denied no more means more only where something allows it.
+        # Removing a deny rule only grants more where some rule allows the target.
         lifted = before is not None and not any(covers(rule, before) for rule in new.deny)
         more = lifted and any(overlaps(rule, before) for rule in allowed if before is not None)
         changes.append(_changed("deny", what, before, after, more=more))
@@ -126,7 +125,7 @@ def _denied(old: Sequence[Rule], new: Terms) -> list[Change]:
 
 
 def _paired(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[What, Rule | None, Rule | None]]:
-    """Returns each rule that came with the one that it takes the place of, then those that went without one."""
+    """Returns each new rule with the old rule that it replaces, then the old rules that nothing replaces."""
     gone = [rule for rule in old if rule not in new]
     taken: list[Rule] = []
     pairs: list[tuple[What, Rule | None, Rule | None]] = []
@@ -135,7 +134,7 @@ def _paired(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[What, Rule |
             continue
         narrower = [before for before in gone if covers(rule, before)]
         wider = [before for before in gone if covers(before, rule)]
-        same = [before for before in narrower if before in wider]  # in other words
+        same = [before for before in narrower if before in wider]  # the same rule in other words
         if same:
             taken += same
         elif wider:
@@ -171,7 +170,7 @@ def _variables(old: Sequence[str], new: Sequence[str]) -> list[Change]:
 
 
 def _credentials(old: Sequence[Credential], new: Sequence[Credential]) -> list[Change]:
-    """A credential that requests get anew means more: the plugin acts with it. One that they lose does not."""
+    """A credential for more requests grants more, because the plugin acts with it."""
     changes: list[Change] = []
     gone = [item for item in old if item not in new]
     for item in (item for item in new if item not in old):
@@ -192,7 +191,7 @@ def _credentials(old: Sequence[Credential], new: Sequence[Credential]) -> list[C
 def _bounds(
     section: str, old: Mapping[str, int | float], new: Mapping[str, int | float], names: Iterable[str]
 ) -> list[Change]:
-    """A bound that is higher, or is there no more, means more."""
+    """A bound that is raised or removed grants more."""
     changes: list[Change] = []
     for name in names:
         before, after = old.get(name), new.get(name)
@@ -212,10 +211,6 @@ def _printed(section: str, name: str, value: float | None) -> str | None:
     return str(
         print_term(name.partition(".")[2], value) if section == "leases" else Limits.of(**{name: value}).printed()[name]
     )
-
-
-def _given(terms: Mapping[str, int | float | None]) -> list[tuple[str, int | float]]:
-    return [(name, value) for name, value in terms.items() if value is not None]
 
 
 def _degraded(allowed: bool) -> Change:

@@ -60,8 +60,8 @@ def test_what_the_policy_itself_allows_uses_up_nothing():
     ticket = Ticket(once=True)
     policy = NOTHING.allow_request("https://a.example")
     guard = SandboxGuard(approved(policy, REQUEST, ticket=ticket))
-    assert guard.decide_request("GET", URL).taken().allowed
-    assert ticket.over is None
+    assert guard.decide_request("GET", URL).use().allowed
+    assert ticket.invalid is None
 
 
 def test_a_ticket_for_once_is_taken_once_whatever_was_remembered():
@@ -69,8 +69,8 @@ def test_a_ticket_for_once_is_taken_once_whatever_was_remembered():
     guard = SandboxGuard(approved(NOTHING, REQUEST, ticket=Ticket(once=True)))
     first, second = guard.judge_request("GET", URL), guard.judge_request("GET", URL)
     assert first is second
-    assert first.decision.taken().allowed
-    refused = second.decision.taken()
+    assert first.decision.use().allowed
+    refused = second.decision.use()
     assert (refused.allowed, refused.rule) == (False, REQUEST.text)
     assert "used up" in refused.reason
     assert guard.judge_origin("a.example", 443).allowed, "what it was used for has yet to be dialled"
@@ -79,12 +79,12 @@ def test_a_ticket_for_once_is_taken_once_whatever_was_remembered():
 def test_what_is_used_up_hides_no_other_approval():
     """Of two that cover a target, the one that is still good counts."""
     used, good = Ticket(once=True), Ticket()
-    used.take()
+    used.use()
     rules = [
         replace(rule, source=ApprovedSource("approved", ticket=t)) for rule, t in ((REQUEST, used), (REQUEST, good))
     ]
     guard = SandboxGuard(replace(NOTHING, approved=SandboxPolicy(request=tuple(rules))))
-    assert guard.decide_request("GET", URL).taken().allowed
+    assert guard.decide_request("GET", URL).use().allowed
 
 
 def test_the_clock_ends_an_approval_before_any_timer():
@@ -92,9 +92,9 @@ def test_the_clock_ends_an_approval_before_any_timer():
     ticket = Ticket(until=time.time() + 3600)
     guard = SandboxGuard(approved(NOTHING, REQUEST, ticket=ticket))
     decision = guard.judge_request("GET", URL).decision
-    assert decision.taken().allowed
+    assert decision.use().allowed
     ticket.until = time.time() - 1
-    assert decision.taken().reason == "its approval is over"
+    assert decision.use().reason == "its approval is over"
 
 
 def test_a_rule_on_trial_frees_nobody_from_his_ticket():
@@ -103,8 +103,8 @@ def test_a_rule_on_trial_frees_nobody_from_his_ticket():
     guard = SandboxGuard(approved(policy, REQUEST, ticket=Ticket(once=True)))
     decision = guard.decide_request("GET", URL)
     assert decision.reported
-    assert decision.taken().allowed
-    assert not decision.taken().allowed
+    assert decision.use().allowed
+    assert not decision.use().allowed
 
 
 def test_what_was_approved_can_be_handed_on_and_no_more():
@@ -112,14 +112,14 @@ def test_what_was_approved_can_be_handed_on_and_no_more():
     wide = SandboxGuard(approved(NOTHING, REQUEST, ticket=Ticket(once=True)))
     narrow = NarrowedGuard(wide, request=[RequestRule.parse("GET https://a.example/v1/x")])
     assert wide.holds(RequestRule.parse("GET https://a.example/v1/x"))
-    assert narrow.decide_request("GET", URL).taken().allowed
-    assert not wide.decide_request("GET", URL).taken().allowed
+    assert narrow.decide_request("GET", URL).use().allowed
+    assert not wide.decide_request("GET", URL).use().allowed
 
 
 def test_a_rule_that_nobody_approved_is_a_fault_of_the_host():
     """It does not pass for one."""
     guard = SandboxGuard(replace(NOTHING, approved=SandboxPolicy(connect=(CONNECT,))))
-    with pytest.raises(TypeError, match="nobody approved"):
+    with pytest.raises(TypeError, match="was not approved"):
         guard.decide_connect("a.example", 443)
 
 

@@ -8,9 +8,7 @@ import pytest
 
 from nyx_stream.errors import NetworkDenied, PolicyError
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import RuleError
+from nyx_stream.policy.rules import ConnectRule, RequestRule, RuleError
 
 TABLE = json.loads((Path(__file__).parents[1] / "cases" / "egress.json").read_text(encoding="utf-8"))["cases"]
 TEXT = [case for case in TABLE if case["stage"] in ("parse", "policy")]

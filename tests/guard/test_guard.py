@@ -513,17 +513,17 @@ def test_an_update_is_seen_whole() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """A flood of distinct allowed targets does not grow the guard; a flood of denied ones leaves no trace."""
-    from nyx_stream.guard.guard import REMEMBERED
+    from nyx_stream.guard.guard import MAX_ENTRIES
 
     guard = SandboxGuard(LOCKED.allow_connect_host("*.example.com").allow_path_prefix("/data"), flavour="posix")
-    for number in range(3 * REMEMBERED):
+    for number in range(3 * MAX_ENTRIES):
         guard.check_connect(f"h{number}.example.com", 443)
         guard.check_request("GET", f"https://h.example.com/{number}")
         guard.check_path(f"/data/{number}/x")
     state = guard._state
-    assert len(state.connects) <= REMEMBERED
-    assert len(state.requests) <= REMEMBERED
-    assert len(state.folders["r"]) <= REMEMBERED
+    assert len(state.connects) <= MAX_ENTRIES
+    assert len(state.requests) <= MAX_ENTRIES
+    assert len(state.folders["r"]) <= MAX_ENTRIES
     before = len(state.connects)
     for number in range(1000):
         assert not guard.decide_connect(f"h{number}.evil.net", 443).allowed

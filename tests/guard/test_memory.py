@@ -1,28 +1,28 @@
 """Tests of what a guard remembers: only what was allowed, and no more than its bounds."""
 
-from nyx_stream.guard.decision_cache import REMEMBERED, DecisionCache
+from nyx_stream.guard.decision_cache import MAX_ENTRIES, DecisionCache
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
 
 
 def test_hosts_ports_and_zones_are_bounded() -> None:
     """Neither hosts nor zones nor ports grow past their bounds, whatever is allowed."""
     memory = DecisionCache()
-    for number in range(REMEMBERED + 10):
-        memory.keep_connect(f"h{number}.z{number}.example", 443, f"z{number}.example")
+    for number in range(MAX_ENTRIES + 10):
+        memory.add_connect(f"h{number}.z{number}.example", 443, f"z{number}.example")
     for port in range(1, 100):
-        memory.keep_connect("a.example", port, None)
+        memory.add_connect("a.example", port, None)
     assert len(memory.connects) <= 16
     assert memory.zones.keys() == memory.connects.keys()
     for known in (*memory.connects.values(), *memory.zones.values()):
-        assert len(known) <= REMEMBERED
+        assert len(known) <= MAX_ENTRIES
 
 
 def test_hosts_of_an_open_zone_are_bounded() -> None:
     """A flood of new names below a wildcard is let in and does not grow the memory past its bound."""
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("*.cdn.example"))
-    for number in range(2 * REMEMBERED):
+    for number in range(2 * MAX_ENTRIES):
         guard.check_connect(f"h{number}.cdn.example", 443)
-        assert len(guard._state.connects[443]) <= REMEMBERED
+        assert len(guard._state.connects[443]) <= MAX_ENTRIES
 
 
 def test_an_audited_guard_remembers_no_connection() -> None:

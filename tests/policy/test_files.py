@@ -11,7 +11,8 @@ from nyx_stream.errors import ManifestError, PolicyError
 from nyx_stream.plugin_sandbox import NetworkDenied, SandboxGuard, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.schema import manifest_schema, policy_schema
+from nyx_stream.policy.manifest_file import manifest_schema
+from nyx_stream.policy.policy_file import policy_schema
 
 MANIFEST = """\
 id = "weather"

@@ -67,7 +67,7 @@ def test_a_link_is_followed_where_it_may_be(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever size it says that it has."""
-    monkeypatch.setattr(config_file, "LARGEST", 10)
+    monkeypatch.setattr(config_file, "MAX_FILE_SIZE", 10)
     (tmp_path / "policy.toml").write_text("# 123456789")
     with pytest.raises(PolicyError, match=r"policy\.toml: larger than 10 bytes"):
         SandboxPolicy.from_toml(tmp_path / "policy.toml")

@@ -5,11 +5,8 @@ import pytest
 from nyx_stream.errors import PolicyError
 from nyx_stream.plugin_sandbox import SandboxPolicy
 from nyx_stream.policy import Limits
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.path_rule import PathRule
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import RuleError
-from nyx_stream.policy.units import parse_duration, parse_size, print_duration, print_size
+from nyx_stream.policy.limits import parse_duration, parse_size, print_duration, print_size
+from nyx_stream.policy.rules import ConnectRule, PathRule, RequestRule, RuleError
 from nyx_stream.policy.url_path import PathPattern
 
 LOCKED = SandboxPolicy.locked_down()

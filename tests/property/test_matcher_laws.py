@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.request_rule import RequestRule
+from nyx_stream.policy.rules import ConnectRule, RequestRule
 
 LABELS = st.sampled_from(["a", "b", "api", "cdn", "x-y", "com", "net", "example", "a_b"])
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)

@@ -296,7 +296,7 @@ async def test_a_plugin_hands_on_less_under_the_tripwire(host, make, server, eve
     assert await plugin.call("hand_on", url=server.url) == [
         "kept",
         "revoked: it was closed",
-        "it is no part of what was handed on",
+        "outside the narrowed grant",
         "expired: its 0.05s are over",
     ]
     assert [event for event in events if event.layer == "tripwire"] == []
