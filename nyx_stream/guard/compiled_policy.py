@@ -9,7 +9,7 @@ deny rule, and never allow what the manifest doesn't ask for.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar
 
 from nyx_core.beneath.text import Flavour, is_absolute, normalise, refuse_reason
 from nyx_stream.guard.decision import REPORT_ONLY, ApprovedDecision, Decision, PathVerdict, RequestVerdict
@@ -31,7 +31,7 @@ from nyx_stream.policy.rules import METHOD, NEVER_METHODS, Rule, bind_all, path_
 if TYPE_CHECKING:
     from nyx_stream.policy.manifest import Manifest
 
-_Target = TypeVarTuple("_Target")
+_Target = TypeVar("_Target")
 _Found = TypeVar("_Found", bound=Rule)
 
 NO_RULE = Decision(False, None, "no rule allows it")
@@ -78,7 +78,7 @@ class CompiledPolicy:
             name, number = _endpoint(host, port)
         except HostError as error:
             return Decision(False, None, error.reason)
-        return self._decide(RuleTables.allows_connection, RuleTables.denies_host, name, number)[0]
+        return self._decide(RuleTables.allows_connection, RuleTables.denies_host, (name, number))[0]
 
     def dial(self, host: object, port: object) -> Decision:
         """Decides whether an origin may be dialled, for a bare connection or for some request."""
@@ -86,7 +86,7 @@ class CompiledPolicy:
             name, number = _endpoint(host, port)
         except HostError as error:
             return Decision(False, None, error.reason)
-        return self._decide(RuleTables.allows_dialling, RuleTables.denies_host, name, number)[0]
+        return self._decide(RuleTables.allows_dialling, RuleTables.denies_host, (name, number))[0]
 
     def addresses(self, host: object, port: object, addresses: Sequence[object]) -> Decision:
         """Decides on all answers of one look-up. A single refused address refuses the name."""
@@ -120,7 +120,7 @@ class CompiledPolicy:
             decision = Decision(False, None, f"the method {verb} is never allowed")
         else:
             allows, denies = RuleTables.allows_request, RuleTables.denies_request
-            decision = self._decide(allows, denies, origin, verb, parts.path)[0]
+            decision = self._decide(allows, denies, (origin, verb, parts.path))[0]
         if self._credentials is not None and decision.allowed:
             credentials = self._credentials.covering(origin, verb, parts.path)
         return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target, credentials)
@@ -178,26 +178,26 @@ class CompiledPolicy:
 
     def _decide(
         self,
-        allows: Callable[[RuleTables, *_Target], _Found | None],
-        denies: Callable[[RuleTables, *_Target], Rule | None],
-        *target: *_Target,
+        allows: Callable[[RuleTables, _Target], _Found | None],
+        denies: Callable[[RuleTables, _Target], Rule | None],
+        target: _Target,
     ) -> tuple[Decision, _Found | None]:
         """Returns the decision on a target and, if an allow rule covers it, that rule."""
-        denied = denies(self.denied, *target)
+        denied = denies(self.denied, target)
         if denied is not None:
             return _denied(denied), None
-        rule = allows(self.allowed, *target)
-        if self.asked is not None and allows(self.asked, *target) is None:
+        rule = allows(self.allowed, target)
+        if self.asked is not None and allows(self.asked, target) is None:
             return NO_RULE if rule is None else NOT_ASKED, None
         decision = NO_RULE if rule is None else _allowed(rule.text)
         if rule is None and self._approved is not None:
-            decision, rule = self._approved.decide(allows, *target) or (decision, None)
+            decision, rule = self._approved.decide(allows, target) or (decision, None)
         if self._report_only is not None:
-            return self._report_only.decide(decision, rule, allows, denies, *target)
+            return self._report_only.decide(decision, rule, allows, denies, target)
         return decision, rule
 
     def _decide_path(self, key: str, mode: Mode) -> tuple[Decision, PathRule | None]:
-        decision, rule = self._decide(RuleTables.allows_path, RuleTables.denies_path, key, mode)
+        decision, rule = self._decide(RuleTables.allows_path, RuleTables.denies_path, (key, mode))
         if decision is NO_RULE and mode == "rw" and (readable := self.allowed.paths.covering(key)) is not None:
             reason = f"{NO_RULE.reason} to write (reading is allowed by {readable.text})"
             return Decision(False, None, reason), None
@@ -243,10 +243,10 @@ class _ApprovedRules:
         )
 
     def decide(
-        self, allows: Callable[[RuleTables, *_Target], _Found | None], *target: *_Target
+        self, allows: Callable[[RuleTables, _Target], _Found | None], target: _Target
     ) -> tuple[Decision, _Found] | None:
         """Returns the decision of the first valid approval. If all have ended, returns one whose `use` says so."""
-        rules = [rule for tables in self._tables if (rule := allows(tables, *target)) is not None]
+        rules = [rule for tables in self._tables if (rule := allows(tables, target)) is not None]
         found = [(_approved(rule), rule) for rule in rules]
         valid = (item for item in found if item[0].ticket.invalid is None)
         return next(valid, found[0] if found else None)
@@ -274,14 +274,14 @@ class _ReportOnlyRules:
         self,
         decision: Decision,
         rule: _Found | None,
-        allows: Callable[[RuleTables, *_Target], _Found | None],
-        denies: Callable[[RuleTables, *_Target], Rule | None],
-        *target: *_Target,
+        allows: Callable[[RuleTables, _Target], _Found | None],
+        denies: Callable[[RuleTables, _Target], Rule | None],
+        target: _Target,
     ) -> tuple[Decision, _Found | None]:
         if not decision.allowed:
-            allowing = allows(self._allowed, *target)
+            allowing = allows(self._allowed, target)
             return (decision, None) if allowing is None else (_would_deny(decision, allowing), allowing)
-        denying = denies(self._denied, *target)
+        denying = denies(self._denied, target)
         return (decision if denying is None else _would_deny(decision, denying)), rule
 
     def decide_address(

@@ -40,7 +40,7 @@ def explain_request(rules: CompiledPolicy, method: object, url: object) -> str:
         return ""
     origin = (parts.scheme, parts.host, parts.port)
     denied = rules.denied.hosts.match(parts.host, parts.port) or rules.denied.requests.deny(origin, verb, parts.path)
-    asked = rules.asked.allows_request(origin, verb, parts.path) if rules.asked else None
+    asked = rules.asked.allows_request((origin, verb, parts.path)) if rules.asked else None
     near: list[Rule] = [*islice(chain.from_iterable(rules.allowed.requests.at(origin)), _MAX_RULES)]
     near += rules.allowed.hosts.near(parts.host)
     # A permission that the manifest asks for by a connect rule is granted by a connect rule.
@@ -54,7 +54,7 @@ def explain_path(rules: CompiledPolicy, normal: str, mode: str) -> str:
         return ""
     key = path_key(normal, rules.flavour)
     denied = rules.denied.paths.covering(key)
-    asked = rules.asked.allows_path(key, "r" if mode == "r" else "rw") if rules.asked else None
+    asked = rules.asked.allows_path((key, "r" if mode == "r" else "rw")) if rules.asked else None
     near = rules.allowed.paths.covering(key)
     return _lines(rules, "read" if mode == "r" else "write", denied, [near] if near else [], asked)
 

@@ -25,6 +25,15 @@ _Ports = ConnectRule | dict[int | None, ConnectRule]
 Origin = tuple[str, str, int]
 """Scheme, canonical host, port."""
 
+Endpoint = tuple[str, int]
+"""Canonical host, port."""
+
+RequestTarget = tuple[Origin, str, str]
+"""Origin, method in upper case, normalised path."""
+
+PathTarget = tuple[str, Mode]
+"""The `path_key` of an absolute, normal path, and the mode."""
+
 
 class HostTable:
     """Compiled connect rules."""
@@ -225,7 +234,7 @@ class PathTable:
     def covering(self, key: str) -> PathRule | None:
         """Returns the longest prefix that covers the path of `key`."""
         rules, separator = self._rules, self._separator
-        while True:
+        while rules:
             rule = rules.get(key)
             if rule is not None:
                 return rule
@@ -233,6 +242,7 @@ class PathTable:
             if cut < 0:
                 return None
             key = key[:cut]
+        return None
 
     def below(self, key: str) -> PathRule | None:
         """Returns some prefix that is strictly below the path of `key`."""
@@ -265,38 +275,44 @@ class RuleTables:
         self.paths = PathTable(paths, flavour)
         self._writable = PathTable([rule for rule in paths if rule.mode == "rw"], flavour)
 
-    def allows_connection(self, host: str, port: int) -> ConnectRule | None:
+    def allows_connection(self, target: Endpoint) -> ConnectRule | None:
+        host, port = target
         return self.hosts.match(host, port)
 
-    def allows_dialling(self, host: str, port: int) -> ConnectRule | RequestRule | None:
+    def allows_dialling(self, target: Endpoint) -> ConnectRule | RequestRule | None:
+        host, port = target
         return self.hosts.match(host, port) or self.requests.any_of(host, port)
 
-    def allows_request(self, origin: Origin, method: str, path: str) -> ConnectRule | RequestRule | None:
+    def allows_request(self, target: RequestTarget) -> ConnectRule | RequestRule | None:
+        origin, method, path = target
         rule = self.requests.allow(origin, method, path)
         if rule is None and origin[0] in ("http", "https"):
             return self.hosts.match(origin[1], origin[2])
         return rule
 
-    def allows_path(self, key: str, mode: Mode) -> PathRule | None:
+    def allows_path(self, target: PathTarget) -> PathRule | None:
+        key, mode = target
         return (self.paths if mode == "r" else self._writable).covering(key)
 
     def lists_address(self, version: int, number: int, address: str, port: int) -> ConnectRule | RequestRule | None:
         """Returns a rule that names an address itself, or its network."""
         return self.hosts.match_address(version, number, port) or self.requests.any_of(address, port)
 
-    def denies_host(self, host: str, port: int) -> ConnectRule | None:
+    def denies_host(self, target: Endpoint) -> ConnectRule | None:
         if self.hosts.empty:
             return None
+        host, port = target
         if is_address(host):
             return self.hosts.match_any_spelling(*address_number(host), port)
         return self.hosts.match(host, port)
 
-    def denies_request(self, origin: Origin, method: str, path: str) -> ConnectRule | RequestRule | None:
-        rule = self.denies_host(origin[1], origin[2])
+    def denies_request(self, target: RequestTarget) -> ConnectRule | RequestRule | None:
+        origin, method, path = target
+        rule = None if self.hosts.empty else self.denies_host(origin[1:])
         return self.requests.deny(origin, method, path) if rule is None and not self.requests.empty else rule
 
-    def denies_path(self, key: str, mode: Mode) -> PathRule | None:
-        return self.paths.covering(key)
+    def denies_path(self, target: PathTarget) -> PathRule | None:
+        return self.paths.covering(target[0])
 
 
 class CompiledCredentials:
