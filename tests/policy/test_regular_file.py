@@ -29,13 +29,13 @@ def special(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__qualname__)
 def test_what_is_no_regular_file_is_an_error_at_once(special: Path, read: Callable[[Path], object]) -> None:
     """Nobody waits for a pipe's writer, and a device is not opened."""
-    with pytest.raises(NotRegular, match=r"is no regular file: .*plugin\.toml"):
+    with pytest.raises(NotRegular, match=r"not a regular file: .*plugin\.toml"):
         read(special)
 
 
 def test_a_plugin_without_a_regular_manifest_is_a_clear_error(special: Path) -> None:
     """As every manifest that cannot be read."""
-    with pytest.raises(ManifestError, match=r"plugin\.toml: cannot be read: is no regular file"):
+    with pytest.raises(ManifestError, match=r"plugin\.toml: cannot be read: not a regular file"):
         find(special.parent)
 
 
@@ -48,7 +48,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_found_out(tmp_path: Path, monk
     before = len(os.listdir("/dev/fd"))
     with monkeypatch.context() as patched:
         patched.setattr(os, "stat", lambda *_, **__: looked_at)
-        with pytest.raises(NotRegular, match="is no regular file"):
+        with pytest.raises(NotRegular, match="not a regular file"):
             SandboxPolicy.from_toml(path)
     assert len(os.listdir("/dev/fd")) == before
 
