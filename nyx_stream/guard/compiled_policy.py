@@ -153,8 +153,8 @@ class CompiledPolicy:
     def open_zone(self, host: str, port: int) -> str | None:
         """Returns the parent domain of an allowed host if every single label below it is allowed at `port` too.
 
-        That needs a wildcard rule on each side. Since the host is allowed, no wildcard denies the zone, so only a deny
-        rule that names another host directly below it stands in the way.
+        That needs a wildcard in the policy and in the manifest. No deny wildcard can cover the zone, because it would
+        deny the host too; a deny rule that names another host directly below the zone prevents it.
         """
         zone = host.partition(".")[2]
         # With a label of 63 characters, a name in the zone must not exceed the length of a name.

@@ -27,6 +27,10 @@ class Decision:
         return self
 
 
+OUTSIDE = Decision(False, None, "outside the narrowed grant")
+"""The decision of a narrowed guard on a target that only the guard it narrows allows."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovedDecision(Decision):
     """Allowed only by a rule that was approved while the plugin runs."""

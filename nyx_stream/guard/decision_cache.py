@@ -37,7 +37,7 @@ MAX_LABEL_LENGTH = 63
 
 # Both patterns find what is wrong. If a pattern finds nothing, no match object is created, and searching for one
 # character of a set is the cheapest search there is. A label without a hyphen can only have a wrong character or a
-# wrong length, so it has a pattern of its own.
+# wrong length, so it gets the cheaper pattern.
 find_bad_character = re.compile(r"[^a-z0-9_]").search
 """Finds a character that a label must not contain, or a hyphen."""
 

@@ -14,7 +14,7 @@ from nyx_stream.audit import AuditEvent
 from nyx_stream.audit.event import Layer
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, SandboxDenied
 from nyx_stream.guard.compiled_policy import CompiledPolicy
-from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.decision import OUTSIDE, Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.decision_cache import (
     MAX_ENTRIES,
     MAX_LABEL_LENGTH,
@@ -23,7 +23,7 @@ from nyx_stream.guard.decision_cache import (
     match_bad_label,
 )
 from nyx_stream.guard.explain import explain_connect, explain_path, explain_request
-from nyx_stream.guard.url_parts import is_plain, is_url
+from nyx_stream.guard.url_parts import is_url, read_plain
 from nyx_stream.policy import NO_PLACES, ConnectRule, Limits, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.coverage import covers
 
@@ -80,12 +80,16 @@ class SandboxGuard:
     @property
     def policy(self) -> SandboxPolicy:
         """The policy in force."""
-        return self._state.rules.policy
+        return self._rules.policy
 
     @property
     def limits(self) -> Limits:
         """The limits in force: the policy's, or the manifest's where it asks for less."""
-        return self._state.rules.limits
+        return self._rules.limits
+
+    @property
+    def _rules(self) -> CompiledPolicy:
+        return self._state.rules
 
     def update(self, policy: SandboxPolicy) -> None:
         """Puts another policy in force, atomically. A check in progress still uses the old one."""
@@ -181,7 +185,7 @@ class SandboxGuard:
 
         A client can call this before it parses the text: the parser of `httpx` costs more than this decision.
         """
-        return self.judge_request(method, url) if type(url) is str and is_plain(url) else None
+        return self.judge_request(method, url) if type(url) is str and read_plain(url) is not None else None
 
     def judge_origin(self, host: str, port: int) -> Decision:
         """Decides whether an origin may be dialled, for a connection or for some request."""
@@ -204,12 +208,12 @@ class SandboxGuard:
 
     def is_denied_path(self, canonical: str) -> str | None:
         """Returns the text of a deny rule that covers an absolute, normal path, or `None`."""
-        rule = self._state.rules.denies_path(canonical)
+        rule = self._rules.denies_path(canonical)
         return None if rule is None else rule.text
 
     def denies_below(self, canonical: str) -> str | None:
         """Returns the text of a deny rule that covers an absolute, normal path or a path below it, or `None`."""
-        rule = self._state.rules.denies_path(canonical, below=True)
+        rule = self._rules.denies_path(canonical, below=True)
         return None if rule is None else rule.text
 
     def record(self, capability: str, action: str, target: str, decision: Decision, layer: Layer = "guard") -> None:
@@ -228,7 +232,7 @@ class SandboxGuard:
         decision: Decision,
         hint: Callable[[], str] | str = "",
     ) -> Denied:
-        """Returns the error for a denied operation."""
+        """Returns the error for a denied operation. No change of policy allows a target outside a narrowed grant."""
         return kind(
             plugin=self.plugin,
             capability=capability,
@@ -236,26 +240,26 @@ class SandboxGuard:
             target=target,
             rule=decision.rule,
             reason=decision.reason,
-            hint=hint,
+            hint="" if decision is OUTSIDE else hint,
         )
 
     def request_error(
         self, method: str, url: Any, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
     ) -> NetworkDenied:
         """Returns the error for a denied request; its text says what would allow it."""
-        hint = partial(explain_request, self._state.rules, method, url)
+        hint = partial(explain_request, self._rules, method, url)
         return self.denial(kind, "http", method, str(url), decision, hint)
 
     def connect_error(
         self, host: str, port: int, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
     ) -> NetworkDenied:
         """Returns the error for a denied connection; its text says what would allow it."""
-        hint = partial(explain_connect, self._state.rules, host, port)
+        hint = partial(explain_connect, self._rules, host, port)
         return self.denial(kind, "connect", "connect", f"{host}:{port}", decision, hint)
 
     def path_error(self, verdict: PathVerdict, action: str, target: str, mode: str) -> FilesystemDenied:
         """Returns the error for a path that is denied by its text; the error's text says what would allow it."""
-        hint = partial(explain_path, self._state.rules, verdict.path, mode)
+        hint = partial(explain_path, self._rules, verdict.path, mode)
         return self.denial(FilesystemDenied, "files", action, target, verdict.decision, hint)
 
     def _check_connect(self, host: str, port: int) -> None:

@@ -8,18 +8,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from nyx_stream.errors import FilesystemDenied, NetworkDenied
 from nyx_stream.guard.compiled_policy import CompiledPolicy
-from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.decision import OUTSIDE, Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.guard import SandboxGuard, path_text
-from nyx_stream.policy import Limits, PathRule, RequestRule, SandboxPolicy
+from nyx_stream.policy import PathRule, RequestRule, SandboxPolicy
 from nyx_stream.policy.coverage import covers
-
-OUTSIDE = Decision(False, None, "outside the narrowed grant")
 
 
 class NarrowedGuard(SandboxGuard):
-    """The conjunction of the guard `wide` and of rules. It has no policy or cache of its own."""
+    """The conjunction of the guard `wide` and of rules. It has neither a policy nor a cache."""
 
     __slots__ = ("_own", "_wide")
 
@@ -37,12 +34,8 @@ class NarrowedGuard(SandboxGuard):
         )
 
     @property
-    def policy(self) -> SandboxPolicy:
-        return self._wide.policy
-
-    @property
-    def limits(self) -> Limits:
-        return self._wide.limits
+    def _rules(self) -> CompiledPolicy:
+        return self._wide._rules
 
     def update(self, policy: SandboxPolicy) -> None:
         """Raises `TypeError`: update the guard that this one narrows."""
@@ -92,33 +85,6 @@ class NarrowedGuard(SandboxGuard):
 
     def holds(self, rule: RequestRule) -> bool:
         return self._wide.holds(rule) and any(covers(own, rule) for own in self._own.policy.request)
-
-    def is_denied_path(self, canonical: str) -> str | None:
-        return self._wide.is_denied_path(canonical)
-
-    def denies_below(self, canonical: str) -> str | None:
-        return self._wide.denies_below(canonical)
-
-    # A change of policy can't allow what is outside, so those errors have no hint.
-
-    def request_error(
-        self, method: str, url: Any, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
-    ) -> NetworkDenied:
-        if decision is OUTSIDE:
-            return self.denial(kind, "http", method, str(url), decision)
-        return self._wide.request_error(method, url, decision, kind)
-
-    def connect_error(
-        self, host: str, port: int, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
-    ) -> NetworkDenied:
-        if decision is OUTSIDE:
-            return self.denial(kind, "connect", "connect", f"{host}:{port}", decision)
-        return self._wide.connect_error(host, port, decision, kind)
-
-    def path_error(self, verdict: PathVerdict, action: str, target: str, mode: str) -> FilesystemDenied:
-        if verdict.decision is OUTSIDE:
-            return self.denial(FilesystemDenied, "files", action, target, verdict.decision)
-        return self._wide.path_error(verdict, action, target, mode)
 
     @staticmethod
     def _narrow(wide: Decision, own: Decision) -> Decision:

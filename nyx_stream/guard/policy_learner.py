@@ -71,7 +71,7 @@ def _origin(parts: UrlParts) -> str:
 
 
 def _addresses(policy: SandboxPolicy, events: Sequence[AuditEvent], manifest: "Manifest") -> list[str]:
-    """Returns a connect rule for each address that a name resolved to and that needs a rule of its own."""
+    """Returns a connect rule for each address that a name resolved to, if the name's rule doesn't allow it."""
     guard, found = SandboxGuard(policy, manifest=manifest), dict[str, None]()
     for event in events:
         endpoint, _, address = event.target.partition(" at ")

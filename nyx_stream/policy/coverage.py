@@ -1,7 +1,7 @@
 """How two rules relate: whether one covers all targets of the other, or some of them.
 
 `covers` never returns true wrongly, `overlaps` never returns false wrongly. Both are cautious between path patterns
-with several wildcards: a plan may say "partly" where a person would say "granted", but not the other way round.
+with several wildcards: a plan may say "partly" where a person would say "granted", but never the reverse.
 """
 
 from nyx_core.beneath.text import NATIVE

@@ -92,9 +92,9 @@ class _Scanner:
     def positions(self) -> Iterator[tuple[Key, TomlPosition]]:
         table: Key = ()
         while (token := self._peek()) is not None:
-            if token.lastgroup == "newline":
-                self._next += 1
-            elif token.group() == "[":
+            if self._at("\n"):
+                continue
+            if token.group() == "[":
                 table = self._header()
                 yield table, self._position(token)
             else:
@@ -136,7 +136,7 @@ class _Scanner:
             yield from self._array(key)
         elif self._at("{"):
             while not self._at("}") and self._peek() is not None:
-                if not self._at(",") and not self._newline():
+                if not self._at(",", "\n"):
                     yield from self._pair(key)
         else:
             # A number or a date may be several tokens: 1.5, 07:30:00.
@@ -147,7 +147,7 @@ class _Scanner:
     def _array(self, key: Key) -> Iterator[tuple[Key, TomlPosition]]:
         index = 0
         while not self._at("]") and self._peek() is not None:
-            if not self._at(",") and not self._newline():
+            if not self._at(",", "\n"):
                 yield from self._value((*key, index), None)
                 index += 1
 
@@ -163,15 +163,10 @@ class _Scanner:
     def _peek(self) -> re.Match[str] | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None
 
-    def _at(self, mark: str) -> bool:
+    def _at(self, *marks: str) -> bool:
+        """Skips the next token if it is one of `marks`; returns whether it was."""
         token = self._peek()
-        found = token is not None and token.group() == mark
-        self._next += found
-        return found
-
-    def _newline(self) -> bool:
-        token = self._peek()
-        found = token is not None and token.lastgroup == "newline"
+        found = token is not None and token.group() in marks
         self._next += found
         return found
 

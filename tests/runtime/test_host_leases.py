@@ -104,7 +104,11 @@ async def test_a_policy_file_has_terms(host, make, server, tmp_path):
     with pytest.raises(PolicyError) as caught:
         SandboxPolicy.from_toml(file)
     told = str(caught.value)
-    for fault in ("policy.toml:7: seconds: 'soon' is no", "policy.toml:9: leases.files.bytes_in", "leases.fire"):
+    for fault in (
+        "policy.toml:7: seconds: 'soon' isn't",
+        "policy.toml:9: leases.files.bytes_in",
+        "leases.fire",
+    ):
         assert fault in told
     with pytest.raises(PolicyError, match="with_lease: opens: a lease of http has no such term"):
         policy().with_lease("http", opens=3)
