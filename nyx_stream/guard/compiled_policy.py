@@ -75,25 +75,28 @@ class CompiledPolicy:
     def connect(self, host: object, port: object) -> Decision:
         """Decides on a bare connection. Request rules don't allow one: it could carry any protocol."""
         try:
-            name, number = _endpoint(host, port)
+            target = _endpoint(host, port)
         except HostError as error:
             return Decision(False, None, error.reason)
-        return self._decide(RuleTables.allows_connection, RuleTables.denies_host, (name, number))[0]
+        return self._decide(RuleTables.allows_connection, RuleTables.denies_host, target)[0]
 
     def dial(self, host: object, port: object) -> Decision:
         """Decides whether an origin may be dialled, for a bare connection or for some request."""
         try:
-            name, number = _endpoint(host, port)
+            target = _endpoint(host, port)
         except HostError as error:
             return Decision(False, None, error.reason)
-        return self._decide(RuleTables.allows_dialling, RuleTables.denies_host, (name, number))[0]
+        return self._decide(RuleTables.allows_dialling, RuleTables.denies_host, target)[0]
 
     def addresses(self, host: object, port: object, addresses: Sequence[object]) -> Decision:
         """Decides on all answers of one look-up. A single refused address refuses the name."""
-        decision = self.dial(host, port)
+        try:
+            name, number = _endpoint(host, port)
+        except HostError as error:
+            return Decision(False, None, error.reason)
+        decision, _ = self._decide(RuleTables.allows_dialling, RuleTables.denies_host, (name, number))
         if not decision.allowed:
             return decision
-        name, number = _endpoint(host, port)
         if not addresses:
             return Decision(False, None, "the name has no address")
         for text in addresses:
@@ -323,7 +326,7 @@ def _would_deny(decision: Decision, rule: Rule) -> Decision:
 def _endpoint(host: object, port: object) -> tuple[str, int]:
     if type(port) is not int or not 1 <= port <= 65535:
         raise HostError("", "a port is a number from 1 to 65535")
-    return canonical_host(_exact(host, "a host")), port
+    return canonical_host(host if type(host) is str else _exact(host, "a host")), port
 
 
 def _exact(text: object, what: str) -> str:

@@ -136,13 +136,13 @@ class OriginRules:
 
     def __iter__(self) -> Iterator[RequestRule]:
         yield from self._any
-        yield from self.with_paths()
-
-    def with_paths(self) -> Iterator[RequestRule]:
-        """Yields every rule that has a path."""
         for table in (self._exact, self._patterns):
             for rules in table.values():
                 yield from rules
+
+    def with_paths(self) -> Iterator[RequestRule]:
+        """Yields every rule that has a path."""
+        return (rule for rule in self if rule.path is not None)
 
     def covering(self, path: str) -> Iterator[RequestRule]:
         """Yields every rule that covers a normalised path."""
