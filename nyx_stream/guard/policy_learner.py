@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from nyx_core.beneath.text import NATIVE, normalise
 from nyx_stream.audit import AuditEvent
 from nyx_stream.guard.guard import SandboxGuard
-from nyx_stream.guard.url_parts import UrlError, UrlParts, read_url
+from nyx_stream.guard.url_parts import UrlError, read_url
 from nyx_stream.policy import PathRule, Places, SandboxPolicy
 from nyx_stream.policy.coverage import covers
-from nyx_stream.policy.rules import DEFAULT_PORTS, RequestRule
+from nyx_stream.policy.rules import RequestRule
 from nyx_stream.policy.url_path import PathPattern, has_encoded_separator
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def _requests(events: Sequence[AuditEvent]) -> tuple[RequestRule, ...]:
             parts = read_url(event.target)
         except UrlError:
             continue
-        seen.setdefault((_origin(parts), parts.path), set()).add(event.action)
+        origin = RequestRule(parts.scheme, parts.host, parts.port).text
+        seen.setdefault((origin, parts.path), set()).add(event.action)
     patterns: dict[str, set[str]] = {}
     for (origin, path), methods in seen.items():
         paths = [other for other_origin, other in seen if other_origin == origin]
@@ -62,12 +63,6 @@ def _pattern(origin: str, path: str, paths: Sequence[str]) -> str:
     folder = path.rpartition("/")[0]
     siblings = [other for other in paths if other.rpartition("/")[0] == folder]
     return f"{folder}/*" if folder and len(siblings) > 1 else path
-
-
-def _origin(parts: UrlParts) -> str:
-    host = f"[{parts.host}]" if ":" in parts.host else parts.host
-    port = "" if parts.port == DEFAULT_PORTS[parts.scheme] else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}"
 
 
 def _addresses(policy: SandboxPolicy, events: Sequence[AuditEvent], manifest: "Manifest") -> list[str]:
