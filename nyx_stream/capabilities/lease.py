@@ -152,7 +152,7 @@ class Lease:
             lease._meter.take(budget, amount)
 
     def limit(self, terms: Mapping[str, Term | None]) -> None:
-        """Sets terms anew, from now on, by name, as `policy.terms.parse_terms` gives them; `None` lifts one.
+        """Sets terms anew, from now on, by name, as `policy.limits.parse_terms` gives them; `None` lifts one.
 
         Terms that are not named go on as they are. Raises `Revoked` if the lease has ended: it does not come back.
         """
