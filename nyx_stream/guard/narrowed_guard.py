@@ -16,7 +16,7 @@ from nyx_stream.policy.coverage import covers
 
 
 class NarrowedGuard(SandboxGuard):
-    """The conjunction of the guard `wide` and of rules. It has neither a policy nor a cache."""
+    """Allows what both the guard `wide` and its own rules allow. Its policy is that of `wide`; it has no cache."""
 
     __slots__ = ("_own", "_wide")
 
