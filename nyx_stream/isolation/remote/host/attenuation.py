@@ -16,7 +16,7 @@ from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import Ask
 from nyx_stream.isolation.remote.wire.values import LONGEST_RULE, MOST_NARROWED, MOST_RULES, Arguments
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 Told = Callable[[int, str, Exception], None]
 """Tells the worker that a lease ended: the number, the capability, the error."""

@@ -22,7 +22,7 @@ from nyx_stream.isolation.remote.wire.frames import Frame, Kind
 from nyx_stream.isolation.remote.wire.messages import Ask, AskResult, Ended, RemoteFault, decode, error_of
 from nyx_stream.isolation.remote.wire.protocol import MAX_ASKS
 from nyx_stream.isolation.remote.wire.values import LONGEST_RULE, MOST_NARROWED, MOST_RULES, NARROW
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 _AT_ONCE = frozenset({Kind.ANSWER, Kind.REFUSED, Kind.ENDED, Kind.LOGGED})
 """Frames that start no code of the plugin's: taken while `ask_at_once` waits."""
