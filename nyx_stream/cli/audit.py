@@ -10,9 +10,7 @@ from typing import Annotated
 import typer
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.audit.following import Follower
-from nyx_stream.audit.reading import Line, UnreadableLine, read_lines
-from nyx_stream.audit.selection import Selection
+from nyx_stream.audit.reader import Line, LogReader, Selection, UnreadableLine
 from nyx_stream.cli import audit_reports, output
 from nyx_stream.errors import AuditError
 from nyx_stream.policy.units import parse_duration
@@ -83,14 +81,15 @@ def audit(
             raise typer.BadParameter("a chain is verified whole: verify takes no filter")
         return audit_reports.verify_log(file, key_file, head, archived=archived, json=json)
     try:
-        if what is What.tail:
-            _tail(file, only, lines or 10, follow=follow, json=json)
-        elif what is What.stats:
-            audit_reports.count_events((line.record.event for line in _fitting(read_lines(file), only)), json=json)
-        else:
-            _print(_fitting(read_lines(file), only), json=json)
+        with LogReader(file) as log:
+            if what is What.tail:
+                _tail(log, only, lines or 10, follow=follow, json=json)
+            elif what is What.stats:
+                audit_reports.count_events((line.record.event for line in _fitting(log.lines(), only)), json=json)
+            else:
+                _print(_fitting(log.lines(), only), json=json)
     except UnreadableLine as error:
-        raise AuditError(error.path, f"line {error.number}: {error.why}") from None
+        raise AuditError(error.path, f"line {error.number}: {error.reason}") from None
     return None
 
 
@@ -100,17 +99,16 @@ def print_events(events: Iterable[AuditEvent], columns: Iterable[str] = COLUMNS)
     output.table(shown, ([COLUMNS[name](event) for name in shown] for event in events))
 
 
-def _tail(file: str, only: Selection, count: int, *, follow: bool, json: bool) -> None:
-    with Follower(file) as log:
-        _print(deque(_fitting(log.lines(), only), maxlen=count), json=json)
-        while follow:
-            for line in _fitting(log.lines(), only):
-                output.say(_raw(line) if json else "  ".join(_cells(line)))
-            time.sleep(_POLL)
+def _tail(log: LogReader, only: Selection, count: int, *, follow: bool, json: bool) -> None:
+    _print(deque(_fitting(log.lines(), only), maxlen=count), json=json)
+    while follow:
+        for line in _fitting(log.lines(), only):
+            output.say(_raw(line) if json else "  ".join(_cells(line)))
+        time.sleep(_POLL)
 
 
 def _fitting(lines: Iterable[Line], only: Selection) -> Iterator[Line]:
-    return (line for line in lines if (event := line.record.event) is not None and only.fits(event))
+    return (line for line in lines if (event := line.record.event) is not None and only.matches(event))
 
 
 def _print(lines: Iterable[Line], *, json: bool) -> None:

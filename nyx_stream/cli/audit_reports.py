@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import typer
 
 from nyx_stream.audit import AuditEvent, Verification, verify
-from nyx_stream.audit.key import read_key
+from nyx_stream.audit.chain import read_key
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.text import escape

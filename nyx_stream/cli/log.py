@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink, fan_out
-from nyx_stream.audit.printable import printable, sentence
-from nyx_stream.audit.redaction import redact_urls
+from nyx_stream.audit.redaction import printable, redact_urls, summary
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
 from nyx_stream.isolation.backend import Level
 from nyx_stream.policy.grant import Grant
@@ -77,7 +76,7 @@ def log_decision(event: AuditEvent) -> None:
     """An audit sink that writes each decision to the log: allowed ones at `debug`, denied ones at `info`."""
     level = logging.DEBUG if event.allowed else logging.INFO
     if _decisions.isEnabledFor(level):
-        _decisions.log(level, "%s", sentence(printable(event)))
+        _decisions.log(level, "%s", summary(printable(event)))
 
 
 @asynccontextmanager

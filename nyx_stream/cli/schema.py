@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nyx_stream.audit.schema import audit_schema
+from nyx_stream.audit.record import audit_schema
 from nyx_stream.cli import output
 from nyx_stream.policy.schema import manifest_schema, policy_schema
 

@@ -6,7 +6,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.audit.printable import printable, sentence
+from nyx_stream.audit.redaction import printable, summary
 from nyx_stream.host import PluginHost
 from nyx_stream.host.observability.call_observer import Call, Observation
 from nyx_stream.observe.otel.attributes import of_event
@@ -66,7 +66,7 @@ class Telemetry:
                 timestamp=int(safe.time * 1e9) if 0 <= safe.time < _LATEST else None,
                 severity_number=severity,
                 severity_text=severity.name,
-                body=sentence(safe),
+                body=summary(safe),
                 attributes=of_event(safe),
                 event_name=f"nyx.{safe.kind}",
             )
