@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from nyx_stream.audit.event import AuditEvent, AuditSink
 
 if TYPE_CHECKING:
-    from nyx_stream.audit.log import AuditLog
+    from nyx_stream.audit.log import AuditLog, Fsync, WhenFull
     from nyx_stream.audit.reader import read_log
     from nyx_stream.audit.sinks import LoggingSink, fan_out
     from nyx_stream.audit.verifier import Fault, Verification, verify
@@ -15,8 +15,10 @@ __all__ = [
     "AuditLog",
     "AuditSink",
     "Fault",
+    "Fsync",
     "LoggingSink",
     "Verification",
+    "WhenFull",
     "fan_out",
     "read_log",
     "verify",
@@ -25,8 +27,10 @@ __all__ = [
 _MODULES = {
     "AuditLog": "log",
     "Fault": "verifier",
+    "Fsync": "log",
     "LoggingSink": "sinks",
     "Verification": "verifier",
+    "WhenFull": "log",
     "fan_out": "sinks",
     "read_log": "reader",
     "verify": "verifier",
