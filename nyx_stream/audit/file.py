@@ -76,7 +76,7 @@ class LogFile:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            advice = "give each host a log file of its own, or pass one AuditLog to the hosts of this process"
+            advice = "give each host its own log file, or pass one AuditLog to the hosts of this process"
             raise OSError(errno.EBUSY, f"another host or process is writing to this log; {advice}", self.path) from None
         self._prepare()
 
@@ -148,7 +148,7 @@ class LogFile:
     def _find_end(self, descriptor: int) -> tuple[bytes, ...]:
         """Updates `position`. Returns the members of records that report a repair."""
         size = os.fstat(descriptor).st_size
-        if size == self._end:
+        if size == self._end and self._opening is not None:
             return ()
         if size == 0:
             self._begin(descriptor)

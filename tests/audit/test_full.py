@@ -1,5 +1,6 @@
 """A full disk or a directory that became read-only: each policy does what it says and reports the failure."""
 
+import json
 import os
 import re
 import shutil
@@ -142,6 +143,38 @@ def test_a_disk_too_full_to_rotate_loses_no_acknowledged_event(tmp_path):
             log.close()
         assert verify(path).fault is None
         assert [each.time for each in decisions(path)] == list(range(acknowledged))
+
+
+NEW_SEGMENT = """
+import os, resource, signal, sys
+from nyx_stream.audit import AuditEvent, AuditLog
+from nyx_stream.errors import AuditError
+
+path = sys.argv[1]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = AuditLog.open(path)
+os.rename(path, path + ".000001")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+log.record(AuditEvent(1.0, "p", "files", "read", "x", True, None, "r", "guard"))
+try:
+    log.flush()
+except AuditError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+while log.failure is not None:
+    pass
+log.close()
+"""
+
+
+def test_a_segment_that_could_not_be_begun_is_begun_later(tmp_path):
+    """A disk that is full when a new file is created does not leave a file without its first record."""
+    path = tmp_path / "audit.jsonl"
+    command = [sys.executable, "-c", NEW_SEGMENT, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "short write: 100 of" in done.stdout
+    records = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [(record["seq"], record["kind"]) for record in records] == [(2, "segment"), (3, "decision"), (4, "seal")]
 
 
 READ_ONLY = """

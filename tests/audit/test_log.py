@@ -76,7 +76,7 @@ def test_a_log_has_one_writer(tmp_path, where):
         log.record(event(number))
         log.flush()
         if number % 20 == 0:
-            assert "another host or process is writing to this log; give each host a log file of its own" in refused()
+            assert "another host or process is writing to this log; give each host its own log file" in refused()
     log.close()
     with closing(AuditLog.open(path)) as second:
         second.record(event(40))
