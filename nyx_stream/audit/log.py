@@ -1,4 +1,4 @@
-"""A log of events in a file of JSON lines, written by a thread of its own.
+"""A log of events in a file of JSON lines, written by a background thread.
 
 An event is *acknowledged* when `flush` has returned after it was recorded, or `close` has. It then survives `kill -9`
 of this process, and with `fsync="each"` a power cut too.

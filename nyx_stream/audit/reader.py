@@ -84,7 +84,7 @@ class LogReader:
     """Reads the log at `path` from its first segment on. The path of a sealed segment is a log of that segment alone.
 
     The log may be written to and rotated meanwhile. A context manager; entering it and all methods raise `OSError` if a
-    file can't be read or there is no log at `path`.
+    file can't be read or no log exists at `path`.
     """
 
     def __init__(self, path: str) -> None:
@@ -192,7 +192,7 @@ def first_line(descriptor: int) -> bytes:
 def read_end(descriptor: int, size: int, path: str) -> tuple[int, Position | None]:
     """Returns how many bytes at the end belong to an unfinished line, and the position of the last complete line.
 
-    The position is `None` if there is no complete line. SIGKILL can interrupt a write(2) between two pages (Linux,
+    The position is `None` without a complete line. SIGKILL can interrupt a write(2) between two pages (Linux,
     `generic_perform_write` in mm/filemap.c), and after a power cut the end may be filled with NUL.
 
     Raises:

@@ -44,7 +44,7 @@ class Encoder:
         self._cache: dict[tuple[object, ...], str] = {}
 
     def members(self, event: AuditEvent) -> bytes:
-        """Returns the members of an event, without braces. Never raises, whatever the event holds."""
+        """Returns the members of an event, without braces. Never raises, even for values of the wrong type."""
         try:
             return self._members(event)
         except Exception as error:  # values of the wrong type: a record says that the event could not be encoded

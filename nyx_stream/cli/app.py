@@ -137,7 +137,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _report(error: Exception | KeyboardInterrupt) -> int:
     """Prints the message of an error and returns its exit code."""
-    format_usage = getattr(error, "format_message", None)  # usage errors of typer, whichever click it uses
+    format_usage = getattr(error, "format_message", None)  # usage errors of typer, whose class depends on its release
     if format_usage is not None:
         output.print_error(f"{_one_line(format_usage())} (nyx --help)")
         return ExitCode.USAGE

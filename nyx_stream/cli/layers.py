@@ -16,7 +16,7 @@ RULE_KINDS = ("connect", "request", "read", "write", "env")
 _BY_HOST = frozenset({"call_timeout", "setup_timeout", "concurrency", "queue"})
 _BY_KERNEL = frozenset({"memory", "processes", "cpu_time"})
 
-# The sealing layers that a rule needs, on whichever system has them. Without one of them the guard can be bypassed.
+# The sealing layers that a rule needs, for every system. If one is missing, the guard can be bypassed.
 _SYSTEM_CALL_FILTERS = frozenset({"seccomp", "seatbelt", "pledge", "kernel"})
 _NEEDS = {
     "connect": _SYSTEM_CALL_FILTERS,

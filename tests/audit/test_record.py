@@ -1,4 +1,4 @@
-"""One event as one line: safe to print, decodable, without secrets, and one line whatever the event holds."""
+"""One event as one line: safe to print, decodable, and without secrets."""
 
 import json
 

@@ -55,7 +55,7 @@ TEXTS = st.one_of(
 @given(st.builds(AuditEvent, st.just(1.0), TEXTS, st.sampled_from(["http", "files"]), TEXTS, TEXTS, st.booleans(),
                  st.none() | TEXTS, TEXTS, st.just("guard")), st.booleans())  # fmt: skip
 def test_a_printable_event_equals_the_record_in_the_file(event, keep):
-    """Every sink shows the same of an event, whatever the event holds."""
+    """Every sink shows the same texts of an event."""
     assert printable(event, keep_queries=keep) == AuditEvent(
         **json.loads(b"{%b}" % Encoder(keep_queries=keep).members(event))
     )

@@ -17,7 +17,7 @@ def errors(nyx, case):
 
 
 def test_a_plugin_without_findings_is_ok(nyx, case):
-    """The exit code is 0 and there are no findings."""
+    """The exit code is 0, and the output says ok."""
     case.write("plugin.toml", 'id = "w"\nversion = "1"\nentry = "w:W"\n')
     case.write(
         "w.py",
@@ -177,7 +177,7 @@ def test_an_installed_plugin_is_checked_by_its_id(nyx, tmp_path, monkeypatch):
 
 
 def test_a_missing_plugin_has_its_own_exit_code(nyx, tmp_path):
-    """The exit code is 4 if there is no folder or installed plugin, and 3 for a folder without a manifest."""
+    """The exit code is 4 for a missing folder or plugin, and 3 for a folder without a manifest."""
     assert nyx("check", tmp_path / "nowhere").code == 4
     assert nyx("check", "no-such-plugin").code == 4
     assert nyx("check", tmp_path).code == 3

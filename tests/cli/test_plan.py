@@ -172,7 +172,7 @@ def test_a_degraded_process_does_not_list_the_kernel_for_missing_layers(nyx, cas
 
 
 def test_a_system_without_sealed_processes_has_its_own_message(nyx, case, monkeypatch):
-    """If a worker cannot be created at all, degrading makes no difference."""
+    """If a worker cannot be created, degrading makes no difference."""
     monkeypatch.delattr(socket, "SCM_RIGHTS")
     assert (
         "It cannot be loaded on this machine: "

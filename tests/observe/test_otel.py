@@ -173,7 +173,7 @@ _DURATION = "nyx.plugin.call.duration"
 
 @sealed_here
 async def test_a_sealed_plugin_has_memory_and_processor_time(host, make, collected):
-    """They are those of its own process."""
+    """Both are measured for its process."""
     await host.load(make("p", CODE), isolation="process")
     points = collected.points()
     assert points["nyx.plugin.memory"][0].value > 1 << 20

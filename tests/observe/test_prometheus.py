@@ -60,7 +60,7 @@ async def test_the_text_has_the_values_of_the_host(make, tmp_path):
 
 
 async def test_what_was_not_measured_has_no_sample(make, tmp_path):
-    """Without audit there are no denials, and without calls no quantiles; zero would be wrong."""
+    """Denials need an audit, and quantiles need calls; reporting zero would be wrong."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         await host.load(make("p", CODE))
         _, samples = read(prometheus_text(host))
@@ -70,7 +70,7 @@ async def test_what_was_not_measured_has_no_sample(make, tmp_path):
 
 @sealed_here
 async def test_a_sealed_plugin_has_memory_and_processor_time(make, tmp_path):
-    """They are those of its own process."""
+    """Both are measured for its process."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         await host.load(make("p", CODE), isolation="process")
         _, samples = read(prometheus_text(host))
