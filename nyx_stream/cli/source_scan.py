@@ -109,11 +109,12 @@ def scan_folder(folder: str, root: str) -> Scan:
         try:
             tree = _parse(path, name)
             _Reader(scan, name).visit(tree)
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            scan.unreadable.append((SourceLocation(name, line), f"syntax error: {getattr(error, 'msg', error)}"))
+        except SyntaxError as error:
+            scan.unreadable.append((SourceLocation(name, error.lineno or 1), f"syntax error: {error.msg}"))
+        except ValueError as error:
+            scan.unreadable.append((SourceLocation(name, 1), f"cannot be parsed: {error}"))
         except (RecursionError, MemoryError):
-            scan.unreadable.append((SourceLocation(name, 1), "nested too deeply to be parsed"))
+            scan.unreadable.append((SourceLocation(name, 1), "cannot be parsed: nested too deeply"))
         else:
             scan.trees[name] = tree
     return scan
@@ -149,9 +150,8 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self._imported[alias.asname or alias.name.partition(".")[0]] = (
-                alias.name if alias.asname else alias.name.partition(".")[0]
-            )
+            package = alias.name.partition(".")[0]
+            self._imported[alias.asname or package] = alias.name if alias.asname else package
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level == 0:
