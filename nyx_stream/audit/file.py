@@ -25,13 +25,15 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from nyx_stream.audit.chain import Opening, Position, link, name_of, opening_members, read_opening, seal_members
 from nyx_stream.audit.locking import sync, sync_folder
 from nyx_stream.audit.reader import first_line, read_end, sealed_name, sealed_segments
 from nyx_stream.audit.record import Encoder, notice
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _FLAGS = 0
 for _name in ("O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK", "O_BINARY"):
@@ -58,7 +60,7 @@ class LogFile:
         self._key = key
         self._segment_bytes = self._full_at = segment_bytes
         self._durable = durable
-        self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
+        self._lock: BaseFileLock | None = None
         self._descriptor: int | None = None
         self._opening: Opening | None = None
         self._end = 0  # size of the file when `position` was its last record
@@ -72,8 +74,11 @@ class LogFile:
 
     def open(self) -> None:
         """Opens or creates the file, locks the log, repairs the end and records the repair."""
+        from filelock import FileLock, Timeout  # late: importing it takes a third of the time of asyncio
+
         self._current_file()  # first: `acquire` would create missing directories
         try:
+            self._lock = FileLock(f"{self.path}.lock", mode=0o600, thread_local=False)
             self._lock.acquire(blocking=False)
         except Timeout:
             advice = "give each host its own log file, or pass one AuditLog to the hosts of this process"
@@ -120,7 +125,8 @@ class LogFile:
     def close(self) -> None:
         """Closes the file and releases the lock. Harmless if it's closed."""
         self._close_file()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _close_file(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
