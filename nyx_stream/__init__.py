@@ -8,11 +8,11 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Handle", "Plugin", "PluginHost", "export"]
+__all__ = ["Handle", "Plugin", "PluginHost", "__version__", "export"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: a plugin's module pays for `Plugin`, not for the host.
+    # Imported on first use: a plugin's module pays for `Plugin` and not for the host.
     if name in ("Plugin", "export"):
         from nyx_stream import plugin
 
