@@ -28,9 +28,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nyx_stream.audit.chain import Opening, Position, link, name_of, opening_members, read_opening, seal_members
-from nyx_stream.audit.locking import sync, sync_folder
 from nyx_stream.audit.reader import first_line, read_end, sealed_name, sealed_segments
 from nyx_stream.audit.record import Encoder, notice
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -263,3 +265,31 @@ def _is_at(path: str, descriptor: int) -> bool:
 
 def _notice(action: str, count: int, reason: str) -> bytes:
     return Encoder().members(notice(action, f"{count} bytes", reason, time.time()))
+
+
+def sync(descriptor: int) -> None:
+    """Returns when the disk has the file's data and size. On macOS this includes the drive's own cache.
+
+    Raises:
+        OSError: it failed. Data may be lost even if a later call succeeds (fsync(2), "Notes").
+    """
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    elif sys.platform == "win32":
+        os.fsync(descriptor)
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Returns when the disk has the directory entries beside `path`; a new file can be lost without it (fsync(2)).
+
+    Raises:
+        OSError: it failed.
+    """
+    if sys.platform != "win32":  # a directory can't be opened there; NTFS journals names itself
+        descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
