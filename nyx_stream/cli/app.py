@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError
 from typing import Annotated
 
 import typer
@@ -34,6 +35,13 @@ from nyx_stream.text import escape
 _log = logging.getLogger("nyx.cli")
 
 
+def _version() -> str:
+    try:
+        return nyx_stream.__version__
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "(not installed)"
+
+
 def doctor(json: Json = False) -> None:
     """Show which sandbox layers this machine has.
 
@@ -41,9 +49,9 @@ def doctor(json: Json = False) -> None:
     """
     survey = probe()
     if json:
-        output.print_json({"nyx": nyx_stream.__version__, "python": platform.python_version(), **survey.to_dict()})
+        output.print_json({"nyx": _version(), "python": platform.python_version(), **survey.to_dict()})
         return
-    output.print_text(f"nyx {nyx_stream.__version__}, Python {platform.python_version()}")
+    output.print_text(f"nyx {_version()}, Python {platform.python_version()}")
     for line in survey.to_table().splitlines():
         output.print_text(escape(line))
 
@@ -97,7 +105,7 @@ for command in _COMMANDS:
 
 def _print_version(value: bool) -> None:
     if value:
-        output.print_text(f"nyx {nyx_stream.__version__}")
+        output.print_text(f"nyx {_version()}")
         raise typer.Exit
 
 
