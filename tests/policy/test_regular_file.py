@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nyx_stream.audit.key import read_key
+from nyx_stream.audit.chain import read_key
 from nyx_stream.errors import ManifestError, PolicyError
 from nyx_stream.host import find
 from nyx_stream.host.config import read_config

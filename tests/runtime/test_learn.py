@@ -80,7 +80,7 @@ def test_what_the_manifest_does_not_ask_for_stays_denied(tmp_path, folder, base,
     """A call that strays ends in its denial; what it did before is told, and the denial stands in a comment."""
     assert main(["learn", str(folder), "stray", f"base={base}", "--data-dir", str(tmp_path / "data")]) == 1
     said = capfd.readouterr()
-    assert "# Denied, and no policy allows it: http GET https://elsewhere.example/" in said.out
+    assert "# Denied, and no policy can allow it: http GET https://elsewhere.example/" in said.out
     assert f"GET {base}/v1/oslo" in said.out
     assert "elsewhere.example" in said.err
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from nyx_stream.audit.locking import sync_folder
+from nyx_stream.audit.file import sync_folder
 from nyx_stream.errors import LockError
 from nyx_stream.host.lockfile.writer_lock import guard_of, sole_writer
 from nyx_stream.policy.approval import OptionalKind

@@ -1,4 +1,4 @@
-"""One plugin in a host of its own, for the length of a test. A real host, a real guard, real files."""
+"""For plugin authors: runs a plugin in a real host with the real guard for the duration of a test."""
 
 import os
 import tempfile
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
     from nyx_stream.host.approvals.prompts import Approver
 
+__all__ = ["RunningPlugin", "run_plugin"]
+
 
 @dataclass(frozen=True, slots=True)
 class RunningPlugin:
-    """The plugin under test: its handle, its data directory and every decision that it caused."""
+    """The plugin under test: its handle, its data directory, and every decision about it."""
 
     handle: Handle
     data: str
@@ -32,7 +34,7 @@ class RunningPlugin:
 
     @property
     def denied(self) -> list[AuditEvent]:
-        """What it was denied, oldest first."""
+        """The denied decisions, oldest first."""
         return [event for event in self.events if not event.allowed]
 
 
@@ -47,25 +49,26 @@ async def run_plugin(
 ) -> AsyncIterator[RunningPlugin]:
     """Runs the plugin in `folder` with a temporary data directory.
 
-    Without `policy` it is granted exactly what its manifest asks for, so that a test shows whether the manifest is
-    enough; what is optional in it only without `approver`, which otherwise is asked. Raises as `PluginHost.load`.
+    Without `policy` the plugin is granted exactly what its manifest requests, so a test shows whether the manifest is
+    sufficient. Optional permissions are granted too, unless there is an `approver` to ask for them. Raises like
+    `PluginHost.load`.
     """
     events: list[AuditEvent] = []
     with tempfile.TemporaryDirectory(prefix="nyx-") as data:
         async with PluginHost(audit=events.append, data_dir=data, network=network, approver=approver) as host:
-            asked = find(folder).manifest
-            granted = policy if policy is not None else everything_asked(asked, optional=approver is None)
-            handle = await host.load(folder, policy=granted, isolation=isolation)
+            if policy is None:
+                policy = _policy_for(find(folder).manifest, optional=approver is None)
+            handle = await host.load(folder, policy=policy, isolation=isolation)
             yield RunningPlugin(handle, os.path.join(data, handle.id), events)
 
 
-def everything_asked(manifest: Manifest, *, optional: bool = True) -> SandboxPolicy:
-    """Returns the policy that grants a manifest everything it asks for, or all that is not optional."""
-    left = {id(item.rule) for item in manifest.optional} if not optional else set()
+def _policy_for(manifest: Manifest, *, optional: bool) -> SandboxPolicy:
+    """Returns the policy that grants everything a manifest requests, with or without what is optional."""
+    excluded = set() if optional else {id(item.rule) for item in manifest.optional}
     return SandboxPolicy(
-        connect=tuple(rule for rule in manifest.connect if id(rule) not in left),
-        request=tuple(rule for rule in manifest.request if id(rule) not in left),
-        paths=tuple(rule for rule in manifest.paths if id(rule) not in left),
+        connect=tuple(rule for rule in manifest.connect if id(rule) not in excluded),
+        request=tuple(rule for rule in manifest.request if id(rule) not in excluded),
+        paths=tuple(rule for rule in manifest.paths if id(rule) not in excluded),
         env=manifest.env,
         limits=manifest.limits,
     )

@@ -1,4 +1,4 @@
-"""Verifying: any record changed, removed, moved or cut off is found and named; what is beyond it is shown to be."""
+"""Verification finds and names any record that was changed, removed, moved or cut off, within its stated limits."""
 
 import random
 from itertools import pairwise
@@ -7,8 +7,8 @@ import pytest
 
 from nyx_stream.audit import AuditLog, read_log, verify
 from nyx_stream.audit.chain import Position, link
-from nyx_stream.audit.reading import read_lines
-from tests.audit.written import KEY
+from nyx_stream.audit.reader import LogReader
+from tests.audit.sample_log import KEY
 
 
 @pytest.fixture(params=[b"", KEY], ids=["no key", "key"])
@@ -21,8 +21,8 @@ def fault_of(log, **options):
     return verify(log.path, key=log.key, **options).fault
 
 
-def test_what_was_written_verifies(log):
-    """An untouched log has no fault; its last record is a seal; its events are those recorded."""
+def test_an_untouched_log_verifies(log):
+    """It has no fault, its last record is a seal, and its events are those that were recorded."""
     found = verify(log.path, key=log.key)
     assert found.fault is None
     assert found.sealed
@@ -31,61 +31,61 @@ def test_what_was_written_verifies(log):
     assert [event.time for event in read_log(log.path)] == list(range(40))
 
 
-def test_any_changed_byte_is_found_where_it_is(log):
-    """One byte changed in any file: the fault names its file and line."""
-    draw = random.Random(1)
+def test_any_changed_byte_is_located(log):
+    """After one byte changed in any file, the fault names file and line."""
+    rng = random.Random(1)
     for path in log.files:
-        whole = path.read_bytes()
-        for place in draw.sample(range(len(whole) - 1), 60):
-            changed = bytearray(whole)
-            changed[place] ^= draw.randrange(1, 256)
+        content = path.read_bytes()
+        for offset in rng.sample(range(len(content) - 1), 60):
+            changed = bytearray(content)
+            changed[offset] ^= rng.randrange(1, 256)
             path.write_bytes(changed)
             fault = fault_of(log)
-            assert fault is not None, (path, place)
-            assert (fault.path, fault.line) == (str(path), whole[:place].count(b"\n") + 1), place
-        path.write_bytes(whole)
+            assert fault is not None, (path, offset)
+            assert (fault.path, fault.line) == (str(path), content[:offset].count(b"\n") + 1), offset
+        path.write_bytes(content)
     assert fault_of(log) is None
 
 
-def test_any_removed_record_is_found_where_it_was(log):
-    """A line taken out of any file: the fault names the record after the gap."""
+def test_any_removed_record_is_located(log):
+    """After a line was removed from any file, the fault names the record after the gap."""
     for path in log.files:
         lines = path.read_bytes().splitlines(keepends=True)
-        for place in range(len(lines) - 1):
-            path.write_bytes(b"".join(lines[:place] + lines[place + 1 :]))
+        for index in range(len(lines) - 1):
+            path.write_bytes(b"".join(lines[:index] + lines[index + 1 :]))
             fault = fault_of(log)
             assert fault is not None
-            assert (fault.path, fault.line) == (str(path), place + 1)
-            assert place == 0 or "is missing before record" in fault.why
+            assert (fault.path, fault.line) == (str(path), index + 1)
+            assert index == 0 or "is missing before record" in fault.why
         path.write_bytes(b"".join(lines))
 
 
 def test_records_out_of_order_or_repeated_are_found(log):
-    """Two neighbours swapped, or a line twice: the fault names the first that is out of place."""
+    """After two neighbours were swapped, or a line repeated, the fault names the first line that is out of place."""
     path = log.files[1]
     lines = path.read_bytes().splitlines(keepends=True)
-    for place in range(1, len(lines) - 1):
-        path.write_bytes(b"".join([*lines[:place], lines[place + 1], lines[place], *lines[place + 2 :]]))
-        assert fault_of(log).line == place + 1
-        path.write_bytes(b"".join([*lines[: place + 1], *lines[place:]]))
+    for index in range(1, len(lines) - 1):
+        path.write_bytes(b"".join([*lines[:index], lines[index + 1], lines[index], *lines[index + 2 :]]))
+        assert fault_of(log).line == index + 1
+        path.write_bytes(b"".join([*lines[: index + 1], *lines[index:]]))
         fault = fault_of(log)
-        assert (fault.line, fault.path) == (place + 2, str(path))
+        assert (fault.line, fault.path) == (index + 2, str(path))
         assert "out of order, or repeated" in fault.why
 
 
 def test_a_sealed_segment_that_was_cut_is_found(log):
-    """Any number of lines cut off the end of a segment that is not the last: its missing seal tells."""
+    """Cutting any number of lines off a segment other than the last removes its seal, which is found."""
     path = log.files[0]
     lines = path.read_bytes().splitlines(keepends=True)
-    for place in range(1, len(lines)):
-        path.write_bytes(b"".join(lines[:place]))
+    for index in range(1, len(lines)):
+        path.write_bytes(b"".join(lines[:index]))
         fault = fault_of(log)
-        assert (fault.path, fault.line) == (str(path), place)
+        assert (fault.path, fault.line) == (str(path), index)
         assert "without its seal" in fault.why
 
 
 def test_a_missing_segment_is_found(log):
-    """A file taken away is a fault, unless it is among the oldest and they are said to be elsewhere."""
+    """A missing file is a fault, unless it is among the oldest and `archived` is set."""
     for path in log.files[:-1]:
         aside = path.rename(path.with_name("aside"))
         assert "is missing" in fault_of(log).why
@@ -102,8 +102,8 @@ def test_a_missing_segment_is_found(log):
     assert fault_of(log) is None
 
 
-def test_a_tail_that_was_cut_is_found_by_a_published_head_only(log):
-    """Without its last records a log is not sealed, and verifies; a head that was published shows what is missing."""
+def test_only_a_published_head_reveals_a_cut_end(log):
+    """Without its last records a log verifies but is not sealed; a published head shows that records are missing."""
     head = verify(log.path, key=log.key).head
     lines = log.path.read_bytes().splitlines(keepends=True)
     log.path.write_bytes(b"".join(lines[:-2]))
@@ -117,7 +117,7 @@ def test_a_tail_that_was_cut_is_found_by_a_published_head_only(log):
 
 
 def rewrite(log, key):
-    """Writes the whole log anew, with one target changed and a chain that fits."""
+    """Rewrites the complete log with one target changed and a valid chain."""
     position = Position()
     for path in log.files:
         members = []
@@ -135,8 +135,8 @@ def rewrite(log, key):
         path.write_bytes(b"".join(lines))
 
 
-def test_a_log_rewritten_whole_is_found_by_key_or_published_head(write):
-    """Without a key anybody can compute a chain that fits, and only a published head tells; with one, it is found."""
+def test_a_key_or_a_published_head_reveals_a_rewritten_log(write):
+    """Without a key anyone can compute a valid chain, and only a published head reveals it; with a key, it is found."""
     plain = write(name="plain.jsonl")
     published = verify(plain.path).head
     rewrite(plain, b"")
@@ -144,11 +144,11 @@ def test_a_log_rewritten_whole_is_found_by_key_or_published_head(write):
     assert "no record has the published hash" in verify(plain.path, head=published).fault.why
     keyed = write(key=KEY, name="keyed.jsonl")
     rewrite(keyed, b"")
-    assert "its hash does not follow" in verify(keyed.path, key=KEY).fault.why
+    assert "its hash does not match" in verify(keyed.path, key=KEY).fault.why
 
 
-def test_a_key_asked_for_must_have_been_used(write):
-    """A keyed log does not verify without its key or with another; a log without key does not pass for a keyed one."""
+def test_a_log_verifies_only_with_the_key_it_was_written_with(write):
+    """A keyed log needs its key, and a log without a key is not accepted as a keyed one."""
     plain, keyed = write(name="plain.jsonl"), write(key=KEY, name="keyed.jsonl")
     assert "the chain has no key" in verify(plain.path, key=KEY).fault.why
     assert "the chain is keyed" in verify(keyed.path).fault.why
@@ -156,25 +156,26 @@ def test_a_key_asked_for_must_have_been_used(write):
 
 
 def test_one_sealed_segment_verifies_alone(log):
-    """The path of a sealed segment, with `archived`, verifies that segment."""
+    """The path of a sealed segment, with `archived`, verifies that segment alone."""
     for path in log.files[:-1]:
         found = verify(path, key=log.key, archived=True)
         assert (found.fault, found.sealed, found.segments) == (None, True, 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b'{"v":1,"seq":1}\n', b"\xff\xfe\n", b"nonsense"])
-def test_what_is_no_log_has_a_fault_and_no_crash(tmp_path, content):
-    """Empty and foreign files are faults, not exceptions."""
+def test_a_file_that_is_not_a_log_has_a_fault(tmp_path, content):
+    """Empty and foreign files are reported as faults, not raised."""
     path = tmp_path / "audit.jsonl"
     path.write_bytes(content)
     assert verify(path).fault is not None
 
 
 def test_the_head_of_an_open_log_is_found_later(tmp_path):
-    """A head taken while the log is written to is among the hashes of the finished log."""
+    """A head read while the log is open is among the hashes of the finished log."""
     path = tmp_path / "audit.jsonl"
     log = AuditLog.open(path)
     head = log.head
     log.close()
     assert verify(path, head=head).fault is None
-    assert len(list(read_lines(str(path)))) == 2
+    with LogReader(str(path)) as lines:
+        assert len(list(lines.lines())) == 2

@@ -1,4 +1,4 @@
-"""One event as one line: safe to print, readable back, without secrets, and one line whatever the event says."""
+"""One event as one line: safe to print, decodable, and without secrets."""
 
 import json
 
@@ -7,8 +7,7 @@ import pytest
 
 from nyx_stream.audit import AuditEvent, AuditLog, read_log
 from nyx_stream.audit.chain import LINE_START, Position, link
-from nyx_stream.audit.record import Encoder, from_line
-from nyx_stream.audit.schema import audit_schema
+from nyx_stream.audit.record import Encoder, audit_schema, from_line
 
 
 def event(target="https://api.met.no/v1/x", **changes) -> AuditEvent:
@@ -32,13 +31,13 @@ def line_of(one: AuditEvent, *, keep_queries: bool = False) -> bytes:
 
 
 def test_line_holds_every_field_and_reads_back():
-    """An event survives the way to its line and back, field by field."""
+    """Encoding and decoding an event returns every field."""
     one = event(plugin=None, rule="GET https://api.met.no/**", allowed=True, kind="lifecycle")
     assert from_line(line_of(one)).event == one
 
 
-def test_line_starts_as_the_repair_expects():
-    """What the repair may cut off begins as every line begins."""
+def test_a_line_starts_with_the_prefix_that_a_repair_requires():
+    """A repair only cuts off text that begins with `LINE_START`, so every line begins with it."""
     assert line_of(event()).startswith(LINE_START)
 
 
@@ -58,23 +57,23 @@ def test_hostile_text_is_escaped_in_the_decoded_line_too(hostile):
 
 @pytest.mark.parametrize("name", ["target", "plugin", "reason", "rule"])
 def test_long_text_is_cut(name):
-    """A text of any length gives a line of bounded length."""
+    """A text of any length produces a line of bounded length."""
     assert len(line_of(event(**{name: "\x00" * 10_000_000}))) < 30_000
 
 
 @pytest.mark.parametrize(
     "broken", [{"time": "soon"}, {"target": None}, {"rule": ["a"]}, {"plugin": object()}, {"reason": b"bytes"}]
 )
-def test_what_breaks_its_types_is_recorded_as_that(broken):
-    """A sink never raises: an event that cannot be written leaves a record that says so."""
+def test_values_of_the_wrong_type_are_recorded_as_an_encoding_failure(broken):
+    """A sink never raises: an event that cannot be encoded leaves a record that says so."""
     one = from_line(line_of(event(**broken))).event
     assert one is not None
     assert (one.kind, one.action, one.allowed) == ("log", "encode", False)
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf"), -1e300])
-def test_a_time_that_no_clock_has_is_still_json(time):
-    """JSON has no NaN: the record is kept, with the time zero."""
+def test_an_impossible_time_is_recorded_as_zero(time):
+    """JSON has no NaN or infinity: the record is kept with the time zero."""
     assert json.loads(line_of(event(time=time)))["time"] == 0
 
 
@@ -91,13 +90,13 @@ def test_a_time_that_no_clock_has_is_still_json(time):
         ("https://a.example/?" + "s3cret" * 10_000, "https://a.example/?…"),
     ],
 )
-def test_a_target_is_kept_without_its_secrets(target, kept):
-    """Query string, fragment and user of a URL are not kept."""
+def test_a_target_is_recorded_without_its_secrets(target, kept):
+    """Query string, fragment and user of a URL are removed."""
     assert json.loads(line_of(event(target)))["target"] == kept
 
 
 def test_a_url_inside_another_text_is_redacted_too():
-    """A reason or the target of another capability may quote a URL; a file name with a question mark stays whole."""
+    """A reason, or the target of another capability, may quote a URL. A file name may have a question mark."""
     one = from_line(line_of(event("urlopen of HTTP://a.example/?s3cret now", capability="network"))).event
     assert one is not None
     assert one.target == "urlopen of HTTP://a.example/?… now"
@@ -106,13 +105,13 @@ def test_a_url_inside_another_text_is_redacted_too():
 
 
 def test_query_strings_are_kept_on_request():
-    """`keep_queries` keeps the whole target."""
+    """`keep_queries` keeps the complete target."""
     url = "https://me:pw@a.example/x?token=1#f"
     assert json.loads(line_of(event(url), keep_queries=True))["target"] == url
 
 
-async def test_every_line_of_a_log_fits_its_schema(tmp_path):
-    """Events of every kind, and the records that open and seal a file, are what `nyx schema audit` says."""
+async def test_every_line_of_a_log_matches_the_schema(tmp_path):
+    """Events of every kind, and the records that open and seal a file, match the schema of `nyx schema audit`."""
     schema = audit_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     path = tmp_path / "audit.jsonl"
@@ -130,15 +129,15 @@ async def test_every_line_of_a_log_fits_its_schema(tmp_path):
 
 @pytest.mark.parametrize("broken", [b"{}", b"[1]", b"nonsense", b'{"v":1}', b"[" * 100_000, b'{"v":2,"seq":1}'])
 def test_reader_names_the_broken_line(tmp_path, broken):
-    """A whole line that is no record is an error with file and line number."""
+    """A complete line that is not a record is an error with file and line number."""
     path = tmp_path / "audit.jsonl"
     path.write_bytes(line_of(event()) + broken + b"\n")
     with pytest.raises(ValueError, match=r"audit\.jsonl:2: "):
         list(read_log(path))
 
 
-def test_reader_passes_over_an_unfinished_last_line(tmp_path):
-    """A log whose writer was killed inside a line still reads up to that line."""
+def test_reader_skips_an_unfinished_last_line(tmp_path):
+    """A log whose writer was killed within a line is readable up to that line."""
     path = tmp_path / "audit.jsonl"
     path.write_bytes(line_of(event()) + line_of(event())[:40])
     assert list(read_log(path)) == [event()]
