@@ -16,7 +16,7 @@ _PARTS = {
             "approve-permissions.md",
             "read-the-audit-log.md",
             "observe.md",
-            "keep-the-host-punctual.md",
+            "reduce-event-loop-lag.md",
         ],
     ),
     "Reference": ("reference", ["command-line.md", "rules.md", "policy-file.md", "manifest-file.md", "host-file.md"]),
