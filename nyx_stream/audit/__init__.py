@@ -9,7 +9,7 @@ from nyx_stream.audit.event import AuditEvent, AuditSink
 from nyx_stream.audit.fan_out import fan_out
 
 if TYPE_CHECKING:
-    from nyx_stream.audit.log import AuditLog
+    from nyx_stream.audit.log import AuditLog, Fsync, WhenFull
     from nyx_stream.audit.reading import read_log
     from nyx_stream.audit.to_logging import LoggingSink
     from nyx_stream.audit.verification import Fault, Verification, verify
@@ -19,8 +19,10 @@ __all__ = [
     "AuditLog",
     "AuditSink",
     "Fault",
+    "Fsync",
     "LoggingSink",
     "Verification",
+    "WhenFull",
     "fan_out",
     "read_log",
     "verify",
@@ -29,8 +31,10 @@ __all__ = [
 _HOMES = {
     "AuditLog": "log",
     "Fault": "verification",
+    "Fsync": "log",
     "LoggingSink": "to_logging",
     "Verification": "verification",
+    "WhenFull": "log",
     "read_log": "reading",
     "verify": "verification",
 }
