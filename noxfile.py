@@ -1,6 +1,6 @@
 """Development tasks: `nox -l` lists them, `nox -s lint` runs one.
 
-Each session makes an environment of its own under `.nox`. `nox --no-venv` uses the environment that nox is installed in
+Each session creates its environment under `.nox`. `nox --no-venv` uses the environment that nox is installed in
 instead; `.ci/run` does that, so CI installs the development tools once.
 """
 
