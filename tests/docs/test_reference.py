@@ -1,5 +1,6 @@
 """The reference matches the code: commands, limits, errors; and the site builds."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -38,6 +39,15 @@ def test_every_limit_is_in_the_table():
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| [^|]+ \| (\w+) \|$", page("reference/policy-file.md"), re.MULTILINE)
     printed = Limits().printed()
     assert rows == [(name, str(value), layer_of_limit(name, "inline")) for name, value in printed.items()]
+
+
+@pytest.mark.parametrize("path", re.findall(r"^::: (\S+)$", page("reference/api.md"), re.MULTILINE))
+def test_the_api_page_shows_public_paths(path):
+    """The package exports the name."""
+    package, _, name = path.rpartition(".")
+    module = importlib.import_module(package)
+    public = module.__all__ if hasattr(module, "__all__") else [key for key in vars(module) if not key.startswith("_")]
+    assert name in public
 
 
 def test_the_drawn_tree_has_every_error():
