@@ -1,4 +1,4 @@
-"""The public surface that hosts, plugins and outside tests are written against: names, signatures, defaults."""
+"""The contract that hosts, plugins and external tests rely on: names, signatures, defaults."""
 
 import dataclasses
 import inspect
@@ -18,8 +18,8 @@ from nyx_stream.plugin_sandbox import (
 )
 
 
-def test_the_framework_exports_an_authors_and_a_hosts_vocabulary() -> None:
-    """`Plugin` and `export` for authors, `PluginHost` for hosts, from the package itself."""
+def test_the_package_exports_the_names_for_authors_and_hosts() -> None:
+    """The package exports `Plugin` and `export` for authors, and `PluginHost` for hosts."""
     for name in ("Plugin", "export", "PluginHost"):
         assert name in nyx_stream.__all__
         assert getattr(nyx_stream, name)
@@ -27,8 +27,8 @@ def test_the_framework_exports_an_authors_and_a_hosts_vocabulary() -> None:
         _ = nyx_stream.nothing
 
 
-def test_the_guards_doorway_exports_its_names() -> None:
-    """Policy, guard and the errors are there under the names of the contract."""
+def test_plugin_sandbox_exports_the_names_of_the_contract() -> None:
+    """It exports the policy, the guard and the errors."""
     assert set(plugin_sandbox.__all__) >= {
         "SandboxPolicy",
         "SandboxGuard",
@@ -39,21 +39,21 @@ def test_the_guards_doorway_exports_its_names() -> None:
 
 
 def test_denials_are_permission_errors() -> None:
-    """Code that handles PermissionError handles denials."""
+    """Code that handles `PermissionError` also handles denials."""
     assert issubclass(SandboxDenied, PermissionError)
     assert issubclass(NetworkDenied, SandboxDenied)
     assert issubclass(FilesystemDenied, SandboxDenied)
 
 
 def test_a_decision_has_three_fields() -> None:
-    """allowed, rule and reason; frozen."""
+    """A decision has `allowed`, `rule` and `reason`, and is frozen."""
     assert [field.name for field in dataclasses.fields(Decision)] == ["allowed", "rule", "reason"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         Decision(True, None, "").allowed = False  # type: ignore[misc]
 
 
 def test_every_builder_call_takes_one_or_more_rules() -> None:
-    """And returns a new policy."""
+    """Each call returns a new policy."""
     policy = SandboxPolicy.locked_down()
     for name, rules in {
         "allow_connect_host": ("a.example", "b.example"),
@@ -69,7 +69,7 @@ def test_every_builder_call_takes_one_or_more_rules() -> None:
 
 
 def test_the_mode_of_a_prefix_defaults_to_rw() -> None:
-    """`allow_path_prefix` grants writing unless told otherwise."""
+    """`allow_path_prefix` grants writing by default."""
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_path_prefix("/tmp/nyx"), flavour="posix")
     guard.check_path("/tmp/nyx/a", mode="rw")
 
@@ -82,7 +82,7 @@ def test_a_check_returns_none_and_defaults_to_reading() -> None:
 
 
 def test_a_denial_carries_its_facts() -> None:
-    """plugin, capability, action, target, rule, reason; its text says denied."""
+    """It has `plugin`, `capability`, `action`, `target`, `rule` and `reason`, and its text contains "denied"."""
     guard = SandboxGuard(SandboxPolicy.locked_down().deny_connect_host("evil.example"), plugin="weather")
     with pytest.raises(NetworkDenied) as caught:
         guard.check_connect("evil.example", 443)
