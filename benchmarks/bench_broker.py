@@ -24,7 +24,7 @@ from nyx_stream import Plugin, export
 REQUEST = b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"
 
 
-class Bench(Plugin):
+class BenchmarkPlugin(Plugin):
     async def setup(self) -> None:
         await self.files.write_bytes("small", bytes(1024))
 
@@ -58,7 +58,7 @@ class Bench(Plugin):
 _MANIFEST = """
 id = "{name}"
 version = "1.0.0"
-entry = "bench_plugin:Bench"
+entry = "bench_plugin:BenchmarkPlugin"
 [permissions]
 connect = ["127.0.0.1"]
 write = ["$DATA"]

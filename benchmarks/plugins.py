@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from nyx_stream import Plugin, export
 
 
-class Bench(Plugin):
+class BenchmarkPlugin(Plugin):
     @export
     async def empty(self) -> None:
         pass
@@ -33,7 +33,7 @@ def write_plugin(folder: str, name: str = "bench", *, request: str | None = None
     path.mkdir()
     permissions = f'[permissions]\nrequest = ["{request}"]\n[limits]\nresponse_bytes = "4GiB"\ncall_timeout = "10min"\n'
     (path / "plugin.toml").write_text(
-        f'id = "{name}"\nversion = "1.0.0"\nentry = "bench_plugin:Bench"\n{permissions if request else ""}',
+        f'id = "{name}"\nversion = "1.0.0"\nentry = "bench_plugin:BenchmarkPlugin"\n{permissions if request else ""}',
         encoding="utf-8",
     )
     (path / "bench_plugin.py").write_text(_CODE, encoding="utf-8")
