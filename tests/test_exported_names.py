@@ -18,7 +18,7 @@ EXPORTED = {
     """,
     "nyx_stream": "Handle Plugin PluginHost __version__ export",
     "nyx_stream.audit": """
-        AuditEvent AuditLog AuditSink Fault LoggingSink Verification fan_out read_log verify
+        AuditEvent AuditLog AuditSink Fault Fsync LoggingSink Verification WhenFull fan_out read_log verify
     """,
     "nyx_stream.capabilities.files": "Files GuardedFiles",
     "nyx_stream.capabilities.http": "GuardedClient Network",
@@ -30,8 +30,8 @@ EXPORTED = {
     """,
     "nyx_stream.guard": "Decision NarrowedGuard PathVerdict RequestVerdict SandboxGuard path_text",
     "nyx_stream.host": """
-        Answer ApprovalStatus Handle Latency PluginHost PluginMetrics PluginStats PluginStatus Question State discover
-        find read_config
+        Answer ApprovalStatus Call Handle Latency LeaseStatus Observation Observer PluginHost PluginMetrics PluginStats
+        PluginStatus Question State Waiting discover find read_config
     """,
     "nyx_stream.observe.otel": "Telemetry",
     "nyx_stream.observe.prometheus": "CONTENT_TYPE PluginCollector prometheus_text",

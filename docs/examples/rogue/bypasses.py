@@ -1,4 +1,4 @@
-"""Attempts round the capabilities: what any Python program would do. Each is harmless where nothing refuses it."""
+"""Attempts that bypass the capabilities with plain Python. Each is harmless where nothing refuses it."""
 
 import asyncio
 import ctypes
@@ -14,26 +14,26 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 
-from attempt import Try
+from attempt import Action
 
-_NOWHERE = ("127.0.0.1", 9)
-"""The discard port: nobody listens."""
+_DISCARD = ("127.0.0.1", 9)
+"""The discard port, where no server listens."""
 _PTRACE_SEIZE = 0x4206
 
 
-def attempts() -> Iterator[tuple[str, Try]]:
+def attempts() -> Iterator[tuple[str, Action]]:
     """Yields (what, attempt)."""
-    for what, act in _PLAIN.items():
-        yield what, _soon(act)
+    for what, function in _FUNCTIONS.items():
+        yield what, _as_coroutine(function)
     yield "asyncio.create_subprocess_exec", lambda: asyncio.create_subprocess_exec("true")
-    yield "asyncio.open_connection", lambda: asyncio.open_connection(*_NOWHERE)
+    yield "asyncio.open_connection", lambda: asyncio.open_connection(*_DISCARD)
     yield "open(), from a thread", lambda: asyncio.to_thread(open, "/etc/passwd")
     yield "open(), from the loop's executor", _in_executor
 
 
-def _soon(act: Callable[[], object]) -> Try:
+def _as_coroutine(function: Callable[[], object]) -> Action:
     async def run() -> object:
-        return act()
+        return function()
 
     return run
 
@@ -43,13 +43,13 @@ async def _in_executor() -> object:
 
 
 def _connect() -> None:
-    with socket.socket() as plain:
-        plain.connect(_NOWHERE)
+    with socket.socket() as connection:
+        connection.connect(_DISCARD)
 
 
 def _shell() -> None:
     if os.system("true") != 0:
-        raise PermissionError(errno.EPERM, "no shell was started")
+        raise PermissionError(errno.EPERM, "the shell was not started")
 
 
 def _native_call() -> None:
@@ -58,7 +58,7 @@ def _native_call() -> None:
         raise OSError(ctypes.get_errno(), "kill failed")
 
 
-def _watch() -> None:
+def _trace_host() -> None:
     sys.settrace(None)
     library = ctypes.CDLL(None, use_errno=True)
     if library.ptrace(_PTRACE_SEIZE, os.getppid(), None, None) != 0:
@@ -66,22 +66,22 @@ def _watch() -> None:
 
 
 def _thread() -> None:
-    came: list[BaseException] = []
+    errors: list[BaseException] = []
 
-    def act() -> None:
+    def read() -> None:
         try:
             open("/etc/passwd").close()
         except BaseException as error:
-            came.append(error)
+            errors.append(error)
 
-    thread = threading.Thread(target=act)
+    thread = threading.Thread(target=read)
     thread.start()
     thread.join()
-    if came:
-        raise came[0]
+    if errors:
+        raise errors[0]
 
 
-_PLAIN: dict[str, Callable[[], object]] = {
+_FUNCTIONS: dict[str, Callable[[], object]] = {
     "open() to read": lambda: open("/etc/passwd").close(),
     "open() to write": lambda: open(os.path.join(os.curdir, "nyx-rogue.txt"), "w").close(),
     "os.open": lambda: os.open("/etc/passwd", os.O_RDONLY),
@@ -103,11 +103,11 @@ _PLAIN: dict[str, Callable[[], object]] = {
     "os.kill, of the host, with no signal": lambda: os.kill(os.getppid(), 0),
     "the environment of the host": lambda: open(f"/proc/{os.getppid()}/environ").close(),
     "a system call by ctypes": _native_call,
-    "a trace function and ptrace, to watch the host": _watch,
+    "a trace function and ptrace, to watch the host": _trace_host,
 }
-if sys.version_info >= (3, 12):  # before that, the interpreter tells no audit hook that a thread starts
-    _PLAIN["open(), from a thread of its own"] = _thread
+if sys.version_info >= (3, 12):  # earlier versions raise no audit event when a thread starts
+    _FUNCTIONS["open(), from a new thread"] = _thread
 if hasattr(os, "posix_spawn"):
-    _PLAIN["os.posix_spawn"] = lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {})
+    _FUNCTIONS["os.posix_spawn"] = lambda: os.posix_spawn("/nonexistent/nyx-rogue", ["x"], {})
 if hasattr(os, "killpg"):
-    _PLAIN["os.killpg, of the host's group, with no signal"] = lambda: os.killpg(os.getpgid(os.getppid()), 0)
+    _FUNCTIONS["os.killpg, of the host's group, with no signal"] = lambda: os.killpg(os.getpgid(os.getppid()), 0)
