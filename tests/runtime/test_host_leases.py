@@ -12,7 +12,7 @@ from nyx_stream.errors import (
     Revoked,
 )
 from nyx_stream.host import State
-from nyx_stream.isolation.backend import CAPABILITIES
+from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import missing
@@ -326,5 +326,5 @@ async def test_a_plugin_that_closed_its_files_does_not_stop_a_new_policy(host, m
     await plugin.call("save", name="a")
     await plugin.call("give_up")
     await plugin.update_policy(policy().allow_path_prefix("/tmp", mode="r"))
-    with pytest.raises(Revoked, match="the files capability is closed"):
+    with pytest.raises(Revoked, match="revoked: it was closed"):
         await plugin.call("read", name="a")

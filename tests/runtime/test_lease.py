@@ -8,7 +8,7 @@ import pytest
 from nyx_stream.attribution import as_plugin, running
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import Revoked
-from nyx_stream.isolation.backend import CAPABILITIES
+from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy.terms import TERMS, parse_terms
 
 

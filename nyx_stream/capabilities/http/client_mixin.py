@@ -13,7 +13,7 @@ from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 from nyx_stream.capabilities.http.redirects import why_not
 from nyx_stream.capabilities.http.service import HttpGate, Passage, read_narrowing
 from nyx_stream.capabilities.lease import Lease
-from nyx_stream.capabilities.network import Network
+from nyx_stream.capabilities.network import NetworkBackend
 from nyx_stream.guard import SandboxGuard
 
 # Each library's client has its own types for the same methods; the mixin is written against what they share.
@@ -39,9 +39,11 @@ class ClientMixin(_Client):  # type: ignore[misc]  # the base is known where it 
     dialect: ClassVar[LibraryAdapter]
     _state: Any
 
-    def __init__(self, guard: SandboxGuard, lease: Lease, *, network: Network | None = None, **choices: Any) -> None:
+    def __init__(
+        self, guard: SandboxGuard, lease: Lease, *, network: NetworkBackend | None = None, **choices: Any
+    ) -> None:
         _check_choices(choices)
-        self._enter(HttpGate(guard, lease, network or Network()).passage(self.dialect), choices)
+        self._enter(HttpGate(guard, lease, network or NetworkBackend()).passage(self.dialect), choices)
 
     @classmethod
     def through(cls, passage: Passage, **choices: Any) -> Self:

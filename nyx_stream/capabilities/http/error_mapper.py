@@ -5,10 +5,10 @@ Decides nothing; says what was decided, and has every refusal audited once.
 
 from typing import Any
 
-from nyx_stream.capabilities.dialling import netloc
-from nyx_stream.capabilities.http.errors import DialRefused, Exceeded, RequestRefused, refusal
+from nyx_stream.capabilities.http.errors import Exceeded, RequestRefused, refusal
 from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 from nyx_stream.capabilities.lease import Lease, Spent
+from nyx_stream.capabilities.network import DialRefused, netloc
 from nyx_stream.guard import Decision, SandboxGuard
 
 

@@ -14,16 +14,6 @@ class RequestRefused(Exception):
         self.decision = decision
 
 
-class DialRefused(RequestRefused):
-    """An origin may not be dialled, or not at the addresses `at` that its name resolves to. It saw no packet."""
-
-    def __init__(self, decision: Decision, host: str, port: int, at: str) -> None:
-        super().__init__(decision)
-        self.host = host
-        self.port = port
-        self.at = at
-
-
 class Exceeded(Exception):
     """A limit of the grant was reached: its name, its value, and what went beyond it."""
 

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http import headers
 from nyx_stream.capabilities.http.credentials import Keyring, Unresolved, add_credentials
 from nyx_stream.capabilities.http.error_mapper import ErrorMapper
@@ -21,7 +20,7 @@ from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 from nyx_stream.capabilities.http.request import BadRequest, snapshot
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
-from nyx_stream.capabilities.network import Network
+from nyx_stream.capabilities.network import Dialer, NetworkBackend
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.guard import NarrowedGuard, RequestVerdict, SandboxGuard
 from nyx_stream.policy import RequestRule, SandboxPolicy
@@ -63,14 +62,16 @@ def read_narrowing(rules: Sequence[str], terms: Mapping[str, object]) -> tuple[S
 class HttpGate:
     """Everything one plugin asks of the network by HTTP goes through here, whichever library it asks with."""
 
-    def __init__(self, guard: SandboxGuard, lease: Lease, network: Network, *, above: "HttpGate | None" = None) -> None:
+    def __init__(
+        self, guard: SandboxGuard, lease: Lease, network: NetworkBackend, *, above: "HttpGate | None" = None
+    ) -> None:
         self._guard = guard
         self._lease = lease
         self._keyring = Keyring()
         self._network = network
         # A narrowed gate uses the connections of the one above it: their number is a limit of the plugin.
         self._above = above
-        self._pool: Pool = Pool(Dialler(guard, network), guard.limits.connections) if above is None else above._pool
+        self._pool: Pool = Pool(Dialer(guard, network), guard.limits.connections) if above is None else above._pool
         self._end_with_lease = lease.hold(self._pool.abort) if above is None else _nothing
 
     def passage(self, dialect: LibraryAdapter, *, owner: bool = True) -> Passage:

@@ -9,7 +9,7 @@ from functools import partial
 from nyx_stream.capabilities.budget import Tally
 from nyx_stream.capabilities.lease import Happening, Lease, LeaseStatus
 from nyx_stream.errors import PluginStateError
-from nyx_stream.isolation.backend import CAPABILITIES
+from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.terms import parse_terms, print_term
 

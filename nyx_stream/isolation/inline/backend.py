@@ -95,7 +95,7 @@ class InlinePlugin:
         return self._env
 
     def capability(self, name: str) -> Any:
-        return self._provision.get(name)
+        return self._provision.facade(name)
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":
         return await self._assignment.ask(kind, target, why)
@@ -176,8 +176,7 @@ class InlinePlugin:
 
     def update(self, grant: Grant) -> None:
         self._env = _environment(grant)
-        self._provision.bind()
-        self._provision.recheck()
+        self._provision.policy_changed()
 
     def trace(self, error: BaseException) -> str:
         with as_plugin(self._watch):  # the texts of its exceptions are its code

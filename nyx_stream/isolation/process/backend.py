@@ -30,9 +30,9 @@ from nyx_stream.isolation.process.launcher import FORK_IS_SAFE, Launcher, Worker
 from nyx_stream.isolation.process.seal import confinement_of, cpu_seconds
 from nyx_stream.isolation.process.warm_pool import WarmPool, WorkerSlot
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
+from nyx_stream.isolation.registry import REGISTRY
 from nyx_stream.isolation.remote.host.broker import Broker, Means
 from nyx_stream.isolation.remote.host.calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
-from nyx_stream.isolation.remote.host.handlers import HANDLERS
 from nyx_stream.isolation.remote.host.handshake import Handshake
 from nyx_stream.isolation.remote.host.log import LogIntake
 from nyx_stream.isolation.remote.host.output import Output
@@ -156,8 +156,7 @@ class SealedPlugin:
             raise failure
 
     def update(self, grant: Grant) -> None:
-        self._provision.bind()
-        self._provision.recheck()
+        self._provision.policy_changed()
         if self._channel is not None:
             self._channel.send(Kind.UPDATE, body=Update(env=_environment(grant)).encode())
 
@@ -203,7 +202,7 @@ class SealedPlugin:
         self._errors = Output(berth.errors, partial(self._log.line, "stderr"), self._turns)
         self._calls = RemoteCalls(self._name, channel, self._turns, self._overdue)
         means = Means(self._assignment, self._provision, self._shared)
-        self._broker = Broker(means, HANDLERS, channel)
+        self._broker = Broker(means, {name: row.handler for name, row in REGISTRY.items()}, channel)
         self._takers: dict[Kind, Callable[[Frame], None]] = {
             Kind.RESULT: self._calls.take,
             Kind.ITEM: self._calls.take_item,

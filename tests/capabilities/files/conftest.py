@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.files import GuardedFiles
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -21,7 +22,7 @@ class World:
     base: Path
     guard: SandboxGuard
     lease: Lease
-    files: GuardedFiles
+    files: Files
     events: list[AuditEvent] = field(default_factory=list)
 
     @property
@@ -58,7 +59,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
         events: list[AuditEvent] = []
         guard = SandboxGuard(policy, plugin="p", places=places, audit=events.append)
         lease = Lease("p", "files")
-        files = GuardedFiles(guard, lease, places=places, **options)  # type: ignore[arg-type]
+        files = Files(LocalFileService(guard, lease, places=places, **options))  # type: ignore[arg-type]
         world = World(tmp_path, guard, lease, files, events)
         made.append(world)
         return world

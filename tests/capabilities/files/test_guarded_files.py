@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Semaphore
@@ -11,13 +10,16 @@ from threading import Event, Semaphore
 import aiofiles
 import pytest
 
-from nyx_stream.capabilities.files import GuardedFiles
-from nyx_stream.capabilities.files.operations import AT_ONCE, Site
+from nyx_core import beneath
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.operations import MAX_CONCURRENT
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.manifest import Manifest
 
 from .conftest import MakeWorld, World
 
@@ -256,11 +258,6 @@ async def test_a_single_file_is_granted(make_world: MakeWorld) -> None:
 
 async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tmp_path: Path) -> None:
     """What the policy grants and the plugin did not ask for is not reached through a link either."""
-    from nyx_stream.capabilities.files import GuardedFiles
-    from nyx_stream.capabilities.lease import Lease
-    from nyx_stream.guard import SandboxGuard
-    from nyx_stream.policy.manifest import Manifest
-
     world = make_world()
     (tmp_path / "R/other").write_text("not asked for")
     os.symlink("../other", tmp_path / "R/d/l")
@@ -272,103 +269,120 @@ async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tm
     manifest = Manifest.from_toml(folder / "plugin.toml")
     guard = SandboxGuard(world.guard.policy, manifest=manifest, places={"$DATA": str(tmp_path / "R")})
     lease = Lease("q", "files")
-    files = GuardedFiles(guard, lease, places={"$DATA": str(tmp_path / "R")})
+    files = Files(LocalFileService(guard, lease, places={"$DATA": str(tmp_path / "R")}))
     assert await files.iterdir("d")
     with pytest.raises(FilesystemDenied, match="manifest"):
         await files.read_text("d/l")
     lease.revoke("done")
 
 
-async def test_a_plugin_has_a_few_operations_at_once(world: World) -> None:
-    """The others wait, and are judged when their turn has come: not before the host took the capability back."""
-    gate, running, go = world.files._gate, Semaphore(0), Event()
+class Blocked:
+    """Makes the thread of every `stat` wait until `go` is set; `running` counts those that wait."""
 
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
-        assert go.wait(30)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.running, self.go = Semaphore(0), Event()
+        monkeypatch.setattr(beneath, "status", self._status)
 
-    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE + 3)]
-    for _ in range(AT_ONCE):
-        assert await asyncio.to_thread(running.acquire, timeout=30)
-    assert not running.acquire(blocking=False)
+    def _status(self, *_: object) -> None:
+        self.running.release()
+        assert self.go.wait(30)
+        raise OSError("from a thread")
+
+    async def fill(self, world: World) -> list[asyncio.Task[os.stat_result]]:
+        """Starts as many operations as run at the same time, and waits until they do."""
+        tasks = [asyncio.create_task(world.files.stat("f")) for _ in range(MAX_CONCURRENT)]
+        for _ in tasks:
+            assert await asyncio.to_thread(self.running.acquire, timeout=30)
+        return tasks
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Blocked:
+    """Operations that run until the test lets them end."""
+    return Blocked(monkeypatch)
+
+
+async def test_a_plugin_has_a_few_operations_at_once(world: World, blocked: Blocked) -> None:
+    """The others wait, and are checked when their turn comes, so that a revocation in between applies to them."""
+    running = await blocked.fill(world)
+    waiting = [asyncio.create_task(world.files.stat("f")) for _ in range(3)]
     changing = asyncio.create_task(world.files.write_text("late", "x"))
     await asyncio.sleep(0)
+    assert not blocked.running.acquire(blocking=False)
     world.lease.revoke("incident 42")
-    go.set()
-    for task in (*tasks, changing):
+    blocked.go.set()
+    ends = await asyncio.gather(*running, return_exceptions=True)
+    assert [str(end) for end in ends] == ["from a thread"] * MAX_CONCURRENT
+    for task in (*waiting, changing):
         with pytest.raises(Revoked, match="incident 42"):
             await task
-    assert not running.acquire(blocking=False)
+    assert not blocked.running.acquire(blocking=False)
     assert not (world.inside / "late").exists()
 
 
-async def test_an_operation_that_is_cancelled_keeps_its_turn_until_its_thread_is_free(world: World) -> None:
-    """Who asks and cancels, again and again, has no more threads at once than who waits."""
-    gate, running, go = world.files._gate, Semaphore(0), Event()
-    late: list[asyncio.Task[None]] = []
+async def test_a_result_that_comes_after_the_end_is_withheld(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before the lease ended isn't returned after it."""
+    reading, go = Event(), Event()
+    list_directory = beneath.list_directory
 
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
+    def slow(root: beneath.Root, path: str, judge: beneath.Judge | None = None) -> list[str]:
+        names = list_directory(root, path, judge)
+        reading.set()
         assert go.wait(30)
-        raise OSError("as it happens")
+        return names
 
-    def begin() -> asyncio.Task[None]:
-        return asyncio.create_task(gate.perform("stat", "read", ["f"], work))
+    monkeypatch.setattr(beneath, "list_directory", slow)
+    task = asyncio.create_task(_listed(world))
+    assert await asyncio.to_thread(reading.wait, 30)
+    world.lease.revoke("incident 42")
+    go.set()
+    with pytest.raises(Revoked, match="incident 42"):
+        await task
 
-    tasks = [begin() for _ in range(AT_ONCE)]
-    for _ in tasks:
-        assert await asyncio.to_thread(running.acquire, timeout=30)
+
+async def _listed(world: World) -> list[str]:
+    return await world.files.iterdir(".")
+
+
+async def test_a_cancelled_operation_keeps_its_slot_until_its_thread_is_free(world: World, blocked: Blocked) -> None:
+    """A plugin that starts and cancels operations occupies no more threads than one that waits for them."""
+    tasks = await blocked.fill(world)
     for task in tasks:
         task.cancel()
-    assert all(type(end) is asyncio.CancelledError for end in await asyncio.gather(*tasks, return_exceptions=True))
-    late.append(begin())
-    assert not await asyncio.to_thread(running.acquire, timeout=0.1)
-    go.set()
-    with pytest.raises(OSError, match="as it happens"):
-        await late[0]
-    assert running.acquire(blocking=False)
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * MAX_CONCURRENT
+    late = asyncio.create_task(world.files.stat("f"))
+    assert not await asyncio.to_thread(blocked.running.acquire, timeout=0.1)
+    blocked.go.set()
+    with pytest.raises(OSError, match="from a thread"):
+        await late
+    assert blocked.running.acquire(blocking=False)
 
 
-async def test_who_is_cancelled_while_waiting_takes_no_turn(world: World) -> None:
-    """Neither it nor those behind it wait for ever."""
-    gate, running, go, done = world.files._gate, Semaphore(0), Event(), []
-
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
-        assert go.wait(30)
-
-    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
-    for _ in tasks:
-        assert await asyncio.to_thread(running.acquire, timeout=30)
-    waiting = [asyncio.create_task(gate.perform("stat", "read", ["f"], done.append)) for _ in range(10)]
+async def test_an_operation_that_is_cancelled_while_it_waits_takes_no_slot(world: World, blocked: Blocked) -> None:
+    """It doesn't run, and those that wait behind it do."""
+    tasks = await blocked.fill(world)
+    waiting = [asyncio.create_task(world.files.stat("f")) for _ in range(10)]
     await asyncio.sleep(0)
     for task in waiting[:5]:
         task.cancel()
-    go.set()
+    blocked.go.set()
     ends = await asyncio.gather(*tasks, *waiting, return_exceptions=True)
-    assert [type(end) for end in ends[AT_ONCE:]] == [asyncio.CancelledError] * 5 + [type(None)] * 5
-    assert len(done) == 5
+    assert [type(end) for end in ends[MAX_CONCURRENT:]] == [asyncio.CancelledError] * 5 + [OSError] * 5
+    assert [blocked.running.acquire(blocking=False) for _ in range(6)] == [True] * 5 + [False]
 
 
-async def test_a_limit_is_that_of_the_turn(world: World) -> None:
-    """It was lowered while the operation waited for its turn."""
-    gate, running, go = world.files._gate, Semaphore(0), Event()
-
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
-        assert go.wait(30)
-
+async def test_a_limit_applies_when_the_operation_runs(world: World, blocked: Blocked) -> None:
+    """It was lowered while the operation waited for a slot."""
     (world.inside / "large").write_bytes(bytes(1000))
-    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
-    for _ in tasks:
-        assert await asyncio.to_thread(running.acquire, timeout=30)
+    tasks = await blocked.fill(world)
     reading = asyncio.create_task(world.files.read_bytes("large"))
     await asyncio.sleep(0)
     world.guard.update(world.guard.policy.with_limits(read_bytes=100))
-    go.set()
+    blocked.go.set()
     with pytest.raises(LimitExceeded, match="read_bytes"):
         await reading
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
@@ -376,13 +390,13 @@ def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("inside")
     policy = SandboxPolicy.locked_down().allow_path_prefix(str(tmp_path))
     lease = Lease("p", "files")
-    files = GuardedFiles(SandboxGuard(policy, plugin="p", audit=lambda _: None), lease)
+    files = Files(LocalFileService(SandboxGuard(policy, plugin="p", audit=lambda _: None), lease))
 
     async def read() -> list[bytes]:
-        return await asyncio.gather(*[files.read_bytes(tmp_path / "f") for _ in range(5 * AT_ONCE)])
+        return await asyncio.gather(*[files.read_bytes(tmp_path / "f") for _ in range(5 * MAX_CONCURRENT)])
 
     for _ in range(2):
-        assert asyncio.run(read()) == [b"inside"] * (5 * AT_ONCE)
+        assert asyncio.run(read()) == [b"inside"] * (5 * MAX_CONCURRENT)
     lease.revoke("the test is over")
 
 

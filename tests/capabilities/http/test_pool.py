@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Origin, Timeouts
 from nyx_stream.capabilities.http.transport import connection as connection_module
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
+from nyx_stream.capabilities.network import Dialer
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, reply, until
@@ -18,7 +18,7 @@ from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, rep
 
 def _pool(port: int, most: int) -> Pool:
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("*.example.com"))
-    return Pool(Dialler(guard, NamedNetwork(port)), most)
+    return Pool(Dialer(guard, NamedNetwork(port)), most)
 
 
 def _exchange(host: str = "a.example.com", target: str = "/", *, pool: float | None = None) -> Exchange:

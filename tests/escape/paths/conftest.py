@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.files import GuardedFiles
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied
 from nyx_stream.guard import SandboxGuard
@@ -33,7 +34,7 @@ class World:
     base: Path
     guard: SandboxGuard
     lease: Lease
-    files: GuardedFiles
+    files: Files
     events: list[AuditEvent] = field(default_factory=list)
 
     @property
@@ -84,11 +85,11 @@ class World:
 
 
 Operation = str
-Act = Callable[[GuardedFiles, object], Awaitable[object]]
+Act = Callable[[Files, object], Awaitable[object]]
 
 
 def opening(mode: str) -> Act:
-    async def act(files: GuardedFiles, path: object) -> object:
+    async def act(files: Files, path: object) -> object:
         async with files.open(path, mode) as file:  # type: ignore[arg-type]
             return await (file.write("new") if mode != "r" else file.read())
 
@@ -152,7 +153,7 @@ async def make_world(tmp_path: Path, way: str) -> AsyncIterator[MakeWorld]:
         policy = change(SandboxPolicy.locked_down().allow_path_prefix("$DATA", mode=mode))
         guard = SandboxGuard(policy, plugin="p", places=places, audit=events.append)
         leases.append(Lease("p", "files"))
-        return World(tmp_path, guard, leases[-1], GuardedFiles(guard, leases[-1], places=places), events)
+        return World(tmp_path, guard, leases[-1], Files(LocalFileService(guard, leases[-1], places=places)), events)
 
     yield make
     for lease in leases:

@@ -15,6 +15,8 @@ from typing import cast
 
 import httpcore2
 
+from nyx_stream.capabilities.network import Dialer
+
 HIGH_WATER = 512 * 1024
 """Bytes kept for a reader that does not come; then the socket is no longer read."""
 
@@ -298,3 +300,23 @@ def _probe_of(sock: socket.socket) -> Callable[[], bool]:
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return lambda: bool(poll.poll(0))
+
+
+async def open_stream(dialer: Dialer, scheme: str, host: str, port: int, timeout: float | None) -> ByteStream:
+    """Returns a stream to an origin, with TLS for https. Look-up, connection and handshake share `timeout` seconds.
+
+    Raises `DialRefused`, `httpcore2.ConnectTimeout` or `httpcore2.ConnectError`.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            sock = await dialer.connect(host, port)
+            try:
+                context = await dialer.tls() if scheme in ("https", "wss") else None
+            except BaseException:
+                sock.close()
+                raise
+            return await ByteStream.over(sock, context, host)
+    except TimeoutError as error:
+        raise httpcore2.ConnectTimeout("timed out") from error
+    except OSError as error:
+        raise httpcore2.ConnectError(str(error)) from error

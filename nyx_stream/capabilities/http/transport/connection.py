@@ -14,11 +14,11 @@ from types import AsyncGeneratorType
 import h11
 import httpcore2
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.errors import RequestRefused, refusal
 from nyx_stream.capabilities.http.exchange import CHUNKS_AT_ONCE, READ_AHEAD, Exchange, Head, Origin, Sink
-from nyx_stream.capabilities.http.transport.byte_stream import ByteStream
+from nyx_stream.capabilities.http.transport.byte_stream import ByteStream, open_stream
 from nyx_stream.capabilities.http.transport.relay import Relay
+from nyx_stream.capabilities.network import Dialer
 
 KEEP_ALIVE = 5.0
 """Seconds an idle connection is kept, as in httpx."""
@@ -37,7 +37,7 @@ class _State(enum.Enum):
 class HttpConnection:
     """A connection to one origin, for one exchange at a time. Made unconnected; the first exchange dials."""
 
-    def __init__(self, origin: Origin, dialler: Dialler) -> None:
+    def __init__(self, origin: Origin, dialler: Dialer) -> None:
         self.origin = origin
         self.idle_since = 0.0
         self._dialler = dialler
@@ -65,7 +65,7 @@ class HttpConnection:
 
     async def _dial(self, exchange: Exchange) -> ByteStream:
         scheme, host, port = self.origin
-        self._wire = await self._dialler.open(scheme, host, port, exchange.wait(exchange.timeouts.connect))
+        self._wire = await open_stream(self._dialler, scheme, host, port, exchange.wait(exchange.timeouts.connect))
         # The client may have been closed meanwhile, when there was nothing here to close.
         self._connected()
         self._protocol = _protocol(exchange)

@@ -9,15 +9,15 @@ import time
 
 import httpcore2
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import Exchange, Origin
 from nyx_stream.capabilities.http.transport.connection import KEEP_ALIVE, HttpConnection
+from nyx_stream.capabilities.network import Dialer
 
 
 class Pool:
     """At most `most` connections, idle ones included; exchanges beyond that wait, first come first served."""
 
-    def __init__(self, dialler: Dialler, most: int) -> None:
+    def __init__(self, dialler: Dialer, most: int) -> None:
         self._dialler = dialler
         self._most = most
         self._turns = asyncio.Semaphore(most)

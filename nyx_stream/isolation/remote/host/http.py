@@ -85,7 +85,7 @@ class HostHttp:
     def __init__(self, means: Means) -> None:
         self._plugin = means.plugin
         self._guard = means.assignment.guard
-        self._passage = passage_of(means.provision.get("http"))
+        self._passage = passage_of(means.provision.service("http"))
         self._urls: dict[str, httpx.URL] = {}
         self._uploads = Uploads()
         self._downloads = Downloads(means.plugin)

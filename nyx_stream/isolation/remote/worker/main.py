@@ -21,6 +21,7 @@ from nyx_stream.isolation.code.exception_text import describe, trace_of
 from nyx_stream.isolation.code.instance import instantiate
 from nyx_stream.isolation.code.modules import PluginModules
 from nyx_stream.isolation.process import seal as sealing
+from nyx_stream.isolation.registry import REGISTRY
 from nyx_stream.isolation.remote.wire.channel import Channel
 from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import MethodFace, Order, Ready, RemoteFault, Update, decode, text
@@ -29,7 +30,6 @@ from nyx_stream.isolation.remote.wire.types import describe_type
 from nyx_stream.isolation.remote.worker.calls import ExportedCalls, raised
 from nyx_stream.isolation.remote.worker.log import RemoteLog
 from nyx_stream.isolation.remote.worker.rpc import RpcClient
-from nyx_stream.isolation.remote.worker.stubs import PROXIES
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Worker:
 
     def capability(self, name: str) -> Any:
         if name not in self._made:
-            self._made[name] = PROXIES[name](self._lines.to(name))
+            self._made[name] = REGISTRY[name].hold_remote(self._lines.to(name))
         return self._made[name]
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":
