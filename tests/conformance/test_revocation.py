@@ -171,7 +171,7 @@ async def test_time_ends_it_as_a_revocation_does(load, server):
     task = asyncio.create_task(plugin.call("act", **arguments))
     await plugin.call("until_reached")
     await plugin.lease("http", ttl="20ms")
-    assert await asyncio.wait_for(task, 30) == ["http", "expired: its 0.02s are over", "0"]
+    assert await asyncio.wait_for(task, 30) == ["http", "expired after 0.02s", "0"]
 
 
 async def test_everything_at_once(load, server):

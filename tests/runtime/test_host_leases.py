@@ -75,14 +75,14 @@ async def test_terms_of_a_policy_hold_from_the_start(host, make, server, events)
         with pytest.raises(Revoked, match=r"http .* denied: used up: requests 1"):
             await plugin.call("fetch", url=server.url)
     await until(lambda: acts(events, "expire"))
-    with pytest.raises(Revoked, match=r"files .* denied: expired: its 0\.02s are over"):
+    with pytest.raises(Revoked, match=r"files .* denied: expired after 0\.02s"):
         await plugin.call("read", name="a")
     # Which of the two comes first is the machine's matter.
     assert sorted(acts(events, "expire", "spend")) == [
-        ("p", "files", "expired: its 0.02s are over"),
+        ("p", "files", "expired after 0.02s"),
         ("p", "http", "used up: requests 1"),
     ]
-    assert plugin.leases["files"].reason == "expired: its 0.02s are over"
+    assert plugin.leases["files"].reason == "expired after 0.02s"
 
 
 async def test_a_policy_file_has_terms(host, make, server, tmp_path):
@@ -297,7 +297,7 @@ async def test_a_plugin_hands_on_less_under_the_tripwire(host, make, server, eve
         "kept",
         "revoked: it was closed",
         "it is no part of what was handed on",
-        "expired: its 0.05s are over",
+        "expired after 0.05s",
     ]
     assert [event for event in events if event.layer == "tripwire"] == []
 
