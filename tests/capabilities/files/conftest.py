@@ -1,4 +1,4 @@
-"""A plugin's files capability over a real directory, with its audit events kept in a list."""
+"""The files capability on a real directory, and a list of its audit events."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ from nyx_stream.policy import SandboxPolicy
 
 @dataclass
 class World:
-    """R is granted, S lies beside it. `events` is the audit."""
+    """R is granted, S beside it is not. `events` holds the audit events."""
 
     base: Path
     guard: SandboxGuard
@@ -30,7 +30,7 @@ class World:
         return self.base / "R"
 
     def last(self) -> tuple[str, bool]:
-        """Action and outcome of the only event since the last call."""
+        """Returns action and outcome of the only event since the last call."""
         (event,) = self.events
         self.events.clear()
         return event.action, event.allowed
@@ -71,5 +71,5 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
 
 @pytest.fixture
 async def world(make_world: MakeWorld) -> World:
-    """The plain world."""
+    """A world with the default policy."""
     return make_world()

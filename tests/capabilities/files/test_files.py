@@ -1,4 +1,4 @@
-"""What a plugin does with its files when all is well, and what it is told when it is not."""
+"""The operations of the files capability, their errors, their limits, and their end."""
 
 import asyncio
 import gc
@@ -53,15 +53,15 @@ async def test_open_can_be_awaited(world: World) -> None:
     ],
 )  # fmt: skip
 async def test_wrong_arguments_touch_nothing(world: World, mode: str, options: dict[str, object]) -> None:
-    """A wrong mode and what does not go with it are refused before the file is cut."""
+    """A wrong mode and arguments that do not fit it are refused before the file is truncated."""
     with pytest.raises((ValueError, LookupError)):
         async with world.files.open("f", mode, **options):  # type: ignore[arg-type]
             pass
     assert (world.inside / "f").read_text() == "inside"
 
 
-async def test_a_descriptor_is_no_path(world: World) -> None:
-    """Numbers and bytes are not taken for paths."""
+async def test_numbers_and_bytes_are_refused_as_paths(world: World) -> None:
+    """A descriptor number is not a path, and neither is a bytes object."""
     for path in (0, b"f", None):
         with pytest.raises(TypeError):
             await world.files.read_bytes(path)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ async def test_whole_files(world: World) -> None:
 
 
 async def test_reading_is_bounded(make_world: MakeWorld) -> None:
-    """A file of exactly the limit is read, one byte more is not, and a file that says it is empty is read whole."""
+    """A file of exactly the limit is read, and one byte more is refused."""
     world = make_world(lambda policy: policy.with_limits(read_bytes=5000))
     (world.inside / "most").write_bytes(b"x" * 5000)
     (world.inside / "more").write_bytes(b"x" * 5001)
@@ -92,7 +92,7 @@ async def test_reading_is_bounded(make_world: MakeWorld) -> None:
 
 
 async def test_names(world: World) -> None:
-    """Directories are made, listed, renamed and removed; entries come as paths that can be used."""
+    """Directories are made, listed, renamed and removed; the entries of a listing are paths that can be used."""
     files = world.files
     await files.mkdir("n/")
     with pytest.raises(FileExistsError):
@@ -114,7 +114,7 @@ async def test_names(world: World) -> None:
     assert all(event.allowed for event in world.events)
 
 
-async def test_a_denial_says_what_and_is_audited(world: World) -> None:
+async def test_a_denial_has_a_reason_and_is_audited(world: World) -> None:
     """A path outside raises FilesystemDenied with the guard's reason, and is audited once."""
     with pytest.raises(FilesystemDenied, match="no rule allows it") as caught:
         await world.files.read_bytes(world.base / "S")
@@ -123,8 +123,8 @@ async def test_a_denial_says_what_and_is_audited(world: World) -> None:
     assert world.last() == ("read", False)
 
 
-async def test_an_error_of_the_system_stays_one(world: World) -> None:
-    """What the system says about a granted path reaches the plugin as it is, and counts as allowed."""
+async def test_an_error_of_the_system_is_raised_unchanged(world: World) -> None:
+    """For a granted path, and the operation is audited as allowed."""
     with pytest.raises(FileNotFoundError):
         await world.files.read_bytes("missing")
     assert world.last() == ("read", True)
@@ -133,7 +133,7 @@ async def test_an_error_of_the_system_stays_one(world: World) -> None:
 
 
 async def test_read_only(make_world: MakeWorld) -> None:
-    """Mode r reads and refuses every way of writing, each audited, and the file stays."""
+    """Mode r allows reading and refuses every operation that writes, each audited."""
     world = make_world(mode="r")
     files = world.files
     assert await files.read_bytes("f") == b"inside"
@@ -154,7 +154,7 @@ async def test_read_only(make_world: MakeWorld) -> None:
 
 
 async def test_after_revocation(world: World) -> None:
-    """Every operation and every file opened before fails as revoked; leaving `async with` does not."""
+    """Every operation and every file that was open raises `Revoked`; leaving `async with` does not raise."""
     files = world.files
     async with files.open("f") as reading, files.open("g", "w") as writing:
         assert await reading.read(1) == "i"
@@ -176,7 +176,7 @@ async def test_after_revocation(world: World) -> None:
 
 
 async def test_after_close(world: World) -> None:
-    """`close` ends the same, and the granted directory's descriptor with it."""
+    """`close` has the same effect and closes the descriptor of the granted directory."""
     before = len(os.listdir("/dev/fd"))
     file = await world.files.open("f", "rb")
     world.files.close()
@@ -189,7 +189,7 @@ async def test_after_close(world: World) -> None:
 
 
 async def test_open_files_are_bounded(make_world: MakeWorld) -> None:
-    """One file more than the grant's open_files is refused until another is closed."""
+    """A file beyond `open_files` of the grant is refused until another is closed."""
     world = make_world(lambda policy: policy.with_limits(open_files=2))
     first = await world.files.open("f")
     async with world.files.open("f"):
@@ -220,11 +220,11 @@ async def _opened(world: World) -> object:
 
 
 def _nothing() -> None:
-    """Queued behind what ran before."""
+    """Queued after the operations that ran before."""
 
 
-async def test_nobody_writes_plugin_code(make_world: MakeWorld, tmp_path: Path) -> None:
-    """An import path inside a writable prefix is read, but never written, by its name or through a link."""
+async def test_plugin_code_is_never_written(make_world: MakeWorld, tmp_path: Path) -> None:
+    """An import path inside a writable prefix can be read, and never written, by its name or through a link."""
     code = tmp_path / "R/d/e"
     world = make_world(protected=ImportPaths([str(code)]))
     os.symlink("d/e", world.inside / "l")
@@ -246,7 +246,7 @@ async def test_nobody_writes_plugin_code(make_world: MakeWorld, tmp_path: Path) 
 
 
 async def test_a_single_file_is_granted(make_world: MakeWorld) -> None:
-    """A prefix that names a file grants that file, and nothing beside it."""
+    """A prefix that names a file grants only that file."""
     base = make_world().base
     world = make_world(lambda policy: policy.allow_path_prefix(base / "S", mode="rw"))
     assert await world.files.read_text(base / "S") == "secret"
@@ -257,7 +257,7 @@ async def test_a_single_file_is_granted(make_world: MakeWorld) -> None:
 
 
 async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tmp_path: Path) -> None:
-    """What the policy grants and the plugin did not ask for is not reached through a link either."""
+    """A path that the policy grants and the manifest does not ask for is not reached through a link either."""
     world = make_world()
     (tmp_path / "R/other").write_text("not asked for")
     os.symlink("../other", tmp_path / "R/d/l")
@@ -385,8 +385,8 @@ async def test_a_limit_applies_when_the_operation_runs(world: World, blocked: Bl
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
-    """Made outside of any, and used in two, one after the other, by more than have a turn at once."""
+def test_files_can_be_used_in_several_event_loops(tmp_path: Path) -> None:
+    """Made outside of a loop, and used in two, one after the other, by more operations than run at once."""
     (tmp_path / "f").write_text("inside")
     policy = SandboxPolicy.locked_down().allow_path_prefix(str(tmp_path))
     lease = Lease("p", "files")
@@ -400,8 +400,8 @@ def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
     lease.revoke("the test is over")
 
 
-async def test_what_fails_leaves_no_garbage(world: World) -> None:
-    """An error that its future keeps keeps the frames that awaited it: a flood of them stopped the loop for 30 ms."""
+async def test_an_error_leaves_no_reference_cycle(world: World) -> None:
+    """A future that holds an error holds the frames that awaited it; many of these made a collection take 30 ms."""
     with suppress(FileNotFoundError):
         await world.files.stat("nothing")
     gc.collect()
@@ -414,4 +414,4 @@ async def test_what_fails_leaves_no_garbage(world: World) -> None:
         left = [kept for kept in gc.get_objects() if isinstance(kept, FileNotFoundError)]
     finally:
         gc.enable()
-    assert len(left) <= 1  # one that a thread of the pool has not let go of yet
+    assert len(left) <= 1  # a thread of the pool may still refer to one
