@@ -23,22 +23,25 @@ the timer, gains nothing. A lease without terms costs an operation two attribute
 All of it is used on the event loop's thread.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 from weakref import WeakSet
 
 from nyx_stream.attribution import as_host
-from nyx_stream.capabilities.budget import Budget, BudgetCounter, Tally, UseTimer, call_later, new_tally
 from nyx_stream.errors import Revoked
 from nyx_stream.policy.terms import Term, print_term
 
-if TYPE_CHECKING:
-    import asyncio
+Budget: TypeAlias = Literal["requests", "bytes_in", "bytes_out", "opens"]
+"""What can be counted and limited."""
+
+Tally: TypeAlias = dict[Budget, int]
+"""What was spent, with and without a limit."""
 
 LeaseEvent: TypeAlias = Literal["expire", "spend"]
 """What happens to a lease without the host: its time is over, or a budget is used up."""
@@ -50,6 +53,57 @@ class Spent(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def new_tally() -> Tally:
+    """Returns a tally of zeros."""
+    return {"requests": 0, "bytes_in": 0, "bytes_out": 0, "opens": 0}
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    """Has the running loop call `callback` as the host's own code, also when plugin code is running now."""
+    with as_host():
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """A budget that counts down from `amount`."""
+
+    amount: int
+    left: int
+    reported: bool = False
+    """Whether the host was notified that it is used up."""
+
+
+class _UseTimer:
+    """Runs while something is in use, and calls `expired` after `seconds` of use in total."""
+
+    __slots__ = ("_expired", "_left", "_since", "_timer")
+
+    def __init__(self, seconds: float, expired: Callable[[], None]) -> None:
+        self._left = seconds
+        self._expired = expired
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds of use that are left."""
+        running = 0.0 if self._since is None else monotonic() - self._since
+        return max(self._left - running, 0.0)
+
+    def start(self) -> None:
+        """Starts to count."""
+        self._since = monotonic()
+        self._timer = call_later(self._left, self._expired)
+
+    def stop(self) -> None:
+        """Stops counting. Does nothing if it has stopped already."""
+        self._left, self._since = self.left, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +152,8 @@ class Lease:
         self._reason: str | None = None
         self._holds: dict[int, tuple[Callable[[], object], bool]] = {}
         self._numbers = count()
-        self._budgets = BudgetCounter()
-        self._use_timer: UseTimer | None = None
+        self._budgets: dict[str, _Counter] = {}
+        self._use_timer: _UseTimer | None = None
         self._uses = 0
         self._own_deadline, self._own_expiry_reason = inf, ""
         # Computed from the terms of this lease and of those above it.
@@ -121,7 +175,7 @@ class Lease:
 
     def status(self) -> LeaseStatus:
         """Returns the state of the lease."""
-        left: dict[str, Term] = dict(self._budgets.left)
+        left: dict[str, Term] = {name: counter.left for name, counter in self._budgets.items()}
         if self._own_deadline < inf:
             left["ttl"] = max(self._own_deadline - monotonic(), 0.0)
         if self._use_timer is not None:
@@ -176,8 +230,10 @@ class Lease:
                 self._own_expiry_reason = "" if value is None else f"expired after {print_term(name, value)}"
             elif name == "seconds":
                 self._limit_use(value)
+            elif value is None:
+                self._budgets.pop(name, None)
             else:
-                self._budgets.set(name, None if value is None else int(value))
+                self._budgets[name] = _Counter(int(value), int(value))
         self._apply_terms()
 
     def child(self, terms: Mapping[str, Term | None] | None = None) -> "Lease":
@@ -197,13 +253,17 @@ class Lease:
 
     def _take(self, budget: Budget, amount: int) -> None:
         for lease in self._with_ancestors():
-            if lease._budgets.lacks(budget, amount):
-                reason = f"used up: {budget} {print_term(budget, lease._budgets.initial(budget))}"
-                if lease._budgets.exhaust(budget):
+            counter = lease._budgets.get(budget)
+            if counter is not None and counter.left < amount:
+                reason = f"used up: {budget} {print_term(budget, counter.amount)}"
+                counter.left = 0
+                if not counter.reported:
+                    counter.reported = True
                     lease._notify("spend", reason)
                 raise Spent(reason)
         for lease in self._with_ancestors():
-            lease._budgets.take(budget, amount)
+            if (counter := lease._budgets.get(budget)) is not None:
+                counter.left -= amount
 
     def _end(self, reason: str) -> None:
         if self._reason is not None:
@@ -274,7 +334,7 @@ class Lease:
         self._use_timer = None
         if seconds is not None:
             reason = f"used up: {print_term('seconds', seconds)} of use"
-            self._use_timer = UseTimer(seconds, lambda: self._end_by_itself("spend", reason))
+            self._use_timer = _UseTimer(seconds, lambda: self._end_by_itself("spend", reason))
             if self._uses:
                 self._use_timer.start()
 

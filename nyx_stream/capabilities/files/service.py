@@ -1,7 +1,7 @@
-"""The files service: every path is opened below a granted directory, and nothing of it outlives the lease.
+"""The files service: opens every path below a granted directory, until the lease ends.
 
-`FileService` is what the object that a plugin holds (`files.Files`) is written against. `LocalFileService` carries it
-out in this process; a worker reaches its host's by RPC. Paths are plain `str`, and files are descriptors.
+`FileService` is the protocol that a plugin's `Files` uses. `LocalFileService` carries it out in this process; a worker
+reaches the one in its host by RPC.
 """
 
 import contextlib
@@ -23,13 +23,12 @@ from nyx_stream.policy.terms import Term
 OpenMode: TypeAlias = Literal["rb", "r+b", "wb", "w+b", "ab", "a+b", "xb", "x+b"]
 """How a descriptor is opened, as the mode of the built-in `open`. The buffer and the text layer are the facade's."""
 
-_CREATE = os.O_CREAT | getattr(os, "O_BINARY", 0)
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
 _FLAGS: Mapping[str, int] = {
-    "r": 0,
-    "w": _CREATE | os.O_TRUNC,
-    "a": _CREATE | os.O_APPEND,
-    "x": _CREATE | os.O_EXCL,
+    "r": _BINARY,
+    "w": _BINARY | os.O_CREAT | os.O_TRUNC,
+    "a": _BINARY | os.O_CREAT | os.O_APPEND,
+    "x": _BINARY | os.O_CREAT | os.O_EXCL,
 }
 _MIN_READ = 4096
 
@@ -43,12 +42,9 @@ class FileLimits(NamedTuple):
 
 
 class FileService(Protocol):
-    """Files below the granted prefixes.
+    """Files below the granted prefixes. Paths are exactly `str`.
 
-    Every operation raises:
-        FilesystemDenied: no rule grants it, a rule denies it, or it leads out of what is granted. Audited.
-        Revoked: the lease has ended.
-        OSError: the system's answer for a path that is granted: FileNotFoundError, ELOOP, …
+    An operation does, and raises, what the method of `files.Files` does that is named like it.
     """
 
     async def limits(self) -> FileLimits:
@@ -57,26 +53,20 @@ class FileService(Protocol):
     async def open(self, path: str, mode: OpenMode) -> int:
         """Opens a regular file. The caller closes the descriptor, which can outlive the lease."""
 
-    async def read_file(self, path: str) -> bytes:
-        """Returns the content of a file. Raises `LimitExceeded` if it's larger than `read_bytes` of the limits."""
+    async def read_file(self, path: str) -> bytes: ...
 
-    async def write_file(self, path: str, content: bytes) -> None:
-        """Replaces a file atomically, or creates it."""
+    async def write_file(self, path: str, content: bytes) -> None: ...
 
-    async def stat(self, path: str) -> os.stat_result:
-        """Returns the status of the file or directory that the path leads to."""
+    async def stat(self, path: str) -> os.stat_result: ...
 
     async def list_directory(self, path: str) -> list[str]:
-        """Returns the names in a directory, in the system's order."""
+        """Returns the names in a directory, without the path."""
 
-    async def mkdir(self, path: str, mode: int, parents: bool, exist_ok: bool) -> None:
-        """Makes a directory, as `pathlib.Path.mkdir`."""
+    async def mkdir(self, path: str, mode: int, parents: bool, exist_ok: bool) -> None: ...
 
-    async def rename(self, source: str, target: str) -> None:
-        """Renames a file, a link or a directory, as rename(2)."""
+    async def rename(self, source: str, target: str) -> None: ...
 
-    async def remove(self, path: str, tree: bool) -> None:
-        """Removes a file, a link or an empty directory; with `tree`, a directory and everything in it."""
+    async def remove(self, path: str, tree: bool) -> None: ...
 
     def narrow(self, prefixes: Sequence[str], mode: str, terms: Mapping[str, Term | None]) -> Self:
         """Returns a service for a part of what is granted here, on a lease below this one."""
@@ -147,7 +137,7 @@ class LocalFileService:
 
     async def read_file(self, path: str) -> bytes:
         def work(rooted: RootedPath) -> bytes:
-            descriptor = beneath.open_file(rooted.root, rooted.path, _READ, judge=rooted.judge)
+            descriptor = beneath.open_file(rooted.root, rooted.path, os.O_RDONLY | _BINARY, judge=rooted.judge)
             try:
                 return read_descriptor(descriptor, self._guard.limits.read_bytes, self._lease.plugin)
             finally:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.budget import call_later
+from nyx_stream.capabilities.lease import call_later
 from nyx_stream.errors import ContentChanged, LockError, PluginStateError, UpdateWaiting
 from nyx_stream.host.approvals.prompts import Approver, answer_of
 from nyx_stream.host.approvals.store import Standing, by_policy, denied_by, granted_by, on_request

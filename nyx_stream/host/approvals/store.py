@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from nyx_stream.capabilities.budget import call_later
+from nyx_stream.capabilities.lease import call_later
 from nyx_stream.host.approvals.prompts import ApprovalPrompts
 from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.policy import ConnectRule, PathRule, Places, RequestRule, SandboxPolicy

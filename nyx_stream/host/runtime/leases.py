@@ -6,8 +6,7 @@ Each life of the plugin holds its capabilities on leases below these.
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from nyx_stream.capabilities.budget import Tally
-from nyx_stream.capabilities.lease import Lease, LeaseEvent, LeaseStatus
+from nyx_stream.capabilities.lease import Lease, LeaseEvent, LeaseStatus, Tally
 from nyx_stream.errors import PluginStateError
 from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
