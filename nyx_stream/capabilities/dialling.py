@@ -4,17 +4,24 @@ Resolves once per connection and dials only literals of that one answer, so that
 between the check and the connection (DNS rebinding) gains nothing. Knows nothing of requests.
 """
 
-import asyncio
 import ipaddress
 import socket
-
-import httpcore2
+import ssl
 
 from nyx_stream.capabilities.happy_eyeballs import first_connected
-from nyx_stream.capabilities.http.errors import DialRefused
-from nyx_stream.capabilities.http.transport.byte_stream import ByteStream
 from nyx_stream.capabilities.network import Network
-from nyx_stream.guard import SandboxGuard
+from nyx_stream.guard import Decision, SandboxGuard
+
+
+class DialRefused(Exception):
+    """An origin may not be dialled, or not at the addresses `at` that its name resolves to. It saw no packet."""
+
+    def __init__(self, decision: Decision, host: str, port: int, at: str) -> None:
+        super().__init__(decision.reason)
+        self.decision = decision
+        self.host = host
+        self.port = port
+        self.at = at
 
 
 class Dialler:
@@ -30,21 +37,17 @@ class Dialler:
         """A token of the policy in force: connections made under another one are not used again."""
         return self._guard.policy
 
-    async def open(self, scheme: str, host: str, port: int, timeout: float | None) -> ByteStream:
-        """A stream to the origin, with TLS for https. Look-up, dial and handshake share `timeout` seconds.
-
-        Raises `DialRefused`, `httpcore2.ConnectTimeout` or `httpcore2.ConnectError`.
-        """
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A socket connected to the origin, which some rule must allow to dial. Raises `DialRefused` or OSError."""
         decision = self._guard.judge_origin(host, port)
         if not decision.allowed:
             raise DialRefused(decision, host, port, host)
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._open(scheme, host, port)
-        except TimeoutError as error:
-            raise httpcore2.ConnectTimeout("timed out") from error
-        except OSError as error:
-            raise httpcore2.ConnectError(str(error)) from error
+        sock, _ = await self.dial(host, port)
+        return sock
+
+    async def tls(self) -> ssl.SSLContext:
+        """The TLS client context of the host's network."""
+        return await self._network.tls()
 
     async def dial(self, host: str, port: int) -> tuple[socket.socket, str]:
         """A socket connected to an address of `host` that passed, and that address. Audited.
@@ -62,15 +65,6 @@ class Dialler:
         sock, address = await first_connected(self._network.dial, addresses, port)
         self._guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
         return sock, address
-
-    async def _open(self, scheme: str, host: str, port: int) -> ByteStream:
-        sock, _ = await self.dial(host, port)
-        try:
-            context = await self._network.tls() if scheme in ("https", "wss") else None
-        except BaseException:
-            sock.close()
-            raise
-        return await ByteStream.over(sock, context, host)
 
 
 def _is_literal(host: str) -> bool:

@@ -12,7 +12,8 @@ from nyx_stream.isolation.backend import CAPABILITIES, Assignment
 if TYPE_CHECKING:
     from nyx_stream.capabilities.connect.service import GuardedConnect
     from nyx_stream.capabilities.files import GuardedFiles
-    from nyx_stream.capabilities.http import GuardedClient, Network
+    from nyx_stream.capabilities.http import Network
+    from nyx_stream.capabilities.http.local_service import LocalHttpService
 
 
 class Shared:
@@ -32,13 +33,13 @@ class Shared:
 
 
 # Each imports its capability when it is first made: a plugin without HTTP costs no import of an HTTP client.
-def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedClient":
-    from nyx_stream.capabilities.http import GuardedClient
+def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "LocalHttpService":
+    from nyx_stream.capabilities.http.local_service import LocalHttpService
 
     # Whoever posts a file by its name has the system's table of types read: by the host, now.
     if not mimetypes.inited:
         mimetypes.init()
-    return GuardedClient(assignment.guard, lease, network=shared.network)
+    return LocalHttpService(assignment.guard, lease, shared.network)
 
 
 def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFiles":  # noqa: ARG001  # as all makers
@@ -73,6 +74,7 @@ class CapabilitySet:
         self._shared = shared
         self._leases = {name: assignment.leases[name].child() for name in CAPABILITIES}
         self._made: dict[str, Any] = {}
+        self._facades: dict[str, Any] = {}
 
     def bind(self) -> None:
         """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now.
@@ -86,11 +88,22 @@ class CapabilitySet:
                 files.bind()
 
     def get(self, name: str) -> Any:
-        """Returns the capability, made on first use; one that is revoked later refuses by itself.
+        """Returns the capability as a plugin holds it, made on first use; one that is revoked later refuses by itself.
 
         Raises:
             Revoked: it was revoked before it was ever made.
         """
+        if name != "http":
+            return self.service(name)
+        if name not in self._facades:
+            with as_host():
+                from nyx_stream.capabilities.http import GuardedClient
+
+                self._facades[name] = GuardedClient(self.service(name))
+        return self._facades[name]
+
+    def service(self, name: str) -> Any:
+        """Returns the service behind a capability, made on first use. Raises as `get`."""
         if name not in self._made:
             with as_host():
                 self._made[name] = _MAKERS[name](self._assignment, self._leases[name], self._shared)

@@ -8,8 +8,7 @@ from contextlib import suppress
 from anyio.abc import ByteStream
 
 from nyx_stream.capabilities.connect.stream import ConnectedStream
-from nyx_stream.capabilities.dialling import Dialler, netloc
-from nyx_stream.capabilities.http.errors import DialRefused
+from nyx_stream.capabilities.dialling import Dialler, DialRefused, netloc
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.capabilities.network import Network
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked, SandboxDenied

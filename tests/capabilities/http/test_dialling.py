@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from nyx_stream import attribution
-from nyx_stream.capabilities.dialling import Dialler
+from nyx_stream.capabilities.dialling import Dialler, DialRefused
 from nyx_stream.capabilities.happy_eyeballs import ATTEMPTS, alternate, first_connected
 from nyx_stream.capabilities.http import Network
-from nyx_stream.capabilities.http.errors import DialRefused
 from nyx_stream.capabilities.network import PeerMismatch
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -107,7 +106,7 @@ async def test_a_peer_that_is_not_the_checked_address_is_refused(kind: Any) -> N
         network = Led()
         policy = SandboxPolicy.locked_down().allow_connect_host("api.example.com")
         async with Plugin(policy, network, kind).client() as client:
-            with pytest.raises(client.dialect.library.ConnectError, match="instead of"):
+            with pytest.raises(client.adapter.library.ConnectError, match="instead of"):
                 await client.get("http://api.example.com/")
         with pytest.raises(PeerMismatch):
             await network.dial("127.0.0.2", server.port)
@@ -199,7 +198,7 @@ async def test_the_second_gate_decides_by_itself() -> None:
     network = NamedNetwork(1)
     dialler = Dialler(SandboxGuard(SandboxPolicy.locked_down()), network)
     with pytest.raises(DialRefused):
-        await dialler.open("https", "evil.example.net", 443, 1)
+        await dialler.connect("evil.example.net", 443)
     assert network.looked_up == []
 
 
