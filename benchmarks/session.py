@@ -19,7 +19,7 @@ from benchmarks.peers import survey
 _HERE = Path(__file__).parent
 _ORDER = [
     *("connect", "request", "path", "flood", "open", "http"),
-    *("process", "broker", "latency", "call", "audit", "tripwire", "import"),
+    *("process", "broker", "latency", "call", "audit", "tripwire", "import", "calls"),
 ]
 """How a reader goes through them; one that is not listed comes last."""
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from nyx_stream.capabilities.lease import Lease
     from nyx_stream.isolation.backend import Assignment
     from nyx_stream.isolation.capability_set import Shared
-    from nyx_stream.isolation.remote.host.broker import Handler, Means
-    from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +55,17 @@ class Capability:
         """Returns what the plugin holds."""
         return service if self.facade is None else resolve(self.facade)(service)
 
-    def handler(self, means: "Means") -> "Handler":
+    def handler(self, means: Any) -> Any:
         """Returns the host binding for one worker."""
-        handler: Handler = resolve(self.host_binding)(means)
-        return handler
+        return resolve(self.host_binding)(means)
 
-    def hold_remote(self, stub: "CapabilityStub") -> Any:
+    def preload(self) -> None:
+        """Imports what a worker uses of the capability, so that workers that are forked later don't import it."""
+        for reference in (self.worker_binding, self.facade):
+            if reference is not None:
+                resolve(reference)
+
+    def hold_remote(self, stub: Any) -> Any:
         """Returns what the plugin holds in a worker."""
         return self.hold(resolve(self.worker_binding)(stub))
 
@@ -77,11 +80,11 @@ def resolve(reference: str) -> Any:
 def _http(assignment: "Assignment", lease: Any, shared: "Shared") -> Any:
     import mimetypes
 
-    from nyx_stream.capabilities.http import GuardedClient
+    from nyx_stream.capabilities.http.local_service import LocalHttpService
 
-    if not mimetypes.inited:  # it reads the system's tables, which the plugin's own upload could not
+    if not mimetypes.inited:  # a plugin that uploads a file by its name would have the system's tables read
         mimetypes.init()
-    return GuardedClient(assignment.guard, lease, network=shared.network)
+    return LocalHttpService(assignment.guard, lease, shared.network)
 
 
 def _files(assignment: "Assignment", lease: Any, _shared: "Shared") -> Any:
@@ -105,13 +108,13 @@ _REMOTE = "nyx_stream.isolation.remote"
 REGISTRY: Mapping[str, Capability] = {
     "http": Capability(
         _http,
-        facade=None,
+        facade="nyx_stream.capabilities.http.client:GuardedClient",
         host_binding=f"{_REMOTE}.host.http:HostHttp",
-        worker_binding=f"{_REMOTE}.worker.http:http",
+        worker_binding=f"{_REMOTE}.worker.http:RemoteHttpService",
     ),
     "files": Capability(
         _files,
-        facade="nyx_stream.capabilities.files:Files",
+        facade="nyx_stream.capabilities.files.files:Files",
         host_binding=f"{_REMOTE}.host.files:FilesHandler",
         worker_binding=f"{_REMOTE}.worker.files:RemoteFileService",
     ),

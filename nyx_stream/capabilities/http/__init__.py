@@ -1,4 +1,4 @@
-"""The HTTP capability: a real `httpx.AsyncClient` behind two gates, and the same for `httpx2` in `client_httpx2`."""
+"""The HTTP capability: a real `httpx.AsyncClient` whose every request is decided and sent by an `HttpService`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["GuardedClient", "NetworkBackend"]
 
 
 def __getattr__(name: str) -> Any:
-    # A host makes its `NetworkBackend` before it knows whether a plugin will ask for HTTP: only the client loads httpx.
+    # A host makes its `NetworkBackend` before it knows whether a plugin needs HTTP: only the client imports httpx.
     if name != "GuardedClient":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nyx_stream.capabilities.http.client import GuardedClient

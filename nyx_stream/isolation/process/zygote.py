@@ -30,6 +30,7 @@ from nyx_stream.isolation.process.zygote_messages import (
     Forked,
     NotForked,
 )
+from nyx_stream.isolation.registry import REGISTRY
 from nyx_stream.isolation.remote.worker import main as worker
 
 WARM = (
@@ -39,9 +40,6 @@ WARM = (
     "httpx",
     "json",
     "nyx_core.sandbox",
-    "nyx_stream.isolation.remote.worker.connect",
-    "nyx_stream.isolation.remote.worker.files",
-    "nyx_stream.isolation.remote.worker.http",
     "nyx_stream.policy.manifest_file",
 )
 """Modules that workers are likely to use. One that is not installed here is left out."""
@@ -75,6 +73,9 @@ def warm() -> None:
     for module in WARM:
         with suppress(ImportError):
             importlib.import_module(module)
+    for capability in REGISTRY.values():
+        with suppress(ImportError):
+            capability.preload()
     mimetypes.init()  # reads the system's tables, which a worker may not
     threading.stack_size(STACK)
     for stream in (sys.stdout, sys.stderr):

@@ -2,13 +2,17 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import pytest
+
 from nyx_stream.audit import AuditEvent
 from nyx_stream.capabilities.http import GuardedClient, NetworkBackend
+from nyx_stream.capabilities.http.local_service import LocalHttpService
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -163,12 +167,21 @@ class Plugin:
     events: list[AuditEvent] = field(default_factory=list)
 
     @asynccontextmanager
+    async def serving(self) -> AsyncIterator[LocalHttpService]:
+        """The plugin's HTTP service, without a client."""
+        self.guard = SandboxGuard(self.policy, plugin=self.name, audit=self.events.append)
+        self.lease = Lease(self.name, "http")
+        self.service = LocalHttpService(self.guard, self.lease, self.network)
+        try:
+            yield self.service
+        finally:
+            await self.service.aclose()
+
+    @asynccontextmanager
     async def client(self, **choices: Any) -> AsyncIterator[Any]:
         """The plugin's guarded client; on a busy machine the library's own five seconds may pass before it is asked."""
         choices.setdefault("timeout", 30)
-        self.guard = SandboxGuard(self.policy, plugin=self.name, audit=self.events.append)
-        self.lease = Lease(self.name, "http")
-        async with self.kind(self.guard, self.lease, network=self.network, **choices) as client:
+        async with self.serving() as service, self.kind(service, **choices) as client:
             yield client
 
     @property
@@ -180,6 +193,14 @@ class Plugin:
 def loopback(server: Server, **options: Any) -> Plugin:
     """A plugin that may ask anything of the server by its address."""
     return Plugin(SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}"), **options)
+
+
+@contextmanager
+def faults(kind: FaultKind) -> Iterator[None]:
+    """Expects an `HttpFault` of that kind."""
+    with pytest.raises(HttpFault) as caught:
+        yield
+    assert caught.value.kind is kind
 
 
 async def until(reached: Callable[[], bool]) -> None:

@@ -106,7 +106,7 @@ async def test_a_peer_that_is_not_the_checked_address_is_refused(kind: Any, monk
         network.dial = partial(NetworkBackend.dial, network)  # type: ignore[method-assign]
         policy = SandboxPolicy.locked_down().allow_connect_host("api.example.com")
         async with Plugin(policy, network, kind).client() as client:
-            with pytest.raises(client.dialect.library.ConnectError, match="instead of"):
+            with pytest.raises(client.adapter.library.ConnectError, match="instead of"):
                 await client.get("http://api.example.com/")
         with pytest.raises(PeerMismatch):
             await network.dial(["127.0.0.2"], server.port)

@@ -6,7 +6,7 @@ from nyx_stream.errors import PluginCrashed
 from tests.isolation.broker.conftest import policy
 
 ASK = "return (await self._context._lines.to({capability!r}).ask({action!r}, **{arguments!r})).value"
-GET = {"method": "GET", "url": "http://granted.example/hello", "headers": [], "whole": True}
+GET = {"method": "GET", "url": "http://granted.example/hello", "headers": [], "timeout": [None] * 4, "whole": True}
 
 FAULTS = {
     "no such capability": ("telnet", "open", {}),
@@ -20,14 +20,15 @@ FAULTS = {
     "true for a number": ("connect", "open", {"host": "granted.example", "port": True}),
     "a header of three": ("http", "fetch", GET | {"headers": [["a", "b", "c"]]}),
     "a header that is no bytes": ("http", "fetch", GET | {"headers": [["a", "\u20ac"]]}),
-    "a timeout that is no number": ("http", "fetch", GET | {"timeout": {"read": ["5"] * 1000}}),
+    "a timeout that is no number": ("http", "fetch", GET | {"timeout": ["5"] * 4}),
+    "a timeout that is negative": ("http", "fetch", GET | {"timeout": [-1.0] * 4}),
+    "a timeout too many": ("http", "fetch", GET | {"timeout": [1.0] * 5}),
     "too many headers": ("http", "fetch", GET | {"headers": [["a", "b"]] * 5000}),
     "a body that was not announced": ("http", "fetch", GET | {"body": 7}),
     "a content that is no base64": ("http", "fetch", GET | {"content": "!"}),
     "a content that is too long": ("http", "fetch", GET | {"content": "AAAA" * 30_000}),
-    "a redirect that may be followed": (
-        "http", "redirect", {"method": "GET", "url": "http://granted.example/", "location": "/x"},
-    ),
+    "a redirect that may be followed": ("http", "refuse_redirect", {"scheme": "http", "location": "/x"}),
+    "a flaw of the worker's own words": ("http", "refuse_request", {"flaw": "revoked: by the host"}),
     "another mode than there is": ("files", "open", {"path": "f", "mode": "rwb"}),
     "a text mode": ("files", "open", {"path": "f", "mode": "r"}),
     "a path that is none": ("files", "stat", {"path": ["f"]}),
@@ -120,7 +121,7 @@ for _ in range(20):
     asking = asyncio.ensure_future(self.http.get("http://granted.example/big"))
     await asyncio.sleep(0)
     asking.cancel()
-fetch = dict(method="GET", url="http://granted.example/big", headers=[], whole=False)
+fetch = dict(method="GET", url="http://granted.example/big", headers=[], timeout=[None] * 4, whole=False)
 for _ in range(5):
     pipe = socket.socket(fileno=(await line.ask("fetch", **fetch)).descriptors[0])
     with contextlib.suppress(OSError):

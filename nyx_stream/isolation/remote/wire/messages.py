@@ -171,6 +171,8 @@ class CapabilityError(NyxError):
 def fault_of(error: BaseException, *, reason: Reason = "other", trace: str = "") -> RemoteFault:
     """Returns an error as values: denials, limits and `OSError` as themselves, any other with `reason`."""
     name, message = type(error).__name__, _text_of(error)
+    if isinstance(error, CapabilityError):
+        name, message = error.name, text(error.message)
     if isinstance(error, SandboxDenied):
         return RemoteFault(
             reason="denied", name=_denial_class(error), message=message, denial=_denial(error), trace=trace

@@ -39,7 +39,7 @@ class RpcClient:
     """The requests of one worker that are under way, and the numbers of what it has narrowed."""
 
     def __init__(self, plugin: str, channel: Callable[[], Channel]) -> None:
-        self._plugin = plugin
+        self.plugin = plugin
         self._channel = channel
         self._last = 0
         self._waiting: dict[int, asyncio.Future[RpcReply] | None] = {}
@@ -108,7 +108,7 @@ class RpcClient:
         method = self._ends.get(frame.id or ended.capability)
         told = None if method is None else method()
         if told is not None:
-            told(error_of(ended.fault, self._plugin))
+            told(error_of(ended.fault, self.plugin))
 
     def answer(self, frame: Frame) -> None:
         """Takes an ANSWER or a REFUSED."""
@@ -120,7 +120,7 @@ class RpcClient:
         elif frame.kind is Kind.ANSWER:
             future.set_result(RpcReply(decode(AskResult, frame).value, frame.descriptors))
         else:
-            future.set_exception(error_of(decode(RemoteFault, frame), self._plugin))
+            future.set_exception(error_of(decode(RemoteFault, frame), self.plugin))
 
     def ask_at_once(self, ask: Ask) -> RpcReply:
         """Asks the host; see `CapabilityStub.ask_at_once`."""
@@ -141,7 +141,7 @@ class RpcClient:
         return number, future
 
     def _exceeded(self, limit: str, allowed: int, detail: str) -> LimitExceeded:
-        return LimitExceeded(plugin=self._plugin, limit=limit, allowed=allowed, detail=detail)
+        return LimitExceeded(plugin=self.plugin, limit=limit, allowed=allowed, detail=detail)
 
 
 class CapabilityStub:
@@ -153,6 +153,11 @@ class CapabilityStub:
         self._lines = lines
         self._number = number
         self.capability = capability
+
+    @property
+    def plugin(self) -> str:
+        """The plugin's id."""
+        return self._lines.plugin
 
     @property
     def narrowed(self) -> bool:
