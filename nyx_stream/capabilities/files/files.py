@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, cast
 from aiofiles.base import AiofilesContextManager
 from aiofiles.threadpool import wrap
 
-from nyx_stream.attribution import as_host
+from nyx_stream.attribution import as_host, running
 from nyx_stream.capabilities.files.service import FileLimits, FileService, OpenMode
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.guard import path_text
@@ -191,10 +191,13 @@ class Files:
         text = path_text(path)
         with self._open_files.reserve(await self._service.limits()):
             descriptor = await self._service.open(text, mode)
-            with as_host():
+            token = running.set(None)  # as `as_host`, for one call of the built-in open
+            try:
                 file = make_file(text, opener=lambda *_: descriptor)
+            finally:
+                running.reset(token)
             opened: Any = wrap(file, loop=loop, executor=executor)
-            # A service ends when its facade is gone, and the file with it.
+            # A narrowed service ends when its facade is gone, and the file with it.
             opened._nyx_opened_through = self
             self._open_files.add(opened)
             return opened

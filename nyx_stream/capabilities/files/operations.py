@@ -60,18 +60,11 @@ class _AllowedPath(NamedTuple):
 class _Slots:
     """The semaphore of one plugin, made anew in each event loop: an asyncio semaphore belongs to one loop."""
 
-    __slots__ = ("_loop", "_semaphore")
+    __slots__ = ("loop", "semaphore")
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
-
-    def semaphore(self) -> asyncio.Semaphore:
-        """Returns the semaphore of the running loop."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._semaphore = loop, asyncio.Semaphore(MAX_CONCURRENT)
-        return self._semaphore
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
 
 class OperationRunner:
@@ -128,8 +121,11 @@ class OperationRunner:
             OSError: the system's answer for a path that is granted.
         """
         target = " -> ".join(paths)
-        slots = self._slots.semaphore()
-        await slots.acquire()
+        slots, loop = self._slots, asyncio.get_running_loop()
+        if slots.loop is not loop:
+            slots.loop, slots.semaphore = loop, asyncio.Semaphore(MAX_CONCURRENT)
+        slot = slots.semaphore
+        await slot.acquire()
         cancelled = False
 
         def in_thread() -> T:
@@ -138,15 +134,15 @@ class OperationRunner:
             return self._perform(action, access, target, allowed, work)
 
         def finished(future: "asyncio.Future[T]") -> None:
-            slots.release()
+            slot.release()
             if not future.cancelled():
                 future.exception()  # asyncio logs an exception that no code has retrieved
 
         try:
             allowed = self._check(action, access, target, paths)
-            running = asyncio.get_running_loop().run_in_executor(None, in_thread)
+            running = loop.run_in_executor(None, in_thread)
         except BaseException:
-            slots.release()
+            slot.release()
             raise
         running.add_done_callback(finished)
         try:

@@ -114,7 +114,8 @@ class FilesHandler:
 
     async def _open(self, ask: Open) -> Reply:
         descriptor = await self._service.open(ask.path, ask.mode)
-        return Reply(list(await self._service.limits()), (descriptor,))
+        limits = self._guard.limits
+        return Reply([self._plugin, limits.open_files, limits.read_bytes], (descriptor,))
 
     async def _limits(self, _ask: NoArguments) -> Reply:
         return Reply(list(await self._service.limits()))
