@@ -1,4 +1,4 @@
-"""The paths that plugin code is imported from. A plugin never writes there, whatever its policy grants."""
+"""The paths that plugin code is imported from. No policy lets a plugin write there."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -52,7 +52,7 @@ def path_key(path: str) -> str:
 
 
 def touches(own: str, key: str, access: Access) -> bool:
-    """Tells whether `key` is `own` or lies in it, or, for a move, contains it."""
+    """Tells whether `key` is `own` or below it, or, for a move, above it."""
     return _contains(own, key) or (access == "move" and _contains(key, own))
 
 

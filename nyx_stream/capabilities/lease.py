@@ -237,7 +237,7 @@ class Lease:
         self._apply_terms()
 
     def child(self, terms: Mapping[str, Term | None] | None = None) -> "Lease":
-        """Returns a lease below this one, with terms of its own. It has ended already if this one has."""
+        """Returns a lease below this one, with its own terms. It has ended already if this one has."""
         child = Lease(self.plugin, self.capability, tally=self._tally)
         child._parent = self
         if self.ended:

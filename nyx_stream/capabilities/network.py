@@ -176,7 +176,7 @@ def _new_socket(info: AddrInfoType) -> socket.socket:
 
 
 def _checked_peer(sock: socket.socket, addresses: Sequence[str], port: int) -> str:
-    """Returns the address of the peer as it stands in `addresses`, or raises `PeerMismatch`."""
+    """Returns the one of `addresses` that the socket is connected to, or raises `PeerMismatch`."""
     peer = sock.getpeername()
     # A zone (`%eth0`) is local to this machine and not part of the address that was checked.
     reached = ipaddress.ip_address(peer[0].partition("%")[0])

@@ -1,6 +1,5 @@
 """The capabilities of one run of a plugin: made on first use, and ended together."""
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from nyx_stream.attribution import as_host
@@ -28,7 +27,7 @@ class Shared:
 
 
 class CapabilitySet:
-    """The services of one run of a plugin, each on a lease of its own below the one of the grant."""
+    """The services of one run of a plugin, each on its own lease below the one of the grant."""
 
     def __init__(self, assignment: Assignment, shared: Shared) -> None:
         self._assignment = assignment
@@ -56,7 +55,7 @@ class CapabilitySet:
         """Returns a service, made on first use.
 
         Raises:
-            Revoked: it was revoked before it was made. One that is revoked later refuses by itself.
+            Revoked: it was revoked before it was made. One that is revoked later raises `Revoked` when it is used.
         """
         service = self._services.get(name)
         if service is None:
@@ -80,10 +79,8 @@ class CapabilitySet:
             service = self._services.pop(name, None)
             try:
                 lease.revoke(reason)
-                if service is not None:
-                    closing = service.aclose() if hasattr(service, "aclose") else service.close()
-                    if inspect.isawaitable(closing):
-                        await closing
+                if hasattr(service, "aclose"):  # the end of the lease closes everything else
+                    await service.aclose()
             except Exception as error:  # one capability that fails to close must not keep the others open
                 failures.append(error)
         self._facades.clear()

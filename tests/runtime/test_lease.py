@@ -143,7 +143,7 @@ def test_a_child_ends_with_its_parent_and_not_the_reverse() -> None:
 
 
 async def test_a_child_has_no_more_time_than_its_parent() -> None:
-    """In whatever order the two times are set."""
+    """The two times can be set in any order."""
     above = Lease("p", "http")
     child = above.child({"ttl": 3600.0})
     above.limit({"ttl": 0.001})

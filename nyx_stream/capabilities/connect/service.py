@@ -128,8 +128,8 @@ class LocalConnectService:
                 self._guard.record("connect", "update", target, decision)
                 self._end(connection, decision)
 
-    def close(self) -> None:
-        """Ends every connection."""
+    async def aclose(self) -> None:
+        """Ends every connection, and closes the sockets."""
         for connection in list(self._connections):
             self._end(connection, Decision(False, None, "the connect capability is closed"))
             connection.socket.close()

@@ -277,7 +277,7 @@ class _EndedFile:
 
 
 def _close(file: File) -> None:
-    with suppress(OSError, ValueError):  # the lease has ended, so there is no caller left to report a full disk to
+    with suppress(OSError, ValueError):  # after the end of the lease, a full disk can be reported to no caller
         file.close()
 
 

@@ -168,7 +168,7 @@ class OperationRunner:
         allowed = list(map(partial(self._check_path, action, access), paths))
         used = set()
         for _, _, decision in allowed:
-            # An approval for one use covers the whole operation, whatever its number of paths.
+            # An approval for one use covers the whole operation, also one with two paths.
             if isinstance(decision, ApprovedDecision) and decision.ticket not in used:
                 used.add(decision.ticket)
                 if not (taken := decision.taken()).allowed:

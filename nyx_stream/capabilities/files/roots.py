@@ -15,8 +15,8 @@ class RootsClosed(Exception):
 class GrantedRoots:
     """Opened directories, by the prefix of the rule that grants them.
 
-    A grant is a directory, not a name: its descriptor is opened by `bind`, or on first use, and stays the same whatever
-    happens to the name. If a directory doesn't exist when its prefix is bound, it can be created later, but only at
+    A grant is a directory, not a name: its descriptor is opened by `bind`, or on first use, and is kept when the name
+    is moved or replaced. If a directory doesn't exist when its prefix is bound, it can be created later, but only at
     the path that the name led to at that time, because a link that appears in the path later could be the plugin's.
 
     Use it in a `with` block around each operation. `close` closes the descriptors when the last block has ended:

@@ -85,7 +85,7 @@ class LocalFileService:
         guard: decides.
         lease: ends the service; `close` ends the lease.
         places: the directories of `$DATA` and `$PLUGIN`, as the guard has them.
-        protected: the paths that plugin code is imported from; they are never written, whatever the policy grants.
+        protected: the paths that plugin code is imported from; no policy lets a plugin write there.
         parent: the service that this one was narrowed from.
     """
 

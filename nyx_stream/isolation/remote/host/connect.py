@@ -24,7 +24,7 @@ from nyx_stream.isolation.remote.wire.messages import fault_of
 from nyx_stream.isolation.remote.wire.values import Arguments
 
 
-class Open(Arguments):
+class OpenConnection(Arguments):
     """`open`: the guard judges both."""
 
     host: Annotated[str, Field(max_length=64 * 1024)]
@@ -42,7 +42,7 @@ class ConnectHandler:
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
         if action != "open":
             raise ProtocolFault(f"connect has no action {action!r}")
-        ask = Open.model_validate(arguments)
+        ask = OpenConnection.model_validate(arguments)
         connection = await self._service.connect(ask.host, ask.port)
         try:
             _finish_connecting(connection.socket)

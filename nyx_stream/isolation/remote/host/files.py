@@ -36,7 +36,7 @@ class OnPath(Arguments):
     path: PathText
 
 
-class Open(Arguments):
+class OpenFile(Arguments):
     """`open`."""
 
     path: PathText
@@ -105,14 +105,14 @@ class FilesHandler:
         narrowed._service = self._service.narrow(prefixes, ask.mode, ask.terms)
         return narrowed
 
-    def watch(self, told: Callable[[Exception], None]) -> None:
-        self._service.on_end(told)
+    def watch(self, callback: Callable[[Exception], None]) -> None:
+        self._service.on_end(callback)
 
     async def aclose(self) -> None:
         self._uploads.close()
         await self._downloads.close()
 
-    async def _open(self, ask: Open) -> Reply:
+    async def _open(self, ask: OpenFile) -> Reply:
         descriptor = await self._service.open(ask.path, ask.mode)
         limits = self._guard.limits
         return Reply([self._plugin, limits.open_files, limits.read_bytes], (descriptor,))
@@ -185,7 +185,7 @@ _ACTIONS: Mapping[str, tuple[type[Arguments], Callable[[FilesHandler, Any], Coro
     "limits": (NoArguments, FilesHandler._limits),
     "list": (OnPath, FilesHandler._list),
     "mkdir": (MakeDirectory, FilesHandler._mkdir),
-    "open": (Open, FilesHandler._open),
+    "open": (OpenFile, FilesHandler._open),
     "remove": (Remove, FilesHandler._remove),
     "rename": (Rename, FilesHandler._rename),
     "stat": (OnPath, FilesHandler._stat),
