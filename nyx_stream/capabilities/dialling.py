@@ -27,19 +27,15 @@ class DialRefused(Exception):
 class Dialler:
     """Opens connections for one plugin, each after its own decision and its own look-up."""
 
-    __slots__ = ("_guard", "_network")
+    __slots__ = ("_network", "guard")
 
     def __init__(self, guard: SandboxGuard, network: Network) -> None:
-        self._guard = guard
+        self.guard = guard
         self._network = network
-
-    def epoch(self) -> object:
-        """A token of the policy in force: connections made under another one are not used again."""
-        return self._guard.policy
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """A socket connected to the origin, which some rule must allow to dial. Raises `DialRefused` or OSError."""
-        decision = self._guard.judge_origin(host, port)
+        decision = self.guard.judge_origin(host, port)
         if not decision.allowed:
             raise DialRefused(decision, host, port, host)
         sock, _ = await self.dial(host, port)
@@ -59,11 +55,11 @@ class Dialler:
         addresses = [host] if _is_literal(host) else await self._network.resolve(host, port)
         if not addresses:
             raise OSError(f"no address for {host}")
-        decision = self._guard.decide_addresses(host, port, addresses)
+        decision = self.guard.decide_addresses(host, port, addresses)
         if not decision.allowed:
             raise DialRefused(decision, host, port, ", ".join(addresses))
         sock, address = await first_connected(self._network.dial, addresses, port)
-        self._guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
+        self.guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
         return sock, address
 
 

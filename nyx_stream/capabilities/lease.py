@@ -123,7 +123,8 @@ class Lease:
         `end` must not block and must not raise. With `busy` the time until it is taken back counts as use. Raises
         `Revoked` if the lease has already ended, so that nothing can be registered behind a revocation's back.
         """
-        self.check()
+        if self._watched and self.ended:
+            raise self.error()
         number = next(self._numbers)
         self._holds[number] = end, busy
         if busy:
@@ -260,13 +261,17 @@ class Lease:
             self._tell("spend", reason)
 
     def _begin_use(self) -> None:
-        for lease in self._line():
+        lease: Lease | None = self
+        while lease is not None:
             lease._busy += 1
             if lease._busy == 1 and lease._stopwatch is not None:
                 lease._stopwatch.start()
+            lease = lease._parent
 
     def _end_use(self) -> None:
-        for lease in self._line():
+        lease: Lease | None = self
+        while lease is not None:
             lease._busy -= 1
             if lease._busy == 0 and lease._stopwatch is not None:
                 lease._stopwatch.stop()
+            lease = lease._parent

@@ -26,7 +26,7 @@ from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import CapabilityError, error_of
 from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, pack
-from nyx_stream.policy import RequestRule
+from nyx_stream.policy import Limits, RequestRule
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http.local_service import LocalHttpService
@@ -95,7 +95,7 @@ class HostHttp:
         if action == "announce":
             return self._uploads.give()
         if action == "limits":
-            return Reply(self._limits())
+            return Reply(_limits(self._service.limits))
         if action == "refuse_request":
             raise await self._service.refuse_request(RefuseRequest.model_validate(arguments).flaw)
         if action == "refuse_redirect":
@@ -126,10 +126,11 @@ class HostHttp:
     async def _fetch(self, ask: Fetch) -> Reply:
         pipe = None if ask.body is None else self._uploads.take(ask.body)
         # A worker has no more bodies than connections; one that it gave up may be here for a moment longer.
-        connections = self._service.limits.connections
         try:
-            if len(self._downloads) >= 2 * connections:
-                raise self._exceeded("connections", connections, f"{len(self._downloads)} responses are not read")
+            if unread := len(self._downloads):
+                connections = self._service.limits.connections
+                if unread >= 2 * connections:
+                    raise self._exceeded("connections", connections, f"{unread} responses are not read")
             body = ask.content if pipe is None else _received(pipe, self._plugin)
             headers = _encoded(ask.headers)
             reply = await self._service.send(
@@ -143,7 +144,7 @@ class HostHttp:
             "version": reply.version.decode("latin-1"),
             "reason": reply.reason.decode("latin-1"),
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers],
-            "limits": self._limits(),
+            "limits": _limits(reply.limits),
         }
         first = b""
         response = reply.body
@@ -171,10 +172,6 @@ class HostHttp:
         except ValueError:
             raise ProtocolFault("a redirect was refused that may be followed") from None
 
-    def _limits(self) -> list[JsonValue]:
-        limits = self._service.limits
-        return [limits.redirects, limits.connections, limits.response_bytes]
-
     def _count_patterns(self, rules: Sequence[RequestRule]) -> int:
         patterns = [rule.path for rule in rules if rule.path is not None and not (rule.path.exact or rule.path.subtree)]
         longest = max((len(pattern.text) for pattern in patterns), default=0)
@@ -198,3 +195,8 @@ def _encoded(headers: list[list[str]]) -> RawHeaders:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     except UnicodeEncodeError:
         raise ProtocolFault("a header is not Latin-1") from None
+
+
+def _limits(limits: Limits) -> list[JsonValue]:
+    """Returns the limits that a worker must know."""
+    return [limits.redirects, limits.connections, limits.response_bytes]

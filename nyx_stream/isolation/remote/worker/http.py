@@ -5,7 +5,7 @@ here, by the same code.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -51,17 +51,13 @@ class RemoteHttpService:
     """HTTP through the host. `parent` is the service that this one narrows: the host ends both with the first."""
 
     def __init__(self, stub: CapabilityStub, parent: "RemoteHttpService | None" = None) -> None:
+        self.plugin = stub.plugin
         self._stub = stub
         self._parent = parent
         self._shared: _Shared = _Shared() if parent is None else parent._shared
         self.ended: Revoked | None = None
         """What the host said when the lease ended."""
         stub.on_end(self._end)
-
-    @property
-    def plugin(self) -> str:
-        """The plugin's id."""
-        return self._stub.plugin
 
     async def send(self, request: HttpRequest) -> "HttpReply[RemoteBody]":
         """See `HttpService.send`."""
@@ -121,7 +117,7 @@ class RemoteHttpService:
             await connections.acquire()
         return connections
 
-    async def _fetch(self, request: HttpRequest) -> RpcReply:
+    def _fetch(self, request: HttpRequest) -> Awaitable[RpcReply]:
         body, timeouts = request.body, request.timeouts
         arguments: dict[str, Any] = {
             "method": request.method,
@@ -132,11 +128,11 @@ class RemoteHttpService:
         }
         if isinstance(body, bytes):
             if not body:
-                return await self._stub.ask("fetch", **arguments)
+                return self._stub.ask("fetch", **arguments)
             if len(body) <= INLINE:
-                return await self._stub.ask("fetch", content=pack(body), **arguments)
+                return self._stub.ask("fetch", content=pack(body), **arguments)
             body = whole(body)
-        return await ask_with_body(self._stub, "fetch", body, **arguments)
+        return ask_with_body(self._stub, "fetch", body, **arguments)
 
     async def _refuse(self, action: str, **arguments: str) -> NetworkDenied:
         try:
@@ -177,11 +173,7 @@ class RemoteBody:
 
     async def read(self) -> bytes | None:
         """See `HttpBody.read`."""
-        return await self._read(1) or None
-
-    async def read_all(self) -> bytes:
-        """See `HttpBody.read_all`."""
-        return await self._read(inf)
+        return await self.read_all(1) or None
 
     async def aclose(self) -> None:
         """Gives the body up: the host stops sending the rest of it."""
@@ -192,7 +184,8 @@ class RemoteBody:
             if self._pipe is not None:
                 self._pipe.close()
 
-    async def _read(self, size: float) -> bytes:
+    async def read_all(self, size: float = inf) -> bytes:
+        """Returns the rest of the body, or `size` bytes of it or a little more."""
         pipe = self._pipe
         if pipe is None or self._release is None:
             content = self._content

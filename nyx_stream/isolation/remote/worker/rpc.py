@@ -11,7 +11,7 @@ import gc
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import JsonValue
@@ -164,14 +164,15 @@ class CapabilityStub:
         """Whether what it leads to was narrowed."""
         return self._number != 0
 
-    async def ask(self, action: str, **arguments: JsonValue) -> RpcReply:
+    def ask(self, action: str, **arguments: JsonValue) -> Coroutine[Any, Any, RpcReply]:
         """Asks the host to do something, and waits until it is done. Cancelling this cancels it at the host.
 
         Raises:
             SandboxDenied, LimitExceeded, OSError: as the handler raised them.
             CapabilityError: the handler raised something else.
         """
-        return await self._lines.ask(self.asking(action, arguments))
+        ask = Ask(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
+        return self._lines.ask(ask)
 
     def ask_at_once(self, action: str, **arguments: JsonValue) -> RpcReply:
         """Asks the host, and waits on this very stack, the event loop standing still; for what is answered at once.
