@@ -6,10 +6,10 @@ a conversation that is over. No descriptor is lost from sight.
 
 from contextlib import suppress
 
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import (
-    Ask,
-    AskResult,
+    CapabilityRequest,
+    CapabilityResponse,
     LogRecord,
     Message,
     Order,
@@ -20,21 +20,21 @@ from nyx_stream.isolation.remote.wire.messages import (
     decode,
     error_of,
 )
-from nyx_stream.isolation.remote.wire.protocol import SENDERS, TABLE, ProtocolConnection, ProtocolState
+from nyx_stream.isolation.remote.wire.protocol import SENDERS, TRANSITIONS, ProtocolConnection, ProtocolState
 from nyx_stream.isolation.remote.wire.types import decoder
 from tests.fuzz.script import Script
 
-MODELS: dict[Kind, type[Message]] = {
-    Kind.ORDER: Order,
-    Kind.SEALED: Sealed,
-    Kind.READY: Ready,
-    Kind.ASK: Ask,
-    Kind.ANSWER: AskResult,
-    Kind.UPDATE: Update,
-    Kind.LOG: LogRecord,
-    Kind.FAILED: RemoteFault,
-    Kind.REFUSED: RemoteFault,
-    Kind.CRASHED: RemoteFault,
+MODELS: dict[FrameKind, type[Message]] = {
+    FrameKind.ORDER: Order,
+    FrameKind.SEALED: Sealed,
+    FrameKind.READY: Ready,
+    FrameKind.REQUEST: CapabilityRequest,
+    FrameKind.RESPONSE: CapabilityResponse,
+    FrameKind.UPDATE: Update,
+    FrameKind.LOG: LogRecord,
+    FrameKind.FAILED: RemoteFault,
+    FrameKind.REQUEST_FAILED: RemoteFault,
+    FrameKind.CRASHED: RemoteFault,
 }
 STATES = (
     ProtocolState.OPENING,
@@ -44,26 +44,30 @@ STATES = (
     ProtocolState.RUNNING,
     ProtocolState.STOPPING,
 )
-HANDSHAKE = (Kind.ORDER, Kind.SEALED, Kind.START, Kind.READY)
+HANDSHAKE = (FrameKind.ORDER, FrameKind.SEALED, FrameKind.START, FrameKind.READY)
 
 
 def conversation(state: ProtocolState) -> dict[str, ProtocolConnection]:
     """Both sides in a state; from `RUNNING` on with a call, a stream, a request and log records under way."""
     sides = {"host": ProtocolConnection("host"), "worker": ProtocolConnection("worker")}
 
-    def say(speaker: str, kind: Kind, number: int = 0) -> None:
-        data = sides[speaker].send(Frame(kind, number))
+    def say(speaker: str, kind: FrameKind, number: int = 0) -> None:
+        data = sides[speaker].send(kind, number)
         sides["worker" if speaker == "host" else "host"].receive(data)
 
     for place, kind in enumerate(HANDSHAKE):
         if sides["host"].state is state:
             return sides
         say(("host", "worker")[place % 2], kind)
-    for speaker, kind, number in (("host", Kind.CALL, 1), ("host", Kind.OPEN, 2), ("worker", Kind.ASK, 3)):
+    for speaker, kind, number in (
+        ("host", FrameKind.CALL, 1),
+        ("host", FrameKind.OPEN, 2),
+        ("worker", FrameKind.REQUEST, 3),
+    ):
         say(speaker, kind, number)
-    say("worker", Kind.LOG)
+    say("worker", FrameKind.LOG)
     if state is ProtocolState.STOPPING:
-        say("host", Kind.STOP)
+        say("host", FrameKind.STOP)
     return sides
 
 
@@ -85,8 +89,8 @@ def consume(data: bytes) -> None:
             break
         for frame in frames:
             assert frame.kind in SENDERS["worker" if side == "host" else "host"]
-            assert len(frame.body) <= frame.kind.limit
-            before = TABLE[before][frame.kind]
+            assert len(frame.body) <= frame.kind.max_body
+            before = TRANSITIONS[before][frame.kind]
             handed += frame.descriptors
             understand(frame)
         assert connection.state is before

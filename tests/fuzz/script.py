@@ -1,8 +1,8 @@
 """Reads the bytes that a fuzzer makes up as a script: small numbers, texts, frames right or not quite right."""
 
-from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_BODY, VERSION, Kind
+from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_BODY, VERSION, FrameKind
 
-KINDS = tuple(Kind)
+KINDS = tuple(FrameKind)
 BODIES = (
     b"", b"{", b"{}", b"[]", b"1", b"null", b'"x"', b'{"reason":"call"}', b'{"methods":[]}', b'{"env":{}}',
     b'{"methods":[{"name":"n","stream":false,"returns":["dict","str",["tuple...","date"]]}]}',

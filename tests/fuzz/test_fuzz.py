@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nyx_stream.isolation.process.launcher import lacking
+from nyx_stream.isolation.remote.wire.confinement import missing_sockets
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = {"machine": 20_000, "host": 2_000}
@@ -39,7 +39,7 @@ def test_whatever_comes_in_is_an_event_or_the_clean_end_of_that_worker(target, t
     assert f"Done {RUNS[target]} runs" in done.stderr
 
 
-@pytest.mark.skipif(bool(lacking()), reason="no channel here")
+@pytest.mark.skipif(bool(missing_sockets()), reason="no channel here")
 @pytest.mark.parametrize("target", RUNS)
 def test_what_the_fuzzer_begins_with_holds_without_it(target):
     """The same scripts on every Python and system, whether there is a fuzzer or not."""

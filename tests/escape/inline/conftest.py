@@ -47,7 +47,7 @@ class Attacker:
         assert (event.plugin, event.layer, event.capability) == ("rogue", "tripwire", capability)
         assert event.action == action
         assert target in event.target
-        assert "went round its capabilities" in event.reason
+        assert "bypassed its capabilities" in event.reason
         assert raises is not TripwireDenied or "denied" in str(caught.value)
         return event
 

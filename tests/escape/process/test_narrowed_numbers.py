@@ -5,18 +5,18 @@ import asyncio
 import pytest
 
 from nyx_stream.errors import NetworkDenied, PluginCrashed
-from nyx_stream.isolation.remote.wire.values import MOST_NARROWED, MOST_RULES
+from nyx_stream.isolation.remote.wire.messages import MAX_NARROWED, MAX_RULES
 from tests.isolation.broker.conftest import anyio_backend, events, host, load, recorded, server
 
 __all__ = ["anyio_backend", "events", "host", "load", "recorded", "server"]
 
 OPENING = """
-from nyx_stream.isolation.remote.worker.rpc import Line
+from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 RULE = "GET http://granted.example/**"
-lines = self._context._lines
+rpc = self._context.rpc
 GET = dict(method="GET", url="http://granted.example/hello", headers=[], whole=True)
 async def ask(capability, action, number=0, **arguments):
-    return (await Line(lines, capability, number).ask(action, **arguments)).value
+    return (await CapabilityStub(rpc, capability, number).ask(action, **arguments)).value
 async def narrow(number=0, rules=(RULE,), returned=(), capability="http", **more):
     arguments = dict(rules=list(rules), terms={}, returned=list(returned)) | more
     return await ask(capability, "narrow", number, **arguments)
@@ -32,8 +32,8 @@ FAULTS = {
     "returning one twice": "n = await narrow()\nawait narrow(returned=[n, n])",
     "narrowing what cannot be": "await narrow(capability='connect')",
     "closing what was not narrowed": "await ask('http', 'close')",
-    "a negative number": "lines._channel().send(Kind.ASK, 9, body=BODY.replace(b'%', b'-1'))",
-    "a text for a number": "lines._channel().send(Kind.ASK, 9, body=BODY.replace(b'%', b'\"1\"'))",
+    "a negative number": "rpc._channel().send(FrameKind.REQUEST, 9, body=BODY.replace(b'%', b'-1'))",
+    "a text for a number": "rpc._channel().send(FrameKind.REQUEST, 9, body=BODY.replace(b'%', b'\"1\"'))",
     "no rule": "await narrow(rules=[])",
     "rules without end": "await narrow(rules=['http://granted.example/a'] * 2000)",
     "a rule without end": "await narrow(rules=['http://granted.example/' + 'a' * 9000])",
@@ -45,7 +45,7 @@ FAULTS = {
     "a field of its own": "await narrow(wide=True)",
 }
 RAW = """
-from nyx_stream.isolation.remote.wire.frames import Kind
+from nyx_stream.isolation.remote.wire.frames import FrameKind
 BODY = b'{"capability": "http", "action": "facts", "arguments": {}, "narrowed": %}'
 """
 
@@ -124,9 +124,9 @@ for _ in range(300):
     held.append(await narrow(terms={{"ttl": 1e8}}, returned=[held.pop(0)]))
 return told
 """
-    assert await plugin.call("run", code=code) == [MOST_NARROWED, "narrowed"]
+    assert await plugin.call("run", code=code) == [MAX_NARROWED, "narrowed"]
     timers = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]
-    assert len(timers) < MOST_NARROWED + 50
+    assert len(timers) < MAX_NARROWED + 50
 
 
 async def test_a_chain_is_bounded(load):
@@ -141,7 +141,7 @@ try:
 except LimitExceeded as error:
     return [depth, error.limit]
 """
-    assert await plugin.call("run", code=code) == [MOST_RULES, "rules"]
+    assert await plugin.call("run", code=code) == [MAX_RULES, "rules"]
 
 
 async def test_patterns_that_cost_the_host_time_are_few(load):
@@ -173,10 +173,10 @@ async def test_the_honest_proxy_meets_the_bounds_as_errors(load):
 RULE = "GET http://granted.example/hello"
 told, kept = [], []
 for act in (
-    lambda: [self.http.narrow(*[RULE] * {MOST_RULES + 1})],
+    lambda: [self.http.narrow(*[RULE] * {MAX_RULES + 1})],
     lambda: [self.http.narrow(f"{{RULE}}{{'a' * 9000}}")],
     lambda: [self.files.narrow("f" * 9000)],
-    lambda: [kept.append(self.http.narrow(RULE)) for _ in range({MOST_NARROWED + 1})],
+    lambda: [kept.append(self.http.narrow(RULE)) for _ in range({MAX_NARROWED + 1})],
 ):
     try:
         act()

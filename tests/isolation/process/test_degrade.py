@@ -12,9 +12,9 @@ import sys
 import pytest
 
 from nyx_stream.errors import PluginLoadError
-from nyx_stream.isolation.process import launcher as launching
-from nyx_stream.isolation.process import seal as sealing
-from nyx_stream.isolation.remote.host import required
+from nyx_stream.isolation.process import spawn
+from nyx_stream.isolation.remote.host import handshake
+from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing, without_fork
 from tests.host.plugin_folder import write_plugin
@@ -141,9 +141,9 @@ from nyx_core import platforms
 from nyx_core.macos.platform import platform
 platforms.current_platform = lambda: {platform}
 from nyx_core.sandbox import api as doorway
-from nyx_stream.isolation.remote.host import required
-from nyx_stream.isolation.process import seal as sealing
-required.REQUIRED = sealing.REQUIRED = required.required_on({name!r})
+from nyx_stream.isolation.remote.wire import confinement
+from nyx_stream.isolation.remote.worker import seal
+confinement.REQUIRED_LAYERS = seal.REQUIRED_LAYERS = confinement.required_layers({name!r})
 """
 
 
@@ -151,9 +151,10 @@ def elsewhere(monkeypatch, name, platform):
     """Has workers take themselves to be on another system."""
     without_fork(monkeypatch)
     split = "from importlib import import_module\n"
-    before, after = launching.START.split(split)
-    monkeypatch.setattr(launching, "START", before + ELSEWHERE.format(name=name, platform=platform) + split + after)
-    monkeypatch.setattr(sealing, "REQUIRED", required.required_on(name))
+    before, after = spawn.START.split(split)
+    monkeypatch.setattr(spawn, "START", before + ELSEWHERE.format(name=name, platform=platform) + split + after)
+    for module in (confinement, handshake):
+        monkeypatch.setattr(module, "REQUIRED_LAYERS", confinement.required_layers(name))
 
 
 async def test_a_mac_without_seatbelt(load, monkeypatch, events):
@@ -190,4 +191,4 @@ def test_what_each_system_must_have():
         ("openbsd7", "pledge"),
         ("freebsd14", "kernel"),
     ):
-        assert required.required_on(platform) >= {"descriptors", "environment", "limits", lock}
+        assert confinement.required_layers(platform) >= {"descriptors", "environment", "limits", lock}

@@ -9,12 +9,11 @@ import pytest
 
 from nyx_core.sandbox import Confinement
 from nyx_stream.errors import PluginCallError, PluginLoadError
-from nyx_stream.isolation.process import backend as process
-from nyx_stream.isolation.process import seal as sealing
-from nyx_stream.isolation.process.priority import NICE
-from nyx_stream.isolation.process.seal import SealRefused, judge
-from nyx_stream.isolation.remote.host.seal_record import read_report
+from nyx_stream.isolation.remote.host import backend as remote
+from nyx_stream.isolation.remote.host.handshake import SealRefused, judge
+from nyx_stream.isolation.remote.wire.confinement import REQUIRED_LAYERS, with_memory
 from nyx_stream.isolation.remote.wire.messages import Order, Sealed
+from nyx_stream.isolation.remote.worker.seal import NICE
 from nyx_stream.policy import SandboxPolicy
 
 CODE = """
@@ -121,22 +120,22 @@ async def test_the_report_is_what_was_asked_for(load):
     plugin = await load(CODE, limits='memory = "100MiB"')
     level = plugin._entry.life.level
     states = {layer["name"]: layer["state"] for layer in level.report["layers"]}
-    assert {states[name] for name in sealing.REQUIRED} == {"active"}
+    assert {states[name] for name in REQUIRED_LAYERS} == {"active"}
     assert all(result["refused"] for result in level.report["witness"])
     (memory,) = (limit for limit in level.report["limits"] if limit["name"] == "memory")
     assert memory["hard"] > 100 * 2**20 + 10 * 2**20
-    assert psutil.Process(level._pid).rlimit(psutil.RLIMIT_AS) == (memory["soft"], memory["hard"])
+    assert psutil.Process(level.pid).rlimit(psutil.RLIMIT_AS) == (memory["soft"], memory["hard"])
 
 
 async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch, events):
     """A layer that fails is named, and no code of the plugin runs; if degrade is allowed, the audit says so."""
-    ordered = process.confinement_of
+    ordered = remote.confinement_of
 
     def impossible(*args, **kwargs) -> Confinement:
         confinement = ordered(*args, **kwargs)
         return dataclasses.replace(confinement, readable=(*confinement.readable, "/nonexistent/nyx"))
 
-    monkeypatch.setattr(process, "confinement_of", impossible)
+    monkeypatch.setattr(remote, "confinement_of", impossible)
     code = "print('running')\nclass Main(Plugin):\n    @export\n    async def ping(self) -> int: return 1"
     with pytest.raises(PluginLoadError, match="its process cannot be sealed: layer landlock is unavailable: ENOENT"):
         await load(code)
@@ -156,7 +155,7 @@ async def test_what_was_applied_and_tried_is_one_record(load, events):
     assert event.target.startswith(f"linux {os.uname().release} {os.uname().machine}, landlock_abi ")
     told = dict(part.split(": ", 1) for part in event.reason.split("; "))
     assert "not in force" not in told
-    assert set(told["in force"].split(", ")) == sealing.REQUIRED | {"process"}
+    assert set(told["in force"].split(", ")) == REQUIRED_LAYERS | {"process"}
     assert set(told["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
     limits = [limit.split()[0] for limit in told["limits"].split(", ")]
     assert limits == ["memory", "processes", "open_files", "cpu_seconds", "core"]
@@ -168,9 +167,8 @@ async def test_what_was_applied_and_tried_is_one_record(load, events):
 @pytest.mark.parametrize("changes", [{"layers": [{}]}, {"limits": [{"name": "memory"}]}, {"facts": {"abi": []}}])
 def test_a_report_that_cannot_be_kept_is_refused(changes):
     """What the record is made of is read as strictly as what is judged."""
-    _, sealed = reported(**changes)
     with pytest.raises(SealRefused, match="cannot be read"):
-        read_report(sealed.report)
+        judge(*reported(**changes))
 
 
 def reported(**changes: object) -> tuple[Order, Sealed]:
@@ -179,12 +177,10 @@ def reported(**changes: object) -> tuple[Order, Sealed]:
         plugin="p", entry="p:P", folder="/p", root="/p", names=None, places={}, env={},
         confinement=Confinement(), memory=1000, setup_timeout=1.0,
     )  # fmt: skip
-    digest = sealing._limited(order.confinement, 500 + 1000).digest()
+    digest = with_memory(order.confinement, 500 + 1000).digest()
     report = {
         "policy_hash": digest,
-        "layers": [
-            {"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(sealing.REQUIRED)
-        ],
+        "layers": [{"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(REQUIRED_LAYERS)],
         "witness": [{"act": "clone", "refused": True}],
         "descriptors": [0, 1, 2, 3],
     }
@@ -193,7 +189,8 @@ def reported(**changes: object) -> tuple[Order, Sealed]:
 
 def test_a_report_as_ordered_is_taken():
     """Nothing is missing."""
-    assert judge(*reported()) == ()
+    _, missing = judge(*reported())
+    assert missing == ()
 
 
 @pytest.mark.parametrize(
@@ -202,8 +199,8 @@ def test_a_report_as_ordered_is_taken():
         ({"policy_hash": "0" * 64}, "another confinement"),
         ({"layers": []}, "not in force: not reported"),
         ({"layers": [{"name": "seccomp", "state": "unavailable", "reason": "no", "stand_in": ""}]}, "not in force"),
-        ({"witness": []}, "no witness"),
-        ({"witness": [{"act": "clone", "refused": False}]}, "one that got through"),
+        ({"witness": []}, "attempted no forbidden act"),
+        ({"witness": [{"act": "clone", "refused": False}]}, "or one was not refused"),
         ({"descriptors": [0, 1, 2, 3, 9]}, r"holds the descriptors \[0, 1, 2, 3, 9\]"),
         ({"descriptors": None}, "holds the descriptors None"),
         ({"layers": "none"}, "cannot be read"),

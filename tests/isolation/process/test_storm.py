@@ -73,12 +73,12 @@ async def test_kills_under_load_lose_no_call_and_leave_nothing(load, host):
     assert sum(map(sum, counts)) == per_plugin * PLUGINS * 10
     for number in range(PLUGINS):
         await host.unload(f"p{number}")
-    zygote = psutil.Process(host._levels.get("p", "process")._launcher.pid)
+    zygote = psutil.Process(host._levels.get("p", "process").processes.pid)
     left = [child for child in zygote.children(recursive=True) if child.status() != psutil.STATUS_RUNNING]
     assert [child.status() for child in left[1:]] == []  # one may be the spare that waits for the next plugin
     assert all(child.status() != psutil.STATUS_ZOMBIE for child in left)
     # The watch ends at its next look, if it has nothing to watch.
-    assert len([task for task in asyncio.all_tasks() if task.get_name() != "nyx:watch"]) == tasks
+    assert len([task for task in asyncio.all_tasks() if task.get_name() != "nyx:monitor"]) == tasks
 
 
 async def test_many_workers_at_once(load, host):

@@ -116,8 +116,16 @@ ENDS = {
     "huge": ("send", {"data": bytes.fromhex("ffffffff 01 00 0202 0000 00000001")}, "over its limit"),
     "unasked": ("send", {"data": bytes.fromhex("00000000 01 00 0202 0000 00000099")}, "which is not under way"),
     "host's": ("send", {"data": bytes.fromhex("00000000 01 00 0303 0000 00000000")}, "is not the peer's to send"),
-    "failed how": ("send", {"data": bytes.fromhex("00000001 01 00 0401 0000 00000003 7b")}, "of FAILED is no Fault"),
-    "no json": ("send", {"data": bytes.fromhex("00000001 01 00 0206 0000 00000001 7b")}, "the body of ASK is no Ask"),
+    "failed how": (
+        "send",
+        {"data": bytes.fromhex("00000001 01 00 0401 0000 00000003 7b")},
+        "of FAILED is not a valid RemoteFault",
+    ),
+    "no json": (
+        "send",
+        {"data": bytes.fromhex("00000001 01 00 0206 0000 00000001 7b")},
+        "the body of REQUEST is not a valid CapabilityRequest",
+    ),
 }
 
 
@@ -175,7 +183,7 @@ async def test_methods_that_are_not_understood_are_an_error_of_the_load(load):
             @export
             async def ping(self): ...
     """
-    with pytest.raises(PluginLoadError, match="it broke the protocol: a result type that is not understood"):
+    with pytest.raises(PluginLoadError, match="it broke the protocol: an unknown result type"):
         await load(code)
 
 
@@ -216,7 +224,7 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
     await plugin.call("flood", lines=2000)
     assert await plugin.call("ping") == "pong"
     async with asyncio.timeout(30):
-        await until(lambda: "records were dropped: more than the host takes" in caplog.text)
+        await until(lambda: "records were dropped: the host takes no more" in caplog.text)
         await until(lambda: "stdout: line 299" in caplog.text)
     said = [record.getMessage() for record in caplog.records if record.name == "nyx.plugin.p"]
     assert [line for line in said if line.startswith("stdout")] == [f"stdout: line {n}" for n in range(300)]
@@ -228,10 +236,10 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
 async def test_the_zygote_dies_and_is_made_anew(load, host):
     """Its workers die with it, and say so; the next plugin gets a new zygote."""
     plugin = await load(CODE)
-    zygote = host._levels.get("p", "process")._launcher
+    zygote = host._levels.get("p", "process").processes
     before = zygote.pid
     os.kill(before, signal.SIGKILL)
-    with pytest.raises(PluginCrashed, match="its process ended with its zygote"):
+    with pytest.raises(PluginCrashed, match="its process ended together with its parent"):
         await plugin.call("hang")
     await gone(plugin)
     other = await load(CODE, name="other")
@@ -263,7 +271,7 @@ from nyx_stream import PluginHost
 async def main():
     async with PluginHost(data_dir={str(tmp_path / "data")!r}) as host:
         plugin = await host.load({str(folder)!r}, isolation="process")
-        print(await plugin.call("pid"), host._levels.get("p", "process")._launcher.pid, flush=True)
+        print(await plugin.call("pid"), host._levels.get("p", "process").processes.pid, flush=True)
         await plugin.call("spin")
 
 asyncio.run(main())

@@ -21,8 +21,15 @@ from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_eve
 from nyx_stream.isolation.remote.host.broker import Means, Reply
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import CapabilityError, RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, pack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    Arguments,
+    CapabilityError,
+    Packed,
+    RemoteFault,
+    error_of,
+    pack,
+)
 from nyx_stream.policy import RequestRule
 
 _NO_BODY = (204, 304)
@@ -196,7 +203,7 @@ class HostHttp:
             async for chunk in response.stream:
                 first.append(chunk)
                 size += len(chunk)
-                if size > INLINE:
+                if size > MAX_INLINE:
                     break
             else:
                 await response.aclose()

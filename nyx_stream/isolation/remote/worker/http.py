@@ -16,7 +16,7 @@ from nyx_stream.capabilities.http.client import HTTPX, GuardedClient
 from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 from nyx_stream.capabilities.http.service import Passage, Terms
 from nyx_stream.errors import Revoked
-from nyx_stream.isolation.remote.wire.values import INLINE, pack
+from nyx_stream.isolation.remote.wire.messages import MAX_INLINE, pack
 from nyx_stream.isolation.remote.worker.bodies import ask_with_body, whole
 from nyx_stream.isolation.remote.worker.http_body import Body, Facts
 from nyx_stream.isolation.remote.worker.http_errors import raise_as
@@ -157,7 +157,7 @@ class RemoteGate:
         }
         if isinstance(stream, dialect.library.ByteStream):
             content = b"".join(stream)
-            if len(content) <= INLINE:
+            if len(content) <= MAX_INLINE:
                 return await self._line.ask("fetch", content=pack(content), **arguments)
             stream = whole(content)
         elif not hasattr(stream, "__aiter__"):

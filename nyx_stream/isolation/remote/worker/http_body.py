@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream, CutOff
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import unpack
+from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of, unpack
 from nyx_stream.isolation.remote.worker.bodies import adopt
 from nyx_stream.isolation.remote.worker.http_errors import raise_as
 from nyx_stream.isolation.remote.worker.rpc import RpcReply

@@ -154,7 +154,7 @@ async def load_native_code_that_it_wrote(plugin):
 @attack("Files", "broker", twin=read, answers=("Dropped",))
 async def pass_a_descriptor_to_the_host(plugin):
     # Over a pipe whose other end the host reads as bytes: the kernel drops what nobody asks for (unix(7)).
-    line = plugin._context._lines.to("files")
+    line = plugin._context.rpc.to("files")
     told = await line.ask("announce")
     async with readable(plugin) as descriptor:
         with socket.socket(fileno=told.descriptors[0]) as pipe:

@@ -30,7 +30,7 @@ async def connected(plugin):
 @asynccontextmanager
 async def piped(plugin):
     """The bare socket of a response's body."""
-    line = plugin._context._lines.to("http")
+    line = plugin._context.rpc.to("http")
     ask = {"method": "GET", "url": "http://granted.example/slow", "headers": [], "whole": False}
     with socket.socket(fileno=(await line.ask("fetch", **ask)).descriptors[0]) as sock:
         yield sock

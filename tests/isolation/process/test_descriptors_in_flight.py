@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from tests.host.plugin_folder import write_plugin
-from tests.isolation.process.in_flight import OTHERS
+from tests.isolation.process.descriptors_in_flight import OTHERS
 
 CODE = """
     class Main(Plugin):
@@ -27,7 +27,7 @@ def test_a_request_beyond_the_bound_fails_alone(tmp_path):
     write_plugin(tmp_path / "one", CODE, permissions='write = ["$DATA"]')
     for name in OTHERS:
         write_plugin(tmp_path / name, CODE)
-    command = [sys.executable, "-m", "tests.isolation.process.in_flight", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.isolation.process.descriptors_in_flight", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from nyx_stream.isolation.remote.wire.frames import Pieces
-from nyx_stream.isolation.remote.wire.incremental_json import SIZES, Sizes, Steps, in_steps
+from nyx_stream.isolation.remote.wire.frames import LargeBody
+from nyx_stream.isolation.remote.wire.large_value import STEP_SIZES, Steps, StepSizes, decode_in_steps
 from nyx_stream.isolation.remote.wire.types import decoder
 
 RETURNS = (None, "bytes", "date", ["list", "bytes"], ["list", ["tuple", "int", "str"]], ["union", "bytes", "null"])
@@ -60,7 +60,7 @@ bodies = (
     | st.builds(written, values, st.booleans())
     | st.sampled_from(TEXTS)
 )
-sizes = st.builds(Sizes, *[st.integers(1, 40)] * 3)
+sizes = st.builds(StepSizes, *[st.integers(1, 40)] * 3)
 
 
 def outcome(read: Callable[[], object]) -> str:
@@ -86,20 +86,19 @@ def read(steps: Steps) -> object:
     raise AssertionError("it waits, and all has arrived")
 
 
-def read_arriving(returns: JsonValue, parts: list[bytes], sizes: Sizes) -> object:
+def read_arriving(returns: JsonValue, parts: list[bytes], sizes: StepSizes) -> object:
     """Reads a body while it arrives: each part when all that there was before has been read."""
-    body = Pieces()
-    steps = in_steps(decoder(returns), returns, body, sizes)
+    body = LargeBody()
+    steps = decode_in_steps(decoder(returns), returns, body, sizes)
     for part in parts:
         body.parts.append(part)  # `add` would wait for more
-        body._size += len(part)
         while next(steps):
             pass
-    body.end()
+    body.finish()
     return read(steps)
 
 
-def in_parts(returns: JsonValue, body: bytes, cuts: list[int], sizes: Sizes) -> str:
+def in_parts(returns: JsonValue, body: bytes, cuts: list[int], sizes: StepSizes) -> str:
     return outcome(lambda: read_arriving(returns, parts_of(body, cuts), sizes))
 
 
@@ -119,7 +118,7 @@ def test_cut_at_every_place(returns, body):
     """What escapes, pairs, characters and alphabets could be cut into is the same as the whole."""
     for size in range(1, len(body) + 1):
         for cuts in ([size], list(range(len(body)))):
-            assert in_parts(returns, body, cuts, Sizes(size, size, size)) == at_once(returns, body)
+            assert in_parts(returns, body, cuts, StepSizes(size, size, size)) == at_once(returns, body)
 
 
 LARGE_VALUES = {
@@ -154,24 +153,25 @@ class Counting:
 def test_what_a_worker_writes_is_read_in_small_steps(value, returns, part):
     """None of the steps reads more than its size, and what was left of the step before."""
     encoded, counting = to_json(value, bytes_mode="base64"), Counting(returns)
-    body = Pieces()
+    body = LargeBody()
     for begin in range(0, len(encoded), part):
         body.add(encoded[begin : begin + part])
-    assert read(in_steps(counting, returns, body.end())) == value
-    size = SIZES.elements if isinstance(value, list) else SIZES.plain
+    body.finish()
+    assert read(decode_in_steps(counting, returns, body)) == value
+    size = STEP_SIZES.elements if isinstance(value, list) else STEP_SIZES.plain
     assert max(counting.sizes) <= size + 1000
 
 
 def test_no_pair_is_cut():
     """A text of surrogate pairs, as other encoders write it, is read in steps as well."""
     counting = Counting(None)
-    body = Pieces.of(json.dumps("\U0001f600" * 30_000).encode())
-    assert read(in_steps(counting, None, body)) == "\U0001f600" * 30_000
-    assert max(counting.sizes) <= SIZES.text + 12 + 2
+    body = LargeBody(json.dumps("\U0001f600" * 30_000).encode())
+    assert read(decode_in_steps(counting, None, body)) == "\U0001f600" * 30_000
+    assert max(counting.sizes) <= STEP_SIZES.text + 12 + 2
 
 
 def test_what_is_not_as_expected_is_read_once_it_is_whole():
     """A list in which nothing that looks like an end of an element is one costs some steps in vain."""
     value, counting = ["a", *[{"a": '","' * 1000}] * 100], Counting(None)
-    assert read(in_steps(counting, None, Pieces.of(to_json(value)))) == value
+    assert read(decode_in_steps(counting, None, LargeBody(to_json(value)))) == value
     assert len(counting.sizes) <= 5

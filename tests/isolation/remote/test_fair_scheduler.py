@@ -10,14 +10,22 @@ from contextlib import suppress
 import pytest
 
 from nyx_stream.isolation.remote.host.bodies import Downloads, send_evenly
-from nyx_stream.isolation.remote.host.output import Output
+from nyx_stream.isolation.remote.host.log import Output
 from nyx_stream.isolation.remote.wire.body_stream import STEP, BodyStream, make_pipe
-from nyx_stream.isolation.remote.wire.channel import MOST_UNREAD, READ_MOST, Channel
+from nyx_stream.isolation.remote.wire.channel import MAX_READ, MAX_UNREAD, Channel
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
-from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind, ProtocolFault
-from nyx_stream.isolation.remote.wire.protocol import LOG_RECORDS, MAX_ASKS, ProtocolConnection
+from nyx_stream.isolation.remote.wire.frames import (
+    HEADER,
+    MAX_DESCRIPTORS,
+    VERSION,
+    Frame,
+    FrameKind,
+    LargeBody,
+    ProtocolFault,
+)
+from nyx_stream.isolation.remote.wire.protocol import MAX_LOG_RECORDS, MAX_REQUESTS, ProtocolConnection
 from tests.host.waiting import until
-from tests.isolation.process.test_protocol import pair
+from tests.isolation.remote.test_protocol import pair
 
 
 class Clock:
@@ -53,10 +61,10 @@ async def test_a_turn_is_had_once_in_the_order_asked_for(clock):
     def piece(name: str, again: int) -> None:
         had.append((name, clock.turn))
         if again:
-            turns.next(lambda: piece(name, again - 1))
+            turns.run(lambda: piece(name, again - 1))
 
     for name in "abc":
-        turns.next(lambda name=name: piece(name, 2))
+        turns.run(lambda name=name: piece(name, 2))
     assert had == [("a", clock.turn)]
     await until(lambda: len(had) == 9)
     assert [name for name, _ in had] == list("aabcabcbc")  # "a" asked again before "b" did
@@ -72,17 +80,22 @@ class Worker:
         self.taken: list[tuple[Frame, int]] = []
         self.ended: list[Exception | None] = []
         self.host: ProtocolConnection = host
+        self.handlers = dict.fromkeys(FrameKind, lambda frame: self.taken.append((frame, clock.turn)))
         self.channel = Channel(
             ours,
             host,
-            lambda frame: self.taken.append((frame, clock.turn)),
+            self.handlers,
             self.ended.append,
             takes_descriptors=False,
-            turns=turns,
+            scheduler=turns,
+            on_partial=self.on_partial,
         )
 
+    def on_partial(self, number: int, body: LargeBody) -> None:
+        """Ignores what is not complete."""
+
     def say(self, *frames: Frame) -> None:
-        self.socket.sendall(b"".join(self.connection.send(frame) for frame in frames))
+        self.socket.sendall(b"".join(self.connection.send(*frame) for frame in frames))
 
     def close(self) -> None:
         self.channel.close()
@@ -101,7 +114,9 @@ async def workers(clock) -> AsyncIterator[list[Worker]]:
 
 async def test_of_frames_that_make_work_one_is_handed_over_in_a_turn(workers):
     """Log records and requests of all workers share the turns; they come in order, and none is lost."""
-    sent = [Frame(Kind.LOG) for _ in range(LOG_RECORDS)] + [Frame(Kind.ASK, number) for number in range(1, 100)]
+    sent = [Frame(FrameKind.LOG) for _ in range(MAX_LOG_RECORDS)] + [
+        Frame(FrameKind.REQUEST, number) for number in range(1, 100)
+    ]
     for worker in workers:
         worker.say(*sent)
     await until(lambda: all(len(worker.taken) == len(sent) for worker in workers))
@@ -116,18 +131,18 @@ async def test_of_frames_that_make_work_one_is_handed_over_in_a_turn(workers):
 async def test_a_result_is_not_handed_over_before_what_was_said_first(workers):
     """A frame without work waits for no turn of its own, but for those in front of it."""
     worker = workers[0]
-    worker.connection.receive(worker.host.send(Frame(Kind.CALL, 1)))
-    worker.say(Frame(Kind.LOG), Frame(Kind.LOG), Frame(Kind.RESULT, 1), Frame(Kind.LOG))
+    worker.connection.receive(worker.host.send(FrameKind.CALL, 1))
+    worker.say(Frame(FrameKind.LOG), Frame(FrameKind.LOG), Frame(FrameKind.RESULT, 1), Frame(FrameKind.LOG))
     await until(lambda: len(worker.taken) == 4)
     kinds, turns = zip(*((frame.kind, turn) for frame, turn in worker.taken), strict=True)
-    assert kinds == (Kind.LOG, Kind.LOG, Kind.RESULT, Kind.LOG)
+    assert kinds == (FrameKind.LOG, FrameKind.LOG, FrameKind.RESULT, FrameKind.LOG)
     assert turns[0] < turns[1] == turns[2] < turns[3]
 
 
 async def test_nothing_is_read_from_a_worker_that_waits_for_its_turn(workers):
     """What it sends meanwhile stays in the socket: it is made to wait, and its host keeps none of it."""
     worker = workers[0]
-    worker.say(*(Frame(Kind.ASK, number) for number in range(1, 100)))
+    worker.say(*(Frame(FrameKind.REQUEST, number) for number in range(1, 100)))
     await until(lambda: len(worker.taken) > 1)
     worker.socket.sendall(b"no frame at all")
     await until(lambda: len(worker.taken) == 98)
@@ -139,7 +154,7 @@ async def test_nothing_is_read_from_a_worker_that_waits_for_its_turn(workers):
 async def test_a_closed_channel_hands_nothing_over(workers):
     """What was waiting for its turn when the channel was closed is dropped."""
     worker = workers[0]
-    worker.say(*(Frame(Kind.ASK, number) for number in range(1, 100)))
+    worker.say(*(Frame(FrameKind.REQUEST, number) for number in range(1, 100)))
     await until(lambda: len(worker.taken) == 5)
     worker.channel.close()
     await asyncio.sleep(0)
@@ -150,13 +165,13 @@ async def test_a_closed_channel_hands_nothing_over(workers):
 async def test_a_large_body_is_read_in_steps(workers, clock):
     """Of a megabyte no turn reads more than its share."""
     worker = workers[0]
-    worker.connection.receive(worker.host.send(Frame(Kind.CALL, 1)))
+    worker.connection.receive(worker.host.send(FrameKind.CALL, 1))
     begin = clock.turn
-    await asyncio.to_thread(worker.say, Frame(Kind.RESULT, 1, body=bytes(2**20)))
+    await asyncio.to_thread(worker.say, Frame(FrameKind.RESULT, 1, body=bytes(2**20)))
     await until(lambda: worker.taken)
     ((frame, turn),) = worker.taken
     assert len(frame.body) == 2**20
-    assert turn - begin >= 2**20 // READ_MOST
+    assert turn - begin >= 2**20 // MAX_READ
 
 
 async def test_a_printed_line_takes_a_turn(clock):
@@ -218,26 +233,33 @@ async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):
 
     def answer(frame: Frame) -> None:
         descriptor = os.open(os.devnull, os.O_RDONLY)
-        channel.send(Kind.ANSWER, frame.id, body=bytes(10_000), descriptors=(descriptor,))
+        channel.send(FrameKind.RESPONSE, frame.id, body=bytes(10_000), descriptors=(descriptor,))
         answered.append(frame.id)
 
     async def turns(count: int) -> None:
         end = clock.turn + count
         await until(lambda: clock.turn > end)
 
-    channel = Channel(ours, host, answer, lambda _: None, takes_descriptors=False, turns=FairScheduler())
-    for number in range(1, MAX_ASKS + 1):
-        theirs.send(HEADER.pack(2, VERSION, 0, Kind.ASK, 0, number) + b"{}")
+    channel = Channel(
+        ours,
+        host,
+        {FrameKind.REQUEST: answer},
+        lambda _: None,
+        takes_descriptors=False,
+        scheduler=FairScheduler(),
+    )
+    for number in range(1, MAX_REQUESTS + 1):
+        theirs.send(HEADER.pack(2, VERSION, 0, FrameKind.REQUEST, 0, number) + b"{}")
         await turns(3)
-    assert len(channel._queue) == MOST_UNREAD
-    assert len(answered) < MAX_ASKS
-    while len(answered) < MAX_ASKS:
+    assert channel.queued_frames == MAX_UNREAD
+    assert len(answered) < MAX_REQUESTS
+    while len(answered) < MAX_REQUESTS:
         with suppress(BlockingIOError):
-            _, descriptors, _, _ = socket.recv_fds(theirs, READ_MOST, MAX_DESCRIPTORS)
+            _, descriptors, _, _ = socket.recv_fds(theirs, MAX_READ, MAX_DESCRIPTORS)
             for descriptor in descriptors:
                 os.close(descriptor)
         await turns(1)
-    assert answered == list(range(1, MAX_ASKS + 1))
+    assert answered == list(range(1, MAX_REQUESTS + 1))
     channel.close()
     theirs.close()
 
@@ -254,7 +276,7 @@ async def test_a_fault_is_told_before_the_other_side_sees_the_end():
         with pytest.raises(BlockingIOError):
             theirs.recv(1)
 
-    channel = Channel(ours, host, lambda _: None, ended, takes_descriptors=False)
+    channel = Channel(ours, host, {}, ended, takes_descriptors=False)
     channel.fail(fault := ProtocolFault("on purpose"))
     assert told == [fault]
     assert theirs.recv(1) == b""

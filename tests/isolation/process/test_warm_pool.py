@@ -21,11 +21,11 @@ CODE = """
 
 async def waiting(host) -> int:
     """The pid of the worker that waits, once it does."""
-    reserve = host._levels.get("p", "process")._reserve
+    pool = host._levels.get("p", "process").launcher
     async with asyncio.timeout(20):
-        await until(lambda: reserve._waiting is not None)
-        process = await reserve._waiting.process()
-        pid = process.forked.result()
+        await until(lambda: pool.waiting is not None)
+        process = await pool.waiting.process()
+        pid = process.started.result()
         await until(lambda: status(pid).get("Seccomp_filters") == "1")
     return pid
 
@@ -76,10 +76,10 @@ async def test_a_dead_worker_is_not_handed_out(load, host):
     """Whatever killed it while it waited: the next plugin gets a new one."""
     await load(CODE)
     ahead = await waiting(host)
-    berth = host._levels.get("p", "process")._reserve._waiting
+    slot = host._levels.get("p", "process").launcher.waiting
     os.kill(ahead, signal.SIGKILL)
     async with asyncio.timeout(20):
-        await until(lambda: berth.deserted)
+        await until(lambda: slot.dead)
     second = await load(CODE, name="second")
     assert await second.call("pid") != ahead
 

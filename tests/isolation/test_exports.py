@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
-from nyx_stream.isolation.code.signatures import JSON, plain_adapter, plain_validator
+from nyx_stream.isolation.code.exports import JSON, plain_adapter, plain_validator
 
 PLAIN = [None, bool, int, float, str, bytes, dict, list, Any]
 
@@ -111,10 +111,10 @@ def test_it_validates_as_pydantic_does(name, data):
 @pytest.mark.parametrize("default", [inspect.Parameter.empty, None, True, 1, 1.5, "x", b"x"])
 def test_the_schema_is_that_of_pydantic(kind, default, monkeypatch):
     """For each type and default, by place and by name."""
-    from nyx_stream.isolation.code import signatures as plain_signatures
+    from nyx_stream.isolation.code import exports
 
     made = []
-    monkeypatch.setattr(plain_signatures, "SchemaValidator", lambda schema, config: made.append((schema, config)))
+    monkeypatch.setattr(exports, "SchemaValidator", lambda schema, config: made.append((schema, config)))
     for place, only in itertools.product((True, False), repeat=2):
         given_as = "a: K, /" if only else "a: K" if place else "*, a: K"
         text = given_as.replace("K", "kind" if default is inspect.Parameter.empty else "kind = default")

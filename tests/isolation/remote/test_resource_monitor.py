@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from nyx_stream.isolation.remote.host import resource_monitor as watch
-from nyx_stream.isolation.remote.host.resource_monitor import ResourceMonitor, Watched, look_at
+from nyx_stream.isolation.remote.host import resource_monitor
+from nyx_stream.isolation.remote.host.resource_monitor import MonitoredWorker, ResourceMonitor, check
 from tests.host.waiting import until
 
 MIB = 2**20
@@ -38,12 +38,12 @@ def using(code):
 
 def watched(process, told, *, idle=True):
     """A worker with limits that a bare interpreter is below."""
-    return Watched(
+    return MonitoredWorker(
         name="p",
         process=process,
         memory=48 * MIB,
         descriptors=32,
-        cpu_time=0.7,
+        cpu_seconds=0.7,
         idle=lambda: idle,
         exceeded=lambda *what: told.append(what),
     )
@@ -55,10 +55,10 @@ def test_a_limit_that_does_not_hold_is_told(limit):
     told = []
     with using(USES[limit]) as child:
         worker = watched(psutil.Process(child.pid), told)
-        look_at(worker)
+        check(worker)
         assert worker.usage.memory > MIB
         assert worker.usage.descriptors >= 3
-        assert worker.usage.cpu_time >= 0  # it is counted in ticks, and a bare start may take none
+        assert worker.usage.cpu_seconds >= 0  # it is counted in ticks, and a bare start may take none
         if limit == "nothing":
             assert told == []
             return
@@ -72,7 +72,7 @@ def test_a_process_that_is_gone_is_passed_over():
     told = []
     with using("pass") as child:
         worker = watched(psutil.Process(child.pid), told)
-    look_at(worker)
+    check(worker)
     assert told == []
     assert worker.usage is None
 
@@ -96,17 +96,17 @@ def test_a_plugin_that_is_busy_with_no_call_under_way_is_named_once(caplog):
     with caplog.at_level(logging.WARNING, logger="nyx.isolation"):
         for share in (99.0, 99.0, 5.0, 95.0):
             cpu[0] = share
-            look_at(working)
-            look_at(resting)
+            check(working)
+            check(resting)
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"plugin p keeps a processor busy ({share} %), and no call is under way" for share in ("99", "95")]
 
 
 async def test_the_watch_looks_until_a_worker_is_removed(monkeypatch):
     """Every worker is looked at again and again, a removed one never more; without any the task ends."""
-    monkeypatch.setattr(watch, "PERIOD", 0.001)
+    monkeypatch.setattr(resource_monitor, "PERIOD", 0.001)
     looks = []
-    monkeypatch.setattr(watch, "look_at", lambda worker: looks.append(worker.name))
+    monkeypatch.setattr(resource_monitor, "check", lambda worker: looks.append(worker.name))
     looking = ResourceMonitor()
     workers = [watched(SimpleNamespace(pid=pid), []) for pid in range(25)]
     for worker in workers:

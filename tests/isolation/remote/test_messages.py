@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, Revoked, TripwireDenied
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import (
-    Ask,
-    AskResult,
     CapabilityError,
-    Ended,
+    CapabilityRequest,
+    CapabilityResponse,
+    LeaseEnded,
     LogRecord,
-    MethodFace,
+    MethodDescription,
     Order,
     Ready,
     RemoteFault,
@@ -30,15 +30,15 @@ from nyx_stream.isolation.remote.wire.messages import (
 from nyx_stream.isolation.remote.wire.types import decoder, describe_type
 
 MODELS = {
-    Order: Kind.ORDER,
-    Sealed: Kind.SEALED,
-    Ready: Kind.READY,
-    Ask: Kind.ASK,
-    AskResult: Kind.ANSWER,
-    Update: Kind.UPDATE,
-    Ended: Kind.ENDED,
-    LogRecord: Kind.LOG,
-    RemoteFault: Kind.FAILED,
+    Order: FrameKind.ORDER,
+    Sealed: FrameKind.SEALED,
+    Ready: FrameKind.READY,
+    CapabilityRequest: FrameKind.REQUEST,
+    CapabilityResponse: FrameKind.RESPONSE,
+    Update: FrameKind.UPDATE,
+    LeaseEnded: FrameKind.LEASE_ENDED,
+    LogRecord: FrameKind.LOG,
+    RemoteFault: FrameKind.FAILED,
 }
 
 json_values = st.recursive(
@@ -123,7 +123,7 @@ def test_a_type_nested_too_deep_is_a_fault():
     deep = "int"
     for _ in range(100):
         deep = ["list", deep]
-    with pytest.raises(ProtocolFault, match="not understood"):
+    with pytest.raises(ProtocolFault, match="unknown result type"):
         decoder(deep)
 
 
@@ -145,9 +145,9 @@ def test_a_type_of_too_many_words_is_a_fault_and_never_sent():
         (tuple[int, ...], ["tuple...", "int"]),
         (tuple[()], ["tuple"]),
         (bytes | None, ["union", "bytes", "null"]),
-        (MethodFace, None),
-        (list[MethodFace], None),
-        (tuple[MethodFace, int], ["tuple", None, "int"]),
+        (MethodDescription, None),
+        (list[MethodDescription], None),
+        (tuple[MethodDescription, int], ["tuple", None, "int"]),
     ],
 )
 def test_types_are_described_where_json_is_poorer(annotation, description):

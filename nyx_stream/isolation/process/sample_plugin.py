@@ -1,4 +1,4 @@
-"""The plugin that workers rehearse with: methods of the usual kinds. Imported as a plugin's module is, by its path."""
+"""The plugin that `bootstrap.warm_up` runs. It has methods of the usual kinds, and is imported as any plugin is."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,10 +11,10 @@ class Sample(Plugin):
 
     @export
     async def call(self, number: int, text: str = "", **more: Any) -> dict[str, Any]:
-        """Returns what it was given."""
+        """Returns its arguments."""
         return {"number": number, "text": text, **more}
 
     @export
     async def items(self) -> AsyncIterator[str]:
-        """Makes one item."""
+        """Yields one item."""
         yield ""

@@ -1,8 +1,8 @@
-"""A host of a user whose bound on descriptors in flight is reached; runs as a process of its own.
+"""A host that has reached the limit on descriptors in flight; runs as a process of its own.
 
-`python -m tests.isolation.process.in_flight FOLDER`: there are plugins in it. Prints one JSON text: what they were
-told, meanwhile and afterwards. The bound is `RLIMIT_NOFILE`, over all of a user's processes, and holds for nobody with
-`CAP_SYS_RESOURCE` or `CAP_SYS_ADMIN` (unix(7)): those are dropped here.
+`python -m tests.isolation.process.descriptors_in_flight FOLDER` loads the plugins in FOLDER and prints as JSON what
+their calls return at the limit and afterwards. The limit is `RLIMIT_NOFILE`, over all processes of a user. It doesn't
+apply to a process with `CAP_SYS_RESOURCE` or `CAP_SYS_ADMIN` (unix(7)), so these are dropped here.
 """
 
 import asyncio

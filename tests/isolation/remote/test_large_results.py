@@ -10,12 +10,12 @@ from pydantic_core import from_json, to_json
 
 from nyx_stream.errors import InvalidResult
 from nyx_stream.isolation.remote.host.calls import RemoteCalls
-from nyx_stream.isolation.remote.wire import large_value as reading
+from nyx_stream.isolation.remote.wire import large_value as large_value
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind
-from nyx_stream.isolation.remote.wire.messages import MethodFace, RemoteFault
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, LargeBody
+from nyx_stream.isolation.remote.wire.messages import MethodDescription, RemoteFault
 from tests.host.waiting import until
-from tests.isolation.process.test_turns import Clock, Worker
+from tests.isolation.remote.test_fair_scheduler import Clock, Worker
 
 TEXT = "a text, " * 100_000
 
@@ -28,15 +28,20 @@ class Calls(Worker):
         turns = FairScheduler()
         super().__init__(self.clock, turns)
         self.calls = RemoteCalls("p", self.channel, turns, lambda name: None)
-        self.calls.offer([MethodFace(name="text", stream=False), MethodFace(name="texts", stream=True)])
-        self.channel._receive = self._hand_over
-        self.channel._growing = self.calls.grow
+        self.calls.set_methods(
+            [MethodDescription(name="text", stream=False), MethodDescription(name="texts", stream=True)]
+        )
+        self.handlers |= {
+            FrameKind.RESULT: self.calls.on_result,
+            FrameKind.ITEM: self.calls.on_item,
+            FrameKind.END: self.calls.on_result,
+            FrameKind.FAILED: self.calls.on_failed,
+        }
 
-    def _hand_over(self, frame: Frame) -> None:
-        take = {Kind.ITEM: self.calls.take_item, Kind.FAILED: self.calls.take_failed}
-        take.get(frame.kind, self.calls.take)(frame)
+    def on_partial(self, number: int, body: LargeBody) -> None:
+        self.calls.on_partial(number, body)
 
-    async def asked(self, kind: Kind) -> int:
+    async def asked(self, kind: FrameKind) -> int:
         """Waits for a frame of the host; returns its number."""
         loop = asyncio.get_running_loop()
         self.socket.setblocking(False)
@@ -45,7 +50,7 @@ class Calls(Worker):
         assert [frame.kind for frame in frames] == [kind]
         return frames[0].id
 
-    async def answer(self, kind: Kind, number: int, value: Any) -> None:
+    async def answer(self, kind: FrameKind, number: int, value: Any) -> None:
         await asyncio.to_thread(self.say, Frame(kind, number, body=to_json(value)))
 
 
@@ -61,16 +66,16 @@ async def worker() -> AsyncIterator[Calls]:
 @pytest.fixture
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets no turn read more than one step, however fast the machine is."""
-    monkeypatch.setattr(reading, "AT_ONCE", 0.0)
+    monkeypatch.setattr(large_value, "STEP_BUDGET", 0.0)
 
 
 @pytest.mark.usefixtures("step_by_step")
 async def test_the_loop_turns_while_a_result_is_read(worker):
     """What is left when the last of it has arrived is read in turns of the loop."""
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(Kind.CALL)
+    number = await worker.asked(FrameKind.CALL)
     value = list(range(200_000))
-    await worker.answer(Kind.RESULT, number, value)
+    await worker.answer(FrameKind.RESULT, number, value)
     begin = worker.clock.turn
     assert await call == value
     assert worker.clock.turn - begin > 200
@@ -86,12 +91,12 @@ async def test_items_come_in_order_one_for_each_demand(worker):
             got.extend([item async for item in items])
 
     consumer = asyncio.create_task(consume())
-    number = await worker.asked(Kind.OPEN)
+    number = await worker.asked(FrameKind.OPEN)
     sent = [TEXT, 1, [TEXT], TEXT + "!", [1] * 50_000, "small"]
     for item in sent:
-        await worker.answer(Kind.ITEM, number, item)
-        assert await worker.asked(Kind.NEXT) == number
-    worker.say(Frame(Kind.END, number))
+        await worker.answer(FrameKind.ITEM, number, item)
+        assert await worker.asked(FrameKind.NEXT) == number
+    worker.say(Frame(FrameKind.END, number))
     await consumer
     assert got == sent
 
@@ -101,9 +106,9 @@ async def test_a_fault_behind_a_large_item_comes_behind_it(worker):
     """The consumer has the item first, also if its stream has failed while that was read."""
     items = worker.calls.stream("texts", {})
     first = asyncio.create_task(anext(items))
-    number = await worker.asked(Kind.OPEN)
-    await worker.answer(Kind.ITEM, number, TEXT)
-    worker.say(Frame(Kind.FAILED, number, body=RemoteFault(reason="call", message="too bad").encode()))
+    number = await worker.asked(FrameKind.OPEN)
+    await worker.answer(FrameKind.ITEM, number, TEXT)
+    worker.say(Frame(FrameKind.FAILED, number, body=RemoteFault(reason="call", message="too bad").encode()))
     assert await first == TEXT
     with pytest.raises(Exception, match="too bad"):
         await anext(items)
@@ -113,14 +118,14 @@ async def test_a_fault_behind_a_large_item_comes_behind_it(worker):
 async def test_who_is_cancelled_meanwhile_has_no_part_of_it(worker):
     """A caller that is cancelled while its result is read ends at once; the next call is as ever."""
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(Kind.CALL)
-    await worker.answer(Kind.RESULT, number, list(range(200_000)))
+    number = await worker.asked(FrameKind.CALL)
+    await worker.answer(FrameKind.RESULT, number, list(range(200_000)))
     await until(lambda: worker.calls.active == 0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     call = asyncio.create_task(worker.calls.call("text", {}))
-    await worker.answer(Kind.RESULT, await worker.asked(Kind.CALL), TEXT)
+    await worker.answer(FrameKind.RESULT, await worker.asked(FrameKind.CALL), TEXT)
     assert await call == TEXT
 
 
@@ -128,11 +133,11 @@ async def test_an_item_for_one_who_has_gone_is_dropped(worker):
     """A stream that is closed while a large item arrives waits for the end of it in the worker, and no longer."""
     items = worker.calls.stream("texts", {})
     first = asyncio.create_task(anext(items))
-    number = await worker.asked(Kind.OPEN)
+    number = await worker.asked(FrameKind.OPEN)
     first.cancel()
-    assert await worker.asked(Kind.CANCEL) == number
-    await worker.answer(Kind.ITEM, number, TEXT)
-    worker.say(Frame(Kind.FAILED, number, body=RemoteFault(reason="call", name="CancelledError").encode()))
+    assert await worker.asked(FrameKind.CANCEL) == number
+    await worker.answer(FrameKind.ITEM, number, TEXT)
+    worker.say(Frame(FrameKind.FAILED, number, body=RemoteFault(reason="call", name="CancelledError").encode()))
     with pytest.raises(asyncio.CancelledError):
         await first
     assert worker.calls.active == 0
@@ -144,8 +149,8 @@ async def test_an_item_for_one_who_has_gone_is_dropped(worker):
 async def test_large_json_that_is_none_is_an_invalid_result(worker, body):
     """As it is for a small one, with the decoder's error as its cause."""
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(Kind.CALL)
-    await asyncio.to_thread(worker.say, Frame(Kind.RESULT, number, body=body))
+    number = await worker.asked(FrameKind.CALL)
+    await asyncio.to_thread(worker.say, Frame(FrameKind.RESULT, number, body=body))
     with pytest.raises(InvalidResult, match="another type than it declared") as raised:
         await call
     assert isinstance(raised.value.__cause__, ValueError)
@@ -161,10 +166,10 @@ async def test_what_arrives_is_read_before_the_rest_is_there(worker):
 
     worker.calls._methods["text"] = worker.calls._methods["text"]._replace(decode=counting)
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(Kind.CALL)
-    data = worker.connection.send(Frame(Kind.RESULT, number, body=to_json(TEXT)))
+    number = await worker.asked(FrameKind.CALL)
+    data = worker.connection.send(FrameKind.RESULT, number, body=to_json(TEXT))
     await asyncio.to_thread(worker.socket.sendall, data[:-1])
-    await until(lambda: worker.host.wanted == 1)
+    await until(lambda: worker.host.missing == 1)
     assert sum(read) > len(TEXT) // 2
     worker.socket.sendall(data[-1:])
     assert await call == TEXT

@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 
 from nyx_stream.isolation.remote.wire.frames import (
     HEADER,
-    LARGE,
+    LARGE_BODY,
     MAX_BODY,
-    PIECE,
+    MIN_PART,
     VERSION,
     Frame,
-    Kind,
-    Pieces,
+    FrameKind,
+    LargeBody,
     ProtocolFault,
     encode,
 )
 from nyx_stream.isolation.remote.wire.protocol import (
-    LOG_RECORDS,
-    MAX_ASKS,
+    MAX_LOG_RECORDS,
+    MAX_REQUESTS,
     SENDERS,
-    TABLE,
+    TRANSITIONS,
     ProtocolConnection,
     ProtocolState,
 )
@@ -32,14 +32,14 @@ def pair(*, until: ProtocolState = ProtocolState.RUNNING) -> tuple[ProtocolConne
     """Host and worker that have come to `until`."""
     host, worker = ProtocolConnection("host"), ProtocolConnection("worker")
     for sender, receiver, kind, reached in (
-        (host, worker, Kind.ORDER, ProtocolState.SEALING),
-        (worker, host, Kind.SEALED, ProtocolState.SEALED),
-        (host, worker, Kind.START, ProtocolState.LOADING),
-        (worker, host, Kind.READY, ProtocolState.RUNNING),
+        (host, worker, FrameKind.ORDER, ProtocolState.SEALING),
+        (worker, host, FrameKind.SEALED, ProtocolState.SEALED),
+        (host, worker, FrameKind.START, ProtocolState.LOADING),
+        (worker, host, FrameKind.READY, ProtocolState.RUNNING),
     ):
         if host.state is until:
             break
-        (frame,) = receiver.receive(sender.send(Frame(kind)))
+        (frame,) = receiver.receive(sender.send(kind))
         assert frame.kind is kind
         assert sender.state is receiver.state is reached
     return host, worker
@@ -47,10 +47,10 @@ def pair(*, until: ProtocolState = ProtocolState.RUNNING) -> tuple[ProtocolConne
 
 def test_the_table_is_whole():
     """Every kind has one side that sends it, but for CANCEL, and a place in the table; every state is reached."""
-    assert SENDERS["host"] | SENDERS["worker"] == set(Kind)
-    assert SENDERS["host"] & SENDERS["worker"] == {Kind.CANCEL}
-    assert {kind for kinds in TABLE.values() for kind in kinds} == set(Kind)
-    assert {state for kinds in TABLE.values() for state in kinds.values()} | {ProtocolState.OPENING} == set(
+    assert SENDERS["host"] | SENDERS["worker"] == set(FrameKind)
+    assert SENDERS["host"] & SENDERS["worker"] == {FrameKind.CANCEL}
+    assert {kind for kinds in TRANSITIONS.values() for kind in kinds} == set(FrameKind)
+    assert {state for kinds in TRANSITIONS.values() for state in kinds.values()} | {ProtocolState.OPENING} == set(
         ProtocolState
     )
 
@@ -58,7 +58,7 @@ def test_the_table_is_whole():
 @pytest.mark.parametrize("state", [ProtocolState.OPENING, ProtocolState.SEALING, ProtocolState.SEALED])
 def test_before_the_plugin_runs_only_the_handshake_passes(state):
     """Until the host has taken the report, a worker cannot ask, log, or claim to be ready."""
-    for kind in SENDERS["worker"] - set(TABLE[state]):
+    for kind in SENDERS["worker"] - set(TRANSITIONS[state]):
         host, _ = pair(until=state)
         with pytest.raises(ProtocolFault, match=f"{kind.name} is not possible while {state}"):
             host.receive(encode(Frame(kind, 1)))
@@ -69,21 +69,28 @@ def test_a_worker_cannot_speak_as_the_host():
     """A frame that is the host's to send is a fault, whoever sends it."""
     host, _ = pair()
     with pytest.raises(ProtocolFault, match="CALL is not the peer's to send"):
-        host.receive(encode(Frame(Kind.CALL, 1)))
+        host.receive(encode(Frame(FrameKind.CALL, 1)))
 
 
 def test_a_side_is_told_before_it_breaks_the_protocol():
     """What may not be sent is refused to the sender, and changes nothing."""
     host, worker = pair()
-    for frame in (Frame(Kind.RESULT, 7), Frame(Kind.START), Frame(Kind.ITEM, 7)):
+    for frame in (Frame(FrameKind.RESULT, 7), Frame(FrameKind.START), Frame(FrameKind.ITEM, 7)):
         with pytest.raises(ProtocolFault):
-            worker.send(frame)
-    worker.receive(host.send(Frame(Kind.CALL, 7)))
-    assert host.receive(worker.send(Frame(Kind.RESULT, 7, body=b"1"))) == [Frame(Kind.RESULT, 7, body=b"1")]
+            worker.send(*frame)
+    worker.receive(host.send(FrameKind.CALL, 7))
+    assert host.receive(worker.send(FrameKind.RESULT, 7, body=b"1")) == [Frame(FrameKind.RESULT, 7, body=b"1")]
 
 
 @pytest.mark.parametrize(
-    "frame", [Frame(Kind.RESULT, 1), Frame(Kind.ITEM, 1), Frame(Kind.END, 1), Frame(Kind.FAILED, 1), Frame(Kind.RESULT)]
+    "frame",
+    [
+        Frame(FrameKind.RESULT, 1),
+        Frame(FrameKind.ITEM, 1),
+        Frame(FrameKind.END, 1),
+        Frame(FrameKind.FAILED, 1),
+        Frame(FrameKind.RESULT),
+    ],
 )
 def test_a_reply_needs_its_call(frame):
     """A worker cannot answer what was not asked, nor twice, nor a call as a stream."""
@@ -91,8 +98,8 @@ def test_a_reply_needs_its_call(frame):
     with pytest.raises(ProtocolFault):
         host.receive(encode(frame))
     host, _ = pair()
-    host.send(Frame(Kind.CALL, 1))
-    if frame.kind in (Kind.RESULT, Kind.FAILED) and frame.id:
+    host.send(FrameKind.CALL, 1)
+    if frame.kind in (FrameKind.RESULT, FrameKind.FAILED) and frame.id:
         host.receive(encode(frame))
     with pytest.raises(ProtocolFault):
         host.receive(encode(frame))
@@ -101,59 +108,59 @@ def test_a_reply_needs_its_call(frame):
 def test_a_stream_gives_an_item_for_each_demand():
     """Opening asks for one item, NEXT for another; an item that nobody asked for is a fault, and so is asking twice."""
     host, worker = pair()
-    worker.receive(host.send(Frame(Kind.OPEN, 1)))
-    host.receive(worker.send(Frame(Kind.ITEM, 1)))
-    with pytest.raises(ProtocolFault, match="an item of 1 that nobody asked for"):
-        worker.send(Frame(Kind.ITEM, 1))
-    worker.receive(host.send(Frame(Kind.NEXT, 1)))
+    worker.receive(host.send(FrameKind.OPEN, 1))
+    host.receive(worker.send(FrameKind.ITEM, 1))
+    with pytest.raises(ProtocolFault, match="an item of 1 that was not requested"):
+        worker.send(FrameKind.ITEM, 1)
+    worker.receive(host.send(FrameKind.NEXT, 1))
     with pytest.raises(ProtocolFault, match="another item of 1 is under way"):
-        host.send(Frame(Kind.NEXT, 1))
-    host.receive(worker.send(Frame(Kind.ITEM, 1)))
-    host.receive(worker.send(Frame(Kind.END, 1)))
+        host.send(FrameKind.NEXT, 1)
+    host.receive(worker.send(FrameKind.ITEM, 1))
+    host.receive(worker.send(FrameKind.END, 1))
     with pytest.raises(ProtocolFault):
-        host.receive(encode(Frame(Kind.ITEM, 1)))
+        host.receive(encode(Frame(FrameKind.ITEM, 1)))
 
 
 def test_log_records_and_requests_have_bounds():
     """A worker that floods the host with records or requests breaks the protocol at a fixed number."""
     host, worker = pair()
-    for _ in range(LOG_RECORDS):
-        assert worker.log_fits()
-        host.receive(worker.send(Frame(Kind.LOG)))
-    assert not worker.log_fits()
-    worker.receive(host.send(Frame(Kind.LOGGED, detail=LOG_RECORDS)))
-    assert worker.log_fits()
-    for number in range(1, MAX_ASKS + 1):
-        host.receive(worker.send(Frame(Kind.ASK, number)))
+    for _ in range(MAX_LOG_RECORDS):
+        assert worker.can_log()
+        host.receive(worker.send(FrameKind.LOG))
+    assert not worker.can_log()
+    worker.receive(host.send(FrameKind.LOG_ACK, detail=MAX_LOG_RECORDS))
+    assert worker.can_log()
+    for number in range(1, MAX_REQUESTS + 1):
+        host.receive(worker.send(FrameKind.REQUEST, number))
     with pytest.raises(ProtocolFault, match="requests at once"):
-        host.receive(encode(Frame(Kind.ASK, MAX_ASKS + 1)))
+        host.receive(encode(Frame(FrameKind.REQUEST, MAX_REQUESTS + 1)))
 
 
 def test_descriptors_go_with_their_frame():
     """As many as the header says, in order; too few or too many are a fault, and none is lost from sight."""
     host, worker = pair()
     for number in (1, 2):
-        host.receive(worker.send(Frame(Kind.ASK, number)))
-    data = host.send(Frame(Kind.ANSWER, 1, descriptors=(10, 11))) + host.send(Frame(Kind.ANSWER, 2, descriptors=(12,)))
+        host.receive(worker.send(FrameKind.REQUEST, number))
+    data = host.send(FrameKind.RESPONSE, 1, descriptors=(10, 11)) + host.send(FrameKind.RESPONSE, 2, descriptors=(12,))
     first, second = worker.receive(data, (10, 11, 12))
     assert (first.descriptors, second.descriptors) == ((10, 11), (12,))
     for sent, received in (((10, 11), (10,)), ((10,), (10, 11))):
         host, worker = pair()
-        host.receive(worker.send(Frame(Kind.ASK, 1)))
+        host.receive(worker.send(FrameKind.REQUEST, 1))
         with pytest.raises(ProtocolFault, match="descriptors"):
-            worker.receive(host.send(Frame(Kind.ANSWER, 1, descriptors=sent)), received)
+            worker.receive(host.send(FrameKind.RESPONSE, 1, descriptors=sent), received)
         assert sorted(worker.take_descriptors()) == sorted(received)
 
 
 @pytest.mark.parametrize(
     ("header", "text"),
     [
-        ((MAX_BODY + 1, VERSION, 0, Kind.RESULT, 0, 1), "over its limit"),
-        ((2**32 - 1, VERSION, 0, Kind.LOG, 0, 0), "over its limit"),
-        ((1, VERSION, 0, Kind.STOPPED, 0, 0), "over its limit"),
-        ((0, VERSION + 1, 0, Kind.RESULT, 0, 1), "protocol version"),
-        ((0, VERSION, 1, Kind.ASK, 0, 1), "descriptors are too many"),
-        ((0, VERSION, 0, 0x2FF, 0, 1), "no kind of frame"),
+        ((MAX_BODY + 1, VERSION, 0, FrameKind.RESULT, 0, 1), "over its limit"),
+        ((2**32 - 1, VERSION, 0, FrameKind.LOG, 0, 0), "over its limit"),
+        ((1, VERSION, 0, FrameKind.STOPPED, 0, 0), "over its limit"),
+        ((0, VERSION + 1, 0, FrameKind.RESULT, 0, 1), "protocol version"),
+        ((0, VERSION, 1, FrameKind.REQUEST, 0, 1), "descriptors are too many"),
+        ((0, VERSION, 0, 0x2FF, 0, 1), "unknown kind of frame"),
     ],
 )
 def test_a_bad_header_is_a_fault_at_once(header, text):
@@ -168,7 +175,7 @@ def test_an_end_within_a_frame_is_a_fault():
     host, _ = pair()
     host.receive_end()
     host, worker = pair()
-    host.receive(worker.send(Frame(Kind.LOG, body=b"{}"))[:-1])
+    host.receive(worker.send(FrameKind.LOG, body=b"{}")[:-1])
     with pytest.raises(ProtocolFault, match="within a frame"):
         host.receive_end()
 
@@ -178,7 +185,7 @@ def test_any_bytes_are_frames_or_a_fault(data, state, side):
     """Whatever comes in, in whatever state: frames that the table allows, or a clean end; nothing else is raised."""
     host, worker = pair(until=state)
     connection = host if side == "host" else worker
-    frames = taking_anything(connection, data)
+    frames = taking_anything(connection, side, data)
     assert connection.state is not ProtocolState.OVER or not frames
 
 
@@ -186,7 +193,7 @@ def test_any_bytes_are_frames_or_a_fault(data, state, side):
 def framed(draw) -> bytes:
     """Bytes that look like a frame, rightly or not quite."""
     body = draw(st.binary(max_size=20))
-    kind = draw(st.sampled_from([*Kind, 0x199]))
+    kind = draw(st.sampled_from([*FrameKind, 0x199]))
     length = draw(st.sampled_from([len(body), len(body) + 1, 0, MAX_BODY, 2**32 - 1]))
     version = draw(st.sampled_from([VERSION] * 5 + [0]))
     numbers = st.sampled_from([0, 1, 2, 3, 2**16 - 1])
@@ -201,11 +208,11 @@ def test_any_frames_in_any_pieces_are_taken_alike(frames, side, data):
     """How a stream is cut into reads changes nothing of what it means."""
     stream = b"".join(frames)
     whole, pieces = (taken(side) for _ in range(2))
-    first = taking_anything(whole, stream)
+    first = taking_anything(whole, side, stream)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     second: list[Frame] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        second += taking_anything(pieces, stream[start:end])
+        second += taking_anything(pieces, side, stream[start:end])
     # Frames before a fault are lost with it, so the cut stream may have told more of them.
     assert second[: len(first)] == first
     assert whole.state is pieces.state
@@ -214,12 +221,12 @@ def test_any_frames_in_any_pieces_are_taken_alike(frames, side, data):
 def taken(side: str) -> ProtocolConnection:
     """A side of a running conversation with a call, a stream and a request under way."""
     host, worker = pair()
-    worker.receive(host.send(Frame(Kind.CALL, 1)) + host.send(Frame(Kind.OPEN, 2)))
-    host.receive(worker.send(Frame(Kind.ASK, 3)))
+    worker.receive(host.send(FrameKind.CALL, 1) + host.send(FrameKind.OPEN, 2))
+    host.receive(worker.send(FrameKind.REQUEST, 3))
     return host if side == "host" else worker
 
 
-def taking_anything(connection: ProtocolConnection, data: bytes) -> list[Frame]:
+def taking_anything(connection: ProtocolConnection, side: str, data: bytes) -> list[Frame]:
     if connection.state is ProtocolState.OVER:
         return []
     before = connection.state
@@ -228,19 +235,18 @@ def taking_anything(connection: ProtocolConnection, data: bytes) -> list[Frame]:
     except ProtocolFault:
         assert connection.state is ProtocolState.OVER
         return []
-    peers = SENDERS["worker" if Kind.CALL in connection._own else "host"]
     state = before
     for frame in frames:
-        assert frame.kind in peers
-        assert len(frame.body) <= frame.kind.limit
-        state = TABLE[state][frame.kind]
+        assert frame.kind in SENDERS["worker" if side == "host" else "host"]
+        assert len(frame.body) <= frame.kind.max_body
+        state = TRANSITIONS[state][frame.kind]
     assert connection.state is state
     return frames
 
 
 large = st.builds(
     lambda sizes, body: [body * size for size in sizes],
-    st.lists(st.sampled_from([0, 1, LARGE - 1, LARGE, LARGE + 1, 3 * PIECE]), min_size=1, max_size=4),
+    st.lists(st.sampled_from([0, 1, LARGE_BODY - 1, LARGE_BODY, LARGE_BODY + 1, 3 * MIN_PART]), min_size=1, max_size=4),
     st.sampled_from([b"a", b"\0"]),
 )
 
@@ -251,36 +257,36 @@ def test_large_bodies_in_any_pieces_are_taken_alike(bodies, data):
     host, worker = pair()
     stream = b""
     for number, body in enumerate(bodies, 1):
-        worker.receive(host.send(Frame(Kind.CALL, number)))
-        stream += worker.send(Frame(Kind.RESULT, number, body=body))
+        worker.receive(host.send(FrameKind.CALL, number))
+        stream += worker.send(FrameKind.RESULT, number, body=body)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     taken: list[Frame] = []
     for begin, end in pairwise([0, *cuts, len(stream)]):
         if begin < end:
             taken += host.receive(stream[begin:end])
     assert [(frame.id, bytes(frame.body)) for frame in taken] == list(enumerate(bodies, 1))
-    assert host.wanted == HEADER.size
-    assert host.growing is None
+    assert host.missing == HEADER.size
+    assert host.partial is None
     host.receive_end()
 
 
 def test_single_bytes_cost_no_more_memory_than_large_ones():
     """A worker that sends a large body byte by byte does not make its host keep an object for each."""
     host, worker = pair()
-    worker.receive(host.send(Frame(Kind.CALL, 1)))
-    data = worker.send(Frame(Kind.RESULT, 1, body=bytes(5 * PIECE)))
+    worker.receive(host.send(FrameKind.CALL, 1))
+    data = worker.send(FrameKind.RESULT, 1, body=bytes(5 * MIN_PART))
     taken = [frame for byte in data for frame in host.receive(bytes([byte]))]
     (frame,) = taken
-    assert isinstance(frame.body, Pieces)
+    assert isinstance(frame.body, LargeBody)
     assert len(frame.body.parts) <= 6
-    assert bytes(frame.body) == bytes(5 * PIECE)
+    assert bytes(frame.body) == bytes(5 * MIN_PART)
 
 
 def test_a_large_body_that_is_cut_off_is_a_fault():
     """The end of the connection within a large body is as one within any other frame."""
     host, worker = pair()
-    worker.receive(host.send(Frame(Kind.CALL, 1)))
-    data = worker.send(Frame(Kind.RESULT, 1, body=bytes(2 * LARGE)))
+    worker.receive(host.send(FrameKind.CALL, 1))
+    data = worker.send(FrameKind.RESULT, 1, body=bytes(2 * LARGE_BODY))
     assert host.receive(data[:-1]) == []
     with pytest.raises(ProtocolFault, match="within a frame"):
         host.receive_end()
@@ -289,7 +295,7 @@ def test_a_large_body_that_is_cut_off_is_a_fault():
 def test_a_large_answer_to_no_call_is_a_fault():
     """Of what nobody asked for, no more is taken than its size."""
     host, _ = pair()
-    data = encode(Frame(Kind.RESULT, 1, body=bytes(2 * LARGE)))
+    data = encode(Frame(FrameKind.RESULT, 1, body=bytes(2 * LARGE_BODY)))
     assert host.receive(data[:-1]) == []
     with pytest.raises(ProtocolFault, match="not under way"):
         host.receive(data[-1:])

@@ -87,13 +87,13 @@ async def test_level_inline_needs_no_worker(folder, tmp_path):
 @pytest.mark.parametrize("cpus", [[], [-1], [8192], [1.0], ["1"], "01", [True]])
 def test_what_is_no_processor_is_an_error_at_once(cpus):
     """Before anything is started."""
-    with pytest.raises(ValueError, match="worker_cpus: one number of a processor or more"):
+    with pytest.raises(ValueError, match="worker_cpus: expected one or more processor numbers"):
         PluginHost(worker_cpus=cpus)
 
 
 def test_a_system_without_the_choice_says_so(monkeypatch):
     """As macOS, whose kernel has no such call."""
-    monkeypatch.setattr("nyx_stream.isolation.process.placement.THERE_IS_A_CHOICE", False)
+    monkeypatch.setattr("nyx_stream.isolation.process.affinity.CAN_SET_AFFINITY", False)
     with pytest.raises(ValueError, match="does not let a process choose"):
         PluginHost(worker_cpus=[0])
 

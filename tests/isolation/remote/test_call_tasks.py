@@ -3,7 +3,7 @@
 import asyncio
 from contextvars import ContextVar
 
-from nyx_stream.isolation.remote.worker.call_tasks import CallTasks
+from nyx_stream.isolation.remote.worker.calls import CallTasks
 
 MARK = ContextVar("MARK", default="none")
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from nyx_stream.errors import PluginCrashed, PluginLoadError
-from nyx_stream.isolation.process import seal as sealing
+from nyx_stream.isolation.remote.wire.confinement import REQUIRED_LAYERS
 from tests.conformance.machine import without_fork
 from tests.isolation.process.test_sealing import CODE as INHERITANCE
 from tests.isolation.process.test_supervision import CODE, gone
@@ -42,7 +42,7 @@ async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkey
         found = await plugin.call("inherited")
     finally:
         os.close(held)
-    assert children() - before == {plugin._entry.life.level._pid}
+    assert children() - before == {plugin._entry.life.level.pid}
     assert found["descriptors"][:4] == [0, 1, 2, 3]
     assert len(found["descriptors"]) == 7
     assert found["environment"] == {"NO_SUBPROCESS": "1", "NO_NETWORK": "1", "NO_FILESYSTEM_WRITE": "1"}
@@ -56,7 +56,7 @@ async def test_it_is_sealed_as_ordered(load):
     plugin = await load(INHERITANCE)
     report = plugin._entry.life.level.report
     states = {layer["name"]: layer["state"] for layer in report["layers"]}
-    assert {states[name] for name in sealing.REQUIRED} == {"active"}
+    assert {states[name] for name in REQUIRED_LAYERS} == {"active"}
     assert all(result["refused"] for result in report["witness"])
     assert await plugin.call("reads", path="/etc/passwd") == "PermissionError"
 
@@ -121,12 +121,12 @@ asyncio.run(main())
 async def test_no_interpreter_can_be_started(load, monkeypatch):
     """What the system answers is the error of the load."""
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    with pytest.raises(PluginLoadError, match=r"no process can be made for it: .*No such file"):
+    with pytest.raises(PluginLoadError, match=r"its process cannot be started: .*No such file"):
         await load(CODE)
 
 
 async def test_a_system_without_the_channel_says_what_it_lacks(load, monkeypatch):
     """Windows: no descriptor can be passed there, so the level is refused, by name, before anything is started."""
     monkeypatch.delattr(socket, "SCM_RIGHTS")
-    with pytest.raises(PluginLoadError, match=r'isolation "process" is not to be had here: .*SCM_RIGHTS'):
+    with pytest.raises(PluginLoadError, match=r"it cannot run in a process of its own here: .*SCM_RIGHTS"):
         await load(CODE)
