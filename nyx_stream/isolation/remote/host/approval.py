@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue
 
 from nyx_stream.isolation.remote.host.broker import Means, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.values import Arguments
+from nyx_stream.isolation.remote.wire.messages import Arguments
 from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT
 
 

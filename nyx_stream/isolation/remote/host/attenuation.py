@@ -14,8 +14,13 @@ from pydantic import Field, JsonValue
 
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import Ask
-from nyx_stream.isolation.remote.wire.values import LONGEST_RULE, MOST_NARROWED, MOST_RULES, Arguments
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_NARROWED,
+    MAX_RULE_LENGTH,
+    MAX_RULES,
+    Arguments,
+    CapabilityRequest,
+)
 from nyx_stream.policy.terms import Term
 
 Told = Callable[[int, str, Exception], None]
@@ -25,10 +30,10 @@ Told = Callable[[int, str, Exception], None]
 class Narrow(Arguments):
     """`narrow`. What the rules are, and whether there is a mode, the capability knows; `returned` are numbers."""
 
-    rules: Annotated[list[Annotated[str, Field(max_length=LONGEST_RULE)]], Field(min_length=1, max_length=MOST_RULES)]
+    rules: Annotated[list[Annotated[str, Field(max_length=MAX_RULE_LENGTH)]], Field(min_length=1, max_length=MAX_RULES)]
     mode: Literal["r", "rw"] = "r"
     terms: Annotated[dict[Annotated[str, Field(max_length=16)], Term | None], Field(max_length=16)]
-    returned: Annotated[list[int], Field(max_length=MOST_NARROWED)]
+    returned: Annotated[list[int], Field(max_length=MAX_NARROWED)]
 
 
 @runtime_checkable
@@ -61,7 +66,7 @@ class Attenuations:
         self._numbers = count(1)
         self._held: dict[int, _Held] = {}
 
-    def at(self, ask: Ask) -> Narrowable:
+    def at(self, ask: CapabilityRequest) -> Narrowable:
         """Returns the handler that a request names. Raises `ProtocolFault` if there is none."""
         held = self._held.get(ask.narrowed)
         if held is None or held.capability != ask.capability:
@@ -73,7 +78,7 @@ class Attenuations:
         if isinstance(handler, Narrowable):
             handler.watch(partial(self._told, number, capability))
 
-    async def add(self, ask: Ask, handler: object) -> int:
+    async def add(self, ask: CapabilityRequest, handler: object) -> int:
         """Narrows what a request names; returns the number of what comes out.
 
         Raises:
@@ -87,10 +92,10 @@ class Attenuations:
             await self._take_back(number)
         above = self._held.get(ask.narrowed)
         rules = len(narrow.rules) + (0 if above is None else above.rules)
-        if rules > MOST_RULES:
-            raise self._exceeded("rules", MOST_RULES, f"{rules} rules in one, those above it counted")
-        if len(self._held) >= MOST_NARROWED:
-            raise self._exceeded("narrowed", MOST_NARROWED, f"{len(self._held)} narrowed capabilities are held")
+        if rules > MAX_RULES:
+            raise self._exceeded("rules", MAX_RULES, f"{rules} rules in one, those above it counted")
+        if len(self._held) >= MAX_NARROWED:
+            raise self._exceeded("narrowed", MAX_NARROWED, f"{len(self._held)} narrowed capabilities are held")
         less, number = handler.narrow(narrow), next(self._numbers)
         self._held[number] = _Held(ask.capability, less, rules)
         self.watch(ask.capability, less, number)

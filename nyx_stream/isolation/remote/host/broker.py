@@ -28,9 +28,16 @@ from nyx_stream.isolation.backend import Assignment
 from nyx_stream.isolation.capability_set import CapabilitySet, Shared
 from nyx_stream.isolation.remote.host.attenuation import Attenuations, Narrowable
 from nyx_stream.isolation.remote.wire.channel import Channel
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import Ask, AskResult, Ended, RemoteFault, decode, fault_of
-from nyx_stream.isolation.remote.wire.values import NARROW
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
+from nyx_stream.isolation.remote.wire.messages import (
+    NARROW,
+    CapabilityRequest,
+    CapabilityResponse,
+    LeaseEnded,
+    RemoteFault,
+    decode,
+    fault_of,
+)
 
 _log = logging.getLogger("nyx.isolation")
 
@@ -86,7 +93,7 @@ class Broker:
 
     def ask(self, frame: Frame) -> None:
         """Takes an ASK. Raises `ProtocolFault` if it is malformed or names a capability that there is not."""
-        ask = decode(Ask, frame)
+        ask = decode(CapabilityRequest, frame)
         if ask.capability not in self._factories:
             raise ProtocolFault(f"no capability {ask.capability!r}")
         narrowed = self._narrowings.at(ask) if ask.narrowed else None
@@ -115,7 +122,7 @@ class Broker:
                 _log.error("plugin %s: closing %s failed", self._means.plugin, name, exc_info=error)
         self._handlers.clear()
 
-    async def _answer(self, number: int, ask: Ask, narrowed: Narrowable | None) -> None:
+    async def _answer(self, number: int, ask: CapabilityRequest, narrowed: Narrowable | None) -> None:
         try:
             handler = narrowed or self._handlers.get(ask.capability) or self._make(ask.capability)
             if ask.action == NARROW:
@@ -131,9 +138,11 @@ class Broker:
             )
         except asyncio.CancelledError:
             # Answered like any failure: the worker counts on one answer for each number.
-            self._channel.send(Kind.REFUSED, number, body=RemoteFault(reason="other", name="CancelledError").encode())
+            self._channel.send(
+                FrameKind.REQUEST_FAILED, number, body=RemoteFault(reason="other", name="CancelledError").encode()
+            )
         except Exception as error:
-            self._channel.send(Kind.REFUSED, number, body=fault_of(error).encode())
+            self._channel.send(FrameKind.REQUEST_FAILED, number, body=fault_of(error).encode())
         finally:
             self._tasks.pop(number, None)
 
@@ -143,16 +152,18 @@ class Broker:
         return handler
 
     def _tell_end(self, number: int, capability: str, error: Exception) -> None:
-        self._channel.send(Kind.ENDED, number, body=Ended(capability=capability, fault=fault_of(error)).encode())
+        self._channel.send(
+            FrameKind.LEASE_ENDED, number, body=LeaseEnded(capability=capability, fault=fault_of(error)).encode()
+        )
 
     def _send_answer(self, number: int, reply: Reply) -> None:
         try:
-            body = AskResult(value=reply.value).encode()
+            body = CapabilityResponse(value=reply.value).encode()
         except PydanticSerializationError:
             for descriptor in reply.descriptors:
                 os.close(descriptor)
             raise
-        self._channel.send(Kind.ANSWER, number, body=body, descriptors=reply.descriptors, refused=_not_passed)
+        self._channel.send(FrameKind.RESPONSE, number, body=body, descriptors=reply.descriptors, on_refused=_not_passed)
 
 
 def _not_passed(error: OSError) -> bytes:

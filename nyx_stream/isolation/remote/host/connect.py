@@ -19,8 +19,7 @@ from nyx_stream.capabilities.connect.service import GuardedConnect, Link
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.isolation.remote.host.broker import Means, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import fault_of
-from nyx_stream.isolation.remote.wire.values import Arguments
+from nyx_stream.isolation.remote.wire.messages import Arguments, fault_of
 
 
 class Open(Arguments):

@@ -19,8 +19,15 @@ from nyx_stream.isolation.remote.host.attenuation import Narrow
 from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_evenly
 from nyx_stream.isolation.remote.host.broker import Means, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, PathText, pack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    Arguments,
+    Packed,
+    PathText,
+    RemoteFault,
+    error_of,
+    pack,
+)
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.files import GuardedFiles
@@ -157,7 +164,7 @@ class HostFiles:
 
     def _names(self, names: list[str]) -> Reply:
         text = b"\0".join(map(os.fsencode, names))
-        if len(text) <= INLINE:
+        if len(text) <= MAX_INLINE:
             return Reply(pack(text))
         return Reply(None, (self._downloads.begin(lambda pipe: send_evenly(pipe, text), _nothing),))
 

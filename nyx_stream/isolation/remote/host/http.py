@@ -24,8 +24,14 @@ from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_eve
 from nyx_stream.isolation.remote.host.broker import Means, Reply
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import CapabilityError, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, pack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    Arguments,
+    CapabilityError,
+    Packed,
+    error_of,
+    pack,
+)
 from nyx_stream.policy import Limits, RequestRule
 
 if TYPE_CHECKING:
@@ -150,8 +156,8 @@ class HostHttp:
         response = reply.body
         try:
             if ask.whole or ask.method == "HEAD" or reply.status in _NO_BODY:
-                first = await response.read_all(INLINE + 1)
-                if response.complete and len(first) <= INLINE:
+                first = await response.read_all(MAX_INLINE + 1)
+                if response.complete and len(first) <= MAX_INLINE:
                     return Reply(answer | {"content": pack(first)})
         except BaseException:
             await response.aclose()

@@ -18,13 +18,20 @@ from nyx_stream.capabilities.files.read_file import read_descriptor
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
 from nyx_stream.guard import path_text
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, PASSING, pack, pack_path, unpack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    MAX_PASSED_DESCRIPTORS,
+    RemoteFault,
+    error_of,
+    pack,
+    pack_path,
+    unpack,
+)
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 from nyx_stream.policy.terms import Term
 
-_AT_ONCE = PASSING // 2
+_AT_ONCE = MAX_PASSED_DESCRIPTORS // 2
 """Descriptors that whole reads and listings may take at once, beside those of open files."""
 
 
@@ -71,7 +78,7 @@ class RemoteFiles(Files):
             facts = self._learn(answered.value)
             descriptor = answered.descriptors[0]
             try:
-                if os.fstat(descriptor).st_size > INLINE:  # from a disk that may take a while
+                if os.fstat(descriptor).st_size > MAX_INLINE:  # from a disk that may take a while
                     reading = asyncio.to_thread(_read_and_close, os.dup(descriptor), facts)
                     content = await asyncio.shield(reading)
                 else:
@@ -83,7 +90,7 @@ class RemoteFiles(Files):
 
     async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
         content, text = bytes(data), pack_path(path_text(path))
-        if len(content) <= INLINE:
+        if len(content) <= MAX_INLINE:
             await self._line.ask("write", path=text, content=pack(content))
         else:
             async with self._granted.passing:

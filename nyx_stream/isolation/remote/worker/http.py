@@ -20,8 +20,14 @@ from nyx_stream.capabilities.http.service import (
 )
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream, CutOff
-from nyx_stream.isolation.remote.wire.messages import CapabilityError, RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, pack, unpack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    CapabilityError,
+    RemoteFault,
+    error_of,
+    pack,
+    unpack,
+)
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
 from nyx_stream.policy import Limits, RequestRule
@@ -129,7 +135,7 @@ class RemoteHttpService:
         if isinstance(body, bytes):
             if not body:
                 return self._stub.ask("fetch", **arguments)
-            if len(body) <= INLINE:
+            if len(body) <= MAX_INLINE:
                 return self._stub.ask("fetch", content=pack(body), **arguments)
             body = whole(body)
         return ask_with_body(self._stub, "fetch", body, **arguments)

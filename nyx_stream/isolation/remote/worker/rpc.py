@@ -18,13 +18,23 @@ from pydantic import JsonValue
 
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.wire.channel import Channel
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind
-from nyx_stream.isolation.remote.wire.messages import Ask, AskResult, Ended, RemoteFault, decode, error_of
-from nyx_stream.isolation.remote.wire.protocol import MAX_ASKS
-from nyx_stream.isolation.remote.wire.values import LONGEST_RULE, MOST_NARROWED, MOST_RULES, NARROW
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_NARROWED,
+    MAX_RULE_LENGTH,
+    MAX_RULES,
+    NARROW,
+    CapabilityRequest,
+    CapabilityResponse,
+    LeaseEnded,
+    RemoteFault,
+    decode,
+    error_of,
+)
+from nyx_stream.isolation.remote.wire.protocol import MAX_REQUESTS
 from nyx_stream.policy.terms import Term
 
-_AT_ONCE = frozenset({Kind.ANSWER, Kind.REFUSED, Kind.ENDED, Kind.LOGGED})
+_AT_ONCE = frozenset({FrameKind.RESPONSE, FrameKind.REQUEST_FAILED, FrameKind.LEASE_ENDED, FrameKind.LOG_ACK})
 """Frames that start no code of the plugin's: taken while `ask_at_once` waits."""
 
 
@@ -43,7 +53,7 @@ class RpcClient:
         self._channel = channel
         self._last = 0
         self._waiting: dict[int, asyncio.Future[RpcReply] | None] = {}
-        self._room = asyncio.Semaphore(MAX_ASKS - 1)  # one more is for `ask_at_once`
+        self._room = asyncio.Semaphore(MAX_REQUESTS - 1)  # one more is for `ask_at_once`
         self._at_once = 0
         self._ends: dict[int | str, weakref.WeakMethod[OnEnd]] = {}
         self._held = 0
@@ -54,7 +64,7 @@ class RpcClient:
         """Returns the line of one capability."""
         return CapabilityStub(self, capability)
 
-    async def ask(self, ask: Ask) -> RpcReply:
+    async def ask(self, ask: CapabilityRequest) -> RpcReply:
         """Asks the host; see `CapabilityStub.ask`."""
         body = ask.encode()
         await self._room.acquire()
@@ -71,19 +81,19 @@ class RpcClient:
                 _close(future.result().descriptors)  # the answer came in the same moment
             elif number in self._waiting:
                 self._waiting[number] = None  # its answer is still to come
-                channel.send(Kind.CANCEL, number)
+                channel.send(FrameKind.CANCEL, number)
             raise
 
     def narrow(
         self, line: "CapabilityStub", rules: Sequence[str], mode: str, terms: Mapping[str, Term | None]
     ) -> "CapabilityStub":
         """Has the host narrow a capability; see `CapabilityStub.narrow`."""
-        if len(rules) > MOST_RULES:
-            raise self._exceeded("rules", MOST_RULES, f"{len(rules)} rules in one")
+        if len(rules) > MAX_RULES:
+            raise self._exceeded("rules", MAX_RULES, f"{len(rules)} rules in one")
         longest = max(map(len, rules))
-        if longest > LONGEST_RULE:
-            raise self._exceeded("rules", LONGEST_RULE, f"a rule has {longest} characters")
-        if self._held - len(self._returned) >= MOST_NARROWED:
+        if longest > MAX_RULE_LENGTH:
+            raise self._exceeded("rules", MAX_RULE_LENGTH, f"a rule has {longest} characters")
+        if self._held - len(self._returned) >= MAX_NARROWED:
             gc.collect()
         returned = [self._returned.popleft() for _ in range(len(self._returned))]
         for number in returned:
@@ -104,7 +114,7 @@ class RpcClient:
 
     def ended(self, frame: Frame) -> None:
         """Takes an ENDED."""
-        ended = decode(Ended, frame)
+        ended = decode(LeaseEnded, frame)
         method = self._ends.get(frame.id or ended.capability)
         told = None if method is None else method()
         if told is not None:
@@ -117,12 +127,12 @@ class RpcClient:
         future = self._waiting.pop(frame.id)
         if future is None or future.done():
             _close(frame.descriptors)
-        elif frame.kind is Kind.ANSWER:
-            future.set_result(RpcReply(decode(AskResult, frame).value, frame.descriptors))
+        elif frame.kind is FrameKind.RESPONSE:
+            future.set_result(RpcReply(decode(CapabilityResponse, frame).value, frame.descriptors))
         else:
             future.set_exception(error_of(decode(RemoteFault, frame), self.plugin))
 
-    def ask_at_once(self, ask: Ask) -> RpcReply:
+    def ask_at_once(self, ask: CapabilityRequest) -> RpcReply:
         """Asks the host; see `CapabilityStub.ask_at_once`."""
         channel = self._channel()
         self._at_once, future = self._send(channel, ask.encode())
@@ -134,7 +144,7 @@ class RpcClient:
         self._last = number = self._last + 1
         self._waiting[number] = future
         try:
-            channel.send(Kind.ASK, number, body=body)
+            channel.send(FrameKind.REQUEST, number, body=body)
         except BaseException:
             del self._waiting[number]
             raise
@@ -171,7 +181,7 @@ class CapabilityStub:
             SandboxDenied, LimitExceeded, OSError: as the handler raised them.
             CapabilityError: the handler raised something else.
         """
-        ask = Ask(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
+        ask = CapabilityRequest(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
         return self._lines.ask(ask)
 
     def ask_at_once(self, action: str, **arguments: JsonValue) -> RpcReply:
@@ -196,9 +206,9 @@ class CapabilityStub:
         """Has a method called with the error when the lease behind the capability ends; does not keep its object."""
         self._lines.on_end(self._number or self.capability, told)
 
-    def asking(self, action: str, arguments: dict[str, JsonValue]) -> Ask:
+    def asking(self, action: str, arguments: dict[str, JsonValue]) -> CapabilityRequest:
         """Returns a request on this line."""
-        return Ask(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
+        return CapabilityRequest(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
 
 
 OnEnd: TypeAlias = Callable[[Exception], None]
