@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["inline", "process", "container"]
 
-CAPABILITIES = ("http", "files", "connect")
-"""The capabilities that a level provides, and that can be revoked."""
-
 
 @dataclass(frozen=True, slots=True)
 class PluginSource:

@@ -20,9 +20,10 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded, PluginError, SandboxDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host import find
-from nyx_stream.isolation.backend import CAPABILITIES, Assignment
+from nyx_stream.isolation.backend import Assignment
 from nyx_stream.isolation.capability_set import Shared
 from nyx_stream.isolation.process.warm_pool import WarmPool
+from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.isolation.remote.host import approval as host_approval
 from nyx_stream.isolation.remote.host import connect as host_connect
 from nyx_stream.isolation.remote.host import files as host_files

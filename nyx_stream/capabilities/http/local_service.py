@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
-from nyx_stream.capabilities.dialling import Dialler, DialRefused, netloc
 from nyx_stream.capabilities.http.credentials import Keyring, add_credentials, conceal, conceal_error
 from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead, RequestRefused
 from nyx_stream.capabilities.http.headers import check_headers, why_not_follow
@@ -27,7 +26,7 @@ from nyx_stream.capabilities.http.service import (
 )
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease, Spent
-from nyx_stream.capabilities.network import Network
+from nyx_stream.capabilities.network import Dialer, DialRefused, NetworkBackend, netloc
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
 from nyx_stream.guard import Decision, NarrowedGuard, RequestVerdict, SandboxGuard
 from nyx_stream.policy import Limits, RequestRule
@@ -52,7 +51,7 @@ class LocalHttpService:
         self,
         guard: SandboxGuard,
         lease: Lease,
-        network: Network | None = None,
+        network: NetworkBackend | None = None,
         *,
         parent: "LocalHttpService | None" = None,
     ) -> None:
@@ -67,7 +66,7 @@ class LocalHttpService:
         if parent is not None:
             self._pool = parent._pool
         else:
-            self._pool = Pool(Dialler(guard, network or Network()), guard.limits.connections)
+            self._pool = Pool(Dialer(guard, network or NetworkBackend()), guard.limits.connections)
             self._unhold = lease.hold(self._pool.abort)
 
     @property

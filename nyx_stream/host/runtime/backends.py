@@ -10,7 +10,7 @@ from nyx_stream.isolation.capability_set import Shared
 from nyx_stream.isolation.process.affinity import parse_cpus
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.http import Network
+    from nyx_stream.capabilities.http import NetworkBackend
 
 
 class Backends:
@@ -25,7 +25,9 @@ class Backends:
         ValueError: `worker_cpus` cannot be had.
     """
 
-    def __init__(self, *, tripwire: bool, network: "Network | None", worker_cpus: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, *, tripwire: bool, network: "NetworkBackend | None", worker_cpus: Iterable[int] | None = None
+    ) -> None:
         self._tripwire = tripwire
         self._shared = Shared(network)
         self._cpus = parse_cpus(worker_cpus)

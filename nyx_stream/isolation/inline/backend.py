@@ -96,7 +96,7 @@ class InlinePlugin:
         return self._env
 
     def capability(self, name: str) -> Any:
-        return self._capabilities.get(name)
+        return self._capabilities.facade(name)
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":
         return await self._assignment.ask(kind, target, why)
@@ -190,8 +190,7 @@ class InlinePlugin:
 
     def update(self, grant: Grant) -> None:
         self._env = MappingProxyType(environment_of(grant))
-        self._capabilities.bind()
-        self._capabilities.recheck()
+        self._capabilities.policy_changed()
 
     def trace(self, error: BaseException) -> str:
         with as_plugin(self._mark):  # formatting an exception runs the plugin's code

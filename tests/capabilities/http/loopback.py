@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 import pytest
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.http import GuardedClient, Network
+from nyx_stream.capabilities.http import GuardedClient, NetworkBackend
 from nyx_stream.capabilities.http.local_service import LocalHttpService
 from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.capabilities.lease import Lease
@@ -121,7 +121,7 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
     return Received(method, target, [(key, value) for key, value in pairs], body)
 
 
-class NamedNetwork(Network):
+class NamedNetwork(NetworkBackend):
     """Answers look-ups from a table of successive answers, and leads every dial to one port on loopback."""
 
     def __init__(
@@ -147,11 +147,13 @@ class NamedNetwork(Network):
             await asyncio.Event().wait()
         return answer
 
-    async def dial(self, address: str, port: int) -> Any:
-        self.dialled.append(address)
-        if address in self._dead:
-            raise ConnectionRefusedError(111, "Connection refused")
-        return await super().dial("127.0.0.1", self._port)
+    async def dial(self, addresses: Sequence[str], port: int) -> Any:
+        for address in addresses:
+            self.dialled.append(address)
+            if address not in self._dead:
+                sock, _ = await super().dial(["127.0.0.1"], self._port)
+                return sock, address
+        raise ConnectionRefusedError(111, "Connection refused")
 
 
 @dataclass
@@ -159,7 +161,7 @@ class Plugin:
     """One plugin's side of a test: its guard, lease, client and what was audited."""
 
     policy: SandboxPolicy
-    network: Network | None = None
+    network: NetworkBackend | None = None
     kind: type[Any] = GuardedClient
     name: str = "weather"
     events: list[AuditEvent] = field(default_factory=list)

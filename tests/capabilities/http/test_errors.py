@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http import Network
+from nyx_stream.capabilities.http import NetworkBackend
 from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.errors import LimitExceeded, NetworkDenied, NyxError, Revoked
 from nyx_stream.policy import SandboxPolicy
@@ -206,7 +206,7 @@ async def test_errors_of_nyx_are_nyx_errors(kind: Any) -> None:
 async def test_a_resolver_that_fails_is_a_connect_error(kind: Any) -> None:
     """`socket.gaierror` is an OSError of the look-up."""
 
-    class Failing(Network):
+    class Failing(NetworkBackend):
         async def resolve(self, host: str, port: int) -> list[str]:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

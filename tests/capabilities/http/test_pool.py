@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead
 from nyx_stream.capabilities.http.service import Timeouts
 from nyx_stream.capabilities.http.transport import connection as connection_module
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
+from nyx_stream.capabilities.network import Dialer
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import Limits, SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, reply, until
@@ -20,7 +20,7 @@ from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, rep
 
 def _pool(port: int, most: int) -> Pool:
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("*.example.com"))
-    return Pool(Dialler(guard, NamedNetwork(port)), most)
+    return Pool(Dialer(guard, NamedNetwork(port)), most)
 
 
 def _exchange(host: str = "a.example.com", target: str = "/", *, pool: float | None = None) -> Exchange:

@@ -14,7 +14,6 @@ from typing import cast
 
 import h11
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import (
     CHUNKS_AT_ONCE,
     READ_AHEAD,
@@ -25,6 +24,7 @@ from nyx_stream.capabilities.http.exchange import (
 )
 from nyx_stream.capabilities.http.service import FaultKind, HttpFault, Sink
 from nyx_stream.capabilities.http.transport.byte_stream import ByteStream
+from nyx_stream.capabilities.network import Dialer
 
 KEEP_ALIVE = 5.0
 """Seconds that an idle connection is kept, as in httpx."""
@@ -46,11 +46,11 @@ class HttpConnection:
     Its methods raise `HttpFault`, `RequestRefused`, `DialRefused`, `LimitExceeded` and `Spent`, and close it then.
     """
 
-    def __init__(self, origin: Origin, dialler: Dialler) -> None:
+    def __init__(self, origin: Origin, dialer: Dialer) -> None:
         self.origin = origin
         self.idle_since = 0.0
-        self._dialler = dialler
-        self._policy = dialler.guard.policy
+        self._dialer = dialer
+        self._policy = dialer.guard.policy
         self._state = _State.NEW
         self._stream: ByteStream | None = None
         self._protocol = h11.Connection(h11.CLIENT)
@@ -77,9 +77,9 @@ class HttpConnection:
         scheme, host, port = self.origin
         try:
             async with asyncio.timeout(exchange.wait(exchange.timeouts.connect)):
-                sock = await self._dialler.connect(host, port)
+                sock = await self._dialer.connect(host, port)
                 try:
-                    context = await self._dialler.tls() if scheme == "https" else None
+                    context = await self._dialer.tls() if scheme == "https" else None
                 except BaseException:
                     sock.close()
                     raise
@@ -233,7 +233,7 @@ class HttpConnection:
         """Tells whether an idle connection can't be used: too old, ended by its peer, or allowed by an old policy."""
         return (
             self._state is not _State.IDLE
-            or self._policy is not self._dialler.guard.policy
+            or self._policy is not self._dialer.guard.policy
             or time.monotonic() - self.idle_since > KEEP_ALIVE
             or self._stream is None
             or self._stream.stale()

@@ -7,17 +7,17 @@ takes the last idle connection of an origin from a stack, and counts exchanges w
 import asyncio
 import time
 
-from nyx_stream.capabilities.dialling import Dialler
 from nyx_stream.capabilities.http.exchange import Exchange, Origin, ResponseHead
 from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.capabilities.http.transport.connection import KEEP_ALIVE, HttpConnection
+from nyx_stream.capabilities.network import Dialer
 
 
 class Pool:
     """At most `size` connections, idle ones included; further exchanges wait, first come first served."""
 
-    def __init__(self, dialler: Dialler, size: int) -> None:
-        self._dialler = dialler
+    def __init__(self, dialer: Dialer, size: int) -> None:
+        self._dialer = dialer
         self._size = size
         self._exchanges = asyncio.Semaphore(size)
         self._open: set[HttpConnection] = set()
@@ -92,7 +92,7 @@ class Pool:
             self._drop(connection)
         if len(self._open) >= self._size:
             self._drop_oldest()
-        connection = HttpConnection(origin, self._dialler)
+        connection = HttpConnection(origin, self._dialer)
         self._open.add(connection)
         return connection
 

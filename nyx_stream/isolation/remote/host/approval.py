@@ -1,4 +1,4 @@
-"""Host side of `self.request`: passes the plugin's question on to the host. What it says is judged there."""
+"""Host binding of `self.request`: passes the plugin's question on to the host, which validates its parts."""
 
 from typing import Annotated
 
@@ -11,25 +11,25 @@ from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT
 
 
 class Request(Arguments):
-    """What a plugin asks for."""
+    """`request`: the permission that a plugin asks for."""
 
     kind: Annotated[str, Field(max_length=LONGEST_KIND)]
     target: Annotated[str, Field(max_length=LONGEST_TEXT)]
     why: Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
-class HostApproval:
+class ApprovalHandler:
     """A `Handler`: `request`."""
 
     def __init__(self, means: Means) -> None:
-        self._ask = means.assignment.ask
+        self._ask = means.provision.service("approval")
 
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
         if action != "request":
-            raise ProtocolFault(f"approval cannot {action!r}")
+            raise ProtocolFault(f"approval has no action {action!r}")
         ask = Request.model_validate(arguments)
         approval = await self._ask(ask.kind, ask.target, ask.why)
         return Reply([approval.granted, approval.reason, approval.once, approval.until])
 
     async def aclose(self) -> None:
-        """Nothing is held: a question is the host's."""
+        """Does nothing: the host keeps the question."""

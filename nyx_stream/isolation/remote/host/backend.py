@@ -19,9 +19,9 @@ import psutil
 from nyx_stream.errors import LimitExceeded, PluginCallError, PluginCrashed, PluginError, PluginLoadError
 from nyx_stream.isolation.backend import Assignment, ProcessUsage, environment_of
 from nyx_stream.isolation.capability_set import CapabilitySet, Shared
+from nyx_stream.isolation.registry import REGISTRY
 from nyx_stream.isolation.remote.host.broker import Broker, Means
 from nyx_stream.isolation.remote.host.calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
-from nyx_stream.isolation.remote.host.handlers import HANDLERS
 from nyx_stream.isolation.remote.host.handshake import Handshake
 from nyx_stream.isolation.remote.host.log import Output, WorkerLog
 from nyx_stream.isolation.remote.host.resource_monitor import MonitoredWorker, ResourceMonitor, measure
@@ -180,8 +180,7 @@ class RemotePlugin:
             raise failure
 
     def update(self, grant: Grant) -> None:
-        self._capabilities.bind()
-        self._capabilities.recheck()
+        self._capabilities.policy_changed()
         if self._channel is not None:
             self._channel.send(FrameKind.UPDATE, body=Update(env=environment_of(grant)).encode())
 
@@ -229,7 +228,8 @@ class RemotePlugin:
         self._output = Output(slot.output, partial(self._log.line, "stdout"), scheduler)
         self._errors = Output(slot.errors, partial(self._log.line, "stderr"), scheduler)
         self._calls = RemoteCalls(self._name, channel, scheduler, self._call_overdue)
-        self._broker = Broker(Means(self._assignment, self._capabilities, self._level.shared), HANDLERS, channel)
+        means = Means(self._assignment, self._capabilities, self._level.shared)
+        self._broker = Broker(means, {name: row.handler for name, row in REGISTRY.items()}, channel)
         self._log.open(channel)
         handlers |= {
             FrameKind.SEALED: self._handshake.on_frame,

@@ -7,7 +7,7 @@ its own and lets the guarded capability decide.
 
 A handler that is also a `narrowings.Narrowable` can be narrowed; each ASK says by number which one it means.
 
-To add a capability: a factory in `handlers.HANDLERS` and one in `proxies.PROXIES`, under the same name.
+To add a capability, see `isolation.registry`.
 
 What a handler raises reaches the plugin: a `SandboxDenied`, a `LimitExceeded` and an `OSError` as themselves, anything
 else as a `CapabilityError` with the name of its class and its text, which the proxy may turn into what its users

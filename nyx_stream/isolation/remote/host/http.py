@@ -81,7 +81,7 @@ class RefuseRedirect(Arguments):
     location: Url
 
 
-class HostHttp:
+class HttpHandler:
     """A `Handler`, and `Narrowable`: one action for each method of `HttpService`, `announce` for request bodies."""
 
     def __init__(self, means: Means) -> None:
@@ -111,7 +111,7 @@ class HostHttp:
             return Reply()
         raise ProtocolFault(f"http has no action {action!r}")
 
-    def narrow(self, ask: Narrow) -> "HostHttp":
+    def narrow(self, ask: Narrow) -> "HttpHandler":
         rules, terms = parse_narrowing(ask.rules, ask.terms)
         less = copy(self)  # bodies belong to the plugin, whichever of its clients they are for
         less._patterns = self._patterns + self._count_patterns(rules)

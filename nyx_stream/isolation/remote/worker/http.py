@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Any
 
-from nyx_stream.capabilities.http.client import GuardedClient
 from nyx_stream.capabilities.http.service import (
     FaultKind,
     HttpFault,
@@ -235,8 +234,3 @@ def _fault_of(error: CapabilityError) -> Exception:
     """Returns the `HttpFault` that the host sent; any other error as it is."""
     kind = _KINDS.get(error.name)
     return error if kind is None else HttpFault(kind, error.message)
-
-
-def http(stub: CapabilityStub) -> GuardedClient:
-    """A `ProxyFactory`."""
-    return GuardedClient(RemoteHttpService(stub))

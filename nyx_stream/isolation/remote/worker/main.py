@@ -18,6 +18,7 @@ from nyx_core.sandbox import SandboxError
 from nyx_stream.errors import PluginLoadError, PluginStateError
 from nyx_stream.isolation.code.exports import instantiate
 from nyx_stream.isolation.code.modules import PluginModules
+from nyx_stream.isolation.registry import REGISTRY
 from nyx_stream.isolation.remote.wire.channel import Channel
 from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import (
@@ -36,7 +37,6 @@ from nyx_stream.isolation.remote.worker.calls import ExportedCalls, raised
 from nyx_stream.isolation.remote.worker.log import RemoteLog
 from nyx_stream.isolation.remote.worker.rpc import RpcClient
 from nyx_stream.isolation.remote.worker.seal import seal, seal_ahead
-from nyx_stream.isolation.remote.worker.stubs import PROXIES
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
 from nyx_stream.text import describe_error, format_traceback
 
@@ -126,7 +126,7 @@ class Worker:
 
     def capability(self, name: str) -> Any:
         if name not in self._capabilities:
-            self._capabilities[name] = PROXIES[name](self.rpc.to(name))
+            self._capabilities[name] = REGISTRY[name].hold_remote(self.rpc.to(name))
         return self._capabilities[name]
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":

@@ -1,7 +1,7 @@
 """Worker side of the capabilities: asks the host, waits for the answer, and tells a proxy that its lease has ended.
 Knows no capability.
 
-A proxy is made on first use, with a `CapabilityStub` of its own, by the factory in `stubs.PROXIES`. It is what the
+A proxy is made on first use, with a `CapabilityStub` of its own, by its row in `isolation.registry`. It is what the
 plugin sees: it must look like the capability of an inline plugin. It decides nothing; the host's handler checks again
 whatever it checks.
 """
@@ -212,7 +212,6 @@ class CapabilityStub:
 
 
 OnEnd: TypeAlias = Callable[[Exception], None]
-ProxyFactory: TypeAlias = Callable[[CapabilityStub], Any]
 
 
 def _close(descriptors: tuple[int, ...]) -> None:

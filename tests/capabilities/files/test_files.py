@@ -1,9 +1,8 @@
-"""What a plugin does with its files when all is well, and what it is told when it is not."""
+"""The operations of the files capability, their errors, their limits, and their end."""
 
 import asyncio
 import gc
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Semaphore
@@ -11,13 +10,16 @@ from threading import Event, Semaphore
 import aiofiles
 import pytest
 
-from nyx_stream.capabilities.files import GuardedFiles
-from nyx_stream.capabilities.files.operations import AT_ONCE, Site
+from nyx_core import beneath
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.operations import MAX_CONCURRENT
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
+from nyx_stream.policy.manifest import Manifest
 
 from .conftest import MakeWorld, World
 
@@ -51,15 +53,15 @@ async def test_open_can_be_awaited(world: World) -> None:
     ],
 )  # fmt: skip
 async def test_wrong_arguments_touch_nothing(world: World, mode: str, options: dict[str, object]) -> None:
-    """A wrong mode and what does not go with it are refused before the file is cut."""
+    """A wrong mode and arguments that do not fit it are refused before the file is truncated."""
     with pytest.raises((ValueError, LookupError)):
         async with world.files.open("f", mode, **options):  # type: ignore[arg-type]
             pass
     assert (world.inside / "f").read_text() == "inside"
 
 
-async def test_a_descriptor_is_no_path(world: World) -> None:
-    """Numbers and bytes are not taken for paths."""
+async def test_numbers_and_bytes_are_refused_as_paths(world: World) -> None:
+    """A descriptor number is not a path, and neither is a bytes object."""
     for path in (0, b"f", None):
         with pytest.raises(TypeError):
             await world.files.read_bytes(path)  # type: ignore[arg-type]
@@ -78,7 +80,7 @@ async def test_whole_files(world: World) -> None:
 
 
 async def test_reading_is_bounded(make_world: MakeWorld) -> None:
-    """A file of exactly the limit is read, one byte more is not, and a file that says it is empty is read whole."""
+    """A file of exactly the limit is read, and one byte more is refused."""
     world = make_world(lambda policy: policy.with_limits(read_bytes=5000))
     (world.inside / "most").write_bytes(b"x" * 5000)
     (world.inside / "more").write_bytes(b"x" * 5001)
@@ -90,7 +92,7 @@ async def test_reading_is_bounded(make_world: MakeWorld) -> None:
 
 
 async def test_names(world: World) -> None:
-    """Directories are made, listed, renamed and removed; entries come as paths that can be used."""
+    """Directories are made, listed, renamed and removed; the entries of a listing are paths that can be used."""
     files = world.files
     await files.mkdir("n/")
     with pytest.raises(FileExistsError):
@@ -112,7 +114,7 @@ async def test_names(world: World) -> None:
     assert all(event.allowed for event in world.events)
 
 
-async def test_a_denial_says_what_and_is_audited(world: World) -> None:
+async def test_a_denial_has_a_reason_and_is_audited(world: World) -> None:
     """A path outside raises FilesystemDenied with the guard's reason, and is audited once."""
     with pytest.raises(FilesystemDenied, match="no rule allows it") as caught:
         await world.files.read_bytes(world.base / "S")
@@ -121,8 +123,8 @@ async def test_a_denial_says_what_and_is_audited(world: World) -> None:
     assert world.last() == ("read", False)
 
 
-async def test_an_error_of_the_system_stays_one(world: World) -> None:
-    """What the system says about a granted path reaches the plugin as it is, and counts as allowed."""
+async def test_an_error_of_the_system_is_raised_unchanged(world: World) -> None:
+    """For a granted path, and the operation is audited as allowed."""
     with pytest.raises(FileNotFoundError):
         await world.files.read_bytes("missing")
     assert world.last() == ("read", True)
@@ -131,7 +133,7 @@ async def test_an_error_of_the_system_stays_one(world: World) -> None:
 
 
 async def test_read_only(make_world: MakeWorld) -> None:
-    """Mode r reads and refuses every way of writing, each audited, and the file stays."""
+    """Mode r allows reading and refuses every operation that writes, each audited."""
     world = make_world(mode="r")
     files = world.files
     assert await files.read_bytes("f") == b"inside"
@@ -152,7 +154,7 @@ async def test_read_only(make_world: MakeWorld) -> None:
 
 
 async def test_after_revocation(world: World) -> None:
-    """Every operation and every file opened before fails as revoked; leaving `async with` does not."""
+    """Every operation and every file that was open raises `Revoked`; leaving `async with` does not raise."""
     files = world.files
     async with files.open("f") as reading, files.open("g", "w") as writing:
         assert await reading.read(1) == "i"
@@ -174,7 +176,7 @@ async def test_after_revocation(world: World) -> None:
 
 
 async def test_after_close(world: World) -> None:
-    """`close` ends the same, and the granted directory's descriptor with it."""
+    """`close` has the same effect and closes the descriptor of the granted directory."""
     before = len(os.listdir("/dev/fd"))
     file = await world.files.open("f", "rb")
     world.files.close()
@@ -187,7 +189,7 @@ async def test_after_close(world: World) -> None:
 
 
 async def test_open_files_are_bounded(make_world: MakeWorld) -> None:
-    """One file more than the grant's open_files is refused until another is closed."""
+    """A file beyond `open_files` of the grant is refused until another is closed."""
     world = make_world(lambda policy: policy.with_limits(open_files=2))
     first = await world.files.open("f")
     async with world.files.open("f"):
@@ -218,11 +220,11 @@ async def _opened(world: World) -> object:
 
 
 def _nothing() -> None:
-    """Queued behind what ran before."""
+    """Queued after the operations that ran before."""
 
 
-async def test_nobody_writes_plugin_code(make_world: MakeWorld, tmp_path: Path) -> None:
-    """An import path inside a writable prefix is read, but never written, by its name or through a link."""
+async def test_plugin_code_is_never_written(make_world: MakeWorld, tmp_path: Path) -> None:
+    """An import path inside a writable prefix can be read, and never written, by its name or through a link."""
     code = tmp_path / "R/d/e"
     world = make_world(protected=ImportPaths([str(code)]))
     os.symlink("d/e", world.inside / "l")
@@ -244,7 +246,7 @@ async def test_nobody_writes_plugin_code(make_world: MakeWorld, tmp_path: Path) 
 
 
 async def test_a_single_file_is_granted(make_world: MakeWorld) -> None:
-    """A prefix that names a file grants that file, and nothing beside it."""
+    """A prefix that names a file grants only that file."""
     base = make_world().base
     world = make_world(lambda policy: policy.allow_path_prefix(base / "S", mode="rw"))
     assert await world.files.read_text(base / "S") == "secret"
@@ -255,12 +257,7 @@ async def test_a_single_file_is_granted(make_world: MakeWorld) -> None:
 
 
 async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tmp_path: Path) -> None:
-    """What the policy grants and the plugin did not ask for is not reached through a link either."""
-    from nyx_stream.capabilities.files import GuardedFiles
-    from nyx_stream.capabilities.lease import Lease
-    from nyx_stream.guard import SandboxGuard
-    from nyx_stream.policy.manifest import Manifest
-
+    """A path that the policy grants and the manifest does not ask for is not reached through a link either."""
     world = make_world()
     (tmp_path / "R/other").write_text("not asked for")
     os.symlink("../other", tmp_path / "R/d/l")
@@ -272,122 +269,139 @@ async def test_the_manifest_bounds_what_a_link_reaches(make_world: MakeWorld, tm
     manifest = Manifest.from_toml(folder / "plugin.toml")
     guard = SandboxGuard(world.guard.policy, manifest=manifest, places={"$DATA": str(tmp_path / "R")})
     lease = Lease("q", "files")
-    files = GuardedFiles(guard, lease, places={"$DATA": str(tmp_path / "R")})
+    files = Files(LocalFileService(guard, lease, places={"$DATA": str(tmp_path / "R")}))
     assert await files.iterdir("d")
     with pytest.raises(FilesystemDenied, match="manifest"):
         await files.read_text("d/l")
     lease.revoke("done")
 
 
-async def test_a_plugin_has_a_few_operations_at_once(world: World) -> None:
-    """The others wait, and are judged when their turn has come: not before the host took the capability back."""
-    gate, running, go = world.files._gate, Semaphore(0), Event()
+class Blocked:
+    """Makes the thread of every `stat` wait until `go` is set; `running` counts those that wait."""
 
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
-        assert go.wait(30)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.running, self.go = Semaphore(0), Event()
+        monkeypatch.setattr(beneath, "status", self._status)
 
-    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE + 3)]
-    for _ in range(AT_ONCE):
-        assert await asyncio.to_thread(running.acquire, timeout=30)
-    assert not running.acquire(blocking=False)
+    def _status(self, *_: object) -> None:
+        self.running.release()
+        assert self.go.wait(30)
+        raise OSError("from a thread")
+
+    async def fill(self, world: World) -> list[asyncio.Task[os.stat_result]]:
+        """Starts as many operations as run at the same time, and waits until they do."""
+        tasks = [asyncio.create_task(world.files.stat("f")) for _ in range(MAX_CONCURRENT)]
+        for _ in tasks:
+            assert await asyncio.to_thread(self.running.acquire, timeout=30)
+        return tasks
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Blocked:
+    """Operations that run until the test lets them end."""
+    return Blocked(monkeypatch)
+
+
+async def test_a_plugin_has_a_few_operations_at_once(world: World, blocked: Blocked) -> None:
+    """The others wait, and are checked when their turn comes, so that a revocation in between applies to them."""
+    running = await blocked.fill(world)
+    waiting = [asyncio.create_task(world.files.stat("f")) for _ in range(3)]
     changing = asyncio.create_task(world.files.write_text("late", "x"))
     await asyncio.sleep(0)
+    assert not blocked.running.acquire(blocking=False)
     world.lease.revoke("incident 42")
-    go.set()
-    for task in (*tasks, changing):
+    blocked.go.set()
+    ends = await asyncio.gather(*running, return_exceptions=True)
+    assert [str(end) for end in ends] == ["from a thread"] * MAX_CONCURRENT
+    for task in (*waiting, changing):
         with pytest.raises(Revoked, match="incident 42"):
             await task
-    assert not running.acquire(blocking=False)
+    assert not blocked.running.acquire(blocking=False)
     assert not (world.inside / "late").exists()
 
 
-async def test_an_operation_that_is_cancelled_keeps_its_turn_until_its_thread_is_free(world: World) -> None:
-    """Who asks and cancels, again and again, has no more threads at once than who waits."""
-    gate, running, go = world.files._gate, Semaphore(0), Event()
-    late: list[asyncio.Task[None]] = []
+async def test_a_result_that_comes_after_the_end_is_withheld(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before the lease ended isn't returned after it."""
+    reading, go = Event(), Event()
+    list_directory = beneath.list_directory
 
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
+    def slow(root: beneath.Root, path: str, judge: beneath.Judge | None = None) -> list[str]:
+        names = list_directory(root, path, judge)
+        reading.set()
         assert go.wait(30)
-        raise OSError("as it happens")
+        return names
 
-    def begin() -> asyncio.Task[None]:
-        return asyncio.create_task(gate.perform("stat", "read", ["f"], work))
+    monkeypatch.setattr(beneath, "list_directory", slow)
+    task = asyncio.create_task(_listed(world))
+    assert await asyncio.to_thread(reading.wait, 30)
+    world.lease.revoke("incident 42")
+    go.set()
+    with pytest.raises(Revoked, match="incident 42"):
+        await task
 
-    tasks = [begin() for _ in range(AT_ONCE)]
-    for _ in tasks:
-        assert await asyncio.to_thread(running.acquire, timeout=30)
+
+async def _listed(world: World) -> list[str]:
+    return await world.files.iterdir(".")
+
+
+async def test_a_cancelled_operation_keeps_its_slot_until_its_thread_is_free(world: World, blocked: Blocked) -> None:
+    """A plugin that starts and cancels operations occupies no more threads than one that waits for them."""
+    tasks = await blocked.fill(world)
     for task in tasks:
         task.cancel()
-    assert all(type(end) is asyncio.CancelledError for end in await asyncio.gather(*tasks, return_exceptions=True))
-    late.append(begin())
-    assert not await asyncio.to_thread(running.acquire, timeout=0.1)
-    go.set()
-    with pytest.raises(OSError, match="as it happens"):
-        await late[0]
-    assert running.acquire(blocking=False)
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * MAX_CONCURRENT
+    late = asyncio.create_task(world.files.stat("f"))
+    assert not await asyncio.to_thread(blocked.running.acquire, timeout=0.1)
+    blocked.go.set()
+    with pytest.raises(OSError, match="from a thread"):
+        await late
+    assert blocked.running.acquire(blocking=False)
 
 
-async def test_who_is_cancelled_while_waiting_takes_no_turn(world: World) -> None:
-    """Neither it nor those behind it wait for ever."""
-    gate, running, go, done = world.files._gate, Semaphore(0), Event(), []
-
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
-        assert go.wait(30)
-
-    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
-    for _ in tasks:
-        assert await asyncio.to_thread(running.acquire, timeout=30)
-    waiting = [asyncio.create_task(gate.perform("stat", "read", ["f"], done.append)) for _ in range(10)]
+async def test_an_operation_that_is_cancelled_while_it_waits_takes_no_slot(world: World, blocked: Blocked) -> None:
+    """It doesn't run, and those that wait behind it do."""
+    tasks = await blocked.fill(world)
+    waiting = [asyncio.create_task(world.files.stat("f")) for _ in range(10)]
     await asyncio.sleep(0)
     for task in waiting[:5]:
         task.cancel()
-    go.set()
+    blocked.go.set()
     ends = await asyncio.gather(*tasks, *waiting, return_exceptions=True)
-    assert [type(end) for end in ends[AT_ONCE:]] == [asyncio.CancelledError] * 5 + [type(None)] * 5
-    assert len(done) == 5
+    assert [type(end) for end in ends[MAX_CONCURRENT:]] == [asyncio.CancelledError] * 5 + [OSError] * 5
+    assert [blocked.running.acquire(blocking=False) for _ in range(6)] == [True] * 5 + [False]
 
 
-async def test_a_limit_is_that_of_the_turn(world: World) -> None:
-    """It was lowered while the operation waited for its turn."""
-    gate, running, go = world.files._gate, Semaphore(0), Event()
-
-    def work(sites: Sequence[Site]) -> None:
-        running.release()
-        assert go.wait(30)
-
+async def test_a_limit_applies_when_the_operation_runs(world: World, blocked: Blocked) -> None:
+    """It was lowered while the operation waited for a slot."""
     (world.inside / "large").write_bytes(bytes(1000))
-    tasks = [asyncio.create_task(gate.perform("stat", "read", ["f"], work)) for _ in range(AT_ONCE)]
-    for _ in tasks:
-        assert await asyncio.to_thread(running.acquire, timeout=30)
+    tasks = await blocked.fill(world)
     reading = asyncio.create_task(world.files.read_bytes("large"))
     await asyncio.sleep(0)
     world.guard.update(world.guard.policy.with_limits(read_bytes=100))
-    go.set()
+    blocked.go.set()
     with pytest.raises(LimitExceeded, match="read_bytes"):
         await reading
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_files_go_on_in_another_event_loop(tmp_path: Path) -> None:
-    """Made outside of any, and used in two, one after the other, by more than have a turn at once."""
+def test_files_can_be_used_in_several_event_loops(tmp_path: Path) -> None:
+    """Made outside of a loop, and used in two, one after the other, by more operations than run at once."""
     (tmp_path / "f").write_text("inside")
     policy = SandboxPolicy.locked_down().allow_path_prefix(str(tmp_path))
     lease = Lease("p", "files")
-    files = GuardedFiles(SandboxGuard(policy, plugin="p", audit=lambda _: None), lease)
+    files = Files(LocalFileService(SandboxGuard(policy, plugin="p", audit=lambda _: None), lease))
 
     async def read() -> list[bytes]:
-        return await asyncio.gather(*[files.read_bytes(tmp_path / "f") for _ in range(5 * AT_ONCE)])
+        return await asyncio.gather(*[files.read_bytes(tmp_path / "f") for _ in range(5 * MAX_CONCURRENT)])
 
     for _ in range(2):
-        assert asyncio.run(read()) == [b"inside"] * (5 * AT_ONCE)
+        assert asyncio.run(read()) == [b"inside"] * (5 * MAX_CONCURRENT)
     lease.revoke("the test is over")
 
 
-async def test_what_fails_leaves_no_garbage(world: World) -> None:
-    """An error that its future keeps keeps the frames that awaited it: a flood of them stopped the loop for 30 ms."""
+async def test_an_error_leaves_no_reference_cycle(world: World) -> None:
+    """A future that holds an error holds the frames that awaited it; many of these made a collection take 30 ms."""
     with suppress(FileNotFoundError):
         await world.files.stat("nothing")
     gc.collect()
@@ -400,4 +414,4 @@ async def test_what_fails_leaves_no_garbage(world: World) -> None:
         left = [kept for kept in gc.get_objects() if isinstance(kept, FileNotFoundError)]
     finally:
         gc.enable()
-    assert len(left) <= 1  # one that a thread of the pool has not let go of yet
+    assert len(left) <= 1  # a thread of the pool may still refer to one
