@@ -21,7 +21,7 @@ from nyx_stream.capabilities.http.service import (
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.host.attenuation import Narrow
 from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_evenly
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import (
@@ -84,11 +84,11 @@ class RefuseRedirect(Arguments):
 class HttpHandler:
     """A `Handler`, and `Narrowable`: one action for each method of `HttpService`, `announce` for request bodies."""
 
-    def __init__(self, means: Means) -> None:
-        self._plugin = means.plugin
-        self._service: LocalHttpService = means.provision.service("http")
+    def __init__(self, context: HandlerContext) -> None:
+        self._plugin = context.plugin
+        self._service: LocalHttpService = context.capabilities.service("http")
         self._uploads = Uploads()
-        self._downloads = Downloads(means.plugin)
+        self._downloads = Downloads(context.plugin)
         self._narrowed = False
         self._patterns = 0
 
@@ -122,8 +122,8 @@ class HttpHandler:
         less._narrowed = True
         return less
 
-    def watch(self, told: Callable[[Exception], None]) -> None:
-        self._service.watch(told)
+    def watch(self, ended: Callable[[Exception], None]) -> None:
+        self._service.watch(ended)
 
     async def aclose(self) -> None:
         self._uploads.close()
@@ -133,7 +133,7 @@ class HttpHandler:
         pipe = None if ask.body is None else self._uploads.take(ask.body)
         # A worker has no more bodies than connections; one that it gave up may be here for a moment longer.
         try:
-            if unread := len(self._downloads):
+            if unread := self._downloads.active:
                 connections = self._service.limits.connections
                 if unread >= 2 * connections:
                     raise self._exceeded("connections", connections, f"{unread} responses are not read")

@@ -16,7 +16,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     pack_path,
     unpack,
 )
-from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
+from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 from nyx_stream.policy.terms import Term
 
@@ -83,7 +83,7 @@ class RemoteFileService:
             await self._stub.ask("write", path=pack_path(path), content=pack(content))
         else:
             async with self._state.passing:
-                await ask_with_body(self._stub, "write", whole(content), path=pack_path(path))
+                await ask_with_body(self._stub, "write", content, path=pack_path(path))
 
     async def stat(self, path: str) -> os.stat_result:
         fields, others = (await self._stub.ask("stat", path=pack_path(path))).value
@@ -111,7 +111,7 @@ class RemoteFileService:
         self._on_end = callback
 
     def close(self) -> None:
-        self._stub.ask_at_once("close")
+        self._stub.ask_blocking("close")
 
     async def _receive(self, descriptor: int) -> bytes:
         pipe, chunks = adopt(descriptor), []

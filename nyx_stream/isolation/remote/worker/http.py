@@ -27,7 +27,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     pack,
     unpack,
 )
-from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
+from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
 from nyx_stream.policy import Limits, RequestRule
 
@@ -136,7 +136,6 @@ class RemoteHttpService:
                 return self._stub.ask("fetch", **arguments)
             if len(body) <= MAX_INLINE:
                 return self._stub.ask("fetch", content=pack(body), **arguments)
-            body = whole(body)
         return ask_with_body(self._stub, "fetch", body, **arguments)
 
     async def _refuse(self, action: str, **arguments: str) -> NetworkDenied:
