@@ -200,7 +200,8 @@ class Lease:
         `end` must neither block nor raise. With `busy`, the time until it is removed counts as use. Raises `Revoked` if
         the lease has already ended, so that nothing is registered that would never be ended.
         """
-        self.check()
+        if self._can_end and self.ended:
+            raise self.error()
         number = next(self._numbers)
         self._holds[number] = end, busy
         if busy:
@@ -339,13 +340,17 @@ class Lease:
                 self._use_timer.start()
 
     def _begin_use(self) -> None:
-        for lease in self._with_ancestors():
+        lease: Lease | None = self
+        while lease is not None:
             lease._uses += 1
             if lease._uses == 1 and lease._use_timer is not None:
                 lease._use_timer.start()
+            lease = lease._parent
 
     def _end_use(self) -> None:
-        for lease in self._with_ancestors():
+        lease: Lease | None = self
+        while lease is not None:
             lease._uses -= 1
             if lease._uses == 0 and lease._use_timer is not None:
                 lease._use_timer.stop()
+            lease = lease._parent

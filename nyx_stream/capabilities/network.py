@@ -108,22 +108,18 @@ class NetworkBackend:
 class Dialer:
     """Opens the connections of one plugin. Each has its own decision and its own look-up."""
 
-    __slots__ = ("_guard", "_network")
+    __slots__ = ("_network", "guard")
 
     def __init__(self, guard: SandboxGuard, network: NetworkBackend) -> None:
-        self._guard = guard
+        self.guard = guard
         self._network = network
-
-    def epoch(self) -> object:
-        """Returns a token of the policy in force: a connection that was made under another one is not used again."""
-        return self._guard.policy
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """Returns a socket connected to an origin, if any rule allows a connection or request to it.
 
         Raises `DialRefused` or OSError.
         """
-        decision = self._guard.judge_origin(host, port)
+        decision = self.guard.judge_origin(host, port)
         if not decision.allowed:
             raise DialRefused(decision, host, port, host)
         sock, _ = await self.dial(host, port)
@@ -137,11 +133,11 @@ class Dialer:
         addresses = [host] if _is_literal(host) else await self._network.resolve(host, port)
         if not addresses:
             raise OSError(f"no address for {host}")
-        decision = self._guard.decide_addresses(host, port, addresses)
+        decision = self.guard.decide_addresses(host, port, addresses)
         if not decision.allowed:
             raise DialRefused(decision, host, port, ", ".join(addresses))
         sock, address = await self._network.dial(_bounded(addresses), port)
-        self._guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
+        self.guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
         return sock, address
 
     async def tls(self) -> ssl.SSLContext:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from nyx_stream.capabilities.lease import Lease
     from nyx_stream.isolation.backend import Assignment
     from nyx_stream.isolation.capability_set import Shared
+    from nyx_stream.isolation.remote.host.broker import Handler, HandlerContext
+    from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Capability:
     Attributes:
         service: makes the service in the host's process, from the assignment, the lease and what plugins share.
         facade: called with a service, makes what the plugin holds; `None`: the plugin's context uses the service.
-        host_binding: called with `Means`, makes a `Handler`.
+        host_binding: called with `HandlerContext`, makes a `Handler`.
         worker_binding: called with a `CapabilityStub`, makes a service that asks the host.
         leased: whether the capability has a lease, so that it can be limited and revoked.
     """
@@ -55,9 +57,10 @@ class Capability:
         """Returns what the plugin holds."""
         return service if self.facade is None else resolve(self.facade)(service)
 
-    def handler(self, means: Any) -> Any:
+    def handler(self, context: "HandlerContext") -> "Handler":
         """Returns the host binding for one worker."""
-        return resolve(self.host_binding)(means)
+        handler: Handler = resolve(self.host_binding)(context)
+        return handler
 
     def preload(self) -> None:
         """Imports what a worker uses of the capability, so that workers that are forked later don't import it."""
@@ -65,7 +68,7 @@ class Capability:
             if reference is not None:
                 resolve(reference)
 
-    def hold_remote(self, stub: Any) -> Any:
+    def hold_remote(self, stub: "CapabilityStub") -> Any:
         """Returns what the plugin holds in a worker."""
         return self.hold(resolve(self.worker_binding)(stub))
 
@@ -82,7 +85,7 @@ def _http(assignment: "Assignment", lease: Any, shared: "Shared") -> Any:
 
     from nyx_stream.capabilities.http.local_service import LocalHttpService
 
-    if not mimetypes.inited:  # a plugin that uploads a file by its name would have the system's tables read
+    if not mimetypes.inited:  # it reads the system's tables, which the plugin's own upload could not
         mimetypes.init()
     return LocalHttpService(assignment.guard, lease, shared.network)
 
@@ -109,12 +112,12 @@ REGISTRY: Mapping[str, Capability] = {
     "http": Capability(
         _http,
         facade="nyx_stream.capabilities.http.client:GuardedClient",
-        host_binding=f"{_REMOTE}.host.http:HostHttp",
+        host_binding=f"{_REMOTE}.host.http:HttpHandler",
         worker_binding=f"{_REMOTE}.worker.http:RemoteHttpService",
     ),
     "files": Capability(
         _files,
-        facade="nyx_stream.capabilities.files.files:Files",
+        facade="nyx_stream.capabilities.files:Files",
         host_binding=f"{_REMOTE}.host.files:FilesHandler",
         worker_binding=f"{_REMOTE}.worker.files:RemoteFileService",
     ),

@@ -9,7 +9,7 @@ import pytest
 
 from nyx_core.sandbox import LayerReport, LayerState, SandboxReport
 from nyx_stream.cli.layers import RULE_KINDS, layer_of_limit, layer_of_rule
-from nyx_stream.isolation.remote.host import required
+from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.policy import Limits
 
 
@@ -119,14 +119,14 @@ def lacking(*names):
         LayerReport(name, LayerState.UNAVAILABLE, f"no {name}: ENOSYS", "a newer kernel")
         if name in names
         else LayerReport(name, LayerState.ACTIVE, "can be had")
-        for name in required.REQUIRED
+        for name in confinement.REQUIRED_LAYERS
     ]
     return lambda: SandboxReport("linux", "1", "x86_64", layers=tuple(layers))
 
 
 def test_at_level_process_the_kernel_stands_beside_what_it_enforces(nyx, case, monkeypatch):
     """Every rule, and the limits that bound the process, not the framework."""
-    monkeypatch.setattr(required, "probe", lacking())
+    monkeypatch.setattr(confinement, "probe", lacking())
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert {rule["layer"] for rule in plan["rules"]} == {"guard+kernel"}
     held = {name for name, limit in plan["limits"].items() if "kernel" in limit["layer"]}
@@ -139,7 +139,7 @@ def test_at_level_process_the_kernel_stands_beside_what_it_enforces(nyx, case, m
 
 def test_a_machine_that_cannot_seal_is_told_of_before_anything_is_loaded(nyx, case, monkeypatch):
     """Under degrade = "refuse" the plugin would not load; the plan names what is missing and what would provide it."""
-    monkeypatch.setattr(required, "probe", lacking("landlock"))
+    monkeypatch.setattr(confinement, "probe", lacking("landlock"))
     out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
     assert 'It cannot be loaded here, unless the policy says degrade = "allow"' in out
     assert "  landlock: no landlock: ENOSYS; needs a newer kernel" in out
@@ -160,7 +160,7 @@ def test_a_machine_that_cannot_seal_is_told_of_before_anything_is_loaded(nyx, ca
 )
 def test_what_a_degraded_process_does_not_enforce_is_not_claimed(nyx, case, monkeypatch, missing, by_guard_alone):
     """With degrade = "allow" the kernel stands beside no rule and no limit that the missing layer was for."""
-    monkeypatch.setattr(required, "probe", lacking(*missing))
+    monkeypatch.setattr(confinement, "probe", lacking(*missing))
     case.policy.write_text('degrade = "allow"\n' + case.policy.read_text(encoding="utf-8"), encoding="utf-8")
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert {rule["kind"] for rule in plan["rules"] if rule["layer"] == "guard"} == by_guard_alone

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import httpx
 
 from nyx_stream.capabilities.http.headers import KEPT_ACROSS_ORIGINS, why_not_follow
-from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
-from nyx_stream.capabilities.http.response import hidden_slot
+from nyx_stream.capabilities.http.library_adapter import LibraryAdapter, hidden_slot
 from nyx_stream.capabilities.http.service import HttpService, parse_narrowing
 
 if TYPE_CHECKING:

@@ -3,17 +3,210 @@
 An adapter makes the few classes that the library must get to see, reads the library's requests into `HttpRequest`, and
 builds its responses. It's the one place where a service's errors become the library's. The guarded client is written
 once against it.
+
+No attribute leads from these objects to the service. At level `inline` that is least authority and not containment:
+Python code in the same process can reach anything.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from itertools import chain
 from math import inf
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
-from nyx_stream.capabilities.http.response import GuardedBody, GuardedResponse, hidden_slot
-from nyx_stream.capabilities.http.service import HttpFault, HttpRequest, HttpService, RequestFlaw, Timeouts
+from nyx_stream.capabilities.http.decoding import Chunks, Decoder, decoder_for, is_charset
+from nyx_stream.capabilities.http.service import HttpBody, HttpFault, HttpRequest, HttpService, RequestFlaw, Timeouts
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
+from nyx_stream.policy import Limits
+
+_STEPS_AT_ONCE = 16
+
+# Each library has its own types for the same methods; the mixins are written against what they share.
+_Response: Any = object
+
+
+def hidden_slot(owner: type, name: str) -> Any:
+    """Takes the descriptor of a slot off its class and returns it: only code that has it can read or set the slot."""
+    descriptor = owner.__dict__[name]
+    delattr(owner, name)
+    return descriptor
+
+
+class _Flawed(Exception):
+    def __init__(self, flaw: RequestFlaw) -> None:
+        self.flaw = flaw
+
+
+class _WithRequest:
+    """Mixed into the library's errors: their `request`, built when it is first read."""
+
+    _request: Any = None
+
+    @property
+    def request(self) -> Any:
+        """The request that failed, as the library's own type."""
+        if callable(self._request):
+            self._request = self._request()
+        if self._request is None:
+            raise RuntimeError("The .request property has not been set.")
+        return self._request
+
+    @request.setter
+    def request(self, request: Any) -> None:
+        self._request = request
+
+
+class _Transport:
+    """The service as the library's transport, for library code that bypasses the methods of the guarded client."""
+
+    __slots__ = ("_service",)
+    adapter: "LibraryAdapter"
+
+    def __init__(self, service: HttpService) -> None:
+        _SERVICE.__set__(self, service)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Sends the request through the service."""
+        return await self.adapter.send(_SERVICE.__get__(self), request)
+
+    async def aclose(self) -> None:
+        """Closes the plugin's connections."""
+        await _SERVICE.__get__(self).aclose()
+
+
+_SERVICE = hidden_slot(_Transport, "_service")
+
+
+class GuardedBody:
+    """The body as the library reads it. No attribute leads from it to the service."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, adapter: "LibraryAdapter", body: HttpBody, request: Any) -> None:
+        _PARTS.__set__(self, (adapter, body, request))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        adapter, body, request = _PARTS.__get__(self)
+        try:
+            while (chunk := await body.read()) is not None:
+                yield chunk
+        except Exception as error:
+            adapter.reraise(error, request)
+            raise
+
+    async def read_all(self) -> bytes:
+        """Returns the rest of the body at once, still encoded. Raises the library's errors."""
+        adapter, body, request = _PARTS.__get__(self)
+        try:
+            content: bytes = await body.read_all()
+        except Exception as error:
+            adapter.reraise(error, request)
+            raise
+        return content
+
+    async def aclose(self) -> None:
+        """Gives up the rest of the body."""
+        await _PARTS.__get__(self)[1].aclose()
+
+
+_PARTS = hidden_slot(GuardedBody, "_parts")
+
+
+class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known where it is mixed in
+    """Reads and decodes under the bounds of the grant; everything else is the library's."""
+
+    adapter: ClassVar["LibraryAdapter"]
+    _content: bytes
+    is_stream_consumed: bool
+    is_closed: bool
+
+    def begin(self, plugin: str | None, limits: Limits, started: float) -> None:
+        """Sets whose response this is, the limits in force, and `perf_counter` when the request began."""
+        self._plugin = plugin
+        self._limits = limits
+        self._started = started
+
+    @property
+    def max_redirects(self) -> int:
+        """Redirects that one request may follow by the limits in force."""
+        return self._limits.redirects
+
+    @property
+    def charset_encoding(self) -> str | None:
+        """The charset of the Content-Type, if it's a text codec that takes linear time."""
+        named: str | None = super().charset_encoding
+        return named if named is not None and is_charset(named) else None
+
+    async def aread(self) -> bytes:
+        """Reads and returns the whole decoded body. Raises `LimitExceeded`, and the library's errors."""
+        if hasattr(self, "_content"):
+            return self._content
+        if self.is_stream_consumed or self.is_closed or not isinstance(self.stream, GuardedBody):
+            content: bytes = await super().aread()
+            return content
+        self.is_stream_consumed = True
+        try:
+            raw = await self.stream.read_all()
+        finally:
+            self._finish()
+        self._num_bytes_downloaded = len(raw)
+        if "content-encoding" in self.headers and (decoder := self._bounded_decoder()) is not None:
+            raw = b"".join([piece async for piece in self._decoded(decoder, raw, flush=True)])
+        self._content = raw
+        return raw
+
+    async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Yields the decoded body in pieces of `chunk_size` bytes. Raises `LimitExceeded`, and the library's errors."""
+        decoder = None if hasattr(self, "_content") else self._bounded_decoder()
+        if decoder is None:
+            pieces = super().aiter_bytes(chunk_size) if hasattr(self, "_content") else self.aiter_raw(chunk_size)
+            async for piece in pieces:
+                yield piece
+            return
+        chunks = Chunks(chunk_size)
+        async with aclosing(self.aiter_raw()) as raw_chunks:
+            async for raw in raw_chunks:
+                async for piece in self._decoded(decoder, raw, flush=False):
+                    for chunk in chunks.add(piece):
+                        yield chunk
+        async for piece in self._decoded(decoder, b"", flush=True):
+            for chunk in chunks.add(piece):
+                yield chunk
+        if chunks.rest:
+            yield bytes(chunks.rest)
+
+    async def aclose(self) -> None:
+        """Closes the response and gives its connection back."""
+        if not self.is_closed:
+            try:
+                await self.stream.aclose()
+            finally:
+                self._finish()
+
+    def _finish(self) -> None:
+        self.is_closed = True
+        self.elapsed = timedelta(seconds=time.perf_counter() - self._started)
+
+    def _bounded_decoder(self) -> Decoder | None:
+        try:
+            return decoder_for(self.headers.get("content-encoding", ""), self._limits.response_bytes, self._plugin)
+        except HttpFault as error:
+            raise self.adapter.error(error, self._request) from error
+
+    async def _decoded(self, decoder: Decoder, raw: bytes, *, flush: bool) -> AsyncIterator[bytes]:
+        steps = chain(decoder.decode(raw), decoder.flush()) if flush else decoder.decode(raw)
+        try:
+            for number, piece in enumerate(steps, 1):
+                yield piece
+                if number % _STEPS_AT_ONCE == 0:
+                    # A body that inflates a thousandfold must not hold up the other plugins of the loop.
+                    await asyncio.sleep(0)
+        except (HttpFault, LimitExceeded) as error:
+            raise self.adapter.error(error, self._request) from error
 
 
 class LibraryAdapter:
@@ -122,51 +315,6 @@ class LibraryAdapter:
         raised = self.error(error, request)
         if raised is not error:
             raise raised from error
-
-
-class _Flawed(Exception):
-    def __init__(self, flaw: RequestFlaw) -> None:
-        self.flaw = flaw
-
-
-class _WithRequest:
-    """Mixed into the library's errors: their `request`, built when it is first read."""
-
-    _request: Any = None
-
-    @property
-    def request(self) -> Any:
-        """The request that failed, as the library's own type."""
-        if callable(self._request):
-            self._request = self._request()
-        if self._request is None:
-            raise RuntimeError("The .request property has not been set.")
-        return self._request
-
-    @request.setter
-    def request(self, request: Any) -> None:
-        self._request = request
-
-
-class _Transport:
-    """The service as the library's transport, for library code that bypasses the methods of the guarded client."""
-
-    __slots__ = ("_service",)
-    adapter: LibraryAdapter
-
-    def __init__(self, service: HttpService) -> None:
-        _SERVICE.__set__(self, service)
-
-    async def handle_async_request(self, request: Any) -> Any:
-        """Sends the request through the service."""
-        return await self.adapter.send(_SERVICE.__get__(self), request)
-
-    async def aclose(self) -> None:
-        """Closes the plugin's connections."""
-        await _SERVICE.__get__(self).aclose()
-
-
-_SERVICE = hidden_slot(_Transport, "_service")
 
 
 def _timeouts(values: object) -> Timeouts:

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from nyx_stream.capabilities.http.credentials import Keyring, add_credentials, conceal, conceal_error
-from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead, RequestRefused, ResponseHead
+from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead, RequestRefused
 from nyx_stream.capabilities.http.headers import check_headers, why_not_follow
 from nyx_stream.capabilities.http.service import (
     FaultKind,
@@ -55,6 +55,7 @@ class LocalHttpService:
         *,
         parent: "LocalHttpService | None" = None,
     ) -> None:
+        self.plugin = guard.plugin
         self._guard = guard
         self._lease = lease
         self._keyring = Keyring()
@@ -67,11 +68,6 @@ class LocalHttpService:
         else:
             self._pool = Pool(Dialer(guard, network or NetworkBackend()), guard.limits.connections)
             self._unhold = lease.hold(self._pool.abort)
-
-    @property
-    def plugin(self) -> str | None:
-        """The plugin's id."""
-        return self._guard.plugin
 
     @property
     def limits(self) -> Limits:
@@ -89,7 +85,14 @@ class LocalHttpService:
         except Spent as spent:
             raise self._refused(request, spent.reason) from spent
         body = ResponseBody(self, request, exchange, secrets)
-        head = await body.begin()
+        try:
+            async with asyncio.timeout(None) as body.waiting:
+                body.connection, head = await self._pool.send(exchange)
+        except BaseException as error:
+            body.fail(error)
+            raise
+        finally:
+            body.waiting = None
         headers, reason = head.headers, head.reason
         if secrets:
             headers = [(conceal(name, secrets), conceal(value, secrets)) for name, value in headers]
@@ -201,7 +204,7 @@ class ResponseBody:
     """One request on its way, then the body of its response. Registered with the lease until the body is over."""
 
     __slots__ = (
-        "_connection", "_exchange", "_loop", "_release", "_request", "_secrets", "_service", "_waiting", "complete",
+        "_exchange", "_loop", "_release", "_request", "_secrets", "_service", "complete", "connection", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -211,44 +214,47 @@ class ResponseBody:
         self._request = request
         self._exchange = exchange
         self._secrets = secrets
-        self._connection: HttpConnection | None = None
-        self._waiting: asyncio.Timeout | None = None
+        self.connection: HttpConnection | None = None
+        self.waiting: asyncio.Timeout | None = None
+        """What the task that sends or relays waits under, so that the lease can wake it."""
         self._loop = asyncio.get_running_loop()
         self.complete = False
         """Whether nothing is left to read: the body was read to its end, or given up."""
         self._release = service._lease.hold(self._end, busy=True)
 
-    async def begin(self) -> ResponseHead:
-        """Sends the request; returns the head of the response."""
-        try:
-            async with asyncio.timeout(None) as self._waiting:
-                self._connection, head = await self._service._pool.send(self._exchange)
-                return head
-        except BaseException as error:
-            self._release()
-            self._explain(error)
-            raise
-        finally:
-            self._waiting = None
-
     async def read(self) -> bytes | None:
         """See `HttpBody.read`."""
-        return await self._receive(1) or None
+        return await self.read_all(1) or None
 
     async def read_all(self, size: float = inf) -> bytes:
         """Returns the rest of the body, or `size` bytes of it or a little more. `complete` says which."""
-        return await self._receive(size, whole=True)
+        # Once it is given back, the connection carries other exchanges: their bytes are not ours to read.
+        if self.complete or self.connection is None:
+            return b""
+        try:
+            if size > 1:
+                self._exchange.check_declared()
+            pieces, over = await self.connection.receive(self._exchange, size)
+            # A body that ends with its connection would look complete after the lease closed it.
+            if self._service._lease.ended:
+                raise self._service._revoked(self._request)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        if over:
+            self._give_back()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def relay(self, sink: Sink) -> None:
         """Passes the rest of the body on to `sink` as it arrives, until it is complete or the lease ends."""
-        if self.complete or self._connection is None:
+        if self.complete or self.connection is None:
             return
         try:
             async with self._until_deadline():
-                await self._connection.relay(self._exchange, _CheckedSink(sink, self._check))
+                await self.connection.relay(self._exchange, _CheckedSink(sink, self._check))
             self._check()
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             raise
         self._give_back()
 
@@ -256,29 +262,12 @@ class ResponseBody:
         """See `HttpBody.aclose`."""
         self._give_back()
 
-    async def _receive(self, size: float, *, whole: bool = False) -> bytes:
-        # Once it is given back, the connection carries other exchanges: their bytes are not ours to read.
-        if self.complete or self._connection is None:
-            return b""
-        try:
-            if whole:
-                self._exchange.check_declared()
-            pieces, over = await self._connection.receive(self._exchange, size)
-            # A body that ends with its connection would look complete after the lease closed it.
-            self._check()
-        except BaseException as error:
-            self._fail(error)
-            raise
-        if over:
-            self._give_back()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
     def _end(self) -> None:
         # The lease ends: an open connection is closed, a task that waits for a response or for a sink wakes at once.
-        if self._connection is not None:
-            self._connection.abort()
-        if self._waiting is not None and not self._waiting.expired():
-            self._waiting.reschedule(self._loop.time())
+        if self.connection is not None:
+            self.connection.abort()
+        if self.waiting is not None and not self.waiting.expired():
+            self.waiting.reschedule(self._loop.time())
 
     def _check(self) -> None:
         if self._service._lease.ended:
@@ -288,20 +277,18 @@ class ResponseBody:
     async def _until_deadline(self) -> AsyncIterator[None]:
         """Lets the lease end what is done meanwhile. Raises READ_TIMEOUT at the deadline, whatever is waited for."""
         try:
-            async with asyncio.timeout_at(self._exchange.deadline) as self._waiting:
+            async with asyncio.timeout_at(self._exchange.deadline) as self.waiting:
                 yield
         except TimeoutError as error:
-            if self._waiting is None or not self._waiting.expired():
+            if self.waiting is None or not self.waiting.expired():
                 raise  # it is the sink's
             raise HttpFault(FaultKind.READ_TIMEOUT, "timed out") from error
         finally:
-            self._waiting = None
+            self.waiting = None
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Ends the request because of an error; raises the service's own error for it, if it has one."""
         self._give_back()
-        self._explain(error)
-
-    def _explain(self, error: BaseException) -> None:
         if self._secrets:
             conceal_error(error, self._secrets)
         self._service._explain(self._request, error)
@@ -310,8 +297,8 @@ class ResponseBody:
         if not self.complete:
             self.complete = True
             self._release()
-            if self._connection is not None:
-                self._service._pool.give_back(self._connection)
+            if self.connection is not None:
+                self._service._pool.give_back(self.connection)
 
 
 class _CheckedSink:
@@ -336,9 +323,8 @@ def _refusal(reason: str) -> Decision:
 
 def _netloc(verdict: RequestVerdict) -> str:
     """Returns host and port as the Host header has them: without the scheme's default port."""
-    if verdict.port != _DEFAULT_PORTS[verdict.scheme]:
-        return netloc(verdict.host, verdict.port)
-    return f"[{verdict.host}]" if ":" in verdict.host else verdict.host
+    host = f"[{verdict.host}]" if ":" in verdict.host else verdict.host
+    return host if verdict.port == _DEFAULT_PORTS[verdict.scheme] else f"{host}:{verdict.port}"
 
 
 def _without_password(url: str) -> str:

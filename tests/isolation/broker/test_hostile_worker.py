@@ -5,7 +5,7 @@ import pytest
 from nyx_stream.errors import PluginCrashed
 from tests.isolation.broker.conftest import policy
 
-ASK = "return (await self._context._lines.to({capability!r}).ask({action!r}, **{arguments!r})).value"
+ASK = "return (await self._context.rpc.to({capability!r}).ask({action!r}, **{arguments!r})).value"
 GET = {"method": "GET", "url": "http://granted.example/hello", "headers": [], "timeout": [None] * 4, "whole": True}
 
 FAULTS = {
@@ -64,7 +64,7 @@ async def test_a_body_that_no_proxy_sends_ends_the_worker(load, body, capability
     requests = {"http": ("fetch", GET | {"method": "POST"}), "files": ("write", {"path": "f"})}
     action, arguments = requests[capability]
     code = f"""
-line = self._context._lines.to({capability!r})
+line = self._context.rpc.to({capability!r})
 told = await line.ask("announce")
 sock = socket.socket(fileno=told.descriptors[0])
 asking = asyncio.ensure_future(line.ask({action!r}, body=told.value, **{arguments!r}))
@@ -84,7 +84,7 @@ return str(await asking)
 async def test_announced_bodies_are_bounded(load):
     """A worker cannot make its host hold descriptors without end."""
     plugin = await load()
-    code = "line = self._context._lines.to('files')\nfor _ in range(100): await line.ask('announce')"
+    code = "line = self._context.rpc.to('files')\nfor _ in range(100): await line.ask('announce')"
     with pytest.raises(PluginCrashed, match=r"broke the protocol .* more than 64 bodies"):
         await plugin.call("run", code=code)
 
@@ -98,7 +98,7 @@ async def endless():
     while True:
         yield bytes(1_000_000)
 try:
-    await ask_with_body(self._context._lines.to("files"), "write", endless(), path="f")
+    await ask_with_body(self._context.rpc.to("files"), "write", endless(), path="f")
 except LimitExceeded as error:
     return [error.limit, await self.files.exists("f")]
 """
@@ -116,7 +116,7 @@ async def test_what_is_left_alone_is_no_fault(load):
     """Descriptors and answers that a plugin drops, and bytes that it writes where nobody reads, harm nobody."""
     plugin = await load()
     code = """
-line = self._context._lines.to("http")
+line = self._context.rpc.to("http")
 for _ in range(20):
     asking = asyncio.ensure_future(self.http.get("http://granted.example/big"))
     await asyncio.sleep(0)
@@ -127,7 +127,7 @@ for _ in range(5):
     with contextlib.suppress(OSError):
         pipe.send(b"what nobody reads")
     pipe.close()
-told = await self._context._lines.to("connect").ask("open", host="granted.example", port=80)
+told = await self._context.rpc.to("connect").ask("open", host="granted.example", port=80)
 for descriptor in reversed(told.descriptors):
     sock = socket.socket(fileno=descriptor)
     sock.send(b"nobody reads this either", socket.MSG_NOSIGNAL)
@@ -143,7 +143,7 @@ async def test_responses_that_are_not_read_are_few(load):
     arguments = GET | {"url": "http://granted.example/too-long", "whole": False}
     code = f"""
 from nyx_stream.isolation.remote.wire.messages import CapabilityError
-line, kept = self._context._lines.to("http"), []
+line, kept = self._context.rpc.to("http"), []
 try:
     while len(kept) < 20:
         try:

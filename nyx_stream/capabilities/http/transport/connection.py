@@ -50,7 +50,7 @@ class HttpConnection:
         self.origin = origin
         self.idle_since = 0.0
         self._dialer = dialer
-        self._epoch = dialer.epoch()
+        self._policy = dialer.guard.policy
         self._state = _State.NEW
         self._stream: ByteStream | None = None
         self._protocol = h11.Connection(h11.CLIENT)
@@ -60,9 +60,7 @@ class HttpConnection:
         """Sends the request of `exchange` and returns the response's head."""
         fresh, self._state = self._state is _State.NEW, _State.ACTIVE
         try:
-            if fresh:
-                await self._dial(exchange)
-            stream = self._connected()
+            stream = await self._dial(exchange) if fresh or self._stream is None else self._stream
             try:
                 await self._send(stream, exchange)
             except HttpFault as fault:
@@ -74,7 +72,7 @@ class HttpConnection:
             self.abort()
             raise
 
-    async def _dial(self, exchange: Exchange) -> None:
+    async def _dial(self, exchange: Exchange) -> ByteStream:
         """Look-up, dial and TLS handshake share the connect timeout."""
         scheme, host, port = self.origin
         try:
@@ -91,6 +89,7 @@ class HttpConnection:
         except OSError as error:
             raise HttpFault(FaultKind.CONNECT_ERROR, str(error)) from error
         self._protocol = _protocol(exchange)
+        return self._connected()
 
     def _connected(self) -> ByteStream:
         # A client that was closed during the dial had nothing to close here.
@@ -106,9 +105,11 @@ class HttpConnection:
         try:
             head = send(h11.Request(method=method, target=target, headers=headers)) or b""
             if isinstance(body, bytes):
-                exchange.sent(len(body))
-                data = send(h11.Data(data=body)) if body else b""
-                await self._write(stream, exchange, b"".join((head, data or b"", send(h11.EndOfMessage()) or b"")))
+                data = b""
+                if body:
+                    exchange.sent(len(body))
+                    data = send(h11.Data(data=body)) or b""
+                await self._write(stream, exchange, b"".join((head, data, send(h11.EndOfMessage()) or b"")))
                 return
             await self._write(stream, exchange, head)
             async with _closing(body) as chunks:
@@ -232,7 +233,7 @@ class HttpConnection:
         """Tells whether an idle connection can't be used: too old, ended by its peer, or allowed by an old policy."""
         return (
             self._state is not _State.IDLE
-            or self._epoch is not self._dialer.epoch()
+            or self._policy is not self._dialer.guard.policy
             or time.monotonic() - self.idle_since > KEEP_ALIVE
             or self._stream is None
             or self._stream.stale()

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.values import Arguments
+from nyx_stream.isolation.remote.wire.messages import Arguments
 from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT
 
 
@@ -21,8 +21,8 @@ class Request(Arguments):
 class ApprovalHandler:
     """A `Handler`: `request`."""
 
-    def __init__(self, means: Means) -> None:
-        self._ask = means.provision.service("approval")
+    def __init__(self, context: HandlerContext) -> None:
+        self._ask = context.capabilities.service("approval")
 
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
         if action != "request":

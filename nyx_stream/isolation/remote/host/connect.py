@@ -18,10 +18,9 @@ from pydantic import Field, JsonValue
 
 from nyx_stream.capabilities.connect.service import LocalConnection, LocalConnectService
 from nyx_stream.errors import SandboxDenied
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import fault_of
-from nyx_stream.isolation.remote.wire.values import Arguments
+from nyx_stream.isolation.remote.wire.messages import Arguments, fault_of
 
 
 class OpenConnection(Arguments):
@@ -34,9 +33,9 @@ class OpenConnection(Arguments):
 class ConnectHandler:
     """A `Handler`: `open`."""
 
-    def __init__(self, means: Means) -> None:
-        self._service: LocalConnectService = means.provision.service("connect")
-        self._plugin = means.plugin
+    def __init__(self, context: HandlerContext) -> None:
+        self._service: LocalConnectService = context.capabilities.service("connect")
+        self._plugin = context.plugin
         self._passed: set[_PassedConnection] = set()
 
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:

@@ -17,10 +17,17 @@ from nyx_stream.capabilities.files.service import OpenMode
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.host.attenuation import Narrow
 from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_evenly
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, PathText, pack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    Arguments,
+    Packed,
+    PathText,
+    RemoteFault,
+    error_of,
+    pack,
+)
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.files.service import FileService
@@ -83,12 +90,12 @@ class Prefixes(Arguments):
 class FilesHandler:
     """A `Narrowable` handler, with one action for each operation of the service."""
 
-    def __init__(self, means: Means) -> None:
-        self._plugin = means.plugin
-        self._guard = means.assignment.guard
-        self._service: FileService = means.provision.service("files")
+    def __init__(self, context: HandlerContext) -> None:
+        self._plugin = context.plugin
+        self._guard = context.assignment.guard
+        self._service: FileService = context.capabilities.service("files")
         self._uploads = Uploads()
-        self._downloads = Downloads(means.plugin)
+        self._downloads = Downloads(context.plugin)
         # Content that waits to be written is memory of the host, so one body at a time.
         self._collecting = asyncio.Lock()
 
@@ -105,8 +112,8 @@ class FilesHandler:
         narrowed._service = self._service.narrow(prefixes, ask.mode, ask.terms)
         return narrowed
 
-    def watch(self, callback: Callable[[Exception], None]) -> None:
-        self._service.on_end(callback)
+    def watch(self, ended: Callable[[Exception], None]) -> None:
+        self._service.on_end(ended)
 
     async def aclose(self) -> None:
         self._uploads.close()
@@ -128,9 +135,9 @@ class FilesHandler:
 
     async def _list(self, ask: OnPath) -> Reply:
         names = b"\0".join(map(os.fsencode, await self._service.list_directory(ask.path)))
-        if len(names) <= INLINE:
+        if len(names) <= MAX_INLINE:
             return Reply(pack(names))
-        return Reply(None, (self._downloads.begin(lambda pipe: send_evenly(pipe, names), _nothing),))
+        return Reply(None, (self._downloads.begin(lambda pipe: send_evenly(pipe, names)),))
 
     async def _write(self, ask: Write) -> Reply:
         if ask.body is None:
@@ -191,7 +198,3 @@ _ACTIONS: Mapping[str, tuple[type[Arguments], Callable[[FilesHandler, Any], Coro
     "stat": (OnPath, FilesHandler._stat),
     "write": (Write, FilesHandler._write),
 }
-
-
-async def _nothing() -> None:
-    return

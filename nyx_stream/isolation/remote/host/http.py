@@ -21,12 +21,18 @@ from nyx_stream.capabilities.http.service import (
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.host.attenuation import Narrow
 from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_evenly
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import CapabilityError, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, pack
-from nyx_stream.policy import RequestRule
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    Arguments,
+    CapabilityError,
+    Packed,
+    error_of,
+    pack,
+)
+from nyx_stream.policy import Limits, RequestRule
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http.local_service import LocalHttpService
@@ -75,14 +81,14 @@ class RefuseRedirect(Arguments):
     location: Url
 
 
-class HostHttp:
+class HttpHandler:
     """A `Handler`, and `Narrowable`: one action for each method of `HttpService`, `announce` for request bodies."""
 
-    def __init__(self, means: Means) -> None:
-        self._plugin = means.plugin
-        self._service: LocalHttpService = means.provision.service("http")
+    def __init__(self, context: HandlerContext) -> None:
+        self._plugin = context.plugin
+        self._service: LocalHttpService = context.capabilities.service("http")
         self._uploads = Uploads()
-        self._downloads = Downloads(means.plugin)
+        self._downloads = Downloads(context.plugin)
         self._narrowed = False
         self._patterns = 0
 
@@ -95,7 +101,7 @@ class HostHttp:
         if action == "announce":
             return self._uploads.give()
         if action == "limits":
-            return Reply(self._limits())
+            return Reply(_limits(self._service.limits))
         if action == "refuse_request":
             raise await self._service.refuse_request(RefuseRequest.model_validate(arguments).flaw)
         if action == "refuse_redirect":
@@ -105,7 +111,7 @@ class HostHttp:
             return Reply()
         raise ProtocolFault(f"http has no action {action!r}")
 
-    def narrow(self, ask: Narrow) -> "HostHttp":
+    def narrow(self, ask: Narrow) -> "HttpHandler":
         rules, terms = parse_narrowing(ask.rules, ask.terms)
         less = copy(self)  # bodies belong to the plugin, whichever of its clients they are for
         less._patterns = self._patterns + self._count_patterns(rules)
@@ -116,8 +122,8 @@ class HostHttp:
         less._narrowed = True
         return less
 
-    def watch(self, told: Callable[[Exception], None]) -> None:
-        self._service.watch(told)
+    def watch(self, ended: Callable[[Exception], None]) -> None:
+        self._service.watch(ended)
 
     async def aclose(self) -> None:
         self._uploads.close()
@@ -126,10 +132,11 @@ class HostHttp:
     async def _fetch(self, ask: Fetch) -> Reply:
         pipe = None if ask.body is None else self._uploads.take(ask.body)
         # A worker has no more bodies than connections; one that it gave up may be here for a moment longer.
-        connections = self._service.limits.connections
         try:
-            if len(self._downloads) >= 2 * connections:
-                raise self._exceeded("connections", connections, f"{len(self._downloads)} responses are not read")
+            if unread := self._downloads.active:
+                connections = self._service.limits.connections
+                if unread >= 2 * connections:
+                    raise self._exceeded("connections", connections, f"{unread} responses are not read")
             body = ask.content if pipe is None else _received(pipe, self._plugin)
             headers = _encoded(ask.headers)
             reply = await self._service.send(
@@ -143,14 +150,14 @@ class HostHttp:
             "version": reply.version.decode("latin-1"),
             "reason": reply.reason.decode("latin-1"),
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers],
-            "limits": self._limits(),
+            "limits": _limits(reply.limits),
         }
         first = b""
         response = reply.body
         try:
             if ask.whole or ask.method == "HEAD" or reply.status in _NO_BODY:
-                first = await response.read_all(INLINE + 1)
-                if response.complete and len(first) <= INLINE:
+                first = await response.read_all(MAX_INLINE + 1)
+                if response.complete and len(first) <= MAX_INLINE:
                     return Reply(answer | {"content": pack(first)})
         except BaseException:
             await response.aclose()
@@ -170,10 +177,6 @@ class HostHttp:
             raise await self._service.refuse_redirect(ask.scheme, ask.location)
         except ValueError:
             raise ProtocolFault("a redirect was refused that may be followed") from None
-
-    def _limits(self) -> list[JsonValue]:
-        limits = self._service.limits
-        return [limits.redirects, limits.connections, limits.response_bytes]
 
     def _count_patterns(self, rules: Sequence[RequestRule]) -> int:
         patterns = [rule.path for rule in rules if rule.path is not None and not (rule.path.exact or rule.path.subtree)]
@@ -198,3 +201,8 @@ def _encoded(headers: list[list[str]]) -> RawHeaders:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     except UnicodeEncodeError:
         raise ProtocolFault("a header is not Latin-1") from None
+
+
+def _limits(limits: Limits) -> list[JsonValue]:
+    """Returns the limits that a worker must know."""
+    return [limits.redirects, limits.connections, limits.response_bytes]

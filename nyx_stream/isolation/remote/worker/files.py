@@ -7,13 +7,20 @@ from copy import copy
 
 from nyx_stream.capabilities.files.service import FileLimits, OpenMode, read_descriptor
 from nyx_stream.errors import Revoked
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, PASSING, pack, pack_path, unpack
-from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    MAX_PASSED_DESCRIPTORS,
+    RemoteFault,
+    error_of,
+    pack,
+    pack_path,
+    unpack,
+)
+from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 from nyx_stream.policy.terms import Term
 
-_MAX_PASSING = PASSING // 2
+_MAX_PASSING = MAX_PASSED_DESCRIPTORS // 2
 """Descriptors of `read_file`, `write_file` and `list_directory` that may be in use at once, beside open files."""
 
 
@@ -61,7 +68,7 @@ class RemoteFileService:
             descriptor = await self.open(path, "rb")
             limits = await self.limits()
             try:
-                if os.fstat(descriptor).st_size <= INLINE:
+                if os.fstat(descriptor).st_size <= MAX_INLINE:
                     return read_descriptor(descriptor, limits.read_bytes, limits.plugin)
                 reading = asyncio.to_thread(_read_and_close, os.dup(descriptor), limits)
                 content = await asyncio.shield(reading)
@@ -72,11 +79,11 @@ class RemoteFileService:
             return content
 
     async def write_file(self, path: str, content: bytes) -> None:
-        if len(content) <= INLINE:
+        if len(content) <= MAX_INLINE:
             await self._stub.ask("write", path=pack_path(path), content=pack(content))
         else:
             async with self._state.passing:
-                await ask_with_body(self._stub, "write", whole(content), path=pack_path(path))
+                await ask_with_body(self._stub, "write", content, path=pack_path(path))
 
     async def stat(self, path: str) -> os.stat_result:
         fields, others = (await self._stub.ask("stat", path=pack_path(path))).value
@@ -104,7 +111,7 @@ class RemoteFileService:
         self._on_end = callback
 
     def close(self) -> None:
-        self._stub.ask_at_once("close")
+        self._stub.ask_blocking("close")
 
     async def _receive(self, descriptor: int) -> bytes:
         pipe, chunks = adopt(descriptor), []

@@ -5,7 +5,7 @@ here, by the same code.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -19,9 +19,15 @@ from nyx_stream.capabilities.http.service import (
 )
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream, CutOff
-from nyx_stream.isolation.remote.wire.messages import CapabilityError, RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, pack, unpack
-from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    CapabilityError,
+    RemoteFault,
+    error_of,
+    pack,
+    unpack,
+)
+from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
 from nyx_stream.policy import Limits, RequestRule
 
@@ -50,17 +56,13 @@ class RemoteHttpService:
     """HTTP through the host. `parent` is the service that this one narrows: the host ends both with the first."""
 
     def __init__(self, stub: CapabilityStub, parent: "RemoteHttpService | None" = None) -> None:
+        self.plugin = stub.plugin
         self._stub = stub
         self._parent = parent
         self._shared: _Shared = _Shared() if parent is None else parent._shared
         self.ended: Revoked | None = None
         """What the host said when the lease ended."""
         stub.on_end(self._end)
-
-    @property
-    def plugin(self) -> str:
-        """The plugin's id."""
-        return self._stub.plugin
 
     async def send(self, request: HttpRequest) -> "HttpReply[RemoteBody]":
         """See `HttpService.send`."""
@@ -120,7 +122,7 @@ class RemoteHttpService:
             await connections.acquire()
         return connections
 
-    async def _fetch(self, request: HttpRequest) -> RpcReply:
+    def _fetch(self, request: HttpRequest) -> Awaitable[RpcReply]:
         body, timeouts = request.body, request.timeouts
         arguments: dict[str, Any] = {
             "method": request.method,
@@ -131,11 +133,10 @@ class RemoteHttpService:
         }
         if isinstance(body, bytes):
             if not body:
-                return await self._stub.ask("fetch", **arguments)
-            if len(body) <= INLINE:
-                return await self._stub.ask("fetch", content=pack(body), **arguments)
-            body = whole(body)
-        return await ask_with_body(self._stub, "fetch", body, **arguments)
+                return self._stub.ask("fetch", **arguments)
+            if len(body) <= MAX_INLINE:
+                return self._stub.ask("fetch", content=pack(body), **arguments)
+        return ask_with_body(self._stub, "fetch", body, **arguments)
 
     async def _refuse(self, action: str, **arguments: str) -> NetworkDenied:
         try:
@@ -176,11 +177,7 @@ class RemoteBody:
 
     async def read(self) -> bytes | None:
         """See `HttpBody.read`."""
-        return await self._read(1) or None
-
-    async def read_all(self) -> bytes:
-        """See `HttpBody.read_all`."""
-        return await self._read(inf)
+        return await self.read_all(1) or None
 
     async def aclose(self) -> None:
         """Gives the body up: the host stops sending the rest of it."""
@@ -191,7 +188,8 @@ class RemoteBody:
             if self._pipe is not None:
                 self._pipe.close()
 
-    async def _read(self, size: float) -> bytes:
+    async def read_all(self, size: float = inf) -> bytes:
+        """Returns the rest of the body, or `size` bytes of it or a little more."""
         pipe = self._pipe
         if pipe is None or self._release is None:
             content = self._content
