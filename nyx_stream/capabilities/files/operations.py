@@ -153,7 +153,7 @@ class OperationRunner:
                 running.add_done_callback(partial(_discard_result, discard))
             raise
         finally:
-            # The future holds an error, whose traceback holds this frame: without this they would be a cycle.
+            # An error in the future has a traceback that holds this frame, so a reference here would make a cycle.
             del running
         if self._lease.ended and (access == "read" or discard is not None):
             if discard is not None:

@@ -13,7 +13,7 @@ LARGE = bytes(range(256)) * 2048  # half a MiB: more than a message carries
 
 async def a_file_reads_as_it_was_written(plugin):
     """Text and bytes, small and large, by `write_text`, `read_text` and the like."""
-    path = f"{plugin.room}/f"
+    path = f"{plugin.folder}/f"
     sizes = [await plugin.files.write_text(path, "grüße\r\n"), await plugin.files.write_bytes(f"{path}2", LARGE)]
     assert await plugin.files.read_text(path) == "grüße\r\n"
     assert await plugin.files.read_bytes(f"{path}2") == LARGE
@@ -22,7 +22,7 @@ async def a_file_reads_as_it_was_written(plugin):
 
 async def open_gives_an_aiofiles_file(plugin):
     """`async with` and `await`, text and binary, line by line, seek and tell."""
-    path = f"{plugin.room}/f"
+    path = f"{plugin.folder}/f"
     async with plugin.files.open(path, "w", encoding="utf-8") as file:
         await file.write("one\ntwo\n")
         assert file.name == path
@@ -38,7 +38,7 @@ async def open_gives_an_aiofiles_file(plugin):
 
 async def every_mode_does_what_open_does(plugin):
     """Truncates, appends, creates exclusively, reads only, writes only."""
-    path, found = f"{plugin.room}/f", []
+    path, found = f"{plugin.folder}/f", []
     for mode, text in (("x", "1"), ("a", "2"), ("r+", "3"), ("a+", "4"), ("w+", "56"), ("w", "7")):
         async with plugin.files.open(path, mode) as file:
             await file.write(text)
@@ -53,7 +53,7 @@ async def every_mode_does_what_open_does(plugin):
 
 async def wrong_arguments_open_nothing(plugin):
     """The errors of the built-in open, before the host is asked."""
-    path = f"{plugin.room}/never"
+    path = f"{plugin.folder}/never"
     found = []
     for kind, arguments in (
         (ValueError, {"mode": "rw"}),
@@ -69,19 +69,19 @@ async def wrong_arguments_open_nothing(plugin):
 
 async def directories_are_made_listed_renamed_and_removed(plugin):
     """The directory operations, with the errors of the system."""
-    room, files = plugin.room, plugin.files
-    await files.mkdir(f"{room}/a/b/c", parents=True)
-    await files.mkdir(f"{room}/a", exist_ok=True)
-    found = [await refused(files.mkdir(f"{room}/a"), FileExistsError)]
-    await files.write_text(f"{room}/a/b/f", "x")
-    await files.rename(f"{room}/a/b/f", f"{room}/a/g")
-    found.append(sorted(await files.iterdir(f"{room}/a")))
-    found.append(sorted([entry async for entry in files.iterdir(room)]))
-    found.append(await refused(files.remove(f"{room}/a"), OSError))
-    await files.remove(f"{room}/a/g")
-    await files.remove(f"{room}/a", tree=True)
-    found.append(await files.iterdir(room))
-    found.append(await refused(files.iterdir(f"{room}/gone").__aiter__().__anext__(), FileNotFoundError))
+    folder, files = plugin.folder, plugin.files
+    await files.mkdir(f"{folder}/a/b/c", parents=True)
+    await files.mkdir(f"{folder}/a", exist_ok=True)
+    found = [await refused(files.mkdir(f"{folder}/a"), FileExistsError)]
+    await files.write_text(f"{folder}/a/b/f", "x")
+    await files.rename(f"{folder}/a/b/f", f"{folder}/a/g")
+    found.append(sorted(await files.iterdir(f"{folder}/a")))
+    found.append(sorted([entry async for entry in files.iterdir(folder)]))
+    found.append(await refused(files.remove(f"{folder}/a"), OSError))
+    await files.remove(f"{folder}/a/g")
+    await files.remove(f"{folder}/a", tree=True)
+    found.append(await files.iterdir(folder))
+    found.append(await refused(files.iterdir(f"{folder}/gone").__aiter__().__anext__(), FileNotFoundError))
     return found
 
 
@@ -89,16 +89,16 @@ async def a_long_listing_is_whole(plugin):
     """More names than fit into a message, one of them not UTF-8."""
     names = [f"{number:04}-{'n' * 200}" for number in range(400)] + ["\udcff\udc80"]
     for name in names:
-        await plugin.files.write_bytes(f"{plugin.room}/{name}", b"")
-    listed = await plugin.files.iterdir(plugin.room)
-    assert sorted(listed) == sorted(f"{plugin.room}/{name}" for name in names)
+        await plugin.files.write_bytes(f"{plugin.folder}/{name}", b"")
+    listed = await plugin.files.iterdir(plugin.folder)
+    assert sorted(listed) == sorted(f"{plugin.folder}/{name}" for name in names)
     return len(listed)
 
 
 async def stat_has_all_fields(plugin):
     """Type, size and nanoseconds, of files and directories."""
-    await plugin.files.write_bytes(f"{plugin.room}/f", b"12345")
-    file, folder = await plugin.files.stat(f"{plugin.room}/f"), await plugin.files.stat(plugin.room)
+    await plugin.files.write_bytes(f"{plugin.folder}/f", b"12345")
+    file, folder = await plugin.files.stat(f"{plugin.folder}/f"), await plugin.files.stat(plugin.folder)
     assert type(file) is os.stat_result
     assert abs(file.st_mtime_ns / 1e9 - file.st_mtime) < 1
     return [stat.filemode(file.st_mode), file.st_size, file.st_nlink, stat.S_ISDIR(folder.st_mode), file.st_blksize]
@@ -106,8 +106,8 @@ async def stat_has_all_fields(plugin):
 
 async def exists_returns_whether(plugin):
     """True, false, and a denial where it is not granted."""
-    await plugin.files.write_bytes(f"{plugin.room}/f", b"")
-    there = [await plugin.files.exists(f"{plugin.room}/{name}") for name in ("f", "g", "f/below")]
+    await plugin.files.write_bytes(f"{plugin.folder}/f", b"")
+    there = [await plugin.files.exists(f"{plugin.folder}/{name}") for name in ("f", "g", "f/below")]
     return [there, await refused(plugin.files.exists("/etc/passwd"), FilesystemDenied)]
 
 
@@ -124,8 +124,8 @@ async def what_is_not_granted_is_denied(plugin):
         "list": lambda path: _listed(plugin, path),
         "mkdir": lambda path: files.mkdir(path),
         "remove": lambda path: files.remove(path),
-        "rename": lambda path: files.rename(path, f"{plugin.room}/stolen"),
-        "rename to": lambda path: files.rename(f"{plugin.room}/mine", path),
+        "rename": lambda path: files.rename(path, f"{plugin.folder}/stolen"),
+        "rename to": lambda path: files.rename(f"{plugin.folder}/mine", path),
     }
     found = []
     for path in ("/etc/passwd", "../../../etc/passwd", "/proc/self/environ", "denied/x", "nul\0byte"):
@@ -144,13 +144,13 @@ async def its_own_code_is_read_only(plugin):
 async def an_error_of_the_system_arrives_unchanged(plugin):
     """Class and errno of an OSError."""
     found = []
-    await plugin.files.write_bytes(f"{plugin.room}/f", b"")
+    await plugin.files.write_bytes(f"{plugin.folder}/f", b"")
     for act in (
-        plugin.files.read_bytes(f"{plugin.room}/gone"),
-        plugin.files.read_bytes(plugin.room),
-        plugin.files.stat(f"{plugin.room}/f/below"),
-        plugin.files.write_bytes(f"{plugin.room}/{'n' * 300}", b""),
-        plugin.files.rename(f"{plugin.room}/gone", f"{plugin.room}/there"),
+        plugin.files.read_bytes(f"{plugin.folder}/gone"),
+        plugin.files.read_bytes(plugin.folder),
+        plugin.files.stat(f"{plugin.folder}/f/below"),
+        plugin.files.write_bytes(f"{plugin.folder}/{'n' * 300}", b""),
+        plugin.files.rename(f"{plugin.folder}/gone", f"{plugin.folder}/there"),
     ):
         try:
             await act
@@ -164,20 +164,20 @@ async def wrong_types_are_type_errors(plugin):
     return [
         (await refused(plugin.files.read_bytes(b"bytes"), TypeError))[0],
         (await refused(plugin.files.read_bytes(5), TypeError))[0],
-        (await refused(plugin.files.write_bytes(f"{plugin.room}/f", "text"), TypeError))[0],
+        (await refused(plugin.files.write_bytes(f"{plugin.folder}/f", "text"), TypeError))[0],
     ]
 
 
 async def many_at_once(plugin):
     """Concurrent operations don't mix up their results."""
-    await asyncio.gather(*(plugin.files.write_text(f"{plugin.room}/{n}", str(n)) for n in range(100)))
-    texts = await asyncio.gather(*(plugin.files.read_text(f"{plugin.room}/{n}") for n in range(100)))
+    await asyncio.gather(*(plugin.files.write_text(f"{plugin.folder}/{n}", str(n)) for n in range(100)))
+    texts = await asyncio.gather(*(plugin.files.read_text(f"{plugin.folder}/{n}") for n in range(100)))
     return texts == [str(n) for n in range(100)]
 
 
 async def a_cancelled_write_leaves_the_old_content(plugin):
     """A cancelled write leaves no partial content."""
-    path = f"{plugin.room}/f"
+    path = f"{plugin.folder}/f"
     await plugin.files.write_bytes(path, b"old")
     task = asyncio.ensure_future(plugin.files.write_bytes(path, LARGE))
     await asyncio.sleep(0)

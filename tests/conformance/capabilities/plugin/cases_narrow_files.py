@@ -11,10 +11,10 @@ from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked
 
 async def _filled(plugin):
     """A folder with a file, and a file beside it."""
-    await plugin.files.mkdir(f"{plugin.room}/in")
-    await plugin.files.write_text(f"{plugin.room}/in/f", "inside")
-    await plugin.files.write_text(f"{plugin.room}/out", "outside")
-    return f"{plugin.room}/in/"
+    await plugin.files.mkdir(f"{plugin.folder}/in")
+    await plugin.files.write_text(f"{plugin.folder}/in/f", "inside")
+    await plugin.files.write_text(f"{plugin.folder}/out", "outside")
+    return f"{plugin.folder}/in/"
 
 
 async def it_does_what_its_prefix_and_mode_allow(plugin):
@@ -24,17 +24,17 @@ async def it_does_what_its_prefix_and_mode_allow(plugin):
     assert type(narrow) is type(plugin.files)
     found = [await narrow.read_text(f"{folder}f"), await narrow.iterdir(folder), await narrow.exists(f"{folder}g")]
     acts = (
-        narrow.read_text(f"{plugin.room}/out"),
+        narrow.read_text(f"{plugin.folder}/out"),
         narrow.read_text(f"{folder}../out"),
         narrow.read_text("/etc/passwd"),
-        narrow.stat(plugin.room),
+        narrow.stat(plugin.folder),
         narrow.write_text(f"{folder}new", "x"),
         narrow.write_bytes(f"{folder}new", b"x" * 100_000),
         narrow.mkdir(f"{folder}new"),
         narrow.rename(f"{folder}f", f"{folder}g"),
         narrow.remove(f"{folder}f"),
         _opened(narrow, f"{folder}f", "r+"),
-        _opened(narrow, f"{plugin.room}/out", "r"),
+        _opened(narrow, f"{plugin.folder}/out", "r"),
     )
     found += [await refused(act, FilesystemDenied) for act in acts]
     await plugin.files.narrow(folder, mode="rw").write_text(f"{folder}new", "x" * 100_000)
@@ -44,14 +44,14 @@ async def it_does_what_its_prefix_and_mode_allow(plugin):
 async def widening_is_an_error(plugin):
     """Another prefix, another mode, in the first step and in the second."""
     folder = await _filled(plugin)
-    narrow = plugin.files.narrow(folder, f"{plugin.room}/out")
+    narrow = plugin.files.narrow(folder, f"{plugin.folder}/out")
     places = ("..", "/etc", "denied", "nul\0byte")
     found = [refused_at_once(partial(plugin.files.narrow, place), FilesystemDenied) for place in places]
     found += [refused_at_once(partial(narrow.narrow, place), FilesystemDenied) for place in (*places, "\udcff")]
     found.append(refused_at_once(lambda: narrow.narrow(folder, mode="rw"), FilesystemDenied))
-    found.append(refused_at_once(lambda: narrow.narrow(plugin.room), FilesystemDenied))
+    found.append(refused_at_once(lambda: narrow.narrow(plugin.folder), FilesystemDenied))
     found.append(await narrow.narrow(f"{folder}f").read_text(f"{folder}f"))
-    found.append(await refused(narrow.narrow(f"{folder}f").read_text(f"{plugin.room}/out"), FilesystemDenied))
+    found.append(await refused(narrow.narrow(f"{folder}f").read_text(f"{plugin.folder}/out"), FilesystemDenied))
     return found
 
 
