@@ -28,7 +28,7 @@ FAULTS = {
     "a content that is no base64": ("http", "fetch", GET | {"content": "!"}),
     "a content that is too long": ("http", "fetch", GET | {"content": "AAAA" * 30_000}),
     "a redirect that may be followed": ("http", "refuse_redirect", {"scheme": "http", "location": "/x"}),
-    "a flaw of the worker's own words": ("http", "refuse_request", {"flaw": "revoked: by the host"}),
+    "a flaw of the worker's own words": ("http", "fetch", GET | {"flaw": "revoked: by the host"}),
     "another mode than there is": ("files", "open", {"path": "f", "mode": "rwb"}),
     "a text mode": ("files", "open", {"path": "f", "mode": "r"}),
     "a path that is none": ("files", "stat", {"path": ["f"]}),

@@ -32,7 +32,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     error_of,
     pack,
 )
-from nyx_stream.policy import Limits, RequestRule
+from nyx_stream.policy import RequestRule
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http.local_service import LocalHttpService
@@ -66,12 +66,7 @@ class Fetch(Arguments):
     content: Packed = b""
     body: int | None = None
     whole: bool
-
-
-class RefuseRequest(Arguments):
-    """`refuse_request`: the client does not send a request object, because of `flaw`."""
-
-    flaw: Annotated[RequestFlaw, Field(strict=False)]
+    flaw: Annotated[RequestFlaw | None, Field(strict=False)] = None
 
 
 class RefuseRedirect(Arguments):
@@ -101,9 +96,7 @@ class HttpHandler:
         if action == "announce":
             return self._uploads.give()
         if action == "limits":
-            return Reply(_limits(self._service.limits))
-        if action == "refuse_request":
-            raise await self._service.refuse_request(RefuseRequest.model_validate(arguments).flaw)
+            return Reply([*self._service.limits])
         if action == "refuse_redirect":
             return await self._refuse_redirect(RefuseRedirect.model_validate(arguments))
         if action == "close" and self._narrowed:
@@ -140,7 +133,7 @@ class HttpHandler:
             body = ask.content if pipe is None else _received(pipe, self._plugin)
             headers = _encoded(ask.headers)
             reply = await self._service.send(
-                HttpRequest(ask.method, ask.url, headers, body, Timeouts(*ask.timeout), ask.whole)
+                HttpRequest(ask.method, ask.url, headers, body, Timeouts(*ask.timeout), ask.whole, ask.flaw)
             )
         finally:
             if pipe is not None:
@@ -150,7 +143,7 @@ class HttpHandler:
             "version": reply.version.decode("latin-1"),
             "reason": reply.reason.decode("latin-1"),
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers],
-            "limits": _limits(reply.limits),
+            "limits": [*reply.limits],
         }
         first = b""
         response = reply.body
@@ -201,8 +194,3 @@ def _encoded(headers: list[list[str]]) -> RawHeaders:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     except UnicodeEncodeError:
         raise ProtocolFault("a header is not Latin-1") from None
-
-
-def _limits(limits: Limits) -> list[JsonValue]:
-    """Returns the limits that a worker must know."""
-    return [limits.redirects, limits.connections, limits.response_bytes]
