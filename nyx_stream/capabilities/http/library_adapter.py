@@ -93,12 +93,15 @@ class GuardedBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         adapter, body, request = _PARTS.__get__(self)
-        try:
-            while (chunk := await body.read()) is not None:
-                yield chunk
-        except Exception as error:
-            adapter.reraise(error, request)
-            raise
+        while True:
+            try:
+                chunk = await body.read()
+            except Exception as error:
+                adapter.reraise(error, request)
+                raise
+            if chunk is None:
+                return
+            yield chunk
 
     async def read_all(self) -> bytes:
         """Returns the rest of the body at once, still encoded. Raises the library's errors."""

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from nyx_stream.capabilities.http.credentials import Keyring, add_credentials, conceal, conceal_error
-from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead, RequestRefused
+from nyx_stream.capabilities.http.exchange import Exchange, RequestRefused
 from nyx_stream.capabilities.http.headers import check_headers, why_not_follow
 from nyx_stream.capabilities.http.service import (
     FaultKind,
@@ -159,9 +159,7 @@ class LocalHttpService:
         if verdict.credentials:
             secrets = add_credentials(headers, verdict.credentials, self._keyring)
         guard.record("http", verdict.method, f"{verdict.scheme}://{host}{verdict.target.decode('ascii')}", decision)
-        origin = Origin(verdict.scheme, verdict.host, verdict.port)
-        head = RequestHead(verdict.method, verdict.target, headers)
-        return Exchange(origin, head, request.body, request.timeouts, limits, self._lease), secrets
+        return Exchange(verdict, headers, request.body, request.timeouts, limits, self._lease), secrets
 
     def _denied(self, method: str, url: str, decision: Decision) -> NetworkDenied:
         """Returns the audited error for a request that isn't granted."""

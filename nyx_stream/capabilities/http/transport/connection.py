@@ -101,9 +101,9 @@ class HttpConnection:
 
     async def _send(self, stream: ByteStream, exchange: Exchange) -> None:
         send, body = self._protocol.send, exchange.body
-        method, target, headers = exchange.head
+        method, target = exchange.verdict.method, exchange.verdict.target
         try:
-            head = send(h11.Request(method=method, target=target, headers=headers)) or b""
+            head = send(h11.Request(method=method, target=target, headers=exchange.headers)) or b""
             if isinstance(body, bytes):
                 data = b""
                 if body:
