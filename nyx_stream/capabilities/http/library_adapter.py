@@ -62,7 +62,7 @@ class _WithRequest:
         self._request = request
 
 
-class _Transport:
+class ServiceTransport:
     """The service as the library's transport, for library code that bypasses the methods of the guarded client."""
 
     __slots__ = ("_service",)
@@ -80,7 +80,7 @@ class _Transport:
         await _SERVICE.__get__(self).aclose()
 
 
-_SERVICE = hidden_slot(_Transport, "_service")
+_SERVICE = hidden_slot(ServiceTransport, "_service")
 
 
 class GuardedBody:
@@ -217,7 +217,7 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
 class LibraryAdapter:
     """One library. `denied`, `revoked` and `exceeded` are Nyx's errors that are also the library's `RequestError`.
 
-    They are no `TransportError`, so that layers which retry transport faults leave them alone.
+    They aren't a `TransportError`, so that layers which retry transport faults leave them alone.
 
     Args:
         library: the module of the library.
@@ -242,7 +242,7 @@ class LibraryAdapter:
         self._response: Any = type("Response", (GuardedResponse, self.library.Response), {"adapter": self})
         self._body: Any = type("Body", (GuardedBody, self.library.AsyncByteStream), {"__slots__": ()})
         self.transport: Any = type(
-            "Transport", (_Transport, self.library.AsyncBaseTransport), {"__slots__": (), "adapter": self}
+            "Transport", (ServiceTransport, self.library.AsyncBaseTransport), {"__slots__": (), "adapter": self}
         )
 
     def _error(self, name: str, kind: type[Any], doc: str, module: str) -> Any:
@@ -270,8 +270,8 @@ class LibraryAdapter:
     def read_request(self, request: Any, *, whole_body: bool) -> HttpRequest:
         """Reads a request object once, into exact types; after this nothing looks at the object again.
 
-        Every attribute may be a property that answers differently the second time, every value a subclass with methods
-        of its own. Anything that isn't exactly of the expected type is a flaw.
+        An attribute may be a property that answers differently the second time, a value an instance of a subclass that
+        overrides methods. Anything that isn't exactly of the expected type is a flaw.
 
         Raises RuntimeError for a synchronous stream.
         """

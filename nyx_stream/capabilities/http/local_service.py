@@ -1,8 +1,8 @@
 """The HTTP service itself: decides on a request, adds the host's credentials, sends it, and accounts for its response.
 
-Everything that one plugin asks of the network by HTTP passes `LocalHttpService.send`: first requests, redirects, auth
-flows, from whichever library and isolation level. What is sent is built from the canonical parts of the guard's
-verdict. Every refusal is audited once, here.
+Every HTTP request of a plugin passes `LocalHttpService.send`: first requests, redirects and auth flows, from both
+libraries and from every isolation level. What is sent is built from the canonical parts of the guard's verdict. Every
+refusal is audited once, here.
 """
 
 import asyncio
@@ -272,13 +272,13 @@ class ResponseBody:
 
     @asynccontextmanager
     async def _until_deadline(self) -> AsyncIterator[None]:
-        """Lets the lease end what is done meanwhile. Raises READ_TIMEOUT at the deadline, whatever is waited for."""
+        """Lets the lease interrupt the block. Raises READ_TIMEOUT at the deadline, also for a slow sink."""
         try:
             async with asyncio.timeout_at(self._exchange.deadline) as self.waiting:
                 yield
         except TimeoutError as error:
             if self.waiting is None or not self.waiting.expired():
-                raise  # it is the sink's
+                raise  # the sink raised it
             raise HttpFault(FaultKind.READ_TIMEOUT, "timed out") from error
         finally:
             self.waiting = None

@@ -1,6 +1,8 @@
-"""The HTTP service: what a guarded client asks for, whoever carries it out.
+"""The HTTP service: the protocol between a guarded client and what sends its requests.
 
-Theory of operation. A plugin holds a real `httpx.AsyncClient`, the same class at every isolation level. It turns each
+Theory of operation
+-------------------
+A plugin holds a real `httpx.AsyncClient`, the same class at every isolation level. It turns each
 request, first or redirected, into a frozen `HttpRequest` and hands that to its `HttpService`. At level `inline` that is
 `LocalHttpService`, which decides, counts, dials and sends. In a worker it is a service of the same protocol that asks
 the host by RPC, where the plugin's `LocalHttpService` does the work. No HTTP library appears below the client.
@@ -172,7 +174,7 @@ def parse_narrowing(rules: Sequence[str], terms: Mapping[str, object]) -> tuple[
     """Parses what `narrow` of a client is given.
 
     Raises:
-        PolicyError, ValueError: there is no rule, or a rule or a term doesn't parse.
+        PolicyError, ValueError: `rules` is empty, or a rule or a term doesn't parse.
     """
     if not rules:
         raise ValueError("narrow() needs at least one rule")

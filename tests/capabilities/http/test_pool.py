@@ -49,7 +49,7 @@ async def test_another_origin_takes_the_place_of_the_oldest_idle_connection() ->
 
 
 async def test_turns_are_granted_in_order() -> None:
-    """Exchanges that wait are served in the order in which they came, whatever their origin."""
+    """Exchanges that wait are served in the order in which they came, also for different origins."""
     async with Server(lambda r: reply(200, r.target.encode())) as server:
         pool = _pool(server.port, 1)
         first = _exchange()

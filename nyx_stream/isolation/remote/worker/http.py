@@ -112,7 +112,7 @@ class RemoteHttpService:
             "url": request.url,
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
             "timeout": [timeouts.connect, timeouts.read, timeouts.write, timeouts.pool],
-            "whole": request.whole_body,
+            "whole_body": request.whole_body,
             "flaw": request.flaw,
         }
         if isinstance(body, bytes):
