@@ -2,7 +2,7 @@
 
 `sys.setprofile` reports each call of a Python function, and each time a coroutine or generator goes on. Only code below
 `nyx_core` and `nyx_stream` counts. One operation is the difference between a run that does it several times and a run
-that does it once, so that whatever surrounds it drops out. `python -m benchmarks.bench_calls` lists the functions.
+that does it once, so that the call around it drops out. `python -m benchmarks.bench_calls` lists the functions.
 """
 
 import asyncio

@@ -1,11 +1,13 @@
 """The guarded client: the `httpx.AsyncClient` that a plugin holds as `self.http`, the same class at every level.
 
-Theory of operation. `GuardedClientMixin` stands before the library's client class and does what lies between a call and
-the transport: redirects by stricter rules, cookies, errors. The service behind a client is in a slot whose descriptor
-only this module has. So whatever a plugin assigns to `_transport`, `_mounts` or `_transport_for_url` routes nothing, no
-attribute leads to the guard, and the slot makes CPython refuse the library's class as a new `__class__`.
+Theory of operation
+-------------------
+`GuardedClientMixin` comes before the library's client class in the MRO and replaces the steps between a call and the
+transport: redirects by stricter rules, cookies, errors. The service behind a client is in a slot whose descriptor only
+this module has. So an assignment to `_transport`, `_mounts` or `_transport_for_url` changes no route, no attribute
+leads to the guard, and the slot makes CPython refuse the library's class as a new `__class__`.
 
-`LibraryAdapter` has everything else that differs between httpx and httpx2.
+`LibraryAdapter` has everything that differs between httpx and httpx2.
 """
 
 from contextvars import ContextVar
@@ -65,13 +67,13 @@ class GuardedClientMixin(_Client):  # type: ignore[misc]  # the base is known wh
     def narrow(self, *rules: str, **terms: object) -> Self:
         """Returns a client for less, to be handed on: `self.http.narrow("GET https://api.met.no/v1/**", ttl="60s")`.
 
-        It sends what both its rules and this client's allow, now and later. It ends with this one, or by itself when it
+        It sends what both its rules and this client's allow, now and later. It ends with this one, and when it
         is closed or its terms are over (see `LeaseTerms`); what it spends is spent here too. It has none of this
         client's headers, cookies or credentials, and can be narrowed further.
 
         Raises:
             NetworkDenied: a rule covers more than this client may send; audited.
-            PolicyError, ValueError: a rule or a term doesn't parse, or there is no rule.
+            PolicyError, ValueError: a rule or a term doesn't parse, or `rules` is empty.
             Revoked: this client was revoked.
             LimitExceeded: level `process` only: the host keeps no more narrowed clients for one plugin.
         """
@@ -86,7 +88,7 @@ class GuardedClientMixin(_Client):  # type: ignore[misc]  # the base is known wh
     async def send(
         self, request: Any, *, stream: bool = False, auth: Any = _UNSET, follow_redirects: Any = _UNSET
     ) -> Any:
-        """Sends a request, as the library does: with the client's auth and redirects unless told otherwise."""
+        """Sends a request, as the library does: with the client's auth and redirects unless given others."""
         if self.is_closed:
             raise RuntimeError("Cannot send a request, as the client has been closed.")
         library = self.adapter.library

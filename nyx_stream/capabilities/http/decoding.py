@@ -1,4 +1,4 @@
-"""Content codings taken off in bounded steps: memory stays bounded whatever a body inflates to.
+"""Content codings, decoded in bounded steps: memory stays bounded however far a body inflates.
 
 httpx 0.28 inflates a whole chunk at once: 65 KB of gzip become 195 MiB before the first byte is handed out. Codings
 that zlib does not have (br, zstd) stay on the body, as they do in httpx without the packages for them.

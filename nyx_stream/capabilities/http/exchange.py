@@ -5,11 +5,12 @@ Decides and counts; the transport does the I/O.
 
 import time
 from collections.abc import AsyncIterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from nyx_stream.capabilities.http.service import FaultKind, HttpFault, RawHeaders, Timeouts
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded
+from nyx_stream.guard import RequestVerdict
 from nyx_stream.policy import Limits
 
 READ_AHEAD = 1024 * 1024
@@ -28,20 +29,8 @@ class RequestRefused(Exception):
     """The guarded client itself refuses something about a request; the text is the reason of the denial."""
 
 
-class Origin(NamedTuple):
-    """Where a request goes: canonical, as the guard's verdict has it."""
-
-    scheme: str
-    host: str
-    port: int
-
-
-class RequestHead(NamedTuple):
-    """What is sent ahead of a body: built from a verdict and from checked headers."""
-
-    method: str
-    target: bytes
-    headers: RawHeaders
+Origin: TypeAlias = tuple[str, str, int]
+"""Scheme, canonical host and port."""
 
 
 class ResponseHead(NamedTuple):
@@ -54,24 +43,29 @@ class ResponseHead(NamedTuple):
 
 
 class Exchange:
-    """Keeps the bounds of one request: cuts each wait to the deadline, counts each byte against its limit and lease."""
+    """Keeps the bounds of one request: cuts each wait to the deadline, counts each byte against its limit and lease.
+
+    Args:
+        verdict: the guard's, whose canonical parts are sent.
+        headers: the checked headers to send.
+    """
 
     __slots__ = (
-        "_arrived", "_declared", "_sent", "body", "deadline", "head", "lease", "limits", "origin", "received",
-        "timeouts",
+        "_arrived", "_declared", "_sent", "body", "deadline", "headers", "lease", "limits", "received", "timeouts",
+        "verdict",
     )  # fmt: skip
 
     def __init__(
         self,
-        origin: Origin,
-        head: RequestHead,
+        verdict: RequestVerdict,
+        headers: RawHeaders,
         body: bytes | AsyncIterable[bytes],
         timeouts: Timeouts,
         limits: Limits,
         lease: Lease,
     ) -> None:
-        self.origin = origin
-        self.head = head
+        self.verdict = verdict
+        self.headers = headers
         self.body = body
         self.timeouts = timeouts
         self.limits = limits
@@ -127,7 +121,7 @@ class Exchange:
             raise self._exceeded("header_bytes", self.limits.header_bytes, f"more than {MAX_HEADERS} headers")
         if size > self.limits.header_bytes:
             raise self._exceeded("header_bytes", self.limits.header_bytes, "the response headers are too large")
-        if self.head.method == "HEAD" or status in _WITHOUT_BODY:
+        if self.verdict.method == "HEAD" or status in _WITHOUT_BODY:
             self._declared = 0
 
     def body_received(self, count: int) -> None:

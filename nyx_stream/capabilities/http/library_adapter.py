@@ -19,9 +19,16 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from nyx_stream.capabilities.http.decoding import Chunks, Decoder, decoder_for, is_charset
-from nyx_stream.capabilities.http.service import HttpBody, HttpFault, HttpRequest, HttpService, RequestFlaw, Timeouts
+from nyx_stream.capabilities.http.service import (
+    HttpBody,
+    HttpFault,
+    HttpLimits,
+    HttpRequest,
+    HttpService,
+    RequestFlaw,
+    Timeouts,
+)
 from nyx_stream.errors import LimitExceeded, NetworkDenied, Revoked
-from nyx_stream.policy import Limits
 
 _STEPS_AT_ONCE = 16
 
@@ -34,11 +41,6 @@ def hidden_slot(owner: type, name: str) -> Any:
     descriptor = owner.__dict__[name]
     delattr(owner, name)
     return descriptor
-
-
-class _Flawed(Exception):
-    def __init__(self, flaw: RequestFlaw) -> None:
-        self.flaw = flaw
 
 
 class _WithRequest:
@@ -60,7 +62,7 @@ class _WithRequest:
         self._request = request
 
 
-class _Transport:
+class ServiceTransport:
     """The service as the library's transport, for library code that bypasses the methods of the guarded client."""
 
     __slots__ = ("_service",)
@@ -78,7 +80,7 @@ class _Transport:
         await _SERVICE.__get__(self).aclose()
 
 
-_SERVICE = hidden_slot(_Transport, "_service")
+_SERVICE = hidden_slot(ServiceTransport, "_service")
 
 
 class GuardedBody:
@@ -91,12 +93,15 @@ class GuardedBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         adapter, body, request = _PARTS.__get__(self)
-        try:
-            while (chunk := await body.read()) is not None:
-                yield chunk
-        except Exception as error:
-            adapter.reraise(error, request)
-            raise
+        while True:
+            try:
+                chunk = await body.read()
+            except Exception as error:
+                adapter.reraise(error, request)
+                raise
+            if chunk is None:
+                return
+            yield chunk
 
     async def read_all(self) -> bytes:
         """Returns the rest of the body at once, still encoded. Raises the library's errors."""
@@ -124,7 +129,7 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
     is_stream_consumed: bool
     is_closed: bool
 
-    def begin(self, plugin: str | None, limits: Limits, started: float) -> None:
+    def begin(self, plugin: str | None, limits: HttpLimits, started: float) -> None:
         """Sets whose response this is, the limits in force, and `perf_counter` when the request began."""
         self._plugin = plugin
         self._limits = limits
@@ -212,7 +217,7 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
 class LibraryAdapter:
     """One library. `denied`, `revoked` and `exceeded` are Nyx's errors that are also the library's `RequestError`.
 
-    They are no `TransportError`, so that layers which retry transport faults leave them alone.
+    They aren't a `TransportError`, so that layers which retry transport faults leave them alone.
 
     Args:
         library: the module of the library.
@@ -221,6 +226,7 @@ class LibraryAdapter:
 
     def __init__(self, library: ModuleType, module: str) -> None:
         self.library: Any = library
+        self._own_error: type[Exception] = self.library.RequestError
         self.denied = self._error(
             "HttpDenied",
             NetworkDenied,
@@ -236,7 +242,7 @@ class LibraryAdapter:
         self._response: Any = type("Response", (GuardedResponse, self.library.Response), {"adapter": self})
         self._body: Any = type("Body", (GuardedBody, self.library.AsyncByteStream), {"__slots__": ()})
         self.transport: Any = type(
-            "Transport", (_Transport, self.library.AsyncBaseTransport), {"__slots__": (), "adapter": self}
+            "Transport", (ServiceTransport, self.library.AsyncBaseTransport), {"__slots__": (), "adapter": self}
         )
 
     def _error(self, name: str, kind: type[Any], doc: str, module: str) -> Any:
@@ -248,8 +254,6 @@ class LibraryAdapter:
         started = time.perf_counter()
         try:
             reply = await service.send(self.read_request(request, whole_body=whole_body))
-        except _Flawed as flawed:
-            raise self.error(await service.refuse_request(flawed.flaw), request) from None
         except Exception as error:
             self.reraise(error, request)
             raise
@@ -266,43 +270,45 @@ class LibraryAdapter:
     def read_request(self, request: Any, *, whole_body: bool) -> HttpRequest:
         """Reads a request object once, into exact types; after this nothing looks at the object again.
 
-        Every attribute may be a property that answers differently the second time, every value a subclass with methods
-        of its own: what isn't exactly the expected type is refused.
+        An attribute may be a property that answers differently the second time, a value an instance of a subclass that
+        overrides methods. Anything that isn't exactly of the expected type is a flaw.
 
         Raises RuntimeError for a synchronous stream.
         """
-        method, url, stream = request.method, request.url, request.stream
+        method, url, body = request.method, request.url, request.stream
         headers, extensions = request.headers, request.extensions
-        library = self.library
-        if type(method) is not str:
-            raise _Flawed(RequestFlaw.METHOD)
-        if type(url) is not library.URL or type(text := str(url)) is not str:
-            raise _Flawed(RequestFlaw.URL)
-        if type(headers) is not library.Headers:
-            raise _Flawed(RequestFlaw.HEADERS)
-        if type(extensions) is not dict:
-            raise _Flawed(RequestFlaw.EXTENSIONS)
-        body: bytes | AsyncIterable[bytes]
-        if type(stream) is library.ByteStream:
-            body = b"".join(stream)
-            if type(body) is not bytes:
-                raise _Flawed(RequestFlaw.BODY)
-        elif isinstance(stream, AsyncIterable):
-            body = stream
-        else:
+        library, flaw, timeouts = self.library, None, None
+        if type(body) is library.ByteStream:
+            body = b"".join(body)
+        elif not isinstance(body, AsyncIterable):
             raise RuntimeError("Attempted to send an sync request with an AsyncClient instance.")
-        return HttpRequest(method, text, headers.raw, body, _timeouts(extensions.get("timeout")), whole_body)
+        if type(method) is not str:
+            flaw = RequestFlaw.METHOD
+        elif type(url) is not library.URL or type(text := str(url)) is not str:
+            flaw = RequestFlaw.URL
+        elif type(headers) is not library.Headers:
+            flaw = RequestFlaw.HEADERS
+        elif type(extensions) is not dict:
+            flaw = RequestFlaw.EXTENSIONS
+        elif isinstance(body, bytes) and type(body) is not bytes:
+            flaw = RequestFlaw.BODY
+        elif (timeouts := _timeouts(extensions.get("timeout"))) is None:
+            flaw = RequestFlaw.TIMEOUT
+        if flaw is not None or timeouts is None:
+            return HttpRequest("request", "", [], flaw=flaw)
+        return HttpRequest(method, text, headers.raw, body, timeouts, whole_body)
 
     def error(self, error: Exception, request: Any) -> Exception:
         """Returns the library's error for one of a service's. `request` may be a function that builds it."""
         raised: Any
-        base: type[Exception] = self.library.RequestError
-        if isinstance(error, base):  # of another client of the plugin's, raised in a request body
+        if isinstance(error, self._own_error):  # of another client of the plugin's, raised in a request body
             return error
-        if isinstance(error, LimitExceeded):
+        if isinstance(error, NetworkDenied):
+            raised = error.rebuilt_as(self.denied)
+        elif isinstance(error, Revoked):
+            raised = error.rebuilt_as(self.revoked)
+        elif isinstance(error, LimitExceeded):
             raised = self.exceeded(plugin=error.plugin, limit=error.limit, allowed=error.allowed, detail=error.detail)
-        elif isinstance(error, NetworkDenied | Revoked):
-            raised = error.rebuilt_as(self.revoked if isinstance(error, Revoked) else self.denied)
         elif isinstance(error, HttpFault):
             raised = getattr(self.library, error.kind.value)(str(error))
         else:
@@ -317,13 +323,14 @@ class LibraryAdapter:
             raise raised from error
 
 
-def _timeouts(values: object) -> Timeouts:
+def _timeouts(values: object) -> Timeouts | None:
+    """Returns the timeouts of the `timeout` extension; `None` if it holds anything else."""
     if values is None:
         return Timeouts()
     if type(values) is not dict:
-        raise _Flawed(RequestFlaw.TIMEOUT)
+        return None
     seconds = values.get("connect"), values.get("read"), values.get("write"), values.get("pool")
     for value in seconds:
         if value is not None and not (type(value) in (int, float) and 0 <= value < inf):
-            raise _Flawed(RequestFlaw.TIMEOUT)
+            return None
     return Timeouts(*seconds)

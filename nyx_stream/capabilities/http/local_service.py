@@ -1,8 +1,8 @@
 """The HTTP service itself: decides on a request, adds the host's credentials, sends it, and accounts for its response.
 
-Everything that one plugin asks of the network by HTTP passes `LocalHttpService.send`: first requests, redirects, auth
-flows, from whichever library and isolation level. What is sent is built from the canonical parts of the guard's
-verdict. Every refusal is audited once, here.
+Every HTTP request of a plugin passes `LocalHttpService.send`: first requests, redirects and auth flows, from both
+libraries and from every isolation level. What is sent is built from the canonical parts of the guard's verdict. Every
+refusal is audited once, here.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from nyx_stream.capabilities.http.credentials import Keyring, add_credentials, conceal, conceal_error
-from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead, RequestRefused
+from nyx_stream.capabilities.http.exchange import Exchange, RequestRefused
 from nyx_stream.capabilities.http.headers import check_headers, why_not_follow
 from nyx_stream.capabilities.http.service import (
     FaultKind,
     HttpFault,
+    HttpLimits,
     HttpReply,
     HttpRequest,
-    RequestFlaw,
     Sink,
     Terms,
 )
@@ -70,9 +70,9 @@ class LocalHttpService:
             self._unhold = lease.hold(self._pool.abort)
 
     @property
-    def limits(self) -> Limits:
-        """The limits in force."""
-        return self._guard.limits
+    def limits(self) -> HttpLimits:
+        """The limits in force that a worker must keep."""
+        return _limits(self._guard.limits)
 
     async def send(self, request: HttpRequest) -> "HttpReply[ResponseBody]":
         """See `HttpService.send`."""
@@ -81,7 +81,7 @@ class LocalHttpService:
         try:
             exchange, secrets = self._admit(request)
         except RequestRefused as refused:
-            raise self._denied(request, _refusal(str(refused))) from refused
+            raise self._denied(request.method, request.url, _refusal(str(refused))) from refused
         except Spent as spent:
             raise self._refused(request, spent.reason) from spent
         body = ResponseBody(self, request, exchange, secrets)
@@ -97,18 +97,14 @@ class LocalHttpService:
         if secrets:
             headers = [(conceal(name, secrets), conceal(value, secrets)) for name, value in headers]
             reason = conceal(reason, secrets)
-        return HttpReply(head.status, head.version, reason, headers, body, exchange.limits)
+        return HttpReply(head.status, head.version, reason, headers, body, _limits(exchange.limits))
 
     def early_denial(self, method: str, url: str) -> NetworkDenied | None:
         """See `HttpService.early_denial`: a denial that costs no parsing, where every reader takes `url` as it is."""
         verdict = None if self._lease.ended else self._guard.judge_plain(method, url)
         if verdict is None or verdict.decision.allowed:
             return None
-        return self._denied(HttpRequest(method, url, []), verdict.decision)
-
-    async def refuse_request(self, flaw: RequestFlaw) -> NetworkDenied:
-        """See `HttpService.refuse_request`."""
-        return self._denied(HttpRequest("request", "", []), _refusal(flaw.value))
+        return self._denied(method, url, verdict.decision)
 
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
         """See `HttpService.refuse_redirect`. Raises ValueError if the redirect may be followed."""
@@ -143,11 +139,13 @@ class LocalHttpService:
 
     def _admit(self, request: HttpRequest) -> tuple[Exchange, tuple[bytes, ...]]:
         """Decides; returns what to send and the secrets in it. Raises `NetworkDenied`, `RequestRefused` and `Spent`."""
+        if request.flaw is not None:
+            raise RequestRefused(request.flaw)
         guard = self._guard
         verdict = guard.judge_request(request.method, request.url)
         decision = verdict.decision
         if not decision.allowed:
-            raise self._denied(request, decision)
+            raise self._denied(request.method, request.url, decision)
         if verdict.scheme not in _DEFAULT_PORTS:
             raise RequestRefused(f"{verdict.scheme} needs an upgrade, which no rule grants")
         limits, host = guard.limits, _netloc(verdict)
@@ -155,18 +153,17 @@ class LocalHttpService:
         if type(decision) is not Decision:  # an approval may be used up by being taken
             decision = decision.taken()
             if not decision.allowed:
-                raise self._denied(request, decision)
+                raise self._denied(request.method, request.url, decision)
         self._lease.spend("requests")
         secrets: tuple[bytes, ...] = ()
         if verdict.credentials:
             secrets = add_credentials(headers, verdict.credentials, self._keyring)
         guard.record("http", verdict.method, f"{verdict.scheme}://{host}{verdict.target.decode('ascii')}", decision)
-        origin = Origin(verdict.scheme, verdict.host, verdict.port)
-        head = RequestHead(verdict.method, verdict.target, headers)
-        return Exchange(origin, head, request.body, request.timeouts, limits, self._lease), secrets
+        return Exchange(verdict, headers, request.body, request.timeouts, limits, self._lease), secrets
 
-    def _denied(self, request: HttpRequest, decision: Decision) -> NetworkDenied:
-        denial = self._guard.request_error(request.method, _without_password(request.url), decision)
+    def _denied(self, method: str, url: str, decision: Decision) -> NetworkDenied:
+        """Returns the audited error for a request that isn't granted."""
+        denial = self._guard.request_error(method, _without_password(url), decision)
         self._guard.record(denial.capability, denial.action, denial.target, decision)
         return denial
 
@@ -193,7 +190,7 @@ class LocalHttpService:
         if isinstance(error, DialRefused):
             raise self._dial_denied(error) from error
         if isinstance(error, RequestRefused):
-            raise self._denied(request, _refusal(str(error))) from error
+            raise self._denied(request.method, request.url, _refusal(str(error))) from error
         if isinstance(error, Spent):
             raise self._refused(request, error.reason) from error
         if isinstance(error, Exception) and self._lease.ended and not isinstance(error, LimitExceeded | Revoked):
@@ -275,13 +272,13 @@ class ResponseBody:
 
     @asynccontextmanager
     async def _until_deadline(self) -> AsyncIterator[None]:
-        """Lets the lease end what is done meanwhile. Raises READ_TIMEOUT at the deadline, whatever is waited for."""
+        """Lets the lease interrupt the block. Raises READ_TIMEOUT at the deadline, also for a slow sink."""
         try:
             async with asyncio.timeout_at(self._exchange.deadline) as self.waiting:
                 yield
         except TimeoutError as error:
             if self.waiting is None or not self.waiting.expired():
-                raise  # it is the sink's
+                raise  # the sink raised it
             raise HttpFault(FaultKind.READ_TIMEOUT, "timed out") from error
         finally:
             self.waiting = None
@@ -319,6 +316,10 @@ class _CheckedSink:
 def _refusal(reason: str) -> Decision:
     """Returns a decision of the client itself, where no rule of a policy could allow the request."""
     return Decision(False, None, reason)
+
+
+def _limits(limits: Limits) -> HttpLimits:
+    return HttpLimits(limits.redirects, limits.connections, limits.response_bytes)
 
 
 def _netloc(verdict: RequestVerdict) -> str:

@@ -1,6 +1,8 @@
-"""The HTTP service: what a guarded client asks for, whoever carries it out.
+"""The HTTP service: the protocol between a guarded client and what sends its requests.
 
-Theory of operation. A plugin holds a real `httpx.AsyncClient`, the same class at every isolation level. It turns each
+Theory of operation
+-------------------
+A plugin holds a real `httpx.AsyncClient`, the same class at every isolation level. It turns each
 request, first or redirected, into a frozen `HttpRequest` and hands that to its `HttpService`. At level `inline` that is
 `LocalHttpService`, which decides, counts, dials and sends. In a worker it is a service of the same protocol that asks
 the host by RPC, where the plugin's `LocalHttpService` does the work. No HTTP library appears below the client.
@@ -12,10 +14,10 @@ way. The client turns each into an error of its library, once, in `library_adapt
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import NetworkDenied, NyxError
-from nyx_stream.policy import Limits, RequestRule, SandboxPolicy
+from nyx_stream.policy import RequestRule, SandboxPolicy
 from nyx_stream.policy.terms import Term, parse_terms
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
@@ -46,7 +48,7 @@ class HttpFault(NyxError):
 
 
 class RequestFlaw(StrEnum):
-    """Why a client refuses a request object that isn't what its library builds: the reason of the denial."""
+    """How a request object differs from what its library builds: the reason for refusing it."""
 
     METHOD = "the method isn't exactly a str"
     URL = "the URL isn't exactly the library's URL type"
@@ -71,7 +73,8 @@ class HttpRequest:
     """One request, in exact types.
 
     `url` is text, which only the service interprets. `body` is bytes, or an iterable of the plugin's that is read once.
-    `whole_body` says that the caller will read the whole response body, so that a service may wait for it.
+    `whole_body` says that the caller will read the whole response body, so that a service may wait for it. A request
+    with a `flaw` has no other content: the service refuses it.
     """
 
     method: str
@@ -80,6 +83,15 @@ class HttpRequest:
     body: bytes | AsyncIterable[bytes] = field(default=b"", repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
     whole_body: bool = False
+    flaw: RequestFlaw | None = None
+
+
+class HttpLimits(NamedTuple):
+    """The limits in force that a client or a worker must keep; see `policy.Limits`."""
+
+    redirects: int
+    connections: int
+    response_bytes: int
 
 
 class Sink(Protocol):
@@ -110,14 +122,14 @@ Body = TypeVar("Body", bound=HttpBody, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class HttpReply(Generic[Body]):
-    """A response whose head has arrived. Its client must keep `limits.redirects` and `limits.response_bytes`."""
+    """A response whose head has arrived."""
 
     status: int
     version: bytes
     reason: bytes
     headers: RawHeaders = field(repr=False)
     body: Body = field(repr=False)
-    limits: Limits = field(repr=False)
+    limits: HttpLimits = field(repr=False)
 
 
 class HttpService(Protocol):
@@ -143,9 +155,6 @@ class HttpService(Protocol):
         It saves the client the parsing of the URL. `None` doesn't mean that the request is granted.
         """
 
-    async def refuse_request(self, flaw: RequestFlaw) -> NetworkDenied:
-        """Audits a request object that the client doesn't send, and returns the denial."""
-
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
         """Audits a redirect from a `scheme` URL that `headers.why_not_follow` refuses, and returns the denial."""
 
@@ -165,7 +174,7 @@ def parse_narrowing(rules: Sequence[str], terms: Mapping[str, object]) -> tuple[
     """Parses what `narrow` of a client is given.
 
     Raises:
-        PolicyError, ValueError: there is no rule, or a rule or a term doesn't parse.
+        PolicyError, ValueError: `rules` is empty, or a rule or a term doesn't parse.
     """
     if not rules:
         raise ValueError("narrow() needs at least one rule")

@@ -204,7 +204,7 @@ def faults(kind: FaultKind) -> Iterator[None]:
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    """Lets the event loop run until `reached`; the other side of a test has no event of its own to wait for."""
+    """Lets the event loop run until `reached`, where a test has no event to wait for."""
     async with asyncio.timeout(30):
         while not reached():  # noqa: ASYNC110
             await asyncio.sleep(0)

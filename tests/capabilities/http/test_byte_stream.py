@@ -70,7 +70,7 @@ async def test_a_writer_waits_for_a_slow_peer() -> None:
 
 
 async def test_an_idle_stream_knows_when_it_is_stale() -> None:
-    """Closed by the peer, or with bytes that nobody asked for: not to be used again, even before the loop has run."""
+    """A stream that its peer closed, or that got unrequested bytes, isn't used again, even before the loop has run."""
     async with _pair() as (stream, peer):
         assert not stream.stale()
         peer.send(b"unasked")
@@ -139,7 +139,7 @@ async def test_what_waits_already_is_relayed_first() -> None:
 
 
 async def test_a_fast_peer_does_not_keep_a_relay_at_what_waited() -> None:
-    """Bytes that came while nobody was asking are few, and no more join them."""
+    """Bytes that arrived before a relay are handed on first, and no more are read meanwhile."""
     total, took = 8 * HIGH_WATER, []
     async with _pair() as (stream, peer):
         sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, bytes(total)))

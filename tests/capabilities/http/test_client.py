@@ -194,7 +194,7 @@ async def test_head_has_no_body(kind: Any) -> None:
 
 
 async def test_cookies_stay_with_the_plugin_that_got_them(kind: Any) -> None:
-    """Two plugins ask one server: each has a jar of its own, and sends back only its own cookie."""
+    """Two plugins ask one server: each has its own jar, and sends back only its own cookie."""
 
     def answer(request: Received) -> bytes:
         return reply(200, (request.header("cookie") or "").encode(), set_cookie=f"from={request.target[1:]}; Path=/")
@@ -212,7 +212,7 @@ async def test_cookies_stay_with_the_plugin_that_got_them(kind: Any) -> None:
 
 
 async def test_a_plugin_that_closes_its_client_closes_nobody_elses(kind: Any) -> None:
-    """Every plugin has a client and a pool of its own."""
+    """Every plugin has its own client and pool."""
     async with (
         Server(reply(200, b"x")) as server,
         loopback(server, kind=kind).client() as one,

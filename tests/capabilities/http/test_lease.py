@@ -1,4 +1,4 @@
-"""The host takes the capability back: at once, for good, and with an error that says so."""
+"""The host revokes the capability: at once, permanently, and with an error that says so."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http.exchange import Exchange, Origin, RequestHead
+from nyx_stream.capabilities.http.exchange import Exchange
 from nyx_stream.capabilities.http.service import Timeouts
 from nyx_stream.capabilities.http.transport import connection as connection_module
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.capabilities.network import Dialer
-from nyx_stream.guard import SandboxGuard
+from nyx_stream.guard import Decision, RequestVerdict, SandboxGuard
 from nyx_stream.policy import Limits, SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, reply, until
 
@@ -24,9 +24,9 @@ def _pool(port: int, most: int) -> Pool:
 
 
 def _exchange(host: str = "a.example.com", target: str = "/", *, pool: float | None = None) -> Exchange:
-    head = RequestHead("GET", target.encode(), [(b"Host", host.encode())])
+    verdict = RequestVerdict(Decision(True, None, ""), "GET", "http", host, 80, target.encode())
     limits = Limits(request_bytes=1000, response_bytes=1000, header_bytes=1000, request_timeout=30)
-    return Exchange(Origin("http", host, 80), head, b"", Timeouts(pool=pool), limits, Lease("p", "http"))
+    return Exchange(verdict, [(b"Host", host.encode())], b"", Timeouts(pool=pool), limits, Lease("p", "http"))
 
 
 async def _fetch(pool: Pool, exchange: Exchange) -> bytes:
@@ -44,12 +44,12 @@ async def test_another_origin_takes_the_place_of_the_oldest_idle_connection() ->
         for host in ("a.example.com", "b.example.com", "c.example.com", "b.example.com"):
             assert await _fetch(pool, _exchange(host)) == b"x"
         assert server.accepted == 3
-        assert {connection.origin.host for connection in pool._open} == {"b.example.com", "c.example.com"}
+        assert {connection.origin[1] for connection in pool._open} == {"b.example.com", "c.example.com"}
         await pool.aclose()
 
 
 async def test_turns_are_granted_in_order() -> None:
-    """Exchanges that wait are served in the order in which they came, whatever their origin."""
+    """Exchanges that wait are served in the order in which they came, also for different origins."""
     async with Server(lambda r: reply(200, r.target.encode())) as server:
         pool = _pool(server.port, 1)
         first = _exchange()

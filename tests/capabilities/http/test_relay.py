@@ -1,4 +1,4 @@
-"""A body that is relayed: the same bytes, bounds and ends as one that is read, whatever frames it."""
+"""A body that is relayed has the same bytes, limits and errors as one that is read, with every framing."""
 
 import asyncio
 import time
@@ -314,7 +314,7 @@ async def test_a_service_that_is_closed_cuts_a_body(framing: bytes, relayed: boo
 
 @pytest.mark.parametrize("framing", ["counted", "chunked", "until-closed"])
 async def test_a_budget_of_bytes_ends_a_relay(framing: str) -> None:
-    """It is told once, and what does not fit reaches nobody."""
+    """The refusal is audited once, and the sink gets no byte beyond the budget."""
     async with Server(_by_framing) as server:
         plugin = loopback(server)
         async with plugin.serving() as service:
@@ -342,7 +342,7 @@ async def test_a_body_of_exactly_what_is_allowed_is_passed_on() -> None:
 
 
 async def test_a_slow_sink_is_not_a_slow_peer() -> None:
-    """Time in which nobody wants anything is no time of waiting for the peer."""
+    """The read timeout doesn't count time in which the sink takes nothing."""
 
     class Slow(_Sink):
         async def drain(self) -> None:
@@ -404,7 +404,7 @@ async def test_a_slow_reader_does_not_outlast_its_request(chunked: bool) -> None
 
 @pytest.mark.parametrize("ended_by", ["revocation", "ttl"])
 async def test_a_lease_ends_in_the_turn_in_which_the_time_is_over(ended_by: str) -> None:
-    """On a loop that was held up both come at once; whatever else hangs on the lease ends too."""
+    """On a blocked loop the deadline and the end of the lease come at once; everything held by the lease still ends."""
     ended = []
     async with Server(_by_framing) as server:
         plugin = loopback(server)

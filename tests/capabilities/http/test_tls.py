@@ -1,4 +1,4 @@
-"""Bodies over TLS: asyncio decrypts ahead of who reads, and none of that is lost or taken for something else."""
+"""Bodies over TLS: asyncio decrypts ahead of the reader, and nothing of that is lost or misattributed."""
 
 import asyncio
 import socket
@@ -40,7 +40,7 @@ class _Slow:
 
 @contextmanager
 def _closing(context: ssl.SSLContext, answer: bytes, *, notify: bool) -> Iterator[int]:
-    """The port of a server that answers once and closes, with or without TLS's own end, waiting for nobody."""
+    """The port of a server that answers once and closes without waiting, with or without TLS's own end."""
 
     def serve() -> None:
         with suppress(OSError), listener.accept()[0] as plain, context.wrap_socket(plain, server_side=True) as peer:
@@ -85,7 +85,7 @@ async def test_a_slow_reader_gets_all_that_came_before_the_end(
 
 
 async def test_an_answer_that_nobody_asked_for_is_not_the_next_one(authority: Any) -> None:
-    """It came after the end of a relayed body, and the kernel knows nothing of it any more."""
+    """It came after the end of a relayed body, and TLS has already read it from the kernel."""
     over, sent, sink = asyncio.Event(), asyncio.Event(), _Slow()
 
     async def twice() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What a plugin may put into a request object, and the ways round `get` by which it may send one."""
+"""Attack: request objects that a plugin manipulates, and requests sent without `get`."""
 
 import pathlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -55,7 +55,7 @@ _WAYS: dict[str, Callable[[Any, str], Awaitable[None]]] = {
     "client._transport": _transport_assigned,
     "httpx.NetRCAuth": _netrc,
 }
-# These are no refusals of a request; the tests named here hold them.
+# These aren't refusals of a request; the tests named here cover them.
 _ELSEWHERE = {
     "response.stream...._pool": "test_no_attribute_leads_from_a_client_to_its_service",
     "shared cookie jar": "test_cookies_stay_with_the_plugin_that_got_them",

@@ -14,7 +14,7 @@ OPENING = """
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 RULE = "GET http://granted.example/**"
 rpc = self._context.rpc
-GET = dict(method="GET", url="http://granted.example/hello", headers=[], timeout=[None] * 4, whole=True)
+GET = dict(method="GET", url="http://granted.example/hello", headers=[], timeout=[None] * 4, whole_body=True)
 async def ask(capability, action, number=0, **arguments):
     return (await CapabilityStub(rpc, capability, number).ask(action, **arguments)).value
 async def narrow(number=0, rules=(RULE,), returned=(), capability="http", **more):

@@ -1,4 +1,4 @@
-"""A body between host and worker: whole, cut or failed, and any bytes at all."""
+"""A body between host and worker: complete, truncated or failed, with arbitrary bytes."""
 
 import asyncio
 import socket

@@ -165,7 +165,7 @@ return [told, os.pread(self.kept, 100, 0).decode()]
 
 
 async def test_a_hard_revocation_takes_the_descriptor_with_the_process(load):
-    """The process ends, and with it what nobody could take back; its next life has none."""
+    """The process ends, and with it the descriptors that can't be taken back; the next process has none."""
     plugin = await load()
     code = "self.file = await self.files.open('f', 'w')\nself.kept = os.dup(self.file.fileno())\nreturn os.getpid()"
     process = await plugin.call("run", code=code)

@@ -155,7 +155,7 @@ class ByteStream(asyncio.BufferedProtocol):
             raise HttpFault(FaultKind.WRITE_ERROR, str(self._error)) from self._error
 
     def stale(self) -> bool:
-        """Tells whether an idle stream has ended, or has received bytes that nobody requested."""
+        """Tells whether an idle stream has ended, or has received bytes that no request asked for."""
         if self._ended or self._chunks or self._poll is None:
             return True
         # The loop may not have run since the peer closed: ask the kernel.

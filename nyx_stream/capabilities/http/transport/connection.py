@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection of the pool: h11 for the protocol, `ByteStream` for the bytes, `Exchange` for the bounds.
 
 Unlike httpcore's connection it enforces limits while bytes arrive, never switches protocols, and can relay a body to a
-sink in the very turn of the loop in which it arrives: no task, no queue and no copy in between.
+sink in the same turn of the loop in which it arrives: no task, no queue and no copy in between.
 """
 
 import asyncio
@@ -33,7 +33,9 @@ _MAX_INTERIM = 16
 """1xx responses before the final one; a peer that sends more is stalling."""
 
 
-class _State(enum.Enum):
+class ConnectionState(enum.Enum):
+    """What a connection is doing."""
+
     NEW = enum.auto()
     ACTIVE = enum.auto()
     IDLE = enum.auto()
@@ -51,14 +53,14 @@ class HttpConnection:
         self.idle_since = 0.0
         self._dialer = dialer
         self._policy = dialer.guard.policy
-        self._state = _State.NEW
+        self._state = ConnectionState.NEW
         self._stream: ByteStream | None = None
         self._protocol = h11.Connection(h11.CLIENT)
         self._chunks = 0
 
     async def send(self, exchange: Exchange) -> ResponseHead:
         """Sends the request of `exchange` and returns the response's head."""
-        fresh, self._state = self._state is _State.NEW, _State.ACTIVE
+        fresh, self._state = self._state is ConnectionState.NEW, ConnectionState.ACTIVE
         try:
             stream = await self._dial(exchange) if fresh or self._stream is None else self._stream
             try:
@@ -93,7 +95,7 @@ class HttpConnection:
 
     def _connected(self) -> ByteStream:
         # A client that was closed during the dial had nothing to close here.
-        if self._stream is None or self._state is not _State.ACTIVE:
+        if self._stream is None or self._state is not ConnectionState.ACTIVE:
             raise HttpFault(FaultKind.READ_ERROR, "the connection is closed")
         return self._stream
 
@@ -101,9 +103,9 @@ class HttpConnection:
 
     async def _send(self, stream: ByteStream, exchange: Exchange) -> None:
         send, body = self._protocol.send, exchange.body
-        method, target, headers = exchange.head
+        method, target = exchange.verdict.method, exchange.verdict.target
         try:
-            head = send(h11.Request(method=method, target=target, headers=headers)) or b""
+            head = send(h11.Request(method=method, target=target, headers=exchange.headers)) or b""
             if isinstance(body, bytes):
                 data = b""
                 if body:
@@ -154,7 +156,7 @@ class HttpConnection:
         return bool(data)
 
     def _feed(self, data: bytes | memoryview, exchange: Exchange) -> None:
-        if not data and self._state is _State.CLOSED:  # this side ended it, not the peer
+        if not data and self._state is ConnectionState.CLOSED:  # this side ended it, not the peer
             raise HttpFault(FaultKind.READ_ERROR, "the connection is closed")
         exchange.arrived(len(data))
         try:
@@ -216,14 +218,14 @@ class HttpConnection:
 
     def release(self) -> bool:
         """Ends the exchange: returns True if the connection can serve another one, and closes it otherwise."""
-        if self._state is not _State.ACTIVE:
+        if self._state is not ConnectionState.ACTIVE:
             return False
         ours, theirs = self._protocol.our_state, self._protocol.their_state
         # Bytes beyond the response would be taken for the answer to the next request.
         if ours is theirs and ours in (h11.DONE, h11.IDLE) and self._protocol.trailing_data == (b"", False):
             if ours is h11.DONE:
                 self._protocol.start_next_cycle()
-            self._state = _State.IDLE
+            self._state = ConnectionState.IDLE
             self.idle_since = time.monotonic()
             return True
         self.abort()
@@ -232,7 +234,7 @@ class HttpConnection:
     def stale(self) -> bool:
         """Tells whether an idle connection can't be used: too old, ended by its peer, or allowed by an old policy."""
         return (
-            self._state is not _State.IDLE
+            self._state is not ConnectionState.IDLE
             or self._policy is not self._dialer.guard.policy
             or time.monotonic() - self.idle_since > KEEP_ALIVE
             or self._stream is None
@@ -241,7 +243,7 @@ class HttpConnection:
 
     def abort(self) -> None:
         """Closes the connection at once, without waiting; a reader wakes with an error."""
-        self._state = _State.CLOSED
+        self._state = ConnectionState.CLOSED
         if self._stream is not None:
             self._stream.abort()
 

@@ -39,7 +39,8 @@ class Pool:
         else:
             await self._exchanges.acquire()
         try:
-            connection = self._take(exchange.origin)
+            verdict = exchange.verdict
+            connection = self._take((verdict.scheme, verdict.host, verdict.port))
         except BaseException:
             self._exchanges.release()
             raise

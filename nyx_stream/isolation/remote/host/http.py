@@ -32,7 +32,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     error_of,
     pack,
 )
-from nyx_stream.policy import Limits, RequestRule
+from nyx_stream.policy import RequestRule
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http.local_service import LocalHttpService
@@ -45,8 +45,8 @@ MAX_PATTERN = 1024
 
 _NO_BODY = (204, 304)
 
-Url = Annotated[str, Field(max_length=2**17)]
-Method = Annotated[str, Field(max_length=1024)]
+UrlText = Annotated[str, Field(max_length=2**17)]
+MethodText = Annotated[str, Field(max_length=1024)]
 Header = Annotated[str, Field(max_length=2**20)]
 """Latin-1: each character is one byte."""
 Seconds = Annotated[float, Field(ge=0)]
@@ -55,30 +55,25 @@ Seconds = Annotated[float, Field(ge=0)]
 class Fetch(Arguments):
     """`fetch`: one request. `content` is its body, or `body` the number of an announced one.
 
-    `timeout` has the seconds of connect, read, write and pool. `whole` says that the response's body will be read as a
-    whole, so that the host may wait for it.
+    `timeout` has the seconds of connect, read, write and pool. `whole_body` says that the whole response
+    body will be read, so that the host may wait for it.
     """
 
-    method: Method
-    url: Url
+    method: MethodText
+    url: UrlText
     headers: Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
     timeout: Annotated[list[Seconds | None], Field(min_length=4, max_length=4)]
     content: Packed = b""
     body: int | None = None
-    whole: bool
-
-
-class RefuseRequest(Arguments):
-    """`refuse_request`: the client does not send a request object, because of `flaw`."""
-
-    flaw: Annotated[RequestFlaw, Field(strict=False)]
+    whole_body: bool
+    flaw: Annotated[RequestFlaw | None, Field(strict=False)] = None
 
 
 class RefuseRedirect(Arguments):
     """`refuse_redirect`: the client does not follow `location` from a URL of `scheme`."""
 
     scheme: Annotated[str, Field(max_length=64)]
-    location: Url
+    location: UrlText
 
 
 class HttpHandler:
@@ -101,9 +96,7 @@ class HttpHandler:
         if action == "announce":
             return self._uploads.give()
         if action == "limits":
-            return Reply(_limits(self._service.limits))
-        if action == "refuse_request":
-            raise await self._service.refuse_request(RefuseRequest.model_validate(arguments).flaw)
+            return Reply([*self._service.limits])
         if action == "refuse_redirect":
             return await self._refuse_redirect(RefuseRedirect.model_validate(arguments))
         if action == "close" and self._narrowed:
@@ -113,7 +106,7 @@ class HttpHandler:
 
     def narrow(self, ask: Narrow) -> "HttpHandler":
         rules, terms = parse_narrowing(ask.rules, ask.terms)
-        less = copy(self)  # bodies belong to the plugin, whichever of its clients they are for
+        less = copy(self)  # bodies belong to the plugin: all its clients share them
         less._patterns = self._patterns + self._count_patterns(rules)
         if less._patterns > MAX_PATTERNS:
             detail = f"{less._patterns} rules with wildcards in one client, those above it counted"
@@ -140,7 +133,7 @@ class HttpHandler:
             body = ask.content if pipe is None else _received(pipe, self._plugin)
             headers = _encoded(ask.headers)
             reply = await self._service.send(
-                HttpRequest(ask.method, ask.url, headers, body, Timeouts(*ask.timeout), ask.whole)
+                HttpRequest(ask.method, ask.url, headers, body, Timeouts(*ask.timeout), ask.whole_body, ask.flaw)
             )
         finally:
             if pipe is not None:
@@ -150,12 +143,12 @@ class HttpHandler:
             "version": reply.version.decode("latin-1"),
             "reason": reply.reason.decode("latin-1"),
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers],
-            "limits": _limits(reply.limits),
+            "limits": [*reply.limits],
         }
         first = b""
         response = reply.body
         try:
-            if ask.whole or ask.method == "HEAD" or reply.status in _NO_BODY:
+            if ask.whole_body or ask.method == "HEAD" or reply.status in _NO_BODY:
                 first = await response.read_all(MAX_INLINE + 1)
                 if response.complete and len(first) <= MAX_INLINE:
                     return Reply(answer | {"content": pack(first)})
@@ -201,8 +194,3 @@ def _encoded(headers: list[list[str]]) -> RawHeaders:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     except UnicodeEncodeError:
         raise ProtocolFault("a header is not Latin-1") from None
-
-
-def _limits(limits: Limits) -> list[JsonValue]:
-    """Returns the limits that a worker must know."""
-    return [limits.redirects, limits.connections, limits.response_bytes]

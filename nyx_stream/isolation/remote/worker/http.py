@@ -6,15 +6,16 @@ here, by the same code.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from math import inf
 from typing import Any
 
 from nyx_stream.capabilities.http.service import (
     FaultKind,
     HttpFault,
+    HttpLimits,
     HttpReply,
     HttpRequest,
-    RequestFlaw,
     Terms,
 )
 from nyx_stream.errors import NetworkDenied, Revoked
@@ -29,27 +30,9 @@ from nyx_stream.isolation.remote.wire.messages import (
 )
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
-from nyx_stream.policy import Limits, RequestRule
+from nyx_stream.policy import RequestRule
 
 _KINDS = {kind.value: kind for kind in FaultKind}
-
-
-class _Shared:
-    """What all clients of one plugin have in common, the narrowed ones too."""
-
-    def __init__(self) -> None:
-        self.limits: Limits | None = None
-        self._values: list[int] = []
-        self.connections: asyncio.Semaphore | None = None
-
-    def learn(self, values: list[int]) -> Limits:
-        """Takes the limits in force, as the host says them with every response."""
-        if self.limits is None or values != self._values:
-            redirects, connections, response_bytes = self._values = values
-            self.limits = Limits(redirects=redirects, connections=connections, response_bytes=response_bytes)
-            if self.connections is None:
-                self.connections = asyncio.Semaphore(connections)
-        return self.limits
 
 
 class RemoteHttpService:
@@ -59,9 +42,9 @@ class RemoteHttpService:
         self.plugin = stub.plugin
         self._stub = stub
         self._parent = parent
-        self._shared: _Shared = _Shared() if parent is None else parent._shared
-        self.ended: Revoked | None = None
-        """What the host said when the lease ended."""
+        self._connections: asyncio.Semaphore | None = None
+        self.revoked: Revoked | None = None
+        """The error with which the host ended the lease."""
         stub.on_end(self._end)
 
     async def send(self, request: HttpRequest) -> "HttpReply[RemoteBody]":
@@ -81,19 +64,19 @@ class RemoteHttpService:
             answer["reason"].encode("latin-1"),
             [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer["headers"]],
             RemoteBody(self, request.url, answer.get("content"), answered.descriptors, connections.release),
-            self._shared.learn(answer["limits"]),
+            HttpLimits(*answer["limits"]),
         )
 
     def early_denial(self, method: str, url: str) -> None:
         """Returns `None`: only the host decides."""
 
-    async def refuse_request(self, flaw: RequestFlaw) -> NetworkDenied:
-        """See `HttpService.refuse_request`."""
-        return await self._refuse("refuse_request", flaw=flaw.value)
-
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
         """See `HttpService.refuse_redirect`."""
-        return await self._refuse("refuse_redirect", scheme=scheme, location=location)
+        try:
+            await self._stub.ask("refuse_redirect", scheme=scheme, location=location)
+        except NetworkDenied as denied:
+            return denied
+        raise RuntimeError("the host refused a redirect without a denial")
 
     def narrow(self, rules: Sequence[RequestRule], terms: Terms) -> "RemoteHttpService":
         """See `HttpService.narrow`. Raises also `LimitExceeded`: the host keeps no more narrowed services."""
@@ -106,21 +89,21 @@ class RemoteHttpService:
 
     async def _connection(self, timeout: float | None) -> asyncio.Semaphore:
         """Waits for one of the plugin's connections: a body that isn't read keeps one here, too."""
-        connections = self._shared.connections
-        if connections is None:
-            self._shared.learn((await self._stub.ask("limits")).value)
-            connections = self._shared.connections
-            if connections is None:
-                raise RuntimeError("the host sent no limits")
-        if connections.locked():
+        if self._parent is not None:
+            return await self._parent._connection(timeout)
+        if self._connections is None:
+            limits = HttpLimits(*(await self._stub.ask("limits")).value)
+            if self._connections is None:  # another request may have asked meanwhile
+                self._connections = asyncio.Semaphore(limits.connections)
+        if self._connections.locked():
             try:
                 async with asyncio.timeout(timeout):
-                    await connections.acquire()
+                    await self._connections.acquire()
             except TimeoutError:
                 raise HttpFault(FaultKind.POOL_TIMEOUT, "timed out") from None
         else:
-            await connections.acquire()
-        return connections
+            await self._connections.acquire()
+        return self._connections
 
     def _fetch(self, request: HttpRequest) -> Awaitable[RpcReply]:
         body, timeouts = request.body, request.timeouts
@@ -129,7 +112,8 @@ class RemoteHttpService:
             "url": request.url,
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
             "timeout": [timeouts.connect, timeouts.read, timeouts.write, timeouts.pool],
-            "whole": request.whole_body,
+            "whole_body": request.whole_body,
+            "flaw": request.flaw,
         }
         if isinstance(body, bytes):
             if not body:
@@ -138,16 +122,9 @@ class RemoteHttpService:
                 return self._stub.ask("fetch", content=pack(body), **arguments)
         return ask_with_body(self._stub, "fetch", body, **arguments)
 
-    async def _refuse(self, action: str, **arguments: str) -> NetworkDenied:
-        try:
-            await self._stub.ask(action, **arguments)
-        except NetworkDenied as denied:
-            return denied
-        raise RuntimeError(f"the host answered {action} with no denial")
-
     def _end(self, error: Exception) -> None:
         if isinstance(error, Revoked):
-            self.ended = error
+            self.revoked = error
 
 
 class RemoteBody:
@@ -198,7 +175,7 @@ class RemoteBody:
         parts: list[bytes] = []
         try:
             while size > 0:
-                self._check()  # what is in the pipe already was sent before the lease ended
+                self._check()
                 if (chunk := await pipe.receive(self._failed)) is None:
                     await self.aclose()
                     break
@@ -214,16 +191,11 @@ class RemoteBody:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _check(self) -> None:
-        ended = self._service.ended
-        if ended is not None:
-            raise Revoked(
-                plugin=ended.plugin,
-                capability=ended.capability,
-                action="request",
-                target=self._url,
-                rule=None,
-                reason=ended.reason,
-            )
+        # What is in the pipe already was sent before the lease ended, and is not handed out any more.
+        if self._service.revoked is not None:
+            error = copy(self._service.revoked)
+            error.action, error.target = "request", self._url
+            raise error
 
     def _failed(self, fault: RemoteFault) -> Exception:
         return error_of(fault, self._service.plugin)

@@ -5,7 +5,7 @@ Theory of operation
 A capability in a worker is a facade over a service of the *worker binding* (see `isolation.registry`), which asks the
 host through a `CapabilityStub`. It decides nothing: the host binding checks every request.
 
-A stub stands for the plugin's own capability, or for one that was narrowed from it. The host gave each narrowed one a
+A stub represents the plugin's own capability, or one that was narrowed from it. The host gave each narrowed one a
 number. When its stub is garbage collected, the number is returned with the next `narrow`, and the host ends it.
 """
 
@@ -170,7 +170,7 @@ class CapabilityStub:
 
     @property
     def narrowed(self) -> bool:
-        """Whether it stands for a narrowed capability."""
+        """Whether it represents a narrowed capability."""
         return self._number != 0
 
     def ask(self, action: str, **arguments: JsonValue) -> Coroutine[Any, Any, RpcReply]:
