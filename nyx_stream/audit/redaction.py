@@ -5,7 +5,7 @@ All three are where URLs carry secrets: tokens, signatures, passwords. `…` sta
 
 import re
 
-from nyx_stream.text import LONGEST
+from nyx_stream.text import MAX_LENGTH
 
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#]*)([?#])\S+", re.IGNORECASE)
@@ -25,8 +25,8 @@ def redact_urls(text: str) -> str:
     """Returns a text of any other kind with each URL in it redacted; a file named `a?b` keeps its name."""
     if "://" not in text:
         return text
-    return _without_user(_QUERY.sub(r"\1\2…", text[: 2 * LONGEST]))
+    return _without_user(_QUERY.sub(r"\1\2…", text[: 2 * MAX_LENGTH]))
 
 
 def _without_user(text: str) -> str:
-    return _USER.sub("…@", text[: 2 * LONGEST]) if "@" in text else text
+    return _USER.sub("…@", text[: 2 * MAX_LENGTH]) if "@" in text else text

@@ -6,7 +6,7 @@ from nyx_stream.audit.chain import LINE_START, Position, stated
 from nyx_stream.audit.record import from_line
 
 LONGEST_LINE = 1 << 20
-"""Bytes. Each of six texts is cut to `text.LONGEST` characters; one of them takes 12 bytes at most, escaped twice."""
+"""Bytes. Each of six texts is cut to `text.MAX_LENGTH` characters; one takes 12 bytes at most, escaped twice."""
 
 _WINDOW = 1 << 14
 

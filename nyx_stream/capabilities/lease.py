@@ -35,7 +35,7 @@ from weakref import WeakSet
 
 from nyx_stream.attribution import as_host
 from nyx_stream.errors import Revoked
-from nyx_stream.policy.terms import Term, print_term
+from nyx_stream.policy.limits import Term, print_term
 
 Budget: TypeAlias = Literal["requests", "bytes_in", "bytes_out", "opens"]
 """What can be counted and limited."""
@@ -220,7 +220,7 @@ class Lease:
         self._tally[budget] += amount
 
     def limit(self, terms: Mapping[str, Term | None]) -> None:
-        """Sets terms anew, from now on, by name, as `policy.terms.parse_terms` returns them; `None` removes one.
+        """Sets terms anew, from now on, by name, as `policy.limits.parse_terms` returns them; `None` removes one.
 
         Terms that are not named stay as they are. Raises `Revoked` if the lease has ended: it can't be renewed.
         """

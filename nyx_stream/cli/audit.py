@@ -15,7 +15,7 @@ from nyx_stream.audit.reading import Line, UnreadableLine, read_lines
 from nyx_stream.audit.selection import Selection
 from nyx_stream.cli import audit_reports, output
 from nyx_stream.errors import AuditError
-from nyx_stream.policy.units import parse_duration
+from nyx_stream.policy.limits import parse_duration
 from nyx_stream.text import escape
 
 _POLL = 0.2

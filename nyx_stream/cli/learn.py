@@ -14,8 +14,7 @@ from nyx_stream.cli.log import audit_sink
 from nyx_stream.cli.places import places_of
 from nyx_stream.cli.run import parse_arguments
 from nyx_stream.errors import NyxError
-from nyx_stream.guard.policy_learner import learn as learned
-from nyx_stream.guard.policy_learner import trial_of
+from nyx_stream.guard.policy_learner import learn_policy, report_only_policy
 from nyx_stream.host import PluginHost, find
 from nyx_stream.isolation.backend import Level
 from nyx_stream.text import escape
@@ -42,7 +41,7 @@ def learn(
     values = parse_arguments(arguments or ())
     seen = run_async(_watch(plugin, method, values, isolation.value, data_dir, audit))
     places = places_of(source.manifest.id, source.folder, data_dir)
-    policy = learned(seen.events, source.manifest, places)
+    policy = learn_policy(seen.events, source.manifest, places)
     output.say(f"# What {source.manifest.id} {source.manifest.version} did in one call of {escape(method)}.")
     for line in dict.fromkeys(_denied(event) for event in seen.events if not event.allowed and event.layer != "host"):
         output.say(f"# Denied, and no policy allows it: {line}")
@@ -65,7 +64,7 @@ async def _watch(
 
         async with PluginHost(audit=both, data_dir=data_dir) as host:
             try:
-                handle = await host.load(plugin, policy=trial_of(find(plugin).manifest), isolation=isolation)
+                handle = await host.load(plugin, policy=report_only_policy(find(plugin).manifest), isolation=isolation)
                 if not handle.methods.get(method, False):
                     await handle.call(method, **values)
                 else:

@@ -1,8 +1,8 @@
 """What a plan says of optional permissions: those not granted from the start, and what each would take."""
 
 from nyx_stream.host.approvals.store import denied_by, on_request
+from nyx_stream.policy.approval import OptionalPermission
 from nyx_stream.policy.grant import Grant, GrantRow
-from nyx_stream.policy.optional import OptionalPermission
 
 
 def to_be_asked(grant: Grant) -> list[tuple[GrantRow, str]]:

@@ -15,8 +15,8 @@ from nyx_stream.cli.plan_diff import plan_diff
 from nyx_stream.host import find
 from nyx_stream.isolation.backend import Level
 from nyx_stream.policy import Limits, SandboxPolicy
-from nyx_stream.policy.coverage import Rule
 from nyx_stream.policy.grant import Grant, GrantRow
+from nyx_stream.policy.rules import Rule
 from nyx_stream.text import escape
 
 

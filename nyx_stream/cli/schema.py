@@ -7,7 +7,8 @@ import typer
 
 from nyx_stream.audit.schema import audit_schema
 from nyx_stream.cli import output
-from nyx_stream.policy.schema import manifest_schema, policy_schema
+from nyx_stream.policy.manifest_file import manifest_schema
+from nyx_stream.policy.policy_file import policy_schema
 
 
 class File(StrEnum):

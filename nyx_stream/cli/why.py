@@ -20,7 +20,7 @@ from nyx_stream.text import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nyx_stream.policy.coverage import Rule
+    from nyx_stream.policy.rules import Rule
 
 
 class Kind(StrEnum):

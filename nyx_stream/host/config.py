@@ -17,7 +17,7 @@ from nyx_stream.isolation.backend import Level, PluginSource
 from nyx_stream.isolation.process.affinity import parse_cpus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
-from nyx_stream.policy.units import parse_duration, parse_size
+from nyx_stream.policy.limits import parse_duration, parse_size
 
 _Text = Annotated[str, StringConstraints(min_length=1)]
 

@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 from nyx_stream.host import PluginHost, PluginMetrics
 from nyx_stream.observe.readings import LATENCY, LOST, LOST_MEANING, READINGS, Reading
 
+__all__ = ["CONTENT_TYPE", "PluginCollector", "prometheus_text"]
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of what `prometheus_text` returns."""
 

@@ -95,7 +95,7 @@ def test_a_host_file_sets_the_log_up(tmp_path):
     [
         ('fsync = "often"', "fsync"),
         ('segment = "10B"', "4096 bytes or more"),
-        ('segment = "much"', "is no size"),
+        ('segment = "much"', "isn't a size"),
         ('sync_interval = "0s"', "greater than zero"),
         ('key_file = "nowhere"', "cannot be read"),
         ('key_file = "nyx.toml"', "16 to 64 bytes"),

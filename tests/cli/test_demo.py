@@ -43,7 +43,7 @@ def test_the_live_demo_shows_authority_that_changes_at_every_level(nyx):
     for told in (
         "\n  denied: courier: http GET ",
         "\n  allowed: {'city': 'oslo'",
-        "\n  denied: http.get('/v1/lisbon'): it is no part of what was handed on",
+        "\n  denied: http.get('/v1/lisbon'): outside the narrowed grant",
         "\n  the plugin reads: 07:00 -3 snow\n  the plugin gets: Revoked(reason='revoked: incident 42')",
         "denied: revoked: incident 42",
     ):

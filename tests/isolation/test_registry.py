@@ -9,7 +9,7 @@ import pytest
 
 from nyx_stream.isolation.registry import CAPABILITIES, REGISTRY, resolve
 from nyx_stream.isolation.remote.host.broker import Handler
-from nyx_stream.policy.terms import TERMS
+from nyx_stream.policy.limits import TERMS
 
 
 def members(protocol: type) -> set[str]:

@@ -90,7 +90,7 @@ class LocalConnectService:
         if self._pending + len(self._connections) >= limit:
             detail = f"{limit} connections are open"
             raise LimitExceeded(plugin=self._guard.plugin, limit="connections", allowed=limit, detail=detail)
-        decision = decision.taken()
+        decision = decision.use()
         if not decision.allowed:
             raise self._denied(host, port, netloc(host, port), decision)
         self._pending += 1

@@ -21,7 +21,7 @@ from nyx_stream.attribution import as_host, running
 from nyx_stream.capabilities.files.service import FileLimits, FileService, OpenMode
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.guard import path_text
-from nyx_stream.policy.terms import parse_terms
+from nyx_stream.policy.limits import parse_terms
 
 Path: TypeAlias = str | os.PathLike[str]
 

@@ -171,7 +171,7 @@ class OperationRunner:
             # An approval for one use covers the whole operation, also one with two paths.
             if isinstance(decision, ApprovedDecision) and decision.ticket not in used:
                 used.add(decision.ticket)
-                if not (taken := decision.taken()).allowed:
+                if not (taken := decision.use()).allowed:
                     raise self._denied(action, target, taken)
         if action in _OPENING:
             try:

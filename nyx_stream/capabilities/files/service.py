@@ -18,7 +18,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded, Revoked
 from nyx_stream.guard import NarrowedGuard, SandboxGuard
 from nyx_stream.policy import NO_PLACES, Places
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 OpenMode: TypeAlias = Literal["rb", "r+b", "wb", "w+b", "ab", "a+b", "xb", "x+b"]
 """How a descriptor is opened, as the mode of the built-in `open`. The buffer and the text layer are the facade's."""

@@ -151,7 +151,7 @@ class LocalHttpService:
         limits, host = guard.limits, _netloc(verdict)
         headers = check_headers(request.headers, host.encode("ascii"), limits.header_bytes)
         if type(decision) is not Decision:  # an approval may be used up by being taken
-            decision = decision.taken()
+            decision = decision.use()
             if not decision.allowed:
                 raise self._denied(request.method, request.url, decision)
         self._lease.spend("requests")

@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import NetworkDenied, NyxError
 from nyx_stream.policy import RequestRule, SandboxPolicy
-from nyx_stream.policy.terms import Term, parse_terms
+from nyx_stream.policy.limits import Term, parse_terms
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 Terms: TypeAlias = Mapping[str, Term | None]

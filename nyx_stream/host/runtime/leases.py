@@ -10,7 +10,7 @@ from nyx_stream.capabilities.lease import Lease, LeaseEvent, LeaseStatus, Tally
 from nyx_stream.errors import PluginStateError
 from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
-from nyx_stream.policy.terms import parse_terms, print_term
+from nyx_stream.policy.limits import parse_terms, print_term
 
 Record = Callable[[str, str, str], None]
 """Takes what happened to a lease: action, capability, and why or how."""

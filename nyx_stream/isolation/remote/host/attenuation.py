@@ -23,7 +23,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     Arguments,
     CapabilityRequest,
 )
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 
 class Narrow(Arguments):

@@ -18,7 +18,7 @@ from nyx_stream.isolation.remote.wire.messages import (
 )
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 _MAX_PASSING = MAX_PASSED_DESCRIPTORS // 2
 """Descriptors of `read_file`, `write_file` and `list_directory` that may be in use at once, beside open files."""

@@ -35,7 +35,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     error_of,
 )
 from nyx_stream.isolation.remote.wire.protocol import MAX_REQUESTS
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 OnEnd: TypeAlias = Callable[[Exception], None]
 

@@ -1,4 +1,4 @@
-"""The doorway: its names, its reports as text, what it does where Nyx has no layers, and what it imports."""
+"""The API: its names, its reports as text, platforms without layers, and what it imports."""
 
 import ast
 import json
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import nyx_core
-import nyx_core.sandbox as doorway
-from nyx_core.platforms import current_platform
+from nyx_core import sandbox
 from nyx_core.sandbox import (
     LayerReport,
     LayerState,
@@ -18,9 +17,10 @@ from nyx_core.sandbox import (
     SandboxReport,
     SandboxStatus,
     WitnessResult,
+    api,
     probe,
 )
-from nyx_core.sandbox import api as functions
+from nyx_core.sandbox.platform import current_platform
 
 PACKAGE = Path(nyx_core.__file__).parent
 REPORT = SandboxReport(
@@ -42,20 +42,20 @@ REPORT = SandboxReport(
 )
 
 
-def test_the_doorway_has_exactly_the_names_of_the_contract_and_their_values() -> None:
-    """Every exported name exists, and what the contract names is among them."""
+def test_the_exported_names_exist() -> None:
+    """Every exported name exists, including those of the contract."""
     contract = {
         "apply_policy", "confine", "probe", "SandboxPolicy", "SandboxStatus", "Confinement", "ResourceLimits",
         "SandboxReport", "SandboxError",
     }  # fmt: skip
-    assert contract <= set(doorway.__all__)
-    assert all(hasattr(doorway, name) for name in doorway.__all__)
+    assert contract <= set(sandbox.__all__)
+    assert all(hasattr(sandbox, name) for name in sandbox.__all__)
     with pytest.raises(AttributeError, match="nothing_like_it"):
-        _ = doorway.nothing_like_it
+        _ = sandbox.nothing_like_it
 
 
 def test_a_report_is_plain_data() -> None:
-    """As a dictionary and as JSON it says the same, with states as words."""
+    """The dictionary and the JSON are equal, with states as text."""
     plain = REPORT.to_dict()
     assert json.loads(REPORT.to_json()) == json.loads(json.dumps(plain))
     layer = json.loads(REPORT.to_json())["layers"][2]
@@ -72,18 +72,18 @@ def test_a_report_is_plain_data() -> None:
 
 
 def test_a_report_is_a_table() -> None:
-    """Each layer has its line, what is missing its remedy, and what got through stands out."""
+    """Each layer has a line, a missing layer its remedy, and a successful attempt is marked."""
     table = REPORT.to_table()
     assert "linux 6.18 x86_64, landlock abi 7" in table
     assert "policy strict abababababab" in table
     assert "cgroup    unavailable  none mounted" in table
     assert "needs: cgroup v2" in table
     assert "core: 0/0 bytes, asked 0/0 (noted)" in table
-    assert "network: socket: GOT THROUGH, succeeded" in table
+    assert "network: socket: NOT REFUSED, succeeded" in table
 
 
 def test_a_layer_holds_if_it_or_its_stand_in_enforces() -> None:
-    """A degraded layer holds only by what stands in for it."""
+    """A degraded layer holds only if another stands in for it."""
     limits, cgroup, landlock = REPORT.layers
     assert (limits.holds, cgroup.holds, landlock.holds) == (True, False, True)
     assert REPORT.layer("nothing") is None
@@ -100,23 +100,23 @@ def test_probe_surveys_this_host() -> None:
 
 @pytest.mark.parametrize("name", ["freebsd14", "emscripten", "aix"])
 def test_a_platform_without_layers_is_none(name: str) -> None:
-    """Where Nyx has no layers it says so instead of pretending."""
+    """A platform without layers is `None`."""
     assert current_platform(name) is None
 
 
 def test_without_layers_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`apply_policy` answers UNSUPPORTED, `confine` refuses, and `probe` shows an empty table."""
-    monkeypatch.setattr(functions, "PLATFORM", None)
-    assert doorway.apply_policy(doorway.SandboxPolicy.STRICT) is SandboxStatus.UNSUPPORTED
+    """`apply_policy` returns UNSUPPORTED, `confine` raises, and `probe` shows an empty table."""
+    monkeypatch.setattr(api, "PLATFORM", None)
+    assert sandbox.apply_policy(sandbox.SandboxPolicy.STRICT) is SandboxStatus.UNSUPPORTED
     with pytest.raises(SandboxError, match="no layers for"):
-        doorway.confine(doorway.Confinement())
-    assert "no layers for this platform" in doorway.probe().to_table()
+        sandbox.confine(sandbox.Confinement())
+    assert "no layers for this platform" in sandbox.probe().to_table()
 
 
 def test_an_unknown_policy_is_an_error() -> None:
     """A misspelt policy is refused before anything is applied."""
     with pytest.raises(ValueError, match="lenient"):
-        doorway.apply_policy("lenient")  # type: ignore[arg-type]
+        sandbox.apply_policy("lenient")  # type: ignore[arg-type]
 
 
 def _imported(path: Path) -> set[str]:
@@ -131,7 +131,7 @@ def _imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_the_os_layer_imports_the_standard_library_and_psutil_alone(path: Path) -> None:
-    """It never imports the framework above it or a third-party package."""
+def test_nyx_core_imports_the_standard_library_and_psutil_only(path: Path) -> None:
+    """It imports neither `nyx_stream` nor third-party packages except psutil."""
     allowed = {*sys.stdlib_module_names, "psutil", "nyx_core", ""}
     assert _imported(path) <= allowed

@@ -1,13 +1,13 @@
-"""Laws of the short ways: what is remembered, or read by a pattern, never decides otherwise than the long way."""
+"""Laws of the fast paths: the decision cache and the pattern for plain URLs never change a decision."""
 
 import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nyx_stream.guard.url_parts import UrlError, _read_any, _read_plain
+from nyx_stream.guard.url_parts import UrlError, read_any, read_plain
 from nyx_stream.plugin_sandbox import SandboxDenied, SandboxGuard, SandboxPolicy
-from nyx_stream.policy.hosts import LONGEST_NAME
+from nyx_stream.policy.hosts import MAX_NAME_LENGTH
 
 LABELS = st.sampled_from(
     ["a", "b", "a-", "-a", "xn--a", "xn--mnchen-3ya", "A", "", "1", "a_b", "ä", "a" * 63, "a" * 64]
@@ -45,27 +45,27 @@ def checked(guard: SandboxGuard, *target: object) -> bool:
 @example(["*.z.example"], ["b.z.example:80"], [("a.z.example", 80), ("b.z.example", 80), ("a.z.example", 443)])
 @example(["a.z.example"], [], [("a.z.example", 80), ("b.z.example", 80)])
 @example(["*.z.example"], ["*.y.z.example"], [("y.z.example", 80), ("a.y.z.example", 80), ("b.z.example", 80)])
-def test_what_a_guard_has_seen_never_changes_what_it_says(
+def test_earlier_checks_never_change_a_decision(
     allow: list[str], deny: list[str], targets: list[tuple[str, int]]
 ) -> None:
-    """A guard that was asked anything before decides on a host as one that is asked for the first time."""
+    """A guard with any history decides on a host as a new guard does."""
     policy = SandboxPolicy.locked_down().allow_connect_host(*allow).deny_connect_host(*deny)
     guard = SandboxGuard(policy)
     for host, port in targets * 2:
         assert checked(guard, host, port) == SandboxGuard(policy).decide_connect(host, port).allowed
 
 
-def test_the_longest_name_in_a_zone_is_refused_as_ever() -> None:
-    """Names of a remembered zone are held to the length of a name."""
+def test_a_name_in_a_cached_zone_is_bounded_in_length() -> None:
+    """The maximum length of a name applies to names in a cached zone."""
     zone = ".".join(["a" * 60] * 3 + ["example"])
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host(f"*.{zone}"))
-    for length in (1, 50, LONGEST_NAME - len(zone) - 1, 63):
+    for length in (1, 50, MAX_NAME_LENGTH - len(zone) - 1, 63):
         host = f"{'b' * length}.{zone}"
-        assert checked(guard, host, 443) == (len(host) <= LONGEST_NAME)
+        assert checked(guard, host, 443) == (len(host) <= MAX_NAME_LENGTH)
 
 
-def test_only_exact_types_take_the_short_way() -> None:
-    """A text that only compares like a granted host is refused, and so is what cannot be looked up."""
+def test_only_exact_types_use_the_cache() -> None:
+    """A text that only claims to equal a granted host is denied, and so is an unhashable value."""
 
     class Sly(str):
         def __hash__(self) -> int:
@@ -85,8 +85,8 @@ NAMES = st.sampled_from(["", ".", "..", "...", "a", ".a", "a\0", "\ud800", "\udc
 
 
 @given(st.lists(NAMES, min_size=1, max_size=12), st.sampled_from(["r", "rw"]))
-def test_a_name_in_a_remembered_folder_is_decided_as_ever(names: list[str], mode: str) -> None:
-    """A guard that knows a folder decides on a name in it as one that never saw it."""
+def test_a_name_in_a_cached_folder_is_decided_as_without_the_cache(names: list[str], mode: str) -> None:
+    """A guard that has cached a folder decides on a name in it as a new guard does."""
     policy = SandboxPolicy.locked_down().allow_path_prefix("/data/x", "/data/y").deny_path_prefix("/data/y/secret")
     guard = SandboxGuard(policy, flavour="posix")
     for folder in ("/data/x", "/data/y"):
@@ -115,24 +115,24 @@ URLS = st.builds(
 @example("http://a.com/.?a")
 @example("http://a.com/a/...")
 @example("http://a.com?a=b")
-def test_a_plain_url_is_read_as_any_other(text: str) -> None:
-    """What the pattern for plain URLs takes, it reads as `httpx` and the strict reader do."""
-    plain = _read_plain(text)
+def test_a_plain_url_is_read_as_by_the_parsers(text: str) -> None:
+    """If the pattern for plain URLs matches, it reads what `httpx` and the strict parser read."""
+    plain = read_plain(text)
     if plain is None:
         return
-    assert plain == _read_any(text)
+    assert plain == read_any(text)
     assert httpx.URL(text).raw_path == plain.target
 
 
 def test_most_urls_are_plain() -> None:
-    """The pattern takes the URLs that it is there for."""
+    """The pattern matches common URLs."""
     for text in ("https://api.met.no/v1/forecast?lat=59.9&lon=10.7", "http://a.example.com:8080/", "https://a.com"):
-        assert _read_plain(text) is not None
+        assert read_plain(text) is not None
 
 
-def test_an_unreadable_url_is_refused_by_the_long_way() -> None:
-    """What is not plain and not a URL is refused, with the reason."""
+def test_an_invalid_url_is_refused_by_the_parsers() -> None:
+    """A text that is neither plain nor a URL is refused with a reason."""
     for text in ("https://a.com:65536/", "https://a..com/", "a.com"):
-        assert _read_plain(text) is None
+        assert read_plain(text) is None
         with pytest.raises(UrlError):
-            _read_any(text)
+            read_any(text)

@@ -1,4 +1,4 @@
-"""The room that every escape is tried from: what is granted, what is not, and the confinement that says so."""
+"""An attack on the kernel's walls, and the sealed process that attempts it: its files, grants and confinement."""
 
 import os
 import socket
@@ -14,80 +14,80 @@ MIB = 1024 * 1024
 
 
 class Attack(NamedTuple):
-    """One line of the attack list, tried in one way.
+    """One attack.
 
     Attributes:
-        line: the line of `kernel.md` that it belongs to.
+        section: the section of `kernel.md` that it belongs to.
         layer: the layer that refuses it.
-        attempt: raises where it is refused; gets what `before` returned.
-        twin: the allowed thing beside it; must not raise; gets the same.
-        before: runs before sealing, for what an attacker might have inherited.
+        attempt: raises if it's refused; gets the result of `setup`.
+        twin: a similar operation that is allowed and must not raise; gets the same.
+        setup: runs before sealing, and returns what the process inherits.
         root: only root can do it unconfined.
         answers: errno names, or beginnings of an error's text, that count as refused.
-        killed: it is not refused but ends the process.
-        free: why it may fail unconfined too; empty if it may not.
+        killed: it kills the process instead of being refused.
+        may_fail_unconfined: the reason why it may fail unconfined too, if it may.
     """
 
-    line: str
+    section: str
     layer: str
     attempt: Callable[[Any], object]
     twin: Callable[[Any], object]
-    before: Callable[[], Any]
+    setup: Callable[[], Any]
     root: bool
     answers: tuple[str, ...]
     killed: bool
-    free: str
+    may_fail_unconfined: str
 
 
-class Book:
+class AttackList:
     """The attacks of one module, by name."""
 
-    def __init__(self, line: str, twin: Callable[[Any], object]) -> None:
-        self.line = line
+    def __init__(self, section: str, twin: Callable[[Any], object]) -> None:
+        self.section = section
         self.twin = twin
         self.attacks: dict[str, Attack] = {}
 
-    def attack(
+    def add(
         self,
         layer: str,
         *,
         twin: Callable[[Any], object] | None = None,
-        before: Callable[[], Any] = lambda: None,
+        setup: Callable[[], Any] = lambda: None,
         root: bool = False,
         answers: tuple[str, ...] = ("EPERM", "EACCES"),
         killed: bool = False,
-        free: str = "",
+        may_fail_unconfined: str = "",
     ) -> Callable[[Callable[[Any], object]], Callable[[Any], object]]:
-        """Enter a function under its name."""
+        """A decorator that adds a function under its name."""
 
-        def enter(function: Callable[[Any], object]) -> Callable[[Any], object]:
+        def decorate(function: Callable[[Any], object]) -> Callable[[Any], object]:
             self.attacks[function.__name__] = Attack(
-                self.line, layer, function, twin or self.twin, before, root, answers, killed, free
+                self.section, layer, function, twin or self.twin, setup, root, answers, killed, may_fail_unconfined
             )
             return function
 
-        return enter
+        return decorate
 
     def cases(self) -> dict[str, Callable[[], object]]:
-        """Each attack three times: `free`, `sealed`, and its `twin`, sealed."""
+        """Each attack three times: `unconfined`, `sealed`, and its sealed `twin`."""
         found: dict[str, Callable[[], object]] = {}
         for name, attack in self.attacks.items():
-            found[f"{name} free"] = partial(_play, attack, attack.attempt, False)
-            found[f"{name} sealed"] = partial(_play, attack, attack.attempt, True)
-            found[f"{name} twin"] = partial(_play, attack, attack.twin, True)
+            found[f"{name} unconfined"] = partial(_run, attack, attack.attempt, False)
+            found[f"{name} sealed"] = partial(_run, attack, attack.attempt, True)
+            found[f"{name} twin"] = partial(_run, attack, attack.twin, True)
         return found
 
 
-def _play(attack: Attack, act: Callable[[Any], object], sealed: bool) -> None:
+def _run(attack: Attack, act: Callable[[Any], object], sealed: bool) -> None:
     prepare()
-    had = attack.before()
+    inherited = attack.setup()
     if sealed:
-        seal(tuple(had.kept) if hasattr(had, "kept") else ())
-    act(had)
+        seal(tuple(inherited.kept) if hasattr(inherited, "kept") else ())
+    act(inherited)
 
 
 def prepare() -> None:
-    """Lay out the working directory: `outside`, `readable` and `data`, each with a file in it."""
+    """Create the directories `outside`, `readable` and `data`, each with two files."""
     for name in ("outside", "readable", "data"):
         os.makedirs(name, exist_ok=True)
         for leaf in ("file", "victim"):
@@ -96,7 +96,7 @@ def prepare() -> None:
 
 
 def confinement(kept: tuple[int, ...] = (), *, native_code: bool = True) -> Confinement:
-    """A sealed worker's confinement: reads below `readable`, writes below `data`, nothing else."""
+    """A sealed worker's confinement: may read below `readable` and write below `data`."""
     here = os.getcwd()
     return Confinement(
         limits=ResourceLimits(memory=Limit(512 * MIB, 512 * MIB)),
@@ -110,14 +110,14 @@ def confinement(kept: tuple[int, ...] = (), *, native_code: bool = True) -> Conf
 
 
 def seal(kept: tuple[int, ...] = ()) -> None:
-    """Confine this process; no new native code either."""
+    """Confine this process, without new native code."""
     confine(confinement(kept, native_code=False))
 
 
-def reach(name: str, *arguments: int | bytes | bytearray | None) -> str:
-    """Whether the kernel itself looks at a call that carries nonsense.
+def call_kernel(name: str, *arguments: int | bytes | bytearray | None) -> str:
+    """Make a system call with invalid arguments, to see whether it gets to the kernel.
 
-    Returns its complaint; raises `OSError` for the answers that mean that it was stopped before.
+    Returns the kernel's answer; raises `OSError` for errnos that mean that it was stopped before.
     """
     try:
         return str(syscall(name, *arguments))
@@ -127,15 +127,15 @@ def reach(name: str, *arguments: int | bytes | bytearray | None) -> str:
         return str(error)
 
 
-class Kept(NamedTuple):
-    """Something made before sealing, and the descriptors of it that stay open."""
+class Inherited(NamedTuple):
+    """Something created before sealing, and its descriptors that stay open."""
 
     value: Any
     kept: tuple[int, ...] = ()
 
 
-def computing(_had: Any) -> None:
-    """The twin of what has no harmless variant: computing and asking the time go on."""
+def computing(_inherited: Any) -> None:
+    """The twin of attacks without a harmless variant: the process still computes."""
     os.getpid()
     sum(range(10))
 
