@@ -20,6 +20,7 @@ from benchmarks.measure import Growth, Measure, Result, Row, Series, Target
 from benchmarks.peers import peer, version
 from benchmarks.timing import Budget, Loop, awaited, cpu_time, interleave, once_each
 from nyx_stream.capabilities.http import GuardedClient
+from nyx_stream.capabilities.http.local_service import LocalHttpService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import NetworkDenied
 from nyx_stream.guard import SandboxGuard
@@ -46,7 +47,7 @@ async def _clients(port: int, clients: dict[str, Any], missing: dict[str, str]) 
     """Fills `clients` by name, and `missing` with the reason for each absent peer. Closes the clients when resumed."""
     rules = (f"GET http://127.0.0.1:{port}/**", "https://api.example.com/v1/**")
     policy = SandboxPolicy.locked_down().allow_request(*rules).with_limits(response_bytes="4GiB", queue=1024)
-    clients["guarded"] = GuardedClient(SandboxGuard(policy, plugin="bench"), Lease("bench", "http"))
+    clients["guarded"] = GuardedClient(LocalHttpService(SandboxGuard(policy, plugin="bench"), Lease("bench", "http")))
     clients["httpx"] = httpx.AsyncClient(trust_env=False)
     httpx2 = peer("httpx2")
     if isinstance(httpx2, str):

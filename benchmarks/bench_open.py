@@ -19,7 +19,8 @@ from nyx_core.beneath.openat2 import probe
 from nyx_core.beneath.opening import open_file
 from nyx_core.beneath.root import open_root
 from nyx_core.beneath.walk import walking_opener
-from nyx_stream.capabilities.files import GuardedFiles
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -110,7 +111,7 @@ def _full_path_files(budget: Budget) -> Iterator[Row]:
         places = {"$DATA": base}
         guard = SandboxGuard(SandboxPolicy.locked_down().allow_path_prefix("$DATA"), plugin="bench", places=places)
         lease = Lease("bench", "files")
-        files = GuardedFiles(guard, lease, places=places)
+        files = Files(LocalFileService(guard, lease, places=places))
 
         async def read_by_aiofiles() -> bytes:
             async with aiofiles.open(full_path, "rb") as file:

@@ -16,7 +16,7 @@ from benchmarks.timing import Budget, Loop, interleave
 
 _CHILD = """
 import os, sys, time
-from nyx_stream.isolation.inline.tripwire import hook as tripwire
+from nyx_stream.isolation.inline import tripwire
 path, hooked = sys.argv[1:]
 if hooked == "hooked":
     tripwire.install()

@@ -8,7 +8,9 @@ _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
 def amount(value: float, unit: str) -> str:
-    """Formats `value` seconds or bytes, such as `103 ns` or `1.5 MiB`."""
+    """Formats `value` seconds, bytes or a count, such as `103 ns`, `1.5 MiB` or `90`."""
+    if unit == "count":
+        return f"{value:,.0f}"
     steps = _TIMES if unit == "s" else _SIZES
     size, name = next(((size, name) for size, name in steps if abs(value) >= size), steps[-1])
     return f"{_digits(value / size)} {name}"
@@ -16,7 +18,7 @@ def amount(value: float, unit: str) -> str:
 
 def figure(value: float, kind: Kind) -> str:
     """Formats a headline figure, such as `3.1 N`, `0.74 ×`, `38 µs` or `184,000 /s`."""
-    if kind in ("s", "B"):
+    if kind in ("s", "B", "count"):
         return amount(value, kind)
     if kind == "/s":
         return f"{round(value, 2 - len(str(int(value)))):,.0f} /s"

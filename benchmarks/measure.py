@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-Unit = Literal["s", "B"]
+Unit = Literal["s", "B", "count"]
 
-Kind = Literal["N", "ratio", "faster", "s", "/s", "B"]
+Kind = Literal["N", "ratio", "faster", "s", "/s", "B", "count"]
 """How a row's figure is computed.
 
-`N`, `ratio`: guarded / baseline, where for `N` the baseline is an empty call. `faster`: baseline / guarded. `s`, `B`:
-the guarded value itself. `/s`: operations per second, guarded.
+`N`, `ratio`: guarded / baseline, where for `N` the baseline is an empty call. `faster`: baseline / guarded. `s`, `B`,
+`count`: the guarded value itself. `/s`: operations per second, guarded.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The cost of one operation, in seconds or bytes: one value per round."""
+    """The cost of one operation, in seconds or bytes, or a count: one value per round."""
 
     name: str
     values: tuple[float, ...]
@@ -67,7 +67,11 @@ class Row:
 
     @property
     def kind(self) -> Kind:
-        return self.target.kind if self.target is not None else "ratio" if self.baseline is not None else "s"
+        if self.target is not None:
+            return self.target.kind
+        if self.baseline is not None or self.guarded is None:
+            return "ratio" if self.baseline is not None else "s"
+        return self.guarded.unit
 
     @property
     def figures(self) -> tuple[float, ...]:
@@ -75,7 +79,7 @@ class Row:
         if self.guarded is None:
             return ()
         guarded = self.guarded.values
-        if self.kind in ("s", "B"):
+        if self.kind in ("s", "B", "count"):
             return guarded
         if self.kind == "/s":
             return tuple(1 / value for value in guarded)

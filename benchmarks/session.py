@@ -22,7 +22,7 @@ Progress = Callable[["Benchmark", Result | None], None]
 _HERE = Path(__file__).parent
 _ORDER = [
     *("connect", "request", "path", "flood", "open", "http"),
-    *("process", "broker", "latency", "call", "audit", "tripwire", "import"),
+    *("process", "broker", "latency", "call", "audit", "tripwire", "import", "calls"),
 ]
 """The order of the report; benchmarks that are not listed come last."""
 

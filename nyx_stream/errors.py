@@ -31,6 +31,7 @@ NyxError
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from nyx_stream.text import escape
 
@@ -63,6 +64,8 @@ __all__ = [
     "UpdateWaiting",
     "WatchUnavailable",
 ]
+
+Denied = TypeVar("Denied", bound="SandboxDenied")
 
 
 class NyxError(Exception):
@@ -158,6 +161,18 @@ class SandboxDenied(NyxError, PermissionError):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
+
+    def rebuilt_as(self, kind: type[Denied]) -> Denied:
+        """Returns this denial as an error of another class."""
+        return kind(
+            plugin=self.plugin,
+            capability=self.capability,
+            action=self.action,
+            target=self.target,
+            rule=self.rule,
+            reason=self.reason,
+            hint=self._hint,
+        )
 
     def __reduce__(self) -> tuple[Callable[..., "SandboxDenied"], tuple[object, ...]]:
         fields = ("plugin", "capability", "action", "target", "rule", "reason", "hint")

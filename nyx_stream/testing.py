@@ -14,7 +14,7 @@ from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.manifest import Manifest
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.http import Network
+    from nyx_stream.capabilities.http import NetworkBackend
     from nyx_stream.host.approvals.prompts import Approver
 
 __all__ = ["RunningPlugin", "run_plugin"]
@@ -44,7 +44,7 @@ async def run_plugin(
     *,
     policy: SandboxPolicy | str | os.PathLike[str] | None = None,
     isolation: Level = "inline",
-    network: "Network | None" = None,
+    network: "NetworkBackend | None" = None,
     approver: "Approver | None" = None,
 ) -> AsyncIterator[RunningPlugin]:
     """Runs the plugin in `folder` with a temporary data directory.

@@ -1,5 +1,6 @@
 """Makes text from a plugin or a peer safe to print."""
 
+import traceback
 import unicodedata
 
 # Cc control, Cf format (bidirectional marks, zero-width characters), Cs surrogate, Co private use, Cn unassigned, Zl
@@ -21,3 +22,32 @@ def escape(text: str, limit: int = MAX_LENGTH) -> str:
 def _escaped(character: str) -> str:
     number = ord(character)
     return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
+
+
+_MAX_TRACEBACK = 64 * 1024
+"""Characters of a traceback that are kept, the last ones."""
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns class and message of an exception on one line.
+
+    `__str__` of a plugin's exception is the plugin's code: call this with the plugin's attribution.
+    """
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # SystemExit as well: it would end the host instead of the call
+        text = "its message cannot be read"
+    return f"{type(error).__name__}: {escape(text)}" if text else type(error).__name__
+
+
+def format_traceback(error: BaseException) -> str:
+    """Returns the traceback of an exception with its causes. Call this with the plugin's attribution."""
+    try:
+        lines = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:].splitlines()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return describe_error(error)
+    return "\n".join(escape(line) for line in lines)

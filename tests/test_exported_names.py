@@ -21,7 +21,7 @@ EXPORTED = {
         AuditEvent AuditLog AuditSink Fault Fsync LoggingSink Verification WhenFull fan_out read_log verify
     """,
     "nyx_stream.capabilities.files": "Files GuardedFiles",
-    "nyx_stream.capabilities.http": "GuardedClient Network",
+    "nyx_stream.capabilities.http": "GuardedClient NetworkBackend",
     "nyx_stream.errors": """
         AuditError ContentChanged FilesystemDenied InvalidArguments InvalidResult LimitExceeded LockError ManifestError
         NetworkDenied NyxError PluginBusy PluginCallError PluginCrashed PluginError PluginLoadError PluginNotFound

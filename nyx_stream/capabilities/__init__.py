@@ -1,1 +1,1 @@
-"""What a plugin holds: objects that perform an operation themselves, after the guard has allowed it."""
+"""The capabilities: services that act for a plugin when the guard allows it, and the objects that a plugin holds."""

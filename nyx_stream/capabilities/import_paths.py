@@ -1,49 +1,49 @@
-"""Where plugin code is imported from: nothing there is ever written by a plugin, whatever its policy grants."""
+"""The paths that plugin code is imported from. No policy lets a plugin write there."""
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from nyx_core.beneath.text import NATIVE, fold, normalise
 
-Access = Literal["read", "write", "move"]
-"""`move` changes a name, and with a directory's name the place of all that lies below it."""
+Access: TypeAlias = Literal["read", "write", "move"]
+"""What an operation does with a path. `move` changes a name; moving a directory also moves everything below it."""
 
 
 class ImportPaths:
-    """Absolute paths, by name and by where the name leads. One per host; grows when a plugin is loaded, never shrinks.
+    """Absolute paths, by name and by where the name leads. One per host; grows with each plugin that is loaded.
 
-    A plugin that runs already must not write what the next one will be. Adding a path, and asking, take as long as the
-    path is deep, however many there are. Threads may ask while one adds.
+    A running plugin must not write the code of the next one. The cost of adding and asking depends on the depth of a
+    path, not on their number. Threads may ask while one adds.
     """
 
-    __slots__ = ("_above", "_keys")
+    __slots__ = ("_keys", "_parents")
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self._keys: set[str] = set()
-        self._above: set[str] = set()
-        """The directories that the paths lie in."""
+        self._parents: set[str] = set()
+        """All directories above the paths."""
         self.protect(paths)
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def protect(self, paths: Iterable[str]) -> None:
-        """Adds paths. Asks the system where links lead to."""
+        """Adds paths, and what they lead to if they are links."""
         for given in paths:
             for path in (given, os.path.realpath(given)):
-                key = _bare(path_key(path))
-                self._above.update(_directories(key))
+                key = _bare_key(path)
+                self._parents.update(_parent_keys(key))
                 self._keys.add(key)
 
     def touched_by(self, path: str, access: Access) -> bool:
-        """Tells whether an operation on an absolute path would change what is imported."""
+        """Tells whether an operation on an absolute path would change code that is imported."""
         if access == "read":
             return False
-        key = _bare(path_key(path))
-        if key in self._keys or (access == "move" and key in self._above):
+        key = _bare_key(path)
+        if key in self._keys or (access == "move" and key in self._parents):
             return True
-        return any(directory in self._keys for directory in _directories(key))
+        return any(directory in self._keys for directory in _parent_keys(key))
 
 
 def path_key(path: str) -> str:
@@ -52,20 +52,21 @@ def path_key(path: str) -> str:
 
 
 def touches(own: str, key: str, access: Access) -> bool:
-    """Tells whether `key` is `own` or lies in it, or, for a move, contains it."""
-    return _covers(own, key) or (access == "move" and _covers(key, own))
+    """Tells whether `key` is `own` or below it, or, for a move, above it."""
+    return _contains(own, key) or (access == "move" and _contains(key, own))
 
 
-def _covers(directory: str, key: str) -> bool:
+def _contains(directory: str, key: str) -> bool:
     return key == directory or key.startswith(directory.rstrip(os.sep) + os.sep)
 
 
-def _bare(key: str) -> str:
-    return key.rstrip(os.sep)  # a root, too: then what lies in it begins with its key and a separator
+def _bare_key(path: str) -> str:
+    """Returns the key without a separator at its end: the key of a path in it begins with it and a separator."""
+    return path_key(path).rstrip(os.sep)
 
 
-def _directories(key: str) -> Iterator[str]:
-    """Yields the keys of all directories that a bare key lies in."""
+def _parent_keys(key: str) -> Iterator[str]:
+    """Yields the keys of all directories above a bare key."""
     while (cut := key.rfind(os.sep)) >= 0:
         key = key[:cut]
         yield key

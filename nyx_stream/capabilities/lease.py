@@ -1,61 +1,138 @@
-"""The revocation handle of a capability. Knows neither what it revokes nor how: the holder registers how to end it."""
+"""The lease of a capability: how the host limits it and takes it back.
 
+Theory of operation
+-------------------
+Each capability of a plugin is used under a lease. The lease doesn't know the capability. The capability asks it:
+
+- `check`, before each operation, raises `Revoked` after the end of the lease.
+- `spend` takes from a budget (requests, bytes, files to open) and raises `Spent` for what doesn't fit any more.
+- `hold` registers how to end something that outlives an operation: an open file, a response that is being read.
+
+A lease ends once, for one of three reasons: the host revokes it, its time (`ttl`) is over, or its seconds of use are
+used up. The end runs every registered callback at once, so a revocation doesn't wait for the plugin. A used-up budget
+doesn't end the lease: it refuses until the host sets it anew.
+
+Leases form a tree. The host keeps one lease for each capability as long as the grant lasts. Each run of the plugin
+uses a child of it, and each narrowed capability a child of that. The end of a lease ends its children with the same
+reason, and what is spent through a child is spent in every lease above it.
+
+The time of the end is compared with the clock at each operation, so a plugin that blocks the event loop, and thereby
+the timer, gains nothing. A lease without terms costs an operation two attribute reads: `_deadline`, `_has_budget` and
+`_can_end` are computed when terms are set, here and in the children.
+
+All of it is used on the event loop's thread.
+"""
+
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeAlias
 from weakref import WeakSet
 
 from nyx_stream.attribution import as_host
-from nyx_stream.capabilities.budget import Budget, BudgetCounter, Stopwatch, Tally, later, new_tally
 from nyx_stream.errors import Revoked
 from nyx_stream.policy.limits import Term, print_term
 
-if TYPE_CHECKING:
-    import asyncio
+Budget: TypeAlias = Literal["requests", "bytes_in", "bytes_out", "opens"]
+"""What can be counted and limited."""
 
-Happening = Literal["expire", "spend"]
-"""What a lease does by itself: its time is over, or one of its budgets is used up."""
+Tally: TypeAlias = dict[Budget, int]
+"""What was spent, with and without a limit."""
+
+LeaseEvent: TypeAlias = Literal["expire", "spend"]
+"""What happens to a lease without the host: its time is over, or a budget is used up."""
 
 
 class Spent(Exception):
-    """An operation does not fit into a budget any more. The capability turns it into its own `Revoked`."""
+    """An operation doesn't fit into a budget any more. The capability turns it into its own `Revoked`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
+def new_tally() -> Tally:
+    """Returns a tally of zeros."""
+    return {"requests": 0, "bytes_in": 0, "bytes_out": 0, "opens": 0}
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    """Has the running loop call `callback` as the host's own code, also when plugin code is running now."""
+    with as_host():
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """A budget that counts down from `amount`."""
+
+    amount: int
+    left: int
+    reported: bool = False
+    """Whether the host was notified that it is used up."""
+
+
+class _UseTimer:
+    """Runs while something is in use, and calls `expired` after `seconds` of use in total."""
+
+    __slots__ = ("_expired", "_left", "_since", "_timer")
+
+    def __init__(self, seconds: float, expired: Callable[[], None]) -> None:
+        self._left = seconds
+        self._expired = expired
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds of use that are left."""
+        running = 0.0 if self._since is None else monotonic() - self._since
+        return max(self._left - running, 0.0)
+
+    def start(self) -> None:
+        """Starts to count."""
+        self._since = monotonic()
+        self._timer = call_later(self._left, self._expired)
+
+    def stop(self) -> None:
+        """Stops counting. Does nothing if it has stopped already."""
+        self._left, self._since = self.left, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """A lease as it stands: why it has ended, if it has; and by name what is left of each term that is set."""
+    """The state of a lease.
+
+    Attributes:
+        reason: why it has ended, or `None` if it hasn't.
+        left: what is left of each term that is set, by name.
+    """
 
     reason: str | None
     left: Mapping[str, Term]
 
 
 class Lease:
-    """The host's hold on one capability of one plugin.
-
-    A capability calls `check` before each operation and `hold` for everything that outlives one (an open file, a
-    response in flight). `revoke`, and the end of its time, end all of it, once and for good. A budget that is used up
-    refuses what goes beyond it, until it is set anew. Leases made by `child` end with this one, and what is spent
-    through them is spent here as well. All of it is called on the event loop's thread.
+    """Lets the host limit and end one capability of one plugin; see the theory of operation above.
 
     Args:
         plugin: id of the plugin.
         capability: name of the capability.
-        told: called when the lease expires or a budget is used up, with the reason.
-        tally: counts what is spent here and below, with and without a budget.
+        on_event: called with the event and its reason when the lease expires or a budget is used up.
+        tally: counts what is spent here and through the children, with and without a budget.
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_children", "_deadline", "_expiry", "_holds", "_meter", "_metered", "_numbers",
-        "_own_expiry", "_parent", "_reason", "_stopwatch", "_tally", "_timer", "_told", "_until", "_watched",
-        "capability", "plugin",
+        "__weakref__", "_budgets", "_can_end", "_children", "_deadline", "_expiry_reason", "_has_budget", "_holds",
+        "_numbers", "_on_event", "_own_deadline", "_own_expiry_reason", "_parent", "_reason", "_tally", "_timer",
+        "_use_timer", "_uses", "capability", "plugin",
     )  # fmt: skip
 
     def __init__(
@@ -63,67 +140,68 @@ class Lease:
         plugin: str | None,
         capability: str,
         *,
-        told: Callable[[Happening, str], None] | None = None,
+        on_event: Callable[[LeaseEvent, str], None] | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.plugin = plugin
         self.capability = capability
-        self._told = told
+        self._on_event = on_event
         self._tally = new_tally() if tally is None else tally
         self._parent: Lease | None = None
         self._children: WeakSet[Lease] = WeakSet()
         self._reason: str | None = None
         self._holds: dict[int, tuple[Callable[[], object], bool]] = {}
         self._numbers = count()
-        self._meter = BudgetCounter()
-        self._stopwatch: Stopwatch | None = None
-        self._busy = 0
-        self._until, self._own_expiry = inf, ""
-        # What follows from this lease and those above it.
-        self._deadline, self._expiry = inf, ""
+        self._budgets: dict[str, _Counter] = {}
+        self._use_timer: _UseTimer | None = None
+        self._uses = 0
+        self._own_deadline, self._own_expiry_reason = inf, ""
+        # Computed from the terms of this lease and of those above it.
+        self._deadline, self._expiry_reason = inf, ""
         self._timer: asyncio.TimerHandle | None = None
-        self._metered = False
-        self._watched = False
-        """Whether it has ended or has a deadline: the one thing that a lease without terms is asked."""
+        self._has_budget = False
+        self._can_end = False
+        """Whether it has ended or has a deadline: the only thing that a lease without terms has to look at."""
 
     @property
     def ended(self) -> bool:
-        """Whether the lease was revoked, or its time is over: by the clock, before the loop's timer comes to it."""
-        return self._watched and (self._reason is not None or monotonic() >= self._deadline)
+        """Whether the lease was revoked or its time is over, by the clock."""
+        return self._can_end and (self._reason is not None or monotonic() >= self._deadline)
 
     @property
     def reason(self) -> str:
-        """Why it has ended; why it will, if it has a deadline."""
-        return self._reason if self._reason is not None else self._expiry
+        """Why the lease has ended, or will end at its deadline."""
+        return self._reason if self._reason is not None else self._expiry_reason
 
     def status(self) -> LeaseStatus:
-        """Returns how the lease stands."""
-        left: dict[str, Term] = dict(self._meter.left)
-        if self._until < inf:
-            left["ttl"] = max(self._until - monotonic(), 0.0)
-        if self._stopwatch is not None:
-            left["seconds"] = self._stopwatch.left
+        """Returns the state of the lease."""
+        left: dict[str, Term] = {name: counter.left for name, counter in self._budgets.items()}
+        if self._own_deadline < inf:
+            left["ttl"] = max(self._own_deadline - monotonic(), 0.0)
+        if self._use_timer is not None:
+            left["seconds"] = self._use_timer.left
         return LeaseStatus(self.reason if self.ended else None, left)
 
     def check(self, action: str = "use", target: str = "") -> None:
         """Raises `Revoked` once the lease has ended."""
-        if self._watched and self.ended:
+        if self._can_end and self.ended:
             raise self.error(action, target)
 
     def error(self, action: str = "use", target: str = "", reason: str | None = None) -> Revoked:
-        """The error for an operation that the end of this lease stops, or a budget of it that is used up."""
+        """Returns the error for an operation after the end of the lease, or beyond a budget."""
         why = self.reason if reason is None else reason
         return Revoked(
             plugin=self.plugin, capability=self.capability, action=action, target=target, rule=None, reason=why
         )
 
     def hold(self, end: Callable[[], object], *, busy: bool = False) -> Callable[[], None]:
-        """Registers `end`, to be called when the lease ends; returns a function that takes it back.
+        """Registers `end`, to be called when the lease ends; returns a function that removes it again.
 
-        `end` must not block and must not raise. With `busy` the time until it is taken back counts as use. Raises
-        `Revoked` if the lease has already ended, so that nothing can be registered behind a revocation's back.
+        `end` must neither block nor raise. With `busy`, the time until it is removed counts as use. Raises `Revoked` if
+        the lease has already ended, so that nothing is registered that would never be ended.
         """
-        self.check()
+        if self._can_end and self.ended:
+            raise self.error()
         number = next(self._numbers)
         self._holds[number] = end, busy
         if busy:
@@ -136,39 +214,31 @@ class Lease:
         return release
 
     def spend(self, budget: Budget, amount: int = 1) -> None:
-        """Takes `amount` from a budget, here and above. What does not fit leaves nothing of it, and raises `Spent`."""
-        if self._metered:
+        """Takes `amount` from a budget, here and above. If it doesn't fit, uses the budget up and raises `Spent`."""
+        if self._has_budget:
             self._take(budget, amount)
         self._tally[budget] += amount
 
-    def _take(self, budget: Budget, amount: int) -> None:
-        for lease in self._line():
-            if lease._meter.lacks(budget, amount):
-                reason = f"used up: {budget} {print_term(budget, lease._meter.whole(budget))}"
-                if lease._meter.use_up(budget):
-                    lease._tell("spend", reason)
-                raise Spent(reason)
-        for lease in self._line():
-            lease._meter.take(budget, amount)
-
     def limit(self, terms: Mapping[str, Term | None]) -> None:
-        """Sets terms anew, from now on, by name, as `policy.limits.parse_terms` gives them; `None` lifts one.
+        """Sets terms anew, from now on, by name, as `policy.limits.parse_terms` returns them; `None` removes one.
 
-        Terms that are not named go on as they are. Raises `Revoked` if the lease has ended: it does not come back.
+        Terms that are not named stay as they are. Raises `Revoked` if the lease has ended: it can't be renewed.
         """
         self.check("lease")
         for name, value in terms.items():
             if name == "ttl":
-                self._until = inf if value is None else monotonic() + value
-                self._own_expiry = "" if value is None else f"expired: its {print_term(name, value)} are over"
+                self._own_deadline = inf if value is None else monotonic() + value
+                self._own_expiry_reason = "" if value is None else f"expired after {print_term(name, value)}"
             elif name == "seconds":
-                self._set_stopwatch(value)
+                self._limit_use(value)
+            elif value is None:
+                self._budgets.pop(name, None)
             else:
-                self._meter.budget(name, None if value is None else int(value))
-        self._settle()
+                self._budgets[name] = _Counter(int(value), int(value))
+        self._apply_terms()
 
     def child(self, terms: Mapping[str, Term | None] | None = None) -> "Lease":
-        """Returns a lease below this one, ended if this one is. It can be ended by itself, and has terms of its own."""
+        """Returns a lease below this one, with its own terms. It has ended already if this one has."""
         child = Lease(self.plugin, self.capability, tally=self._tally)
         child._parent = self
         if self.ended:
@@ -179,24 +249,39 @@ class Lease:
         return child
 
     def revoke(self, reason: str) -> None:
-        """Ends the lease and everything held through it. Further calls change nothing."""
+        """Ends the lease and everything that is held through it. Further calls change nothing."""
         self._end(f"revoked: {reason}")
+
+    def _take(self, budget: Budget, amount: int) -> None:
+        for lease in self._with_ancestors():
+            counter = lease._budgets.get(budget)
+            if counter is not None and counter.left < amount:
+                reason = f"used up: {budget} {print_term(budget, counter.amount)}"
+                counter.left = 0
+                if not counter.reported:
+                    counter.reported = True
+                    lease._notify("spend", reason)
+                raise Spent(reason)
+        for lease in self._with_ancestors():
+            if (counter := lease._budgets.get(budget)) is not None:
+                counter.left -= amount
 
     def _end(self, reason: str) -> None:
         if self._reason is not None:
             return
         self._reason = reason
-        self._watched = True
+        self._can_end = True
         if self._parent is not None:
             self._parent._children.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        with as_host(), ExitStack() as then:  # it may be the plugin that ends it
-            if self._stopwatch is not None:
-                then.callback(self._stopwatch.stop)
-            then.callback(self._end_holds)
+        # As the host, because the plugin may be what ends it. The stack runs every step, even if one raises.
+        with as_host(), ExitStack() as steps:
+            if self._use_timer is not None:
+                steps.callback(self._use_timer.stop)
+            steps.callback(self._end_holds)
             for child in tuple(self._children):
-                then.callback(child._end, reason)
+                steps.callback(child._end, reason)
 
     def _end_holds(self) -> None:
         while self._holds:
@@ -206,67 +291,66 @@ class Lease:
             try:
                 end()
             except BaseException:
-                self._end_holds()  # a fault in one leaves no other open
+                self._end_holds()  # the others are ended in any case
                 raise
 
-    def _expire(self) -> None:
-        reason = self._expiry
+    def _end_by_itself(self, event: LeaseEvent, reason: str) -> None:
         try:
             self._end(reason)
         finally:
-            self._tell("expire", reason)
+            self._notify(event, reason)
 
-    def _tell(self, happening: Happening, reason: str) -> None:
-        if self._told is not None:
+    def _notify(self, event: LeaseEvent, reason: str) -> None:
+        if self._on_event is not None:
             with as_host():
-                self._told(happening, reason)
+                self._on_event(event, reason)
 
-    def _settle(self) -> None:
-        """Draws the conclusions from new terms, here and below."""
-        above = self._parent
-        self._deadline, self._expiry = self._until, self._own_expiry
-        if above is not None and above._deadline < self._until:
-            self._deadline, self._expiry = above._deadline, above._expiry
-        self._metered = bool(self._meter) or (above is not None and above._metered)
-        self._watched = self._reason is not None or self._deadline < inf
+    def _apply_terms(self) -> None:
+        """Recomputes what follows from the terms, here and in the children."""
+        parent = self._parent
+        self._deadline, self._expiry_reason = self._own_deadline, self._own_expiry_reason
+        if parent is not None and parent._deadline < self._own_deadline:
+            self._deadline, self._expiry_reason = parent._deadline, parent._expiry_reason
+        self._has_budget = bool(self._budgets) or (parent is not None and parent._has_budget)
+        self._can_end = self._reason is not None or self._deadline < inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._until < inf:
-            self._timer = later(max(self._until - monotonic(), 0.0), self._expire)
+        if self._own_deadline < inf:
+            reason = self._own_expiry_reason
+            left = max(self._own_deadline - monotonic(), 0.0)
+            self._timer = call_later(left, lambda: self._end_by_itself("expire", reason))
         for child in tuple(self._children):
-            child._settle()
+            child._apply_terms()
 
-    def _line(self) -> "Iterator[Lease]":
+    def _with_ancestors(self) -> "Iterator[Lease]":
         lease: Lease | None = self
         while lease is not None:
             yield lease
             lease = lease._parent
 
-    def _set_stopwatch(self, seconds: Term | None) -> None:
-        if self._stopwatch is not None:
-            self._stopwatch.stop()
-        self._stopwatch = None
+    def _limit_use(self, seconds: Term | None) -> None:
+        if self._use_timer is not None:
+            self._use_timer.stop()
+        self._use_timer = None
         if seconds is not None:
             reason = f"used up: {print_term('seconds', seconds)} of use"
-            self._stopwatch = Stopwatch(seconds, lambda: self._use_up(reason))
-            if self._busy:
-                self._stopwatch.start()
-
-    def _use_up(self, reason: str) -> None:
-        try:
-            self._end(reason)
-        finally:
-            self._tell("spend", reason)
+            self._use_timer = _UseTimer(seconds, lambda: self._end_by_itself("spend", reason))
+            if self._uses:
+                self._use_timer.start()
 
     def _begin_use(self) -> None:
-        for lease in self._line():
-            lease._busy += 1
-            if lease._busy == 1 and lease._stopwatch is not None:
-                lease._stopwatch.start()
+        lease: Lease | None = self
+        while lease is not None:
+            lease._uses += 1
+            if lease._uses == 1 and lease._use_timer is not None:
+                lease._use_timer.start()
+            lease = lease._parent
 
     def _end_use(self) -> None:
-        for lease in self._line():
-            lease._busy -= 1
-            if lease._busy == 0 and lease._stopwatch is not None:
-                lease._stopwatch.stop()
+        lease: Lease | None = self
+        while lease is not None:
+            lease._uses -= 1
+            if lease._uses == 0 and lease._use_timer is not None:
+                lease._use_timer.stop()
+            lease = lease._parent

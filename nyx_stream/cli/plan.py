@@ -74,10 +74,10 @@ class _Seal:
 def _seal_at(level: Level) -> _Seal:
     if level != "process":
         return _Seal(level)
-    from nyx_stream.isolation.process.launcher import lacking  # late: plans at other levels don't need it
-    from nyx_stream.isolation.remote.host.required import gaps_here
+    # Imported late: plans at other levels don't need it.
+    from nyx_stream.isolation.remote.wire.confinement import missing_layers, missing_sockets
 
-    return _Seal(level, gaps_here(), lacking())
+    return _Seal(level, missing_layers(), missing_sockets())
 
 
 def _document(grant: Grant, seal: _Seal) -> dict[str, Any]:

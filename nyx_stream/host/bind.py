@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from nyx_stream.errors import InvalidResult, UnknownMethod
-from nyx_stream.isolation.code.exports import faults
+from nyx_stream.isolation.code.exports import validation_errors
 
 _T = TypeVar("_T")
 _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
@@ -67,7 +67,9 @@ def _method(callee: Callee, name: str, member: Callable[..., Any]) -> Callable[.
         try:
             return validate(value, from_attributes=True)
         except ValidationError as error:
-            raise InvalidResult(callee.id, f"{name}: the result does not fit the protocol: {faults(error)}") from error
+            raise InvalidResult(
+                callee.id, f"{name}: the result does not fit the protocol: {validation_errors(error)}"
+            ) from error
 
     def named(self: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         bound = signature.bind(self, *args, **kwargs).arguments

@@ -14,7 +14,7 @@ from nyx_stream.host.discovery import find
 from nyx_stream.host.observability.status import OnFail
 from nyx_stream.host.operations.folder_watch import require_watchfiles
 from nyx_stream.isolation.backend import Level, PluginSource
-from nyx_stream.isolation.process.placement import placement
+from nyx_stream.isolation.process.affinity import parse_cpus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
 from nyx_stream.policy.limits import parse_duration, parse_size
@@ -124,7 +124,7 @@ def read_config(path: str | os.PathLike[str]) -> HostConfig:
     options = _audit_options(file, values.audit, folder) if values.audit is not None else AuditOptions()
     cpus = None
     try:
-        cpus = placement(values.worker_cpus)
+        cpus = parse_cpus(values.worker_cpus)
     except ValueError as error:
         file.fault(("worker_cpus",), str(error))
     _finish(file, below)

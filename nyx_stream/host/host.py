@@ -33,7 +33,7 @@ from nyx_stream.isolation.backend import Level
 from nyx_stream.policy.limits import parse_duration
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.http import Network
+    from nyx_stream.capabilities.http import NetworkBackend
     from nyx_stream.host.config import PluginOrder
 
 _log = logging.getLogger("nyx.host")
@@ -65,7 +65,7 @@ class PluginHost:
         audit: AuditTarget = None,
         data_dir: str | os.PathLike[str] | None = None,
         tripwire: bool = True,
-        network: "Network | None" = None,
+        network: "NetworkBackend | None" = None,
         observer: Observer | None = None,
         approver: Approver | None = None,
         approver_timeout: str | float = "2m",
@@ -93,7 +93,7 @@ class PluginHost:
         path: str | os.PathLike[str],
         *,
         audit: AuditTarget = None,
-        network: "Network | None" = None,
+        network: "NetworkBackend | None" = None,
         observer: Observer | None = None,
         approver: Approver | None = None,
     ) -> Self:

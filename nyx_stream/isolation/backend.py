@@ -1,15 +1,16 @@
-"""What the host asks of an isolation level, whatever it is made of. Knows no level and no host."""
+"""What the host requires of every isolation level."""
 
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
+from nyx_stream.attribution import as_host
 from nyx_stream.audit import AuditSink
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
-from nyx_stream.isolation.code.content_digests import Digests
+from nyx_stream.isolation.code.modules import Digests
 from nyx_stream.policy.approval import Approval
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
@@ -19,22 +20,19 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["inline", "process", "container"]
 
-CAPABILITIES = ("http", "files", "connect")
-"""The names of the capabilities that a level provides, and that can be revoked."""
-
 
 @dataclass(frozen=True, slots=True)
 class PluginSource:
-    """Where a plugin's code lies.
+    """Where a plugin's code is.
 
     Attributes:
         manifest: its manifest, not yet bound to directories.
-        folder: absolute path of the directory that `plugin.toml` lies in.
-        root: absolute path of the directory that its modules are found below.
-        names: top-level module names below `root` that are the plugin's own; `None`: all of them.
+        folder: absolute path of the directory with `plugin.toml`.
+        root: absolute path of the directory that its modules are imported from.
+        names: top-level module names below `root` that are the plugin's own, or `None` for all of them.
         distribution: name of the installed distribution, or `None` for a plugin folder.
-        content: the hash of its content, where the host compares it; `None` elsewhere.
-        digests: then, what its modules are compared with when they are imported.
+        content: the hash of its files, if the host verifies it.
+        digests: the digests of its files, if the host verifies them at import.
     """
 
     manifest: Manifest
@@ -46,7 +44,7 @@ class PluginSource:
     digests: Digests | None = None
 
     def with_content(self, content: str, digests: Digests) -> Self:
-        """Returns it with the hash of its content, and those of its files."""
+        """Returns a copy with the hash of its files and their digests."""
         return replace(self, content=content, digests=digests)
 
     @property
@@ -59,27 +57,31 @@ class PluginSource:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Everything a level needs to run one plugin once.
-
-    `crashed` is to be called, on the event loop, when the plugin failed outside a call.
-    """
+    """Everything that a level needs to run one plugin once."""
 
     source: PluginSource
     grant: Grant
     guard: SandboxGuard
     audit: AuditSink | None
     leases: Mapping[str, Lease]
-    """By capability; the level holds each capability on a lease below its one."""
+    """By capability. The level holds each capability on a child of its lease."""
     import_paths: ImportPaths
-    """Where the host's plugins are imported from: nothing is written there for a plugin."""
+    """Where the host's plugins are imported from. No plugin may write there."""
     crashed: Callable[[BaseException], None]
+    """To be called on the event loop when the plugin fails outside a call."""
     ask: Callable[[str, str, str], Awaitable[Approval]]
-    """Asks the host for an optional permission: its kind, what for, and why."""
+    """Asks the host for an optional permission: its kind, its target, and the reason."""
+
+
+def environment_of(grant: Grant) -> dict[str, str]:
+    """Returns the granted environment variables that are set."""
+    with as_host():
+        return {name: os.environ[name] for name in grant.env if name in os.environ}
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What the process of one plugin uses: resident bytes, and processor time in seconds since it was started."""
+class ProcessUsage:
+    """Resident bytes of a plugin's process, and its processor time in seconds since it started."""
 
     memory: int
     cpu_seconds: float
@@ -87,65 +89,65 @@ class Usage:
 
 @runtime_checkable
 class Measured(Protocol):
-    """An `PluginBackend` whose plugin has a process of its own."""
+    """A `PluginBackend` whose plugin has a process of its own."""
 
-    def usage(self) -> Usage | None:
-        """Measures it; `None` if there is no process now. Can be called on any thread."""
+    def usage(self) -> ProcessUsage | None:
+        """Measures the process, or returns `None` if there is none now. May be called on any thread."""
 
 
 class Backend(Protocol):
-    """An isolation level, with what its plugins share. One per host."""
+    """An isolation level and what its plugins share. One per host."""
 
     def isolate(self, assignment: Assignment) -> "PluginBackend":
-        """Prepares one plugin; nothing of it runs yet."""
+        """Prepares one plugin. Runs none of its code yet."""
 
     async def aclose(self) -> None:
-        """Ends what the plugins shared. All of them have been stopped."""
+        """Closes what the plugins shared. Every plugin has been stopped."""
 
 
 class PluginBackend(Protocol):
-    """One plugin, loaded once at one level. All of it is called on the host's event loop.
+    """One plugin, loaded once at one level. Used on the host's event loop only.
 
-    The host sees to states, queues, timeouts and accounting; a level only carries out.
+    The host handles states, queues, timeouts and accounting; a level only carries out.
     """
 
     @property
     def methods(self) -> Mapping[str, bool]:
-        """The exported methods, known after `start`: whether each is a stream."""
+        """The exported methods: whether each is a stream. Known after `start`."""
 
     async def start(self) -> None:
         """Loads the plugin's code and runs its `setup`.
 
         Raises:
-            PluginLoadError: the code does not import, or the entry point is no plugin.
+            PluginLoadError: the code doesn't import, or the entry point isn't a plugin.
             PluginSetupError: `setup` raised.
         """
 
     async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
-        """Calls a method that is no stream; both ways validated.
+        """Calls a method that isn't a stream. Arguments and result are validated.
 
         Raises:
-            InvalidArguments, InvalidResult: a value does not fit the method's annotations.
-            PluginCallError: the method raised. A `SandboxDenied` passes through as itself.
+            InvalidArguments, InvalidResult: a value doesn't fit the method's annotations.
+            PluginCallError: the method raised. A `SandboxDenied` is raised unchanged.
         """
 
     def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Calls a method that is a stream; each item is validated. Raises as `call`, at the first step."""
 
     async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:
-        """Runs `teardown`, ends the plugin's tasks, closes its capabilities, removes its code.
+        """Runs `teardown`, ends the plugin's tasks, closes its capabilities and removes its code.
 
-        Can be called in any state, once.
+        May be called in any state, once.
 
         Args:
-            sparing: tasks of the host that would not leave a call; they are not the plugin's to cancel.
+            sparing: tasks of the host that are stuck in a call and must not be cancelled.
 
         Raises:
-            PluginCallError: `teardown` raised; everything else was done nevertheless.
+            PluginCallError: `teardown` raised. Everything else was done nevertheless.
         """
 
     def update(self, grant: Grant) -> None:
-        """Takes a new grant into use; the guard of the assignment has it already."""
+        """Applies a new grant. The guard of the assignment already has it."""
 
     def trace(self, error: BaseException) -> str:
         """Returns the traceback of an error that came from the plugin, safe to print."""

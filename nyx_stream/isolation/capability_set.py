@@ -1,118 +1,87 @@
-"""Making the capabilities of one plugin, on first use, and ending them. Knows no isolation level."""
+"""The capabilities of one run of a plugin: made on first use, and ended together."""
 
-import inspect
-import mimetypes
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nyx_stream.attribution import as_host
-from nyx_stream.capabilities.lease import Lease
-from nyx_stream.isolation.backend import CAPABILITIES, Assignment
+from nyx_stream.isolation.backend import Assignment
+from nyx_stream.isolation.registry import CAPABILITIES, REGISTRY
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.connect.service import GuardedConnect
-    from nyx_stream.capabilities.files import GuardedFiles
-    from nyx_stream.capabilities.http import GuardedClient, Network
+    from nyx_stream.capabilities.network import NetworkBackend
 
 
 class Shared:
-    """What the capabilities of all plugins of one host have in common: one way to the network, one TLS context."""
+    """What the capabilities of all plugins of one host share: one network backend, with one TLS context."""
 
-    def __init__(self, network: "Network | None" = None) -> None:
+    def __init__(self, network: "NetworkBackend | None" = None) -> None:
         self._network = network
 
     @property
-    def network(self) -> "Network":
-        """The host's network, made on first use."""
+    def network(self) -> "NetworkBackend":
+        """The host's network backend, made on first use."""
         if self._network is None:
-            from nyx_stream.capabilities.http import Network
+            from nyx_stream.capabilities.network import NetworkBackend
 
-            self._network = Network()
+            self._network = NetworkBackend()
         return self._network
 
 
-# Each imports its capability when it is first made: a plugin without HTTP costs no import of an HTTP client.
-def _http(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedClient":
-    from nyx_stream.capabilities.http import GuardedClient
-
-    # Whoever posts a file by its name has the system's table of types read: by the host, now.
-    if not mimetypes.inited:
-        mimetypes.init()
-    return GuardedClient(assignment.guard, lease, network=shared.network)
-
-
-def _files(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedFiles":  # noqa: ARG001  # as all makers
-    from nyx_stream.capabilities.files import GuardedFiles
-
-    return GuardedFiles(
-        assignment.guard,
-        lease,
-        places=assignment.grant.places,
-        protected=assignment.import_paths,
-    )
-
-
-def _connect(assignment: Assignment, lease: Lease, shared: Shared) -> "GuardedConnect":
-    from nyx_stream.capabilities.connect.service import GuardedConnect
-
-    return GuardedConnect(assignment.guard, lease, shared.network)
-
-
-_MAKERS: Mapping[str, Callable[[Assignment, Lease, Shared], Any]] = {
-    "http": _http,
-    "files": _files,
-    "connect": _connect,
-}
-
-
 class CapabilitySet:
-    """The capabilities of one life of a plugin, on leases of their own below those of its grant."""
+    """The services of one run of a plugin, each on its own lease below the one of the grant."""
 
     def __init__(self, assignment: Assignment, shared: Shared) -> None:
         self._assignment = assignment
         self._shared = shared
         self._leases = {name: assignment.leases[name].child() for name in CAPABILITIES}
-        self._made: dict[str, Any] = {}
+        self._services: dict[str, Any] = {}
+        self._facades: dict[str, Any] = {}
 
     def bind(self) -> None:
-        """Opens the granted directories, before any code of the plugin runs: the grant is what stands there now.
-
-        To be called again when the policy has changed.
-        """
+        """Opens the granted directories. Call it before any code of the plugin runs: the grant is what is there now."""
         granted = self._assignment.grant.manifest.paths and self._assignment.guard.policy.merged().paths
         if granted and not self._leases["files"].ended:
-            files = self.get("files")
+            files = self.service("files")
             with as_host():
                 files.bind()
 
-    def get(self, name: str) -> Any:
-        """Returns the capability, made on first use; one that is revoked later refuses by itself.
+    def policy_changed(self) -> None:
+        """Opens the directories that a new policy grants, and ends the connections that it doesn't grant any more."""
+        self.bind()
+        if "connect" in self._services:
+            with as_host():
+                self._services["connect"].recheck()
+
+    def service(self, name: str) -> Any:
+        """Returns a service, made on first use.
 
         Raises:
-            Revoked: it was revoked before it was ever made.
+            Revoked: it was revoked before it was made. One that is revoked later raises `Revoked` when it is used.
         """
-        if name not in self._made:
+        service = self._services.get(name)
+        if service is None:
             with as_host():
-                self._made[name] = _MAKERS[name](self._assignment, self._leases[name], self._shared)
-        return self._made[name]
+                service = REGISTRY[name].service(self._assignment, self._leases.get(name), self._shared)
+            self._services[name] = service
+        return service
 
-    def recheck(self) -> None:
-        """The policy changed: ends what it grants no more, where that was not for one operation only."""
-        if "connect" in self._made:
+    def facade(self, name: str) -> Any:
+        """Returns what the plugin holds, made on first use. Raises as `service`."""
+        facade = self._facades.get(name)
+        if facade is None:
             with as_host():
-                self._made["connect"].recheck()
+                facade = self._facades[name] = REGISTRY[name].hold(self.service(name))
+        return facade
 
     async def close(self, reason: str) -> list[Exception]:
-        """Ends all of them and closes what they hold; returns what went wrong meanwhile."""
+        """Ends all services and closes what they hold; returns the errors that this raised."""
         failures: list[Exception] = []
         for name, lease in self._leases.items():
-            made = self._made.pop(name, None)
+            service = self._services.pop(name, None)
             try:
                 lease.revoke(reason)
-                if made is not None:
-                    closing = made.aclose() if hasattr(made, "aclose") else made.close()
-                    if inspect.isawaitable(closing):
-                        await closing
-            except Exception as error:  # one capability that does not close must not keep the others open
+                if hasattr(service, "aclose"):  # the end of the lease closes everything else
+                    await service.aclose()
+            except Exception as error:  # one capability that fails to close must not keep the others open
                 failures.append(error)
+        self._facades.clear()
         return failures

@@ -22,6 +22,7 @@ def measure(*values: float) -> Measure:
         ("s", 3e-6, 2e-6, True, "2 µs"),
         ("/s", 400_000, 500_000, True, "500,000 /s"),
         ("/s", 600_000, 500_000, False, "500,000 /s"),
+        ("count", 90, 2e-6, True, "0"),
     ],
 )
 def test_the_target_determines_the_figure(kind: Kind, bound: float, value: float, reached: bool, text: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.demo import live
-from nyx_stream.isolation.process.seal import SealRefused
+from nyx_stream.isolation.remote.host.handshake import SealRefused
 from tests.conformance.machine import missing
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from nyx_core.sandbox import LayerReport, LayerState, SandboxReport
 from nyx_stream.cli.layers import RULE_KINDS, layer_of_limit, layer_of_rule
-from nyx_stream.isolation.remote.host import required
+from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.policy import Limits
 
 
@@ -119,14 +119,14 @@ def lacking(*names):
         LayerReport(name, LayerState.UNAVAILABLE, f"no {name}: ENOSYS", "a newer kernel")
         if name in names
         else LayerReport(name, LayerState.ACTIVE, "available")
-        for name in required.REQUIRED
+        for name in confinement.REQUIRED_LAYERS
     ]
     return lambda: SandboxReport("linux", "1", "x86_64", layers=tuple(layers))
 
 
 def test_at_level_process_the_kernel_is_listed_as_a_layer(nyx, case, monkeypatch):
     """The kernel enforces every rule, and the limits of the process, but not those of the framework."""
-    monkeypatch.setattr(required, "probe", lacking())
+    monkeypatch.setattr(confinement, "probe", lacking())
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert {rule["layer"] for rule in plan["rules"]} == {"guard+kernel"}
     held = {name for name, limit in plan["limits"].items() if "kernel" in limit["layer"]}
@@ -139,7 +139,7 @@ def test_at_level_process_the_kernel_is_listed_as_a_layer(nyx, case, monkeypatch
 
 def test_missing_layers_are_reported_before_anything_is_loaded(nyx, case, monkeypatch):
     """With degrade = "refuse" the plugin would not load; the plan names missing layers and what would provide them."""
-    monkeypatch.setattr(required, "probe", lacking("landlock"))
+    monkeypatch.setattr(confinement, "probe", lacking("landlock"))
     out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
     assert 'It cannot be loaded on this machine unless the policy has degrade = "allow"' in out
     assert "  landlock: no landlock: ENOSYS; needs a newer kernel" in out
@@ -160,7 +160,7 @@ def test_missing_layers_are_reported_before_anything_is_loaded(nyx, case, monkey
 )
 def test_a_degraded_process_does_not_list_the_kernel_for_missing_layers(nyx, case, monkeypatch, missing, by_guard_only):
     """With degrade = "allow" the kernel is not listed for rules and limits that need the missing layer."""
-    monkeypatch.setattr(required, "probe", lacking(*missing))
+    monkeypatch.setattr(confinement, "probe", lacking(*missing))
     case.policy.write_text('degrade = "allow"\n' + case.policy.read_text(encoding="utf-8"), encoding="utf-8")
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert {rule["kind"] for rule in plan["rules"] if rule["layer"] == "guard"} == by_guard_only

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nyx_stream.isolation.process import launcher as launching
+from nyx_stream.isolation.process import spawn as launching
 
 _MODULE = 6
 """Where the module stands in `launching.command`; the descriptor and the pid of the host follow."""
@@ -22,7 +22,7 @@ _MODULE = 6
 _SERVE = """
 import ctypes, fcntl, json, os, platform, socket, sys
 from importlib import import_module
-from nyx_stream.isolation.process import zygote
+from nyx_stream.isolation.process import bootstrap
 
 CLONE_PARENT, SIGCHLD = 0x8000, 17
 NUMBER = {"x86_64": 56, "aarch64": 220}[platform.machine()]
@@ -45,7 +45,7 @@ def live(module, descriptor, host, descriptors):
     os.closerange(descriptor + 1, 4096)
     import_module(module).main(descriptor, host)
 
-zygote.warm()
+bootstrap.import_libraries()
 link = socket.socket(fileno=int(sys.argv[2]))
 while True:
     order, received, _, _ = socket.recv_fds(link, 4096, 4)

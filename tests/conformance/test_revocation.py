@@ -1,5 +1,5 @@
-"""Whatever a plugin has under way or open when its lease ends, ends at once: with `Revoked` and the host's reason, and
-with no cancellation of the plugin's own task.
+"""When a lease ends, every operation under way and every open file or connection ends at once, with `Revoked` and the
+host's reason. The plugin's own task is not cancelled.
 """
 
 import asyncio
@@ -124,13 +124,13 @@ CASES = [
 
 @pytest.fixture
 async def server():
-    """Answers as in the cases of the capabilities."""
+    """A server as in the cases of the capabilities."""
     async with Server(answer) as server:
         yield server
 
 
 async def reached(plugin, server, case):
-    """Waits until the case is where it is to be taken by surprise."""
+    """Waits until the case is where its lease is to end."""
     if case in SEEN_BY_THE_SERVER:
         await until(lambda: server.requests)
     elif case == "while_sending":
@@ -141,7 +141,7 @@ async def reached(plugin, server, case):
 
 @pytest.mark.parametrize(("case", "capability", "narrow"), CASES)
 async def test_it_ends_at_once_with_the_reason(load, server, case, capability, narrow):
-    """The plugin gets `Revoked`, of the capability itself or of what it narrowed, and nothing else happens to it."""
+    """The plugin gets `Revoked`, from the capability or from a narrowed one, and its task is not cancelled."""
     plugin = await load(CODE, permissions=PERMISSIONS, policy=POLICY)
     task = asyncio.create_task(
         plugin.call("act", case=case, capability=capability, narrow=narrow, port=server.port),
@@ -153,8 +153,8 @@ async def test_it_ends_at_once_with_the_reason(load, server, case, capability, n
 
 
 @pytest.mark.parametrize(("case", "capability"), [("in_the_body", "http"), ("while_receiving", "connect")])
-async def test_the_caller_gets_it_too(load, server, case, capability):
-    """A plugin that lets it through ends its call with it, and goes on serving."""
+async def test_the_caller_gets_the_error_too(load, server, case, capability):
+    """If the plugin does not catch it, the call raises it, and the plugin goes on serving."""
     plugin = await load(CODE, permissions=PERMISSIONS, policy=POLICY)
     task = asyncio.create_task(plugin.call("bare", case=case, capability=capability, port=server.port))
     await reached(plugin, server, case)
@@ -164,18 +164,18 @@ async def test_the_caller_gets_it_too(load, server, case, capability):
     await plugin.call("go_on")
 
 
-async def test_time_ends_it_as_a_revocation_does(load, server):
+async def test_the_end_of_the_time_has_the_same_effect(load, server):
     """A `ttl` that the host sets while a request is under way."""
     plugin = await load(CODE, permissions=PERMISSIONS, policy=POLICY)
     arguments = {"case": "while_streaming", "capability": "http", "narrow": True, "port": server.port}
     task = asyncio.create_task(plugin.call("act", **arguments))
     await plugin.call("until_reached")
     await plugin.lease("http", ttl="20ms")
-    assert await asyncio.wait_for(task, 30) == ["http", "expired: its 0.02s are over", "0"]
+    assert await asyncio.wait_for(task, 30) == ["http", "expired after 0.02s", "0"]
 
 
 async def test_everything_at_once(load, server):
-    """One act of the host ends all of a plugin's capabilities, each with what is under way through it."""
+    """One revocation ends all capabilities of a plugin, and every operation under way."""
     plugin = await load(CODE, permissions=PERMISSIONS, policy=POLICY)
     cases = [("before_the_head", "http"), ("while_reading", "files"), ("while_receiving", "connect")]
     tasks = [
@@ -191,7 +191,7 @@ async def test_everything_at_once(load, server):
 
 
 async def test_what_was_written_is_kept(load, server, tmp_path):
-    """A file that ends is flushed, as one that is closed."""
+    """A file whose lease ends is flushed, as one that is closed."""
     plugin = await load(CODE, permissions=PERMISSIONS, policy=POLICY)
     arguments = {"case": "while_writing", "capability": "files", "narrow": True, "port": server.port}
     task = asyncio.create_task(plugin.call("act", **arguments))

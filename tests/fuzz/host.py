@@ -1,7 +1,7 @@
-"""Fuzz target `host`: a real `SealedPlugin`, its broker and its log, with a worker that sends what a script says.
+"""Fuzz target `host`: a real `RemotePlugin` with its broker and log, and a worker that sends what a script says.
 
-Whatever comes in: each caller gets a value or an error of the documented kinds, the worker is ended at most, and
-nothing is raised anywhere else: not in a task, not in a callback of the loop.
+Whatever is sent, each caller gets a value or an error of the documented kinds, at most the worker is ended, and nothing
+else is raised: not in a task, not in a callback of the loop.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import LimitExceeded, PluginError, SandboxDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host import find
-from nyx_stream.isolation.backend import CAPABILITIES, Assignment
+from nyx_stream.isolation.backend import Assignment
 from nyx_stream.isolation.capability_set import Shared
-from nyx_stream.isolation.process import seal as sealing
-from nyx_stream.isolation.process.backend import SealedPlugin
-from nyx_stream.isolation.process.launcher import WorkerProcess
 from nyx_stream.isolation.process.warm_pool import WarmPool
+from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.isolation.remote.host import approval as host_approval
 from nyx_stream.isolation.remote.host import connect as host_connect
 from nyx_stream.isolation.remote.host import files as host_files
 from nyx_stream.isolation.remote.host import http as host_http
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind
-from nyx_stream.isolation.remote.wire.messages import MethodFace, Order, Ready, Sealed, decode
+from nyx_stream.isolation.remote.host.backend import RemoteBackend, WorkerProcess
+from nyx_stream.isolation.remote.host.resource_monitor import MonitoredWorker, ResourceMonitor
+from nyx_stream.isolation.remote.wire.confinement import REQUIRED_LAYERS, with_memory
+from nyx_stream.isolation.remote.wire.frames import FrameKind
+from nyx_stream.isolation.remote.wire.messages import MethodDescription, Order, Ready, Sealed, decode
 from nyx_stream.isolation.remote.wire.protocol import ProtocolConnection
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.approval import Approval
@@ -40,27 +40,27 @@ from nyx_stream.policy.grant import Grant
 from tests.fuzz.script import Script
 
 METHODS = (
-    MethodFace(name="plain", stream=False),
-    MethodFace(name="typed", stream=False, returns=["dict", "str", ["tuple...", "date"]]),
-    MethodFace(name="items", stream=True, returns=["set", "bytes"]),
+    MethodDescription(name="plain", stream=False),
+    MethodDescription(name="typed", stream=False, returns=["dict", "str", ["tuple...", "date"]]),
+    MethodDescription(name="items", stream=True, returns=["set", "bytes"]),
 )
 HANDLERS = (host_approval, host_connect, host_files, host_http)  # imported now, so that the fuzzer sees what they do
 DOCUMENTED = (PluginError, SandboxDenied, LimitExceeded, OSError)
 
 
 class Launcher:
-    """Makes no process: its end of the channel is the script's to write to."""
+    """Makes no process: the script writes to the worker's end of the channel."""
 
     pid = None
 
-    def begin(self, descriptors: tuple[int, int, int]) -> None:
-        """Makes nothing ahead."""
+    def launch_ahead(self, descriptors: tuple[int, int, int]) -> None:
+        """Makes none in advance."""
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         self.socket = socket.socket(fileno=os.dup(descriptors[0]))
         self.socket.setblocking(False)
         process = WorkerProcess(1, self._killed)
-        process.forked.set_result(0)
+        process.started.set_result(0)
         self.process = process
         return process
 
@@ -71,12 +71,10 @@ class Launcher:
         self.socket.close()
 
 
-class Watch:
-    """Looks at no process."""
+class IdleMonitor(ResourceMonitor):
+    """Measures no process: there is none."""
 
-    def add(self, worker: Any) -> None: ...
-    def remove(self, pid: int) -> None: ...
-    async def aclose(self) -> None: ...
+    def add(self, worker: MonitoredWorker) -> None: ...
 
 
 def assignment(folder: Path) -> Assignment:
@@ -97,11 +95,11 @@ def assignment(folder: Path) -> Assignment:
 
 async def refuse(_kind: str, _target: str, _why: str) -> Approval:
     """Grants nothing on request."""
-    return Approval(granted=False, reason="nobody is there to ask")
+    return Approval(granted=False, reason="no approval is possible")
 
 
-class Room:
-    """What all runs have in common."""
+class Fixture:
+    """What all runs share."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -120,56 +118,56 @@ class Room:
         level = logger.level
         logger.setLevel(logging.CRITICAL)  # a record of the worker is no finding
         try:
-            self.loop.run_until_complete(live(self.assignment, script))
+            self.loop.run_until_complete(run_plugin(self.assignment, script))
         finally:
             logger.setLevel(level)
         assert not self.raised, self.raised
 
 
-async def live(given: Assignment, script: Script) -> None:
-    """One life of a plugin: as much of the handshake as the script wants, calls, and whatever else it sends."""
+async def run_plugin(given: Assignment, script: Script) -> None:
+    """Runs a plugin once: as much of the handshake as the script contains, calls, and whatever else it sends."""
     launcher = Launcher()
-    watch: Any = Watch()
-    reserve = WarmPool(launcher)
-    plugin = SealedPlugin(given, Shared(), reserve, watch, FairScheduler())
+    level = RemoteBackend(WarmPool(launcher), Shared())
+    level.monitor = IdleMonitor()
+    plugin = level.isolate(given)
     depth = script.number(3)
     tasks = [asyncio.ensure_future(plugin.start())]
-    await turn(3)
+    await turns(3)
     worker = ProtocolConnection("worker")
     (frame,) = worker.receive(launcher.socket.recv(2**20))
     if depth:
-        put(launcher, worker.send(Frame(Kind.SEALED, body=sealed(decode(Order, frame)))))
-        await turn(4)
+        put(launcher, worker.send(FrameKind.SEALED, body=sealed(decode(Order, frame))))
+        await turns(4)
     if depth == 2:
         worker.receive(launcher.socket.recv(2**20))
-        put(launcher, worker.send(Frame(Kind.READY, body=Ready(methods=METHODS).encode())))
+        put(launcher, worker.send(FrameKind.READY, body=Ready(methods=METHODS).encode()))
         await tasks[0]
         tasks += [asyncio.ensure_future(plugin.call(name, {})) for name in ("plain", "typed", "plain")]
-        tasks.append(asyncio.ensure_future(drained(plugin.stream("items", {}))))
-        await turn(2)
+        tasks.append(asyncio.ensure_future(drain(plugin.stream("items", {}))))
+        await turns(2)
     while script.left:
         if depth == 2 and script.chance(16):
             tasks[1 + script.number(4)].cancel()
-        put(launcher, script.piece())
-        await turn(script.number(4))
-    await turn(2)
+        put(launcher, script.frame())
+        await turns(script.number(4))
+    await turns(2)
     await launcher.aclose()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     await plugin.stop(())
-    await reserve.aclose()
+    await level.aclose()
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and not isinstance(outcome, (*DOCUMENTED, asyncio.CancelledError)):
             raise outcome
-    await turn(1)
+    await turns(1)
 
 
-async def turn(times: int) -> None:
-    """Lets the loop look at its sockets and run what is ready."""
+async def turns(times: int) -> None:
+    """Lets the loop poll its sockets and run what is ready."""
     for _ in range(times):
         await asyncio.sleep(0)
 
 
-async def drained(items: AsyncIterator[Any]) -> None:
+async def drain(items: AsyncIterator[Any]) -> None:
     """Takes every item of a stream."""
     async for _ in items:
         pass
@@ -183,9 +181,9 @@ def put(launcher: Launcher, data: bytes) -> None:
 
 def sealed(order: Order) -> bytes:
     """The report of a worker that carried out its order."""
-    layers = [{"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(sealing.REQUIRED)]
+    layers = [{"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(REQUIRED_LAYERS)]
     report = {
-        "policy_hash": sealing._limited(order.confinement, order.memory).digest(),
+        "policy_hash": with_memory(order.confinement, order.memory).digest(),
         "layers": layers,
         "witness": [{"act": "clone", "refused": True}],
         "descriptors": [0, 1, 2, 3],
@@ -193,11 +191,11 @@ def sealed(order: Order) -> bytes:
     return Sealed(report=report, baseline=0).encode()
 
 
-_room: list[Room] = []
+_fixture: list[Fixture] = []
 
 
 def consume(data: bytes) -> None:
-    """Plays one script. Raises what must not have been raised."""
-    if not _room:
-        _room.append(Room())
-    _room[0].play(Script(data))
+    """Runs one script. Raises what must not have been raised."""
+    if not _fixture:
+        _fixture.append(Fixture())
+    _fixture[0].play(Script(data))

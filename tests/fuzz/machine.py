@@ -1,15 +1,15 @@
-"""Fuzz target `machine`: frames, the order of frames, and bodies, on both sides; no socket and no event loop.
+"""Fuzz target `machine`: frames, their order and their bodies, on both sides, without socket and event loop.
 
-Whatever comes in: frames that the table allows, each with a body that is a message or a fault, or a `ProtocolFault` and
-a conversation that is over. No descriptor is lost from sight.
+Whatever is received becomes frames that the table allows, each with a body that is a message or a fault; or a
+`ProtocolFault`, after which the conversation is over. No descriptor is lost.
 """
 
 from contextlib import suppress
 
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import (
-    Ask,
-    AskResult,
+    CapabilityRequest,
+    CapabilityResponse,
     LogRecord,
     Message,
     Order,
@@ -20,21 +20,21 @@ from nyx_stream.isolation.remote.wire.messages import (
     decode,
     error_of,
 )
-from nyx_stream.isolation.remote.wire.protocol import SENDERS, TABLE, ProtocolConnection, ProtocolState
+from nyx_stream.isolation.remote.wire.protocol import SENDERS, TRANSITIONS, ProtocolConnection, ProtocolState
 from nyx_stream.isolation.remote.wire.types import decoder
 from tests.fuzz.script import Script
 
-MODELS: dict[Kind, type[Message]] = {
-    Kind.ORDER: Order,
-    Kind.SEALED: Sealed,
-    Kind.READY: Ready,
-    Kind.ASK: Ask,
-    Kind.ANSWER: AskResult,
-    Kind.UPDATE: Update,
-    Kind.LOG: LogRecord,
-    Kind.FAILED: RemoteFault,
-    Kind.REFUSED: RemoteFault,
-    Kind.CRASHED: RemoteFault,
+MODELS: dict[FrameKind, type[Message]] = {
+    FrameKind.ORDER: Order,
+    FrameKind.SEALED: Sealed,
+    FrameKind.READY: Ready,
+    FrameKind.REQUEST: CapabilityRequest,
+    FrameKind.RESPONSE: CapabilityResponse,
+    FrameKind.UPDATE: Update,
+    FrameKind.LOG: LogRecord,
+    FrameKind.FAILED: RemoteFault,
+    FrameKind.REQUEST_FAILED: RemoteFault,
+    FrameKind.CRASHED: RemoteFault,
 }
 STATES = (
     ProtocolState.OPENING,
@@ -44,31 +44,35 @@ STATES = (
     ProtocolState.RUNNING,
     ProtocolState.STOPPING,
 )
-HANDSHAKE = (Kind.ORDER, Kind.SEALED, Kind.START, Kind.READY)
+HANDSHAKE = (FrameKind.ORDER, FrameKind.SEALED, FrameKind.START, FrameKind.READY)
 
 
 def conversation(state: ProtocolState) -> dict[str, ProtocolConnection]:
     """Both sides in a state; from `RUNNING` on with a call, a stream, a request and log records under way."""
     sides = {"host": ProtocolConnection("host"), "worker": ProtocolConnection("worker")}
 
-    def say(speaker: str, kind: Kind, number: int = 0) -> None:
-        data = sides[speaker].send(Frame(kind, number))
+    def say(speaker: str, kind: FrameKind, number: int = 0) -> None:
+        data = sides[speaker].send(kind, number)
         sides["worker" if speaker == "host" else "host"].receive(data)
 
     for place, kind in enumerate(HANDSHAKE):
         if sides["host"].state is state:
             return sides
         say(("host", "worker")[place % 2], kind)
-    for speaker, kind, number in (("host", Kind.CALL, 1), ("host", Kind.OPEN, 2), ("worker", Kind.ASK, 3)):
+    for speaker, kind, number in (
+        ("host", FrameKind.CALL, 1),
+        ("host", FrameKind.OPEN, 2),
+        ("worker", FrameKind.REQUEST, 3),
+    ):
         say(speaker, kind, number)
-    say("worker", Kind.LOG)
+    say("worker", FrameKind.LOG)
     if state is ProtocolState.STOPPING:
-        say("host", Kind.STOP)
+        say("host", FrameKind.STOP)
     return sides
 
 
 def consume(data: bytes) -> None:
-    """Plays one script. Raises `AssertionError`, or whatever must not have been raised."""
+    """Runs one script. Raises `AssertionError`, or what must not have been raised."""
     script = Script(data)
     side = ("host", "worker")[script.number(2)]
     connection = conversation(STATES[script.number(len(STATES))])[side]
@@ -79,16 +83,16 @@ def consume(data: bytes) -> None:
         given += descriptors
         before = connection.state
         try:
-            frames = connection.receive(script.piece(), descriptors)
+            frames = connection.receive(script.frame(), descriptors)
         except ProtocolFault:
             assert connection.state is ProtocolState.OVER
             break
         for frame in frames:
             assert frame.kind in SENDERS["worker" if side == "host" else "host"]
-            assert len(frame.body) <= frame.kind.limit
-            before = TABLE[before][frame.kind]
+            assert len(frame.body) <= frame.kind.max_body
+            before = TRANSITIONS[before][frame.kind]
             handed += frame.descriptors
-            understand(frame)
+            decode_body(frame)
         assert connection.state is before
     else:
         with suppress(ProtocolFault):
@@ -97,8 +101,8 @@ def consume(data: bytes) -> None:
     assert sorted([*handed, *connection.take_descriptors()]) == given
 
 
-def understand(frame: Frame) -> None:
-    """Decodes a body as its receiver does, and goes on to what the receiver makes of it."""
+def decode_body(frame: Frame) -> None:
+    """Decodes a body as its receiver does, and what the receiver makes of it."""
     model = MODELS.get(frame.kind)
     if model is None:
         return
@@ -111,11 +115,11 @@ def understand(frame: Frame) -> None:
         str(error_of(message, "p"))
     if isinstance(message, Ready):
         for face in message.methods:
-            results(face.returns)
+            decode_results(face.returns)
 
 
-def results(description: object) -> None:
-    """Builds the decoder of a described type, and has it read some JSON."""
+def decode_results(description: object) -> None:
+    """Builds the decoder of a described type, and decodes some JSON."""
     try:
         decode_result = decoder(description)
     except ProtocolFault:

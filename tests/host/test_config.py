@@ -98,8 +98,8 @@ from = "plugins/same"
         ("plugins = 3\n", "nyx.toml:1: plugins: input should be a valid list"),
         ("tripwire = 'yes'\n", "nyx.toml:1: tripwire: input should be a valid boolean"),
         ("[[plugins]\n", "nyx.toml:1: not TOML"),
-        ("tripwire = true\nworker_cpus = []\n", "nyx.toml:2: worker_cpus: one number of a processor or more"),
-        ("worker_cpus = [-1]\n", "nyx.toml:1: worker_cpus: one number of a processor or more"),
+        ("tripwire = true\nworker_cpus = []\n", "nyx.toml:2: worker_cpus: expected one or more processor numbers"),
+        ("worker_cpus = [-1]\n", "nyx.toml:1: worker_cpus: expected one or more processor numbers"),
         ("worker_cpus = '1'\n", "nyx.toml:1: worker_cpus: input should be a valid list"),
     ],
 )

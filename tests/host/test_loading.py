@@ -113,7 +113,10 @@ BROKEN = {
     "Other = 1": (PluginLoadError, "main:Main does not import: AttributeError"),
     "class Main: pass": (PluginLoadError, "main:Main is not a subclass of nyx_stream.Plugin"),
     "Main = 3": (PluginLoadError, "main:Main is not a subclass of nyx_stream.Plugin"),
-    "class Main(Plugin):\n    def __init__(self, x): pass": (PluginLoadError, "main:Main cannot be made: TypeError"),
+    "class Main(Plugin):\n    def __init__(self, x): pass": (
+        PluginLoadError,
+        "main:Main cannot be instantiated: TypeError",
+    ),
     "class Main(Plugin):\n    def setup(self): pass": (PluginLoadError, "Main.setup must be an async method"),
     "class Main(Plugin):\n    @export\n    def f(self): pass": (PluginLoadError, "only async methods"),
     "class Main(Plugin):\n    @export\n    async def f(self, x: Nope): pass": (

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from nyx_stream import PluginHost
-from nyx_stream.isolation.inline.batcher import Batcher
+from nyx_stream.isolation.inline.tasks import Batcher
 
 CODE = """
     import asyncio
@@ -78,12 +78,12 @@ async def test_work_together_is_done_once_and_survives_a_caller_that_is_cancelle
         return sum(items)
 
     together = Batcher(work)
-    tasks = [asyncio.create_task(together.ask(number)) for number in (1, 2, 3)]
+    tasks = [asyncio.create_task(together.submit(number)) for number in (1, 2, 3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
     assert [await task for task in tasks[1:]] == [6, 6]
     assert done == [[1, 2, 3]]
-    results = await asyncio.gather(together.ask(13), together.ask(1), return_exceptions=True)
+    results = await asyncio.gather(together.submit(13), together.submit(1), return_exceptions=True)
     assert [str(result) for result in results] == ["unlucky", "unlucky"]

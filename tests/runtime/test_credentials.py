@@ -112,7 +112,7 @@ async def test_texts_of_errors_do_not_have_it(kind):  # noqa: F811
         return b"HTTP/1.1 200 OK\r\nbad header " + (asked.header("authorization") or "").encode() + b"\r\n\r\n"
 
     async with Server(echo) as server, plugin_for(server, kind).client() as client:
-        with pytest.raises(client.dialect.library.RemoteProtocolError) as caught:
+        with pytest.raises(client.adapter.library.RemoteProtocolError) as caught:
             await client.get(f"http://127.0.0.1:{server.port}/v1/x")
     text = "".join(traceback.format_exception(caught.value))
     assert "[secret]" in text
@@ -121,7 +121,12 @@ async def test_texts_of_errors_do_not_have_it(kind):  # noqa: F811
 
 @pytest.mark.parametrize(
     ("value", "why"),
-    [(None, "not set"), ("", "no printable"), ("a\r\nX-Injected: b", "no printable"), ("schlüssel", "no printable")],
+    [
+        (None, "not set"),
+        ("", "expected printable"),
+        ("a\r\nX-Injected: b", "expected printable"),
+        ("schlüssel", "expected printable"),
+    ],
 )
 async def test_without_its_secret_the_request_is_denied(kind, monkeypatch, value, why):  # noqa: F811
     """Nothing is sent without the credential or with half of it; the denial is audited and names the source."""
@@ -152,12 +157,12 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path):
 
 
 async def test_a_pipe_or_directory_is_no_secret(tmp_path):
-    """What is no regular file is refused, without waiting for a writer."""
+    """A secret that isn't a regular file is refused, without waiting for a writer."""
     os.mkfifo(tmp_path / "pipe")
     async with Server() as server:
         for place in (tmp_path, tmp_path / "pipe"):
             async with plugin_for(server, value=f"file:{place}").client() as client:
-                with pytest.raises(NetworkDenied, match="no regular file"):
+                with pytest.raises(NetworkDenied, match="expected a regular file"):
                     await client.get(f"http://127.0.0.1:{server.port}/v1/x")
 
 
@@ -260,7 +265,7 @@ async def test_a_host_refuses_a_policy_whose_secret_is_missing(tmp_path, monkeyp
     folder = write_plugin(tmp_path / "p", code)
     async with PluginHost(data_dir=tmp_path / "data") as host:
         monkeypatch.delenv("NYX_TEST_TOKEN")
-        with pytest.raises(PolicyError, match=r"policy.toml:6: the credential Authorization .* not set"):
+        with pytest.raises(PolicyError, match=r"policy.toml:6: cannot read the credential Authorization .* not set"):
             await host.load(folder, policy=path)
         assert "p" not in host.plugins
         plugin = await host.load(folder, policy=SandboxPolicy.locked_down())

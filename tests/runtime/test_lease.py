@@ -1,4 +1,4 @@
-"""A lease by itself: its end, its time, its budgets, and the leases below it."""
+"""One lease: its end, its time, its budgets, and its children."""
 
 import asyncio
 import contextvars
@@ -8,15 +8,14 @@ import pytest
 from nyx_stream.attribution import as_plugin, running
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import Revoked
-from nyx_stream.isolation.backend import CAPABILITIES
-from nyx_stream.policy.limits import TERMS, parse_terms
+from nyx_stream.policy.limits import parse_terms
 
 
 def _leased(capability: str = "http", **terms: object) -> tuple[Lease, list[tuple[str, str]]]:
-    told: list[tuple[str, str]] = []
-    lease = Lease("p", capability, told=lambda happening, reason: told.append((happening, reason)))
+    events: list[tuple[str, str]] = []
+    lease = Lease("p", capability, on_event=lambda event, reason: events.append((event, reason)))
     lease.limit(parse_terms(capability, terms))
-    return lease, told
+    return lease, events
 
 
 async def _end_of(lease: Lease) -> None:
@@ -26,7 +25,7 @@ async def _end_of(lease: Lease) -> None:
 
 
 def test_a_lease_without_terms_needs_no_loop_and_counts_nothing() -> None:
-    """It is what a capability is given where no host is: only revoke ends it."""
+    """A capability outside of a host gets such a lease; only `revoke` ends it."""
     lease = Lease("p", "http")
     lease.check()
     lease.spend("bytes_in", 10**12)
@@ -39,29 +38,29 @@ def test_a_lease_without_terms_needs_no_loop_and_counts_nothing() -> None:
     assert lease.status().reason == "revoked: incident 42"
 
 
-async def test_it_expires_by_itself_and_tells_once() -> None:
-    """Everything held is ended, with a reason that says so."""
-    lease, told = _leased(ttl="20ms")
+async def test_it_expires_and_reports_it_once() -> None:
+    """Everything that is held ends, and the reason says why."""
+    lease, events = _leased(ttl="20ms")
     await _end_of(lease)
-    with pytest.raises(Revoked, match=r"expired: its 0\.02s are over"):
+    with pytest.raises(Revoked, match=r"expired after 0\.02s"):
         lease.check()
-    assert told == [("expire", "expired: its 0.02s are over")]
+    assert events == [("expire", "expired after 0.02s")]
 
 
-async def test_the_clock_counts_not_the_loop() -> None:
-    """A plugin that keeps the loop from its timers uses nothing after its time."""
-    lease, told = _leased(ttl="1ms")
+async def test_a_blocked_event_loop_does_not_prolong_a_lease() -> None:
+    """A plugin that keeps the loop's timers from running can't use the capability after its time."""
+    lease, events = _leased(ttl="1ms")
     while not lease.ended:
         pass
     with pytest.raises(Revoked, match="expired"):
         lease.check()
     with pytest.raises(Revoked, match="expired"):
         lease.hold(lambda: None)
-    assert told == []
+    assert events == []
 
 
-async def test_a_new_ttl_counts_from_now_and_none_lifts_it() -> None:
-    """The host prolongs a lease before it ends; an ended one does not come back."""
+async def test_a_new_ttl_counts_from_now_and_none_removes_it() -> None:
+    """The host can prolong a lease before it ends, and can't renew it afterwards."""
     lease, _ = _leased(ttl="1h")
     lease.limit({"ttl": None})
     assert lease.status().left == {}
@@ -73,9 +72,9 @@ async def test_a_new_ttl_counts_from_now_and_none_lifts_it() -> None:
         lease.limit({"ttl": 3600.0})
 
 
-def test_a_budget_is_used_to_the_last_and_not_beyond() -> None:
-    """What does not fit uses the rest up; the lease lives on, and a budget set anew counts from the beginning."""
-    lease, told = _leased(requests=2, bytes_out=10)
+def test_a_budget_can_be_used_completely_and_not_beyond() -> None:
+    """An amount that does not fit uses the rest up. The lease goes on, and a budget that is set anew starts in full."""
+    lease, events = _leased(requests=2, bytes_out=10)
     lease.spend("requests")
     lease.spend("bytes_out", 9)
     lease.spend("requests")
@@ -86,7 +85,7 @@ def test_a_budget_is_used_to_the_last_and_not_beyond() -> None:
         lease.spend("bytes_out", 2)
     with pytest.raises(Spent):
         lease.spend("bytes_out", 1)
-    assert told == [("spend", "used up: requests 2"), ("spend", "used up: bytes_out 10B")]
+    assert events == [("spend", "used up: requests 2"), ("spend", "used up: bytes_out 10B")]
     assert not lease.ended
     lease.limit({"requests": 1})
     lease.spend("requests")
@@ -95,9 +94,9 @@ def test_a_budget_is_used_to_the_last_and_not_beyond() -> None:
     lease.spend("requests", 100)
 
 
-async def test_seconds_of_use_run_only_while_something_is_under_way() -> None:
-    """Uses that overlap count once; when the seconds are over, the lease ends."""
-    lease, told = _leased(seconds="30ms")
+async def test_seconds_of_use_count_only_while_something_is_in_use() -> None:
+    """Uses that overlap count once. The lease ends when the seconds are used up."""
+    lease, events = _leased(seconds="30ms")
     idle = lease.status().left["seconds"]
     assert idle == lease.status().left["seconds"] == 0.03
     first = lease.hold(lambda: None, busy=True)
@@ -112,11 +111,11 @@ async def test_seconds_of_use_run_only_while_something_is_under_way() -> None:
     lease.hold(ended.set, busy=True)
     await asyncio.wait_for(ended.wait(), 30)
     assert lease.status().reason == "used up: 0.03s of use"
-    assert told == [("spend", "used up: 0.03s of use")]
+    assert events == [("spend", "used up: 0.03s of use")]
 
 
 async def test_seconds_set_during_use_count_that_use() -> None:
-    """A stream that was open before does not escape."""
+    """Also for a stream that was open before."""
     lease = Lease("p", "http")
     ended = asyncio.Event()
     lease.hold(ended.set, busy=True)
@@ -125,8 +124,8 @@ async def test_seconds_set_during_use_count_that_use() -> None:
     assert lease.status().reason == "used up: 0.001s of use"
 
 
-def test_a_lease_below_ends_with_the_one_above_and_not_the_reverse() -> None:
-    """Also the one below that one; each with the reason of the one that ended."""
+def test_a_child_ends_with_its_parent_and_not_the_reverse() -> None:
+    """So does its own child, and each has the reason of the lease that ended."""
     above = Lease("p", "http")
     child, sibling = above.child(), above.child()
     grandchild = child.child()
@@ -143,20 +142,20 @@ def test_a_lease_below_ends_with_the_one_above_and_not_the_reverse() -> None:
     assert child.status().reason == "revoked: closed"
 
 
-async def test_a_lease_below_has_no_more_time_than_the_one_above() -> None:
-    """Whichever is set first, and whichever is shorter."""
+async def test_a_child_has_no_more_time_than_its_parent() -> None:
+    """The two times can be set in any order."""
     above = Lease("p", "http")
     child = above.child({"ttl": 3600.0})
     above.limit({"ttl": 0.001})
     while not child.ended:
         pass
-    assert child.reason == "expired: its 0.001s are over"
+    assert child.reason == "expired after 0.001s"
     await _end_of(Lease("p", "http").child({"ttl": 0.001}))
 
 
-def test_what_is_spent_below_is_spent_above() -> None:
-    """And what one of them refuses, none of them is charged for."""
-    above, told = _leased(requests=3)
+def test_what_a_child_spends_its_parent_spends() -> None:
+    """An amount that one of them refuses is taken from neither."""
+    above, events = _leased(requests=3)
     one, two = above.child({"requests": 1}), above.child()
     one.spend("requests")
     with pytest.raises(Spent, match="requests 1"):
@@ -165,11 +164,11 @@ def test_what_is_spent_below_is_spent_above() -> None:
     two.spend("requests", 2)
     with pytest.raises(Spent, match="requests 3"):
         two.spend("requests")
-    assert [happening for happening, _ in told] == ["spend"]
+    assert [event for event, _ in events] == ["spend"]
 
 
-async def test_use_below_is_use_above_until_the_lease_below_ends() -> None:
-    """A narrowed lease that ends in the middle of a request does not leave the clock above running."""
+async def test_the_use_of_a_child_counts_for_its_parent_until_the_child_ends() -> None:
+    """A child that ends in the middle of a request stops the parent's timer."""
     above, _ = _leased(seconds="1h")
     child = above.child()
     child.hold(lambda: None, busy=True)
@@ -179,8 +178,8 @@ async def test_use_below_is_use_above_until_the_lease_below_ends() -> None:
     assert rest == above.status().left["seconds"]
 
 
-def test_what_ends_is_ended_by_the_host() -> None:
-    """Closing a socket for a plugin that closes its lease is no system call of the plugin's."""
+def test_callbacks_run_as_the_host() -> None:
+    """When a plugin closes its lease, the system call that closes a socket is attributed to the host."""
     lease = Lease("p", "http")
     seen: list[str | None] = []
     lease.hold(lambda: seen.append(running.get()))
@@ -204,19 +203,14 @@ def test_what_ends_is_ended_by_the_host() -> None:
         ("fire", {}, "no capability 'fire'; there are http, files"),
     ],
 )
-def test_wrong_terms_are_told(capability: str, terms: dict[str, object], message: str) -> None:
-    """With the name of the term and what it should be."""
+def test_wrong_terms_are_refused(capability: str, terms: dict[str, object], message: str) -> None:
+    """The error names the term and the expected value."""
     with pytest.raises(ValueError, match=message):
         parse_terms(capability, terms)
 
 
-def test_every_capability_of_a_level_has_its_terms() -> None:
-    """And there is none for a capability that no level has."""
-    assert set(TERMS) == set(CAPABILITIES)
-
-
-def test_what_fails_to_end_keeps_nothing_else_open():
-    """Below it, beside it, and its own clock: all end, and the fault is told."""
+def test_a_callback_that_raises_keeps_nothing_else_open():
+    """The children, the other callbacks and the timer end too, and the error is raised."""
     ended = []
 
     def fail():

@@ -1,4 +1,4 @@
-"""The files capability under terms."""
+"""The terms of a lease of files."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ from nyx_stream.policy.limits import parse_terms
 from tests.capabilities.files.conftest import World
 
 
-async def test_the_file_after_the_last_is_refused_and_audited(world: World) -> None:
-    """Opened, read or written whole, each is one; looking at names is free."""
+async def test_a_file_beyond_the_budget_is_refused_and_audited(world: World) -> None:
+    """Opening, reading and writing a file count as one each; `exists` counts nothing."""
     world.lease.limit(parse_terms("files", {"opens": 3}))
     await world.files.read_bytes("f")
     await world.files.write_text("g", "new")
@@ -25,14 +25,14 @@ async def test_the_file_after_the_last_is_refused_and_audited(world: World) -> N
     assert not (world.inside / "h").exists()
 
 
-async def test_an_open_file_ends_when_the_time_is_over(world: World) -> None:
-    """What is called on it afterwards says so."""
+async def test_an_open_file_ends_with_the_lease(world: World) -> None:
+    """Later calls on it raise `Revoked` with the reason."""
     async with world.files.open("f") as file:
         ended = asyncio.Event()
         world.lease.hold(ended.set)
         world.lease.limit({"ttl": 0.01})
         await asyncio.wait_for(ended.wait(), 30)
-        with pytest.raises(Revoked, match=r"expired: its 0\.01s are over"):
+        with pytest.raises(Revoked, match=r"expired after 0\.01s"):
             await file.read()
     with pytest.raises(Revoked, match="expired"):
         await world.files.read_text("f")

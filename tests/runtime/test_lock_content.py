@@ -76,11 +76,11 @@ def link_to_another(folder):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "helper.py").write_text("NUMBER = 2"), "had another content when the host looked"),
-        (lambda folder: (folder / "main.py").write_text("x = 1"), "had another content when the host looked"),
-        (shadow, "was not there when the host looked"),
+        (lambda folder: (folder / "helper.py").write_text("NUMBER = 2"), "has changed since the host hashed"),
+        (lambda folder: (folder / "main.py").write_text("x = 1"), "has changed since the host hashed"),
+        (shadow, "is new since the host hashed"),
         (link_elsewhere, ""),  # the tripwire, or the seal, is first
-        (link_to_another, "had another content when the host looked"),
+        (link_to_another, "has changed since the host hashed"),
     ],
 )
 async def test_what_changed_after_the_hash_is_not_imported(host, folder, level, between, lock, change, says):
@@ -96,7 +96,7 @@ async def test_a_module_that_is_imported_late_is_compared_too(host, folder, leve
     plugin = await host.load(folder, isolation=level)
     later = folder / "pack" / "later.py"
     later.write_text("NUMBER = 2")
-    with pytest.raises(PluginCallError, match=r"later\.py had another content"):
+    with pytest.raises(PluginCallError, match=r"later\.py has changed"):
         await plugin.call("late")
     later.write_text("NUMBER = 1")
     assert await plugin.call("late") == 1
@@ -148,7 +148,7 @@ async def test_an_extension_module_is_compared(host, make, between):
             file.write(b"\0")
 
     between(append)
-    with pytest.raises(PluginLoadError, match="had another content"):
+    with pytest.raises(PluginLoadError, match="has changed"):
         await host.load(folder)
 
 
@@ -172,7 +172,7 @@ async def test_an_installed_plugin_is_compared(host, tmp_path, monkeypatch, leve
     (package / "helper.py").write_text("NUMBER = 1")
     await plugin.reload()
     (package / "later.py").write_text("NUMBER = 2")
-    with pytest.raises(PluginCallError, match=r"later\.py had another content"):
+    with pytest.raises(PluginCallError, match=r"later\.py has changed"):
         await plugin.call("late")
 
 

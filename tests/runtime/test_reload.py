@@ -18,7 +18,7 @@ from nyx_stream.errors import (
     Revoked,
 )
 from nyx_stream.host import Answer, State
-from nyx_stream.isolation.process.seal import SealRefused
+from nyx_stream.isolation.remote.host.handshake import SealRefused
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing
 from tests.host.waiting import turn, until

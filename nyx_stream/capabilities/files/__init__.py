@@ -1,7 +1,8 @@
-"""The `files` capability: the guard decides on the text, the system on where it leads, and both must allow
-it."""
+"""The `files` capability: the object that a plugin holds (`Files`), and the service that opens files for it."""
 
-from nyx_stream.capabilities.files.base import Files
-from nyx_stream.capabilities.files.guarded_files import GuardedFiles
+from nyx_stream.capabilities.files.files import Files
+
+GuardedFiles = Files
+"""The name that plugin authors know the class by."""
 
 __all__ = ["Files", "GuardedFiles"]

@@ -1,6 +1,6 @@
-"""What the text cannot tell: whether the place that a path really led to is denied, or is plugin code.
+"""Checks where a path really led: the text of a path can't show that it reaches a denied place or plugin code.
 
-Asks the system once per policy where the deny rules lead to. Knows nothing of leases and files.
+A deny rule that names a link also denies what the link leads to. The links are resolved once per policy.
 """
 
 import os
@@ -16,7 +16,7 @@ _GONE = " (deleted)"  # what Linux appends to the path of a descriptor without a
 
 
 class AccessRefused(Exception):
-    """A judge's answer; carried to where it is audited and becomes the plugin's error."""
+    """The decision of a judge, on its way to the code that audits it and raises the plugin's error."""
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
@@ -25,74 +25,78 @@ class AccessRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _PolicyIndex:
-    """What was found out about one policy: its deny rules by where they lead to, and which prefixes are
-    granted as a whole, by prefix and mode."""
+    """What was resolved for one policy.
+
+    Attributes:
+        policy: the policy.
+        denied: the texts of its deny rules, by the key of the path that each leads to.
+        allowed_prefixes: whether a granted prefix is allowed as a whole, by prefix and mode.
+    """
 
     policy: SandboxPolicy
     denied: dict[str, str]
-    whole: dict[tuple[str, Mode], bool]
+    allowed_prefixes: dict[tuple[str, Mode], bool]
 
 
 class AccessChecker:
-    """Makes the judges of one capability. Used by many threads.
+    """Makes the judges for the operations of one capability. Safe to use from many threads.
 
     Args:
-        guard: whose rules hold.
-        places: the directories of `$DATA` and `$PLUGIN`, as the guard knows them.
-        protected: where plugin code is imported from.
+        guard: decides.
+        places: the directories of `$DATA` and `$PLUGIN`, as the guard has them.
+        protected: the paths that plugin code is imported from.
     """
 
-    __slots__ = ("_guard", "_places", "_protected", "_sheet")
+    __slots__ = ("_guard", "_index", "_places", "_protected")
 
     def __init__(self, guard: SandboxGuard, places: Places, protected: ImportPaths) -> None:
         self._guard = guard
         self._places = places
         self._protected = protected
-        self._sheet: _PolicyIndex | None = None
+        self._index: _PolicyIndex | None = None
 
-    def refuses_text(self, path: str, access: Access) -> Decision | None:
-        """The refusal to write where plugin code is imported from, by an absolute path's text, or `None`."""
+    def import_path_refusal(self, path: str, access: Access) -> Decision | None:
+        """Returns the refusal to change plugin code at an absolute path, or `None` if `path` is not protected."""
         if self._protected.touched_by(path, access):
             return Decision(False, None, "plugin code is imported from there, so it is never written")
         return None
 
     def judge(self, prefix: str, access: Access) -> Judge | None:
-        """The judge for an operation below `prefix`; `None` if no rule could refuse what is opened there."""
+        """Returns the judge for an operation below `prefix`, or `None` if no rule could refuse any file there."""
         mode: Mode = "r" if access == "read" else "rw"
-        sheet = self._current_sheet()
-        whole = sheet.whole.get((prefix, mode))
-        if whole is None:
-            whole = sheet.whole[prefix, mode] = self._guard.decide_path(prefix, mode).allowed
-        if whole and not sheet.denied and (access == "read" or not self._protected):
+        index = self._index
+        if index is None or index.policy is not self._guard.policy:
+            index = self._index = self._index_policy(self._guard.policy)
+        allowed = index.allowed_prefixes.get((prefix, mode))
+        if allowed is None:
+            allowed = index.allowed_prefixes[prefix, mode] = self._guard.decide_path(prefix, mode).allowed
+        if allowed and not index.denied and (access == "read" or not self._protected):
             return None
+        denied = index.denied
 
         def judge(below: str, absolute: str) -> None:
-            text = os.path.join(prefix, below) if below else prefix
-            # A link may lead from what the plugin asked for to what it did not, below one prefix of the policy.
-            decision = self._guard.decide_path(text, mode)
+            path = os.path.join(prefix, below) if below else prefix
+            # A link can lead from a path that the plugin asked for in its manifest to one that it didn't, both below
+            # the same prefix of the policy.
+            decision = self._guard.decide_path(path, mode)
             if not decision.allowed:
                 raise AccessRefused(decision)
-            for place in {text, absolute, text.removesuffix(_GONE), absolute.removesuffix(_GONE)}:
-                self._refuse(normalise(place), access, sheet.denied)
+            for reached in {path, absolute, path.removesuffix(_GONE), absolute.removesuffix(_GONE)}:
+                self._refuse_denied(normalise(reached), access, denied)
 
         return judge
 
-    def _refuse(self, place: str, access: Access, denied: dict[str, str]) -> None:
-        ask = self._guard.denies_below if access == "move" else self._guard.is_denied_path
-        rule = ask(place)
+    def _refuse_denied(self, path: str, access: Access, denied: dict[str, str]) -> None:
+        denying_rule = self._guard.denies_below if access == "move" else self._guard.is_denied_path
+        rule = denying_rule(path)
         if rule is None:
-            key = path_key(place)
+            key = path_key(path)
             rule = next((text for own, text in denied.items() if touches(own, key, access)), None)
         if rule is not None:
             raise AccessRefused(Decision(False, rule, f"it leads to what the rule {rule} denies"))
-        if (decision := self.refuses_text(place, access)) is not None:
+        if (decision := self.import_path_refusal(path, access)) is not None:
             raise AccessRefused(decision)
 
-    def _current_sheet(self) -> _PolicyIndex:
-        policy, sheet = self._guard.policy, self._sheet
-        if sheet is None or sheet.policy is not policy:
-            # A rule that names a link denies what the link leads to as well.
-            rules = policy.bind(self._places).denied_paths
-            denied = {path_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}
-            sheet = self._sheet = _PolicyIndex(policy, denied, {})
-        return sheet
+    def _index_policy(self, policy: SandboxPolicy) -> _PolicyIndex:
+        rules = policy.bind(self._places).denied_paths
+        return _PolicyIndex(policy, {path_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}, {})

@@ -1,6 +1,6 @@
-"""The secrets behind the credentials of a policy: read by the host, put below the plugin, kept out of what it sees.
+"""Secrets behind the credentials of a policy: read by the host, added to requests, and hidden from the plugin.
 
-Decides nothing: which credentials a request gets, the guard's verdict says. Nothing here prints a secret.
+The guard's verdict says which credentials a request gets. Nothing here prints a secret.
 """
 
 import os
@@ -9,30 +9,31 @@ import stat
 from collections.abc import Sequence
 
 from nyx_stream.attribution import as_host
-from nyx_stream.capabilities.http.exchange import RawHeaders
+from nyx_stream.capabilities.http.exchange import RequestRefused
+from nyx_stream.capabilities.http.service import RawHeaders
 from nyx_stream.policy import Credential
 
-LONGEST = 16 * 1024
+MAX_SECRET = 16 * 1024
 """Bytes of a secret; a longer one is refused, as most servers refuse such a header."""
 
 HIDDEN = b"[secret]"
-"""What stands where a server sent a secret back."""
+"""Replaces a secret that a server sent back."""
 
-_SHORTEST_HIDDEN = 8
-"""Bytes from which a secret is looked for in what a server sends; a shorter one would be found by chance."""
+_MIN_HIDDEN = 8
+"""Bytes of the shortest secret that is searched for in responses; a shorter one would be found by chance."""
 
 _sendable = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?").fullmatch
 
 
-class Unresolved(Exception):
-    """A secret cannot be had; the text names its source, its header, and why."""
+class Unresolved(RequestRefused):
+    """A secret cannot be read; the text names its source, its header, and why."""
 
     def __init__(self, item: Credential, why: str) -> None:
-        super().__init__(f"the credential {item.header} cannot be had from {item.origin}: {why}")
+        super().__init__(f"cannot read the credential {item.header} from {item.origin}: {why}")
 
 
 class Keyring:
-    """Reads secrets when they are needed. A variable is read each time, a file again when it was changed."""
+    """Reads secrets when they are needed: a variable each time, a file again whenever it has changed."""
 
     __slots__ = ("_files",)
 
@@ -48,14 +49,14 @@ class Keyring:
             if variable is None:
                 raise Unresolved(item, "the variable is not set")
             found = variable.encode("utf-8", "surrogateescape")
-        if not _sendable(found) or len(found) > LONGEST:
-            raise Unresolved(item, f"it is no printable ASCII text of 1 to {LONGEST} bytes")
+        if not _sendable(found) or len(found) > MAX_SECRET:
+            raise Unresolved(item, f"expected printable ASCII text of 1 to {MAX_SECRET} bytes")
         return found
 
     def _from_file(self, item: Credential, path: str) -> bytes:
         try:
             with as_host():
-                # The host's own act, on a small local file: a second thread would cost more than the read.
+                # A small local file: a thread would cost more than the read.
                 now = os.stat(path)
                 version = (now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size)
                 known = self._files.get(path)
@@ -69,24 +70,24 @@ class Keyring:
 
 
 def add_credentials(headers: RawHeaders, credentials: Sequence[Credential], keyring: Keyring) -> tuple[bytes, ...]:
-    """Puts each credential in the place of every header of its name; returns the secrets. Raises `Unresolved`."""
+    """Replaces each header that a credential names; returns the secrets to hide. Raises `Unresolved`."""
     secrets = [keyring.secret(item) for item in credentials]
     names = {_folded(item.header.encode("ascii")) for item in credentials}
     headers[:] = [(name, value) for name, value in headers if _folded(name) not in names]
     for item, secret in zip(credentials, secrets, strict=True):
         headers.append((item.header.encode("ascii"), item.prefix.encode("ascii") + secret))
-    return tuple(secret for secret in secrets if len(secret) >= _SHORTEST_HIDDEN)
+    return tuple(secret for secret in secrets if len(secret) >= _MIN_HIDDEN)
 
 
 def conceal(text: bytes, secrets: Sequence[bytes]) -> bytes:
-    """Returns what a server sent without the secrets that were sent to it."""
+    """Returns `text` with each secret replaced."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def conceal_error(error: BaseException, secrets: Sequence[bytes]) -> None:
-    """Takes secrets out of the texts of an error and its causes: a protocol error quotes what the server sent."""
+    """Replaces secrets in the texts of an error and its causes: a protocol error quotes what the server sent."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -110,12 +111,12 @@ def _concealed(value: object, secrets: Sequence[bytes]) -> object:
 
 
 def _read(item: Credential, path: str) -> bytes:
-    # Opened without waiting: a pipe that nobody writes must not hold up the event loop.
+    # O_NONBLOCK: opening a FIFO without a writer must not block the event loop.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unresolved(item, "it is no regular file")
-        found = os.read(descriptor, LONGEST + 2)
+            raise Unresolved(item, "expected a regular file")
+        found = os.read(descriptor, MAX_SECRET + 2)
     finally:
         os.close(descriptor)
     return found.rstrip(b"\r\n")

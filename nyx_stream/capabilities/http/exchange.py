@@ -1,50 +1,39 @@
-"""One request and its response: the parts that were checked, the bounds they run under, and what has been spent.
+"""One request and its response as the transport sees them: checked parts, bounds, and what has been spent.
 
-Decides and counts; does no I/O.
+Decides and counts; the transport does the I/O.
 """
 
 import time
 from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
-from nyx_stream.capabilities.http.errors import Exceeded
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault, RawHeaders, Timeouts
 from nyx_stream.capabilities.lease import Lease
-
-RawHeaders = list[tuple[bytes, bytes]]
+from nyx_stream.errors import LimitExceeded
+from nyx_stream.guard import RequestVerdict
+from nyx_stream.policy import Limits
 
 READ_AHEAD = 1024 * 1024
-"""Bytes that may have been read beyond the message they belong to."""
+"""Bytes that may have been read beyond the message that they belong to."""
 
 CHUNKS_AT_ONCE = 32
-"""Chunks of a body that are handed on in one turn of the loop. A peer may send them with one byte in each."""
+"""Chunks of a body that are handed on in one turn of the loop. A peer may send chunks of one byte each."""
 
-MOST_HEADERS = 256
-"""Header lines in one message. A browser's limit is of this size; a peer's endless list is cut off here."""
+MAX_HEADERS = 256
+"""Header lines in one message, about a browser's limit. A longer list is refused."""
 
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds for each kind of waiting, as httpx has them; `None` leaves only the exchange's own deadline."""
-
-    connect: float | None = None
-    read: float | None = None
-    write: float | None = None
-    pool: float | None = None
+_WITHOUT_BODY = (204, 304)
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one exchange may cost: bytes of each body, bytes of the response's headers, seconds altogether."""
-
-    request_bytes: int
-    response_bytes: int
-    header_bytes: int
-    seconds: float
+class RequestRefused(Exception):
+    """The guarded client itself refuses something about a request; the text is the reason of the denial."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+Origin: TypeAlias = tuple[str, str, int]
+"""Scheme, canonical host and port."""
+
+
+class ResponseHead(NamedTuple):
     """Status line and headers of a response, as they came."""
 
     status: int
@@ -53,124 +42,106 @@ class Head:
     headers: RawHeaders
 
 
-class Origin(NamedTuple):
-    """Where a request goes: canonical, as the guard's verdict has it."""
-
-    scheme: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is sent ahead of a body: built from a verdict and from headers that were checked."""
-
-    method: str
-    target: bytes
-    headers: RawHeaders = field(repr=False)
-
-
-class Sink(Protocol):
-    """Where a body is passed on to."""
-
-    def offer(self, chunk: bytes | memoryview) -> bool:
-        """Takes some bytes at once; returns whether it can take more before it was drained."""
-
-    async def drain(self) -> None:
-        """Waits until it can take more."""
-
-
 class Exchange:
-    """A request on its way. Every wait is cut to the deadline, every byte counted against its bound and its lease.
+    """Keeps the bounds of one request: cuts each wait to the deadline, counts each byte against its limit and lease.
 
-    `secrets` are those among the headers that were sent, to be kept out of what the plugin gets back.
+    Args:
+        verdict: the guard's, whose canonical parts are sent.
+        headers: the checked headers to send.
     """
 
     __slots__ = (
-        "_arrived", "_declared", "_lease", "_received", "_sent", "body", "bounds", "deadline", "head", "message",
-        "origin", "secrets", "timeouts",
+        "_arrived", "_declared", "_sent", "body", "deadline", "headers", "lease", "limits", "received", "timeouts",
+        "verdict",
     )  # fmt: skip
 
     def __init__(
         self,
-        origin: Origin,
-        message: Message,
+        verdict: RequestVerdict,
+        headers: RawHeaders,
         body: bytes | AsyncIterable[bytes],
         timeouts: Timeouts,
-        bounds: Bounds,
+        limits: Limits,
         lease: Lease,
-        secrets: tuple[bytes, ...] = (),
     ) -> None:
-        self.origin = origin
-        self.message = message
+        self.verdict = verdict
+        self.headers = headers
         self.body = body
         self.timeouts = timeouts
-        self.bounds = bounds
-        self.secrets = secrets
-        self.deadline = time.monotonic() + bounds.seconds
-        self.head: Head | None = None
-        self._lease = lease
+        self.limits = limits
+        self.lease = lease
+        self.deadline = time.monotonic() + limits.request_timeout
+        self.received = 0
+        """Bytes of the response body, still encoded."""
         self._sent = 0
         self._arrived = 0
-        self._received = 0
         self._declared = 0
 
     def wait(self, seconds: float | None) -> float:
-        """How long a wait of that kind may take now: no longer than what is left of the exchange."""
+        """Returns how long a wait of that kind may take now: no longer than what is left until the deadline."""
         left = max(self.deadline - time.monotonic(), 0.0)
         return left if seconds is None else min(seconds, left)
 
-    def leaves(self, count: int) -> None:
-        """Counts bytes that are about to go to the wire, whatever they are. Raises `Spent`."""
-        self._lease.spend("bytes_out", count)
-
     def sent(self, count: int) -> None:
-        """Counts bytes of the request body. Raises `Exceeded`."""
+        """Counts bytes of the request body. Raises `LimitExceeded`."""
         self._sent += count
-        if self._sent > self.bounds.request_bytes:
-            raise Exceeded("request_bytes", self.bounds.request_bytes, "the request body is too large")
+        if self._sent > self.limits.request_bytes:
+            raise self._exceeded("request_bytes", self.limits.request_bytes, "the request body is too large")
 
     def arrived(self, count: int) -> None:
-        """Counts bytes from the wire, whatever they are: framing may not outgrow what it frames.
+        """Counts bytes from the wire, body and framing: framing may not outgrow what it frames.
 
-        Raises `Exceeded` and `Spent`.
+        Raises `LimitExceeded` and `Spent`.
         """
         self._arrived += count
-        self._lease.spend("bytes_in", count)
-        if self._arrived > 2 * self.bounds.response_bytes + self.bounds.header_bytes + READ_AHEAD:
-            raise Exceeded("response_bytes", self.bounds.response_bytes, "the response is mostly framing")
+        self.lease.spend("bytes_in", count)
+        if self._arrived > 2 * self.limits.response_bytes + self.limits.header_bytes + READ_AHEAD:
+            raise self._too_large("the response is mostly framing")
 
-    def received(self, count: int) -> None:
-        """Counts bytes of the response body, still encoded. Raises `Exceeded`."""
-        self._received += count
-        if self._received > self.bounds.response_bytes:
-            raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
+    def head_pending(self) -> None:
+        """Called while the response's headers are incomplete. Raises `LimitExceeded`."""
+        if self._arrived > self.limits.header_bytes:
+            raise self._exceeded("header_bytes", self.limits.header_bytes, "the response headers do not end")
 
-    @property
-    def taken(self) -> int:
-        """Bytes of the response body that were received, still encoded."""
-        return self._received
+    def head_complete(self, status: int, headers: RawHeaders) -> None:
+        """Checks the response's headers. Raises `LimitExceeded`, and `HttpFault` for framing that is ambiguous."""
+        size, framings = 0, 0
+        for name, value in headers:
+            size += len(name) + len(value) + 4
+            lower = name.lower()
+            if lower == b"content-length":
+                self._declared = int(value)
+                framings += 1
+            elif lower == b"transfer-encoding":
+                framings += 1
+        if framings > 1:
+            # Two readers that each believe another one of the two disagree on the response's end (RFC 9112, 6.3).
+            raise HttpFault(FaultKind.REMOTE_PROTOCOL_ERROR, "both Content-Length and Transfer-Encoding")
+        if len(headers) > MAX_HEADERS:
+            raise self._exceeded("header_bytes", self.limits.header_bytes, f"more than {MAX_HEADERS} headers")
+        if size > self.limits.header_bytes:
+            raise self._exceeded("header_bytes", self.limits.header_bytes, "the response headers are too large")
+        if self.verdict.method == "HEAD" or status in _WITHOUT_BODY:
+            self._declared = 0
+
+    def body_received(self, count: int) -> None:
+        """Counts bytes of the response body, still encoded. Raises `LimitExceeded`."""
+        self.received += count
+        if self.received > self.limits.response_bytes:
+            raise self._too_large("the response body is too large")
 
     @property
     def left(self) -> int:
-        """Bytes of the response body that are still to come, as far as its headers say; 0 if they do not."""
-        return max(self._declared - self._received, 0)
+        """Bytes of the response body that are still to come, by its headers; 0 if they do not say."""
+        return max(self._declared - self.received, 0)
 
     def check_declared(self) -> None:
-        """Called before a whole body is read. Raises `Exceeded` if the response says that it is too large."""
-        if self._declared > self.bounds.response_bytes:
-            raise Exceeded("response_bytes", self.bounds.response_bytes, "the response body is too large")
+        """Called before a whole body is read. Raises `LimitExceeded` if the response declares that it is too large."""
+        if self._declared > self.limits.response_bytes:
+            raise self._too_large("the response body is too large")
 
-    def head_pending(self) -> None:
-        """Called while the response's headers are incomplete. Raises `Exceeded`."""
-        if self._arrived > self.bounds.header_bytes:
-            raise Exceeded("header_bytes", self.bounds.header_bytes, "the response headers do not end")
+    def _too_large(self, detail: str) -> LimitExceeded:
+        return self._exceeded("response_bytes", self.limits.response_bytes, detail)
 
-    def head_complete(self, head: Head) -> None:
-        """Takes the response's headers. Raises `Exceeded` if they are too many or too large."""
-        if len(head.headers) > MOST_HEADERS:
-            raise Exceeded("header_bytes", self.bounds.header_bytes, f"more than {MOST_HEADERS} headers")
-        if sum(len(name) + len(value) + 4 for name, value in head.headers) > self.bounds.header_bytes:
-            raise Exceeded("header_bytes", self.bounds.header_bytes, "the response headers are too large")
-        self.head = head
-        self._declared = next((int(value) for name, value in head.headers if name.lower() == b"content-length"), 0)
+    def _exceeded(self, limit: str, allowed: int, detail: str) -> LimitExceeded:
+        return LimitExceeded(plugin=self.lease.plugin, limit=limit, allowed=allowed, detail=detail)

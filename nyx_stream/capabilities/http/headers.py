@@ -1,4 +1,4 @@
-"""Which headers of a request go out, and which follow it to another origin. Pure; knows no library and no policy.
+"""Which headers of a request are sent, and which redirects may be followed with which of them. Pure functions.
 
 Sources: RFC 9110 sections 5.5 and 7.6.1, RFC 9112 section 6, RFC 9113 section 3.1 (h2c).
 """
@@ -6,7 +6,8 @@ Sources: RFC 9110 sections 5.5 and 7.6.1, RFC 9112 section 6, RFC 9113 section 3
 import re
 from collections.abc import Iterable
 
-from nyx_stream.capabilities.http.exchange import MOST_HEADERS, RawHeaders
+from nyx_stream.capabilities.http.exchange import MAX_HEADERS, RequestRefused
+from nyx_stream.capabilities.http.service import RawHeaders
 
 _name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
@@ -16,7 +17,7 @@ _REFUSED = frozenset(
     {b"upgrade", b"http2-settings", b"keep-alive", b"proxy-authorization", b"proxy-authenticate", b"proxy-connection",
      b"te", b"trailer"}
 )  # fmt: skip
-"""Headers of the connection and not of the request; Upgrade and HTTP2-Settings would leave HTTP/1.1."""
+"""Headers that belong to the connection; Upgrade and HTTP2-Settings would leave HTTP/1.1."""
 
 KEPT_ACROSS_ORIGINS = frozenset(
     {"accept", "accept-encoding", "accept-language", "content-encoding", "content-language", "content-length",
@@ -25,65 +26,67 @@ KEPT_ACROSS_ORIGINS = frozenset(
 """What a redirect to another origin keeps: nothing that could be a credential."""
 
 
-class BadHeaders(Exception):
-    """The headers cannot be sent; the text says why."""
+_PLAIN_CONNECTION = (b"keep-alive", b"close")
+_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]").search
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):").match
 
 
-def checked(raw: Iterable[tuple[bytes, bytes]], host: bytes, most_bytes: int) -> RawHeaders:
-    """The headers to send: `host` as the only Host, everything else as given. Raises `BadHeaders`."""
+def check_headers(raw: Iterable[tuple[bytes, bytes]], host: bytes, max_bytes: int) -> RawHeaders:
+    """Returns the headers to send: `host` as the only Host, all others as given. Raises `RequestRefused`."""
     kept: RawHeaders = [(b"Host", host)]
     framing: list[bytes] = []
     size = 0
     for name, value in raw:
         if type(name) is not bytes or type(value) is not bytes:
-            raise BadHeaders("a header is not bytes")
+            raise RequestRefused("a header isn't bytes")
         lower = name.lower()
         if lower == b"host":
             continue
         if not _name(name):
-            raise BadHeaders("a header name holds a character that is not allowed there")
+            raise RequestRefused("a header name holds a character that isn't allowed there")
         if _control(value):
-            raise BadHeaders(f"the value of header {name.decode('ascii')} holds a control character")
+            raise RequestRefused(f"the value of header {name.decode('ascii')} holds a control character")
         if lower == b"accept-encoding":
-            value = _decodable(value)
+            if b"br" in value or b"zstd" in value or b"*" in value:
+                value = _decodable(value)
+        elif lower == b"connection" and value in _PLAIN_CONNECTION:
+            pass
         elif lower in _CHECKS:
             _CHECKS[lower](lower, value)
             framing.append(lower)
         size += len(name) + len(value) + 4
         kept.append((name, value))
-    if len(kept) > MOST_HEADERS or size > most_bytes:
-        raise BadHeaders(f"more than {MOST_HEADERS} headers or {most_bytes} bytes of them")
+    if len(kept) > MAX_HEADERS or size > max_bytes:
+        raise RequestRefused(f"more than {MAX_HEADERS} headers or {max_bytes} bytes of them")
     if framing.count(b"content-length") + framing.count(b"transfer-encoding") > 1:
-        raise BadHeaders("more than one of Content-Length and Transfer-Encoding")
+        raise RequestRefused("more than one of Content-Length and Transfer-Encoding")
     return kept
 
 
 def _decodable(value: bytes) -> bytes:
-    # A coding that is not offered is not sent; the others cannot be taken off in bounded steps.
-    if b"br" not in value and b"zstd" not in value and b"*" not in value:
-        return value
+    # These codings can't be decoded in bounded steps; a server doesn't use what isn't offered.
     codings = [coding.strip() for coding in value.split(b",")]
     kept = [coding for coding in codings if coding.split(b";")[0].strip().lower() not in (b"br", b"zstd", b"*")]
     return b", ".join(kept) or b"identity"
 
 
 def _refuse(name: bytes, _value: bytes) -> None:
-    raise BadHeaders(f"header {name.decode('ascii')} belongs to the connection, not to a request")
+    raise RequestRefused(f"header {name.decode('ascii')} belongs to the connection, not to a request")
 
 
 def _check_connection(_name: bytes, value: bytes) -> None:
     if any(option.strip().lower() not in (b"keep-alive", b"close", b"") for option in value.split(b",")):
-        raise BadHeaders("header connection may only say keep-alive or close")
+        raise RequestRefused("header connection may only say keep-alive or close")
 
 
 def _check_length(_name: bytes, value: bytes) -> None:
     if not _digits(value):
-        raise BadHeaders("header content-length is no number")
+        raise RequestRefused("header content-length isn't a number")
 
 
 def _check_coding(_name: bytes, value: bytes) -> None:
     if value.strip().lower() != b"chunked":
-        raise BadHeaders("header transfer-encoding may only say chunked")
+        raise RequestRefused("header transfer-encoding may only say chunked")
 
 
 _CHECKS = dict.fromkeys(_REFUSED, _refuse) | {
@@ -91,3 +94,25 @@ _CHECKS = dict.fromkeys(_REFUSED, _refuse) | {
     b"content-length": _check_length,
     b"transfer-encoding": _check_coding,
 }
+
+
+def why_not_follow(location: str, scheme: str) -> str | None:
+    """Says why a response to a `scheme` request may not redirect its client to `location`; `None` if it may.
+
+    Only http to https changes the scheme. A value that two parsers could read as two hosts is refused. Where a
+    redirect leads is then decided like any request.
+    """
+    if not location:
+        return "the Location is empty"
+    if _AMBIGUOUS(location):
+        return "the Location holds a backslash, a space or a control character"
+    named = _SCHEME(location)
+    if named and named[1].lower() not in (scheme, "https"):
+        return f"the Location leaves {scheme} for {named[1].lower()}"
+    rest = location[named.end() :] if named else location
+    if named and not rest.startswith("//"):
+        return "the Location names a scheme and no host"
+    authority = re.split(r"[/?#]", rest[2:], maxsplit=1)[0] if rest.startswith("//") else ""
+    if "@" in authority:
+        return "the Location holds a user name"
+    return None

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.budget import later
+from nyx_stream.capabilities.lease import call_later
 from nyx_stream.errors import ContentChanged, LockError, PluginStateError, UpdateWaiting
 from nyx_stream.host.approvals.prompts import Approver, answer_of
 from nyx_stream.host.approvals.store import Standing, by_policy, denied_by, granted_by, on_request
@@ -196,7 +196,7 @@ class ApprovalService:
         text = permission.rule.text
         self._record(entry, permission.kind, "use", text, True, None, "approved once: it is used up", rule=text)
         # Not now: this is called from within a decision.
-        later(0, lambda: renew(entry))
+        call_later(0, lambda: renew(entry))
 
     def _watch(self, entry: PluginRecord) -> None:
         entry.approvals.watch(partial(self._ended, entry))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from nyx_stream.capabilities.budget import later
+from nyx_stream.capabilities.lease import call_later
 from nyx_stream.host.approvals.prompts import ApprovalPrompts
 from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.policy import ConnectRule, PathRule, Places, RequestRule, SandboxPolicy
@@ -89,7 +89,7 @@ class ApprovalStore:
         ends = [item.ticket.until for item in self._standing.values() if item.ticket.until < inf]
         if ends:
             left = min(max(min(ends) - time.time(), 0.0), _LONGEST_SLEEP)
-            self._timer = later(left, lambda: self._end(ended))
+            self._timer = call_later(left, lambda: self._end(ended))
 
     def _end(self, ended: Callable[[list[Standing]], None]) -> None:
         gone = {key: item for key, item in self._standing.items() if item.ticket.until <= time.time()}

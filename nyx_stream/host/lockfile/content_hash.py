@@ -16,7 +16,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 
 from nyx_stream.errors import PluginLoadError
 from nyx_stream.isolation.backend import PluginSource
-from nyx_stream.isolation.code.content_digests import Digests, find_digest, place_of
+from nyx_stream.isolation.code.modules import Digests, digest_key, find_digest
 from nyx_stream.policy.manifest import FILE_NAME
 from nyx_stream.regular_file import NotRegular, open_regular
 
@@ -52,12 +52,12 @@ def read_content(source: PluginSource) -> Content:
         total.update(b"%s %d:" % (kind, len(name)) + name)
         if kind == b"l":
             target = os.fsencode(_target(source, path))
-            linked.add(place_of(os.path.realpath(path), os.path.realpath(source.root)))
+            linked.add(digest_key(os.path.realpath(path), os.path.realpath(source.root)))
             total.update(b" %d:" % len(target) + target)
         else:
             digest = _digest(source.manifest.id, path)
             total.update(digest)
-            digests[place_of(path, source.root)] = digest.hex()
+            digests[digest_key(path, source.root)] = digest.hex()
     if find_digest(digests, source.root, os.path.join(source.folder, FILE_NAME)) != source.manifest.digest:
         raise PluginLoadError(source.manifest.id, f"its {FILE_NAME} changed while it was looked at: try again")
     imported = {name: own for name, own in digests.items() if name.endswith(_IMPORTED) or name in linked}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from nyx_stream.capabilities.budget import Tally
+from nyx_stream.capabilities.lease import Tally
 from nyx_stream.host.observability.status import PluginStats
 from nyx_stream.host.runtime.lifecycle import State
 from nyx_stream.host.runtime.limits import CallCount

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from nyx_stream.errors import PluginLoadError, PluginStateError
 from nyx_stream.isolation.backend import Backend, Level
 from nyx_stream.isolation.capability_set import Shared
-from nyx_stream.isolation.process.placement import placement
+from nyx_stream.isolation.process.affinity import parse_cpus
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.http import Network
+    from nyx_stream.capabilities.http import NetworkBackend
 
 
 class Backends:
@@ -25,10 +25,12 @@ class Backends:
         ValueError: `worker_cpus` cannot be had.
     """
 
-    def __init__(self, *, tripwire: bool, network: "Network | None", worker_cpus: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, *, tripwire: bool, network: "NetworkBackend | None", worker_cpus: Iterable[int] | None = None
+    ) -> None:
         self._tripwire = tripwire
         self._shared = Shared(network)
-        self._cpus = placement(worker_cpus)
+        self._cpus = parse_cpus(worker_cpus)
         self._made: dict[Level, Backend] = {}
         self.ready = False
         """Whether plugins can be started."""

@@ -6,10 +6,9 @@ Each life of the plugin holds its capabilities on leases below these.
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from nyx_stream.capabilities.budget import Tally
-from nyx_stream.capabilities.lease import Happening, Lease, LeaseStatus
+from nyx_stream.capabilities.lease import Lease, LeaseEvent, LeaseStatus, Tally
 from nyx_stream.errors import PluginStateError
-from nyx_stream.isolation.backend import CAPABILITIES
+from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.limits import parse_terms, print_term
 
@@ -27,7 +26,7 @@ class Leases:
         self._plugin = plugin
         self._record = record
         self.by_name: Mapping[str, Lease] = {
-            name: Lease(plugin, name, told=partial(self._happened, name), tally=tally) for name in CAPABILITIES
+            name: Lease(plugin, name, on_event=partial(self._happened, name), tally=tally) for name in CAPABILITIES
         }
         for name, lease in self.by_name.items():
             lease.limit(policy.terms(name).given())
@@ -82,8 +81,8 @@ class Leases:
         for lease in self.by_name.values():
             lease.revoke("the plugin was unloaded")
 
-    def _happened(self, capability: str, happening: Happening, reason: str) -> None:
-        self._record(happening, capability, reason)
+    def _happened(self, capability: str, event: LeaseEvent, reason: str) -> None:
+        self._record(event, capability, reason)
 
 
 def check_capability(capability: str | None) -> None:

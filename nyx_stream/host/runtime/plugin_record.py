@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
-from nyx_stream.capabilities.budget import Tally, new_tally
+from nyx_stream.capabilities.lease import Tally, new_tally
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
 from nyx_stream.host.approvals.store import ApprovalStore
 from nyx_stream.host.observability.metrics import PluginMetrics, metrics_of

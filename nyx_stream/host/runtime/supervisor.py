@@ -13,8 +13,8 @@ from nyx_stream.host.runtime.dispatcher import Dispatcher
 from nyx_stream.host.runtime.lifecycle import OVER, Event, Lifecycle, State
 from nyx_stream.host.runtime.limits import CallCount
 from nyx_stream.isolation.backend import PluginBackend
-from nyx_stream.isolation.code.exception_text import trace_of
 from nyx_stream.policy import Limits
+from nyx_stream.text import format_traceback
 
 _log = logging.getLogger("nyx.host")
 
@@ -188,5 +188,5 @@ class Supervisor:
 
     def _fail(self, error: BaseException) -> None:
         self.error = error
-        self.traceback = self._level.trace(error) if self._level is not None else trace_of(error)
+        self.traceback = self._level.trace(error) if self._level is not None else format_traceback(error)
         self.life.happen(Event.FAIL)

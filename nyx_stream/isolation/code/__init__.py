@@ -1,1 +1,1 @@
-"""A plugin's code: its modules, exported methods, their signatures and types, and the digests of its files."""
+"""A plugin's code, the same at every isolation level: its modules, and its exported methods as validated calls."""

@@ -1,18 +1,24 @@
-"""The exported methods of a plugin as validated calls. Knows the plugin's class, not where or for whom it runs."""
+"""From an entry point to a plugin object and its exported methods as validated calls."""
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FunctionType, MethodType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginLoadError
-from nyx_stream.isolation.code.exception_text import describe
-from nyx_stream.isolation.code.signatures import JSON, plain_adapter, plain_validator
-from nyx_stream.plugin import Plugin, exported
-from nyx_stream.text import escape
+from nyx_stream.isolation.code.modules import PluginModules
+from nyx_stream.plugin import Context, Plugin, exported
+from nyx_stream.text import describe_error, escape
+
+JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
+"""How values are written that JSON itself can't express."""
+_CORE_JSON = CoreConfig(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
 
@@ -21,11 +27,16 @@ _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
 class Method:
     """One exported method of one plugin instance.
 
-    `begin` takes `ArgsKwargs`, validates them, and returns the coroutine or asynchronous generator, not yet started;
-    `check` validates a result, or one item of a stream. Both are pydantic's own functions and raise its
-    `ValidationError`. With `from_attributes`, values of other classes with the same attributes are taken: host and
-    plugin need not share a model class. `begin_json` takes the arguments as a JSON object instead, `encode` turns what
-    `check` returned into JSON. `returns` is the type of the result, or of an item.
+    Attributes:
+        plugin: id of the plugin.
+        name: name of the method.
+        stream: whether it is an asynchronous generator.
+        returns: the type of the result, or of an item.
+        begin: validates `ArgsKwargs` and returns the coroutine or generator, not yet started. With `from_attributes`,
+            values of other classes with the same attributes fit: host and plugin need not share a model class.
+        check: validates a result, or one item. As `begin`, it raises pydantic's `ValidationError`.
+        begin_json: as `begin`, with the arguments as a JSON object.
+        encode: turns what `check` returned into JSON.
     """
 
     plugin: str
@@ -38,28 +49,54 @@ class Method:
     encode: Callable[..., bytes]
 
     def invalid_arguments(self, error: ValidationError) -> InvalidArguments:
-        """The error for what `begin` raised."""
-        return InvalidArguments(self.plugin, f"{self.name}: {faults(error)}")
+        """Returns the error to raise for the `ValidationError` of `begin`."""
+        return InvalidArguments(self.plugin, f"{self.name}: {validation_errors(error)}")
 
     def invalid_result(self, error: ValidationError) -> InvalidResult:
-        """The error for what `check` raised."""
-        return InvalidResult(self.plugin, f"{self.name}: the result does not fit: {faults(error)}")
+        """Returns the error to raise for the `ValidationError` of `check`."""
+        return InvalidResult(self.plugin, f"{self.name}: the result does not fit: {validation_errors(error)}")
+
+
+def instantiate(name: str, entry: str, modules: PluginModules, context: Context) -> tuple[Plugin, dict[str, Method]]:
+    """Imports `entry` and creates the plugin `name` from it. Call this with the plugin's attribution.
+
+    Raises:
+        PluginLoadError: it doesn't import, isn't a `Plugin`, its `__init__` raised, or the annotations of a method
+            can't be validated. The cause is chained.
+    """
+    try:
+        found = modules.load(entry)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing runs the plugin's code: SystemExit must not end the host
+        raise PluginLoadError(name, f"{entry} does not import: {describe_error(error)}") from error
+    if not (isinstance(found, type) and issubclass(found, Plugin)):
+        raise PluginLoadError(name, f"{entry} is not a subclass of nyx_stream.Plugin")
+    try:
+        plugin = found.__new__(found)
+        plugin._context = context
+        plugin.__init__()  # type: ignore[misc]  # after the context, so that `__init__` can use capabilities
+        return plugin, methods_of(name, plugin)
+    except (PluginLoadError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginLoadError(name, f"{entry} cannot be instantiated: {describe_error(error)}") from error
 
 
 def methods_of(name: str, plugin: Plugin) -> dict[str, Method]:
     """Returns the exported methods of an instance, by name.
 
     Raises:
-        PluginLoadError: annotations do not resolve, or name types that cannot be validated.
+        PluginLoadError: annotations don't resolve, or name types that can't be validated.
     """
     return {method: _method(name, method, getattr(plugin, method)) for method in exported(type(plugin))}
 
 
-def faults(error: ValidationError) -> str:
-    """Returns the faults of a validation on one line, without the values: they may be secret or endless."""
+def validation_errors(error: ValidationError) -> str:
+    """Returns the errors of a validation on one line, without the values, which may be secret or huge."""
     return "; ".join(
-        f"{escape('.'.join(str(part) for part in fault['loc']))}: {fault['msg']}".removeprefix(": ")
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        f"{escape('.'.join(str(part) for part in item['loc']))}: {item['msg']}".removeprefix(": ")
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
     )
 
 
@@ -68,20 +105,19 @@ def _method(plugin: str, name: str, bound: MethodType) -> Method:
     try:
         hints = get_type_hints(bound, include_extras=True)
         returned = hints.get("return", inspect.Signature.empty)
-        if stream and get_origin(returned) in _STREAMS:
-            returned = get_args(returned)[0]
-        elif stream:
-            returned = inspect.Signature.empty
+        if stream:
+            returned = get_args(returned)[0] if get_origin(returned) in _STREAMS else inspect.Signature.empty
         if returned is inspect.Signature.empty:
             returned = JsonValue
-        taking = plain_validator(bound, hints) or _adapter(_resolved(bound, hints)).validator
-        giving = plain_adapter(returned) or _adapter(returned)
+        arguments = plain_validator(bound, hints) or _adapter(_resolved(bound, hints)).validator
+        result = plain_adapter(returned) or _adapter(returned)
     except Exception as error:  # annotations are the author's expressions: evaluating them may raise anything
-        raise PluginLoadError(plugin, f"{name}: its annotations cannot be validated: {describe(error)}") from error
+        reason = describe_error(error)
+        raise PluginLoadError(plugin, f"{name}: its annotations cannot be validated: {reason}") from error
     return Method(
         plugin, name, stream, returned,
-        begin=taking.validate_python, check=giving.validator.validate_python,
-        begin_json=taking.validate_json, encode=giving.serializer.to_json,
+        begin=arguments.validate_python, check=result.validator.validate_python,
+        begin_json=arguments.validate_json, encode=result.serializer.to_json,
     )  # fmt: skip
 
 
@@ -91,17 +127,17 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise
-        return TypeAdapter(annotation)  # a model: it has a configuration of its own
+        return TypeAdapter(annotation)  # a model: it has its own configuration
 
 
 def _resolved(bound: MethodType, hints: dict[str, Any]) -> MethodType:
     """Returns a copy of the method whose annotations are types.
 
-    pydantic looks for the names of annotations that are text in the caller's module; they are the plugin's.
+    pydantic resolves annotations that are text in the module of its caller, and these names belong to the plugin's.
     """
     function = bound.__func__
     if not isinstance(function, FunctionType):
-        raise TypeError(f"{function!r} is no function")
+        raise TypeError(f"{function!r} is not a function")
     copy = FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
@@ -109,3 +145,72 @@ def _resolved(bound: MethodType, hints: dict[str, Any]) -> MethodType:
     copy.__kwdefaults__ = function.__kwdefaults__
     copy.__annotations__ = hints
     return MethodType(copy, bound.__self__)
+
+
+# Building the schema of a signature takes pydantic a hundred times as long as compiling it. Where all parameters are
+# plain values, the schema is assembled here instead, from schemas that pydantic built once for each type.
+
+_PARAMETERS = (None, type(None), bool, int, float, str, bytes, dict, list, Any)
+_RESULTS = (*_PARAMETERS, JsonValue)
+"""Types whose schema depends only on the type itself, so that one can be cached for all plugins. The schema of
+`JsonValue` refers to itself, and so can't become part of another."""
+_DEFAULTS = (bool, int, float, str, bytes, type(None))
+_DECORATED = ("__wrapped__", "__signature__")
+_MISSING = object()
+
+
+def plain_adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """Returns the adapter for a result of a plain type, or `None` for any other."""
+    return _plain_adapter(annotation) if _is_one_of(_RESULTS, annotation) else None
+
+
+def plain_validator(bound: MethodType, hints: Mapping[str, Any]) -> SchemaValidator | None:
+    """Returns a validator for the arguments of a method with plain parameters, or `None` for any other signature.
+
+    Args:
+        bound: the method; the validator returns the result of calling it.
+        hints: its annotations, resolved.
+    """
+    function = bound.__func__
+    if not isinstance(function, FunctionType) or any(name in function.__dict__ for name in _DECORATED):
+        return None
+    code = function.__code__
+    count = code.co_argcount
+    if code.co_flags & (CO_VARARGS | CO_VARKEYWORDS) or not count:
+        return None
+    positional_defaults = function.__defaults__ or ()
+    defaults = dict(
+        zip(code.co_varnames[count - len(positional_defaults) : count], positional_defaults, strict=True)
+    ) | (function.__kwdefaults__ or {})
+    parameters = []
+    for index, name in enumerate(code.co_varnames[: count + code.co_kwonlyargcount]):
+        if index == 0:  # the instance
+            continue
+        schema = _schema(hints.get(name, _MISSING), defaults.get(name, _MISSING))
+        if schema is None:
+            return None
+        mode: Any = "positional_or_keyword" if index < count else "keyword_only"
+        if index < code.co_posonlyargcount:
+            mode = "positional_only"
+        parameters.append(core_schema.arguments_parameter(name, schema, mode=mode))
+    arguments = core_schema.arguments_schema(parameters)
+    return SchemaValidator(core_schema.call_schema(arguments, bound), _CORE_JSON)
+
+
+def _is_one_of(types: tuple[Any, ...], annotation: object) -> bool:
+    # Annotations are the author's objects: comparing them would run the author's code.
+    return any(annotation is kind for kind in types)
+
+
+@cache
+def _plain_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=JSON)
+
+
+def _schema(annotation: Any, default: object) -> CoreSchema | None:
+    if not _is_one_of(_PARAMETERS, annotation):
+        return None
+    schema = _plain_adapter(annotation).core_schema
+    if default is _MISSING:
+        return schema
+    return core_schema.with_default_schema(schema, default=default) if type(default) in _DEFAULTS else None

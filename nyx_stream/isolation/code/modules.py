@@ -1,14 +1,15 @@
-"""A plugin's own modules: imported from its folder under a private name, removed without a trace.
+"""Imports a plugin's modules from its folder under a private name, and removes them again.
 
-The plugin's modules live below a package of a random name, so two plugins may have modules of the same name. Relative
-imports work because that package is their parent; absolute imports of sibling modules work because the plugin's
-modules have builtins of their own, whose `__import__` looks below that package first. No bytecode is read or written.
-Where the host has hashed the plugin's files, what is compiled is what was hashed, however late it is imported.
-
-Knows nothing of policies, guards or hosts.
+Theory of operation
+    The modules of a plugin are children of a package with a random name, so two plugins may have modules of the same
+    name. Relative imports work because that package is their parent. Absolute imports of sibling modules work because
+    the plugin's modules have their own builtins, whose `__import__` looks into that package first. No bytecode is read
+    or written. Where the host has hashed the plugin's files, every file is compared with its digest right before it is
+    compiled or loaded, however late that import happens.
 """
 
 import builtins
+import hashlib
 import importlib
 import linecache
 import os
@@ -25,70 +26,86 @@ from importlib.machinery import (
     SourceFileLoader,
 )
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from nyx_stream.attribution import as_host
-from nyx_stream.isolation.code.content_digests import AcceptedFiles, Digests
+
+Digests: TypeAlias = Mapping[str, str]
+"""The `digest_of` of files by `digest_key`."""
+
+
+def digest_of(data: bytes) -> str:
+    """Returns the BLAKE2b hash of a file's bytes: 32 bytes, as hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+def digest_key(path: str, root: str) -> str:
+    """Returns the key of a file in `Digests`: its path below the root of the plugin's modules, with `/`."""
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def find_digest(digests: Digests, root: str, path: str) -> str | None:
+    """Returns the digest of the file at an absolute path, or else of the file that it links to.
+
+    A link that was redirected to another file of the plugin meanwhile yields that file's digest.
+    """
+    for top, name in ((root, path), (os.path.realpath(root), os.path.realpath(path))):
+        found = digests.get(digest_key(name, top))
+        if found is not None:
+            return found
+    return None
 
 
 class PluginModules:
-    """The modules of one plugin, loaded once. Use from one thread at a time."""
+    """The modules of one plugin, loaded once. Use it from one thread at a time."""
 
     def __init__(
         self, plugin: str, root: str, names: frozenset[str] | None = None, digests: Digests | None = None
     ) -> None:
         self.root = root
         self.prefix = f"_nyx_{re.sub(r'[^A-Za-z0-9_]', '_', plugin)}_{secrets.token_hex(4)}"
-        accepted = None if digests is None else AcceptedFiles(root, digests)
-        self._finder = _Finder(self.prefix, root, names, accepted)
+        self._finder = _Finder(self.prefix, root, names, digests)
         self._installed = False
 
     @property
-    def names(self) -> Mapping[str, Any]:
-        """The builtins of the plugin's modules: whose frame has them runs the plugin's code."""
+    def builtins(self) -> Mapping[str, Any]:
+        """The builtins of the plugin's modules. A frame that has them runs the plugin's code."""
         return self._finder.builtins
 
     def load(self, entry: str) -> Any:
-        """Imports the module of `"module:name"` and returns what it calls `name`. Raises whatever the import raises."""
+        """Imports the module of `"module:name"` and returns its `name`. Raises whatever the import raises."""
         module, _, name = entry.partition(":")
         if not self._installed:
-            self._install()
+            package = ModuleType(self.prefix, "The private parent package of one plugin's modules.")
+            package.__path__ = []  # empty, so that the ordinary path finder finds nothing below it
+            sys.modules[self.prefix] = package
+            sys.meta_path.insert(0, self._finder)
+            self._installed = True
         return getattr(importlib.import_module(f"{self.prefix}.{module}"), name)
 
     def remove(self) -> None:
-        """Takes the modules and everything that importing them left behind out of the interpreter."""
+        """Removes the modules, and everything that importing them left behind, from the interpreter."""
         remove_all([self])
-
-    def _withdraw(self) -> bool:
-        """Notes that they are being removed. Whether there is anything to remove."""
-        installed, self._installed = self._installed, False
-        return installed
-
-    def _install(self) -> None:
-        package = ModuleType(self.prefix, "The private parent package of one plugin's modules.")
-        # Empty, so that the ordinary path finder finds nothing here: everything below goes through our finder.
-        package.__path__ = []
-        sys.modules[self.prefix] = package
-        sys.meta_path.insert(0, self._finder)
-        self._installed = True
 
 
 def remove_all(loaded: Iterable[PluginModules]) -> None:
-    """Removes the modules of several plugins, in one pass through those of the interpreter."""
-    gone = [modules for modules in loaded if modules._withdraw()]
-    if not gone:
+    """Removes the modules of several plugins in one pass over those of the interpreter."""
+    removed = [modules for modules in loaded if modules._installed]
+    if not removed:
         return
-    finders = {id(modules._finder) for modules in gone}
+    for modules in removed:
+        modules._installed = False
+    finders = {id(modules._finder) for modules in removed}
     sys.meta_path[:] = [finder for finder in sys.meta_path if id(finder) not in finders]
-    prefixes = {modules.prefix for modules in gone}
+    prefixes = {modules.prefix for modules in removed}
     for name in [name for name in sys.modules if name.partition(".")[0] in prefixes]:
         del sys.modules[name]
-    roots = {modules.root for modules in gone}
-    for path in [path for path in linecache.cache if _lies_below(path, roots)]:
+    roots = {modules.root for modules in removed}
+    for path in [path for path in linecache.cache if _is_below(path, roots)]:
         del linecache.cache[path]
 
 
-def _lies_below(path: str, roots: set[str]) -> bool:
+def _is_below(path: str, roots: set[str]) -> bool:
     above = os.path.dirname(path)
     while above not in roots and above != path:
         path, above = above, os.path.dirname(above)
@@ -96,14 +113,14 @@ def _lies_below(path: str, roots: set[str]) -> bool:
 
 
 class _Finder:
-    """Finds the modules of one plugin, and none of anybody else."""
+    """Finds the modules of one plugin. The hook of `sys.meta_path`."""
 
-    def __init__(self, prefix: str, root: str, names: frozenset[str] | None, accepted: AcceptedFiles | None) -> None:
+    def __init__(self, prefix: str, root: str, names: frozenset[str] | None, digests: Digests | None) -> None:
         self.prefix = prefix
         self._dotted = f"{prefix}."
         self._root = root
         self._names = names
-        self._accepted = accepted
+        self._digests = digests
         self._folders: dict[str, FileFinder] = {}
         self._own: dict[str, bool] = {}
         self.builtins = dict(vars(builtins))
@@ -115,15 +132,23 @@ class _Finder:
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,  # part of the hook's signature
     ) -> ModuleSpec | None:
-        """The hook of `sys.meta_path`."""
         if not name.startswith(self._dotted):
             return None
         if name.count(".") == 1:
             return self._find(name, [self._root]) if self._owns(name[len(self._dotted) :]) else None
         return self._find(name, path or ())
 
+    def check(self, module: str, path: str, data: bytes) -> None:
+        """Compares a file that is about to run with its digest. Raises `ImportError` if it differs."""
+        if self._digests is None:
+            return
+        known = find_digest(self._digests, self._root, path)
+        if known is None or known != digest_of(data):
+            change = "is new" if known is None else "has changed"
+            raise ImportError(f"{path} {change} since the host hashed the plugin's files", name=module, path=path)
+
     def _find(self, name: str, folders: Sequence[str]) -> ModuleSpec | None:
-        with as_host():  # listing the plugin's own folder is the framework's act
+        with as_host():  # the framework lists the plugin's own folder
             for folder in folders:
                 spec = self._folder(folder).find_spec(name)
                 if spec is not None:
@@ -135,15 +160,15 @@ class _Finder:
             self._folders[folder] = FileFinder(
                 folder,
                 (self._extension, EXTENSION_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
-                (self._loader, SOURCE_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
+                (self._source, SOURCE_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
             )
         return self._folders[folder]
 
-    def _loader(self, name: str, path: str) -> "_Loader":
-        return _Loader(name, path, self._root, self.builtins, self._accepted)
+    def _source(self, name: str, path: str) -> "_SourceLoader":
+        return _SourceLoader(name, path, self, self._root)
 
     def _extension(self, name: str, path: str) -> ExtensionFileLoader:
-        return ExtensionFileLoader(name, path) if self._accepted is None else _Extension(name, path, self._accepted)
+        return ExtensionFileLoader(name, path) if self._digests is None else _ExtensionLoader(name, path, self)
 
     def _owns(self, top: str) -> bool:
         """Whether the top-level name `top` is one of the plugin's own modules."""
@@ -160,26 +185,25 @@ class _Finder:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """`__import__` of the plugin's modules: an absolute name that is the plugin's own is taken from its package."""
+        """`__import__` of the plugin's modules: resolves an absolute name that is the plugin's own in its package."""
         top = name.partition(".")[0]
         if level or not self._owns(top):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         module = builtins.__import__(f"{self.prefix}.{name}", globals, locals, fromlist or (), 0)
-        # `import a.b` binds `a`, which is one level further down here than the builtin thinks.
+        # `import a.b` binds `a`, which is one level below what the builtin returns.
         return module if fromlist else sys.modules[f"{self.prefix}.{top}"]
 
 
-class _Loader(SourceFileLoader):
+class _SourceLoader(SourceFileLoader):
     """Loads a source file without bytecode files, with the plugin's builtins."""
 
-    def __init__(self, name: str, path: str, root: str, names: dict[str, Any], accepted: AcceptedFiles | None) -> None:
+    def __init__(self, name: str, path: str, finder: _Finder, root: str) -> None:
         super().__init__(name, path)
+        self._finder = finder
         self._root = os.path.join(os.path.realpath(root), "")
-        self._builtins = names
-        self._accepted = accepted
 
     def get_data(self, path: str) -> bytes:
-        # pkgutil.get_data comes here too: below its own folder a plugin may read; elsewhere it is on its own.
+        # `pkgutil.get_data` ends here too: the framework reads for it, but only below the plugin's own folder.
         if not os.path.realpath(path).startswith(self._root):
             return super().get_data(path)
         with as_host():
@@ -188,25 +212,24 @@ class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
         data = self.get_data(path)
-        if self._accepted is not None:
-            self._accepted.must_have(fullname, path, data)
+        self._finder.check(fullname, path, data)
         code: CodeType = self.source_to_code(data, path)
         return code
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["__builtins__"] = self._builtins
+        module.__dict__["__builtins__"] = self._finder.builtins
         super().exec_module(module)
 
 
-class _Extension(ExtensionFileLoader):
-    """Loads an extension module that was looked at right before: the system reads the file by itself."""
+class _ExtensionLoader(ExtensionFileLoader):
+    """Loads an extension module. It is checked right before: the system reads the file again."""
 
-    def __init__(self, name: str, path: str, accepted: AcceptedFiles) -> None:
+    def __init__(self, name: str, path: str, finder: _Finder) -> None:
         super().__init__(name, path)
-        self._accepted = accepted
+        self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         with as_host():
             data = self.get_data(self.path)
-        self._accepted.must_have(self.name, self.path, data)
+        self._finder.check(self.name, self.path, data)
         return super().create_module(spec)

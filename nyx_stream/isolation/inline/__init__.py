@@ -1,1 +1,1 @@
-"""Level `inline`: the plugin runs on the host's event loop, in the tasks of its callers."""
+"""Level `inline`: the plugin runs in the host's process. What it does is attributed and recorded, not contained."""

@@ -1,12 +1,13 @@
 """Level `inline`: the plugin runs on the host's event loop, in the tasks of its callers.
 
-Its code is attributed by a context variable around every step of it. Nothing here contains hostile code; see
-`tripwire` for what is refused. Knows nothing of states, queues and timeouts.
+Every step of its code is attributed to it by a context variable. Hostile code is not contained; `tripwire` describes
+what is refused.
 """
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+import logging
+import sys
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,76 +15,76 @@ from pydantic import ValidationError
 from pydantic_core import ArgsKwargs
 
 from nyx_stream.attribution import as_host, as_plugin, running
-from nyx_stream.errors import (
-    PluginCallError,
-    PluginSetupError,
-    PluginStateError,
-    SandboxDenied,
-)
-from nyx_stream.isolation.backend import Assignment
+from nyx_stream.errors import PluginCallError, PluginSetupError, PluginStateError, SandboxDenied
+from nyx_stream.isolation.backend import Assignment, environment_of
 from nyx_stream.isolation.capability_set import CapabilitySet, Shared
-from nyx_stream.isolation.code.exception_text import describe, trace_of
-from nyx_stream.isolation.code.instance import instantiate
+from nyx_stream.isolation.code.exports import instantiate
 from nyx_stream.isolation.code.modules import PluginModules, remove_all
-from nyx_stream.isolation.inline.batcher import Batcher
-from nyx_stream.isolation.inline.executor import attribute_default_executor
-from nyx_stream.isolation.inline.log import PluginLog
-from nyx_stream.isolation.inline.tasks import Census, PluginTasks, take_census
-from nyx_stream.isolation.inline.tripwire import hook as tripwire
-from nyx_stream.isolation.inline.tripwire.permits import Roots
+from nyx_stream.isolation.inline import tripwire
+from nyx_stream.isolation.inline.tasks import (
+    Batcher,
+    PluginTasks,
+    TasksByMark,
+    attribute_default_executor,
+    tasks_by_mark,
+)
+from nyx_stream.isolation.inline.tripwire_rules import ImportRoots
 from nyx_stream.policy.grant import Grant
+from nyx_stream.text import describe_error, escape, format_traceback
 
 if TYPE_CHECKING:
     from nyx_stream.isolation.code.exports import Method
     from nyx_stream.plugin import Plugin
     from nyx_stream.policy.approval import Approval
 
+_formatter = logging.Formatter()
+
 
 class InlineBackend:
-    """Runs plugins inline. One per host, made on its event loop; remembers the import path as it is then."""
+    """Runs plugins inline. One per host, created on its event loop; the import path is read then."""
 
     def __init__(self, *, armed: bool, shared: Shared) -> None:
         self.armed = armed
         self.shared = shared
-        self.roots = Roots()
-        self.census: Census = Batcher(take_census)
-        self.removal: Batcher[PluginModules, None] = Batcher(remove_all)
+        self.roots = ImportRoots()
+        self.task_finder: Batcher[tripwire.PluginMark, TasksByMark] = Batcher(tasks_by_mark)
+        self.module_remover: Batcher[PluginModules, None] = Batcher(remove_all)
         if armed:
             tripwire.install()
             attribute_default_executor(asyncio.get_running_loop())
 
     def isolate(self, assignment: Assignment) -> "InlinePlugin":
-        """Prepares one plugin; nothing of it runs yet."""
+        """Prepares one plugin. Runs none of its code yet."""
         return InlinePlugin(assignment, self)
 
     async def aclose(self) -> None:
-        """Nothing is shared."""
+        """Does nothing: the plugins share nothing that needs closing."""
 
 
 class InlinePlugin:
-    """One plugin on the host's loop. An `Isolation`, and the `Context` of its plugin."""
+    """One plugin on the host's loop. A `PluginBackend`, and the `Context` of its plugin."""
 
     def __init__(self, assignment: Assignment, level: InlineBackend) -> None:
         source = assignment.source
         self.manifest = assignment.grant.manifest
         self.log = PluginLog(self.manifest.id)
         self._assignment = assignment
+        self._level = level
         self._modules = PluginModules(self.manifest.id, source.root, source.names, source.digests)
-        self._watch = tripwire.PluginMark(
+        self._mark = tripwire.PluginMark(
             self.manifest.id,
             armed=level.armed,
             folder=source.folder,
-            names=self._modules.names,
+            builtins=self._modules.builtins,
             roots=level.roots,
             sink=assignment.audit,
         )
-        self._tasks = PluginTasks(self._watch, assignment.crashed, level.census)
-        self._removal = level.removal
-        self._provision = CapabilitySet(assignment, level.shared)
-        self._env = _environment(assignment.grant)
+        self._tasks = PluginTasks(self._mark, assignment.crashed, level.task_finder)
+        self._capabilities = CapabilitySet(assignment, level.shared)
+        self._env = MappingProxyType(environment_of(assignment.grant))
         self._plugin: Plugin | None = None
         self._ready = False
-        self._ended = False
+        self._stopping = False
         self._methods: dict[str, Method] = {}
 
     @property
@@ -95,26 +96,33 @@ class InlinePlugin:
         return self._env
 
     def capability(self, name: str) -> Any:
-        return self._provision.get(name)
+        return self._capabilities.facade(name)
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":
         return await self._assignment.ask(kind, target, why)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        if self._ended:
+        if self._stopping:
             coroutine.close()
             raise PluginStateError(self.manifest.id, "it is being stopped: no task can be started")
         return self._tasks.spawn(coroutine)
 
     async def start(self) -> None:
-        self._provision.bind()
-        with as_plugin(self._watch):
-            self._load()
-            await self._set_up()
+        self._capabilities.bind()
+        with as_plugin(self._mark):
+            self._plugin, self._methods = instantiate(self.manifest.id, self.manifest.entry, self._modules, self)
+            try:
+                await self._plugin.setup()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if _is_our_cancellation(error):
+                    raise
+                raise PluginSetupError(self.manifest.id, f"setup raised {describe_error(error)}") from error
         self._ready = True
 
     async def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
-        token = running.set(self._watch)
+        token = running.set(self._mark)
         try:
             target = self._methods[method]
             try:
@@ -136,14 +144,14 @@ class InlinePlugin:
 
     async def stream(self, method: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         target = self._methods[method]
-        with as_plugin(self._watch):
+        with as_plugin(self._mark):
             try:
                 items = target.begin(ArgsKwargs((), arguments), from_attributes=True)  # type: ignore[arg-type]
             except ValidationError as error:
                 raise target.invalid_arguments(error) from error
         try:
             while True:
-                with as_plugin(self._watch):
+                with as_plugin(self._mark):
                     try:
                         item = await anext(items)
                     except StopAsyncIteration:
@@ -158,53 +166,42 @@ class InlinePlugin:
                         raise target.invalid_result(error) from error
                 yield item
         finally:
-            await self._close(method, items)
+            with as_plugin(self._mark):
+                try:
+                    await items.aclose()
+                except (asyncio.CancelledError, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # not the consumer's concern: it has all the items it wanted
+                    self.log.warning("%s: closing the stream raised", method, exc_info=error)
 
     async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:
         failure = await self._tear_down()
-        self._ended = True
+        self._stopping = True
         try:
             await self._tasks.end(sparing)
-            for error in await self._provision.close("the plugin was unloaded"):
+            for error in await self._capabilities.close("the plugin was unloaded"):
                 self.log.error("closing a capability failed: %s", self.trace(error))
         finally:
             self._plugin = None
             self._methods.clear()
-            await self._removal.ask(self._modules)
+            await self._level.module_remover.submit(self._modules)
         if failure is not None:
             raise failure
 
     def update(self, grant: Grant) -> None:
-        self._env = _environment(grant)
-        self._provision.bind()
-        self._provision.recheck()
+        self._env = MappingProxyType(environment_of(grant))
+        self._capabilities.policy_changed()
 
     def trace(self, error: BaseException) -> str:
-        with as_plugin(self._watch):  # the texts of its exceptions are its code
-            return trace_of(error)
-
-    def _load(self) -> None:
-        manifest = self.manifest
-        self._plugin, self._methods = instantiate(manifest.id, manifest.entry, self._modules, self)
-
-    async def _set_up(self) -> None:
-        if self._plugin is None:
-            raise PluginStateError(self.manifest.id, "it is not loaded")
-        try:
-            await self._plugin.setup()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if _is_our_cancellation(error):
-                raise
-            raise PluginSetupError(self.manifest.id, f"setup raised {describe(error)}") from error
+        with as_plugin(self._mark):  # formatting an exception runs the plugin's code
+            return format_traceback(error)
 
     async def _tear_down(self) -> PluginCallError | None:
-        """Runs `teardown` if `setup` was done, for as long as a setup may take; returns what went wrong."""
+        """Runs `teardown` if `setup` has succeeded, with the same time limit; returns its failure, if any."""
         if self._plugin is None or not self._ready:
             return None
         limit = self._assignment.grant.limits.setup_timeout
-        with as_plugin(self._watch):
+        with as_plugin(self._mark):
             try:
                 async with asyncio.timeout(limit) as scope:
                     await self._plugin.teardown()
@@ -215,30 +212,52 @@ class InlinePlugin:
                     return PluginCallError(self.manifest.id, f"teardown took longer than {limit:g} s")
                 if _is_our_cancellation(error):
                     raise
-                return self._raised("teardown", error, error)
+                failure = self._raised("teardown", error)
+                failure.__cause__ = error
+                return failure
         return None
 
-    async def _close(self, method: str, items: AsyncGenerator[Any, None]) -> None:
-        with as_plugin(self._watch):
-            try:
-                await items.aclose()
-            except (asyncio.CancelledError, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # the stream is over: its consumer has what it wanted
-                self.log.warning("%s: closing the stream raised", method, exc_info=error)
-
-    def _raised(self, what: str, error: BaseException, cause: BaseException | None = None) -> PluginCallError:
-        failure = PluginCallError(self.manifest.id, f"{what} raised {describe(error)}")
-        failure.__cause__ = cause
-        return failure
+    def _raised(self, what: str, error: BaseException) -> PluginCallError:
+        return PluginCallError(self.manifest.id, f"{what} raised {describe_error(error)}")
 
 
 def _is_our_cancellation(error: BaseException) -> bool:
-    """Whether somebody cancelled this task; a plugin can raise `CancelledError` by itself."""
+    """Whether this task was cancelled; a plugin can raise `CancelledError` itself."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _environment(grant: Grant) -> Mapping[str, str]:
-    with as_host():
-        return MappingProxyType({name: os.environ[name] for name in grant.env if name in os.environ})
+class PluginLog(logging.LoggerAdapter[logging.Logger]):
+    """The logger that a plugin sees: logs to `nyx.plugin.<id>`, with control characters escaped.
+
+    The message is formatted as the plugin, whose `__str__` may run, and passed to the host's handlers as the host: a
+    handler may open its file.
+    """
+
+    def __init__(self, plugin: str) -> None:
+        super().__init__(logging.getLogger(f"nyx.plugin.{plugin}"), {})
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As `logging.Logger.log`; ignores `extra` and `stack_info`."""
+        if not self.isEnabledFor(level):
+            return
+        text = escape(str(msg) % args if args else str(msg))
+        trace = _trace(kwargs.get("exc_info"))
+        if trace:
+            text = "\n".join([text, *(escape(line) for line in trace.splitlines())])
+        with as_host():
+            self.logger.log(level, "%s", text, stacklevel=kwargs.get("stacklevel", 1) + 1)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, kwargs
+
+
+def _trace(given: Any) -> str:
+    """Returns the traceback for an `exc_info` argument, in any form that `logging` accepts."""
+    if not given:
+        return ""
+    if isinstance(given, BaseException):
+        given = (type(given), given, given.__traceback__)
+    elif not isinstance(given, tuple):
+        given = sys.exc_info()
+    return _formatter.formatException(given) if given[0] is not None else ""

@@ -1,94 +1,132 @@
-"""The tasks of one plugin at level `inline`: started, watched, and ended to the last one. Knows nothing of calls."""
+"""What runs a plugin's code at level `inline`: its tasks, and the threads of the default executor."""
 
 import asyncio
 import logging
 import sys
 from collections.abc import Callable, Collection, Coroutine
-from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeAlias
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from nyx_stream.attribution import as_host, running
 from nyx_stream.errors import PluginCrashed
-from nyx_stream.isolation.code.exception_text import describe
-from nyx_stream.isolation.inline.tripwire.hook import PluginMark
+from nyx_stream.isolation.inline.tripwire import PluginMark
+from nyx_stream.text import describe_error
 
-if TYPE_CHECKING:
-    from nyx_stream.isolation.inline.batcher import Batcher
-
-Census: TypeAlias = "Batcher[PluginMark, dict[int, list[asyncio.Task[Any]]]]"
-"""Answers with the tasks of every plugin that asks, by the identity of its watch."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _log = logging.getLogger("nyx.isolation")
 
-_ROUNDS = 5
-_PATIENCE = 1.0
-"""Seconds that a cancelled task gets before it is cancelled again, `_ROUNDS` times."""
+_ATTEMPTS = 5
+_CANCEL_TIMEOUT = 1.0
+"""Seconds that a cancelled task gets to end before it is cancelled again, at most `_ATTEMPTS` times."""
 
 
-def take_census(watches: list[PluginMark]) -> dict[int, list["asyncio.Task[Any]"]]:
-    """Returns the tasks of this loop that run code of one of the plugins, by the identity of its watch."""
+class Batcher(Generic[_Item, _Result]):
+    """Calls `work` once for all items submitted in one turn of the event loop, after that turn.
+
+    Passing over every task or module of the process takes time in proportion to the number of plugins. If each plugin
+    did that on its own when a host closes, the time would grow with the square of that number.
+    """
+
+    def __init__(self, work: Callable[[list[_Item]], _Result]) -> None:
+        self._work = work
+        self._items: list[_Item] = []
+        self._result: asyncio.Future[_Result] | None = None
+
+    async def submit(self, item: _Item) -> _Result:
+        """Returns the result of `work` for the whole batch. The work is done even if the caller is cancelled."""
+        if self._result is None:
+            loop = asyncio.get_running_loop()
+            self._result = loop.create_future()
+            loop.call_soon(self._run, self._result)
+        self._items.append(item)
+        return await asyncio.shield(self._result)
+
+    def _run(self, future: "asyncio.Future[_Result]") -> None:
+        items, self._items, self._result = self._items, [], None
+        try:
+            result = self._work(items)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+TasksByMark: TypeAlias = dict[int, list["asyncio.Task[Any]"]]
+"""Tasks by the identity of the `PluginMark` of their plugin."""
+
+
+def tasks_by_mark(marks: list[PluginMark]) -> TasksByMark:
+    """Returns the tasks of this loop that run code of one of the plugins."""
     if sys.version_info >= (3, 12):
-        marks = {id(watch): id(watch) for watch in watches}
+        plugins = {id(mark): id(mark) for mark in marks}
     else:
-        marks = {id(watch.names): id(watch) for watch in watches}
-    found: dict[int, list[asyncio.Task[Any]]] = {}
+        plugins = {id(mark.builtins): id(mark) for mark in marks}
+    found: TasksByMark = {}
     for task in asyncio.all_tasks():
-        watch = marks.get(_mark(task))
-        if watch is not None:
-            found.setdefault(watch, []).append(task)
+        plugin = plugins.get(_identity(task))
+        if plugin is not None:
+            found.setdefault(plugin, []).append(task)
     return found
 
 
-def _mark(task: "asyncio.Task[Any]") -> int:
-    """Returns the identity of what tells whose task it is."""
+def _identity(task: "asyncio.Task[Any]") -> int:
+    """Returns the identity of the object that tells whose task it is."""
     if sys.version_info >= (3, 12):
         return id(task.get_context().get(running))
-    # Before that, only a coroutine of the plugin's own modules tells. Not its file: a test that lies beside the plugin
-    # runs in a task of the host.
+    # Before 3.12 a task doesn't expose its context; the builtins of its coroutine tell whether a plugin's module
+    # defines it. The file name wouldn't do: a test beside the plugin runs in a task of the host.
     frame = getattr(task.get_coro(), "cr_frame", None)
     return id(frame.f_builtins) if frame is not None else 0
 
 
 class PluginTasks:
-    """Tasks that the plugin starts by `spawn`, and those it starts by asyncio itself, as far as they can be told."""
+    """The tasks that a plugin starts by `spawn`, and those it starts through asyncio, as far as they can be found."""
 
-    def __init__(self, watch: PluginMark, crashed: Callable[[BaseException], None], census: Census) -> None:
-        self._watch = watch
-        self._census = census
+    def __init__(
+        self,
+        mark: PluginMark,
+        crashed: Callable[[BaseException], None],
+        finder: Batcher[PluginMark, TasksByMark],
+    ) -> None:
+        self._mark = mark
+        self._finder = finder
         self._crashed = crashed
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Starts a task of the plugin."""
-        # A context of its own: the task must not keep what the caller of some method happened to have in its context.
+        # An empty context: the task must not retain what the caller of some method happened to have in its own.
         context = Context()
-        context.run(running.set, self._watch)
-        name = f"nyx:{self._watch}:{getattr(coroutine, '__name__', 'task')}"
+        context.run(running.set, self._mark)
+        name = f"nyx:{self._mark}:{getattr(coroutine, '__name__', 'task')}"
         task = asyncio.get_running_loop().create_task(self._run(coroutine), name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def end(self, sparing: Collection["asyncio.Task[Any]"]) -> None:
-        """Cancels every task of the plugin and waits for it; reports those that will not end.
+        """Cancels every task of the plugin and waits for it; logs those that don't end.
 
         Args:
-            sparing: tasks of the host that are inside a call to the plugin, and so look like its own.
+            sparing: tasks of the host that are inside a call to the plugin, and so look like the plugin's.
         """
-        for _ in range(_ROUNDS):
-            left = self._tasks | await self._strays(sparing)
-            if not left:
+        for _ in range(_ATTEMPTS):
+            tasks = self._tasks | await self._unspawned(sparing)
+            if not tasks:
                 return
-            for task in left:
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(left, timeout=_PATIENCE)
+            await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT)
             self._tasks = {task for task in self._tasks if not task.done()}
-        for task in self._tasks | await self._strays(sparing):
-            _log.error("plugin %s: task %s ignores its cancellation and is left behind", self._watch, task.get_name())
+        for task in self._tasks | await self._unspawned(sparing):
+            _log.error("plugin %s: task %s ignores its cancellation and is abandoned", self._mark, task.get_name())
 
-    async def _strays(self, sparing: Collection["asyncio.Task[Any]"]) -> set["asyncio.Task[Any]"]:
+    async def _unspawned(self, sparing: Collection["asyncio.Task[Any]"]) -> set["asyncio.Task[Any]"]:
         current = asyncio.current_task()
-        found = (await self._census.ask(self._watch)).get(id(self._watch), ())
+        found = (await self._finder.submit(self._mark)).get(id(self._mark), ())
         return {task for task in found if task is not current and task not in sparing and not task.done()}
 
     async def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -97,12 +135,44 @@ class PluginTasks:
         except (Exception, asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit in a task would end the event loop
-            raise PluginCrashed(str(self._watch), f"a background task raised {describe(error)}") from error
+            raise PluginCrashed(str(self._mark), f"a background task raised {describe_error(error)}") from error
 
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # A callback runs in the context it was added in, here the plugin's: what the host does now, and the tasks
-            # that it starts, must not count as the plugin's.
+            # A callback runs in the context that it was added in, here the plugin's. What the host does now, and the
+            # tasks that it starts, must not be attributed to the plugin.
             with as_host():
                 self._crashed(error)
+
+
+class AttributedExecutor(ThreadPoolExecutor):
+    """A thread pool that runs the work of a plugin in the plugin's context."""
+
+    def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
+        return _submit(super().submit, fn, *args, **kwargs)
+
+
+def attribute_default_executor(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes the default executor of `loop` carry attribution, whether it exists yet or not. Can be called again.
+
+    `asyncio.to_thread` copies the context, but `loop.run_in_executor` doesn't, and what a plugin runs through it would
+    be attributed to the host. Work of the host is passed on unchanged.
+    """
+    executor = getattr(loop, "_default_executor", None)  # asyncio has no public attribute; other loops may have none
+    if executor is None:
+        loop.set_default_executor(AttributedExecutor(thread_name_prefix="asyncio"))
+    elif not isinstance(executor, AttributedExecutor) and "submit" not in vars(executor):
+        # Kept, because others may hold a reference to it; only this instance changes.
+        submit = executor.submit
+        executor.submit = lambda fn, /, *args, **kwargs: _submit(submit, fn, *args, **kwargs)
+
+
+def _submit(
+    submit: Callable[..., Future[_Result]], fn: Callable[..., _Result], /, *args: Any, **kwargs: Any
+) -> Future[_Result]:
+    if running.get() is None:
+        return submit(fn, *args, **kwargs)
+    context = copy_context()
+    with as_host():  # a thread that the pool starts now is the framework's
+        return submit(context.run, fn, *args, **kwargs)

@@ -1,58 +1,55 @@
-"""A worker made ahead: forked, sealed as far as can be without knowing its plugin, and waiting for its order.
+"""Keeps one worker ahead: forked, sealed as far as possible without its plugin, and waiting for its order.
 
-The next plugin gets it, and so waits neither for a fork nor for what every worker does first. One per host. Knows no
-plugin, and nothing of how a process is made.
+See `isolation.process` for what that saves.
 """
 
 import asyncio
 import os
 import socket
 
-from nyx_stream.isolation.process.launcher import Launcher, WorkerProcess
+from nyx_stream.isolation.process.spawn import ProcessFactory
+from nyx_stream.isolation.remote.host.backend import WorkerProcess
 
-_PAUSE = 0.002
-"""Seconds after a start before the next worker is made: what the caller does first is worth more."""
+_REFILL_DELAY = 0.002
+"""Seconds after a start before the next worker is made: whatever the caller does first goes first."""
 
-_PATIENCE = 5.0
-"""Seconds that a killed process gets to be gone."""
+_KILL_TIMEOUT = 5.0
+"""Seconds that a killed process gets to end."""
 
 
-class WorkerSlot:
-    """The host's ends of one worker's descriptors, and the way to its process. `channel`, `output`, `errors` are open.
+class PooledSlot:
+    """A `WorkerSlot` on this machine: a socketpair, two pipes, and a process at their other ends."""
 
-    What was put into `channel` before the process was made waits for it there.
-    """
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-        self.channel, self._theirs = socket.socketpair()
+    def __init__(self, processes: ProcessFactory) -> None:
+        self._processes = processes
+        self.channel, self._their_channel = socket.socketpair()
         self.output, self._their_output = os.pipe()
         self.errors, self._their_errors = os.pipe()
-        self._begun: WorkerProcess | None = None
+        self._ahead: WorkerProcess | None = None
 
-    def begin(self) -> bool:
-        """Has the process made, without waiting for it; returns whether that is possible. If not, close the berth."""
-        self._begun = self._launcher.begin((self._theirs.fileno(), self._their_output, self._their_errors))
+    def launch_ahead(self) -> bool:
+        """Has the process made without waiting for it; returns whether that is possible. Otherwise close the slot."""
+        self._ahead = self._processes.launch_ahead(self._theirs())
         self._close_theirs()
-        return self._begun is not None
+        return self._ahead is not None
 
     async def process(self) -> WorkerProcess:
-        """Returns the process, once there is one. Raises `OSError` if none can be made. To be called once."""
-        if self._begun is None:
+        """As `WorkerSlot.process`."""
+        if self._ahead is None:
             try:
-                return await self._launcher.launch((self._theirs.fileno(), self._their_output, self._their_errors))
+                return await self._processes.launch(self._theirs())
             finally:
                 self._close_theirs()
         try:
-            await asyncio.shield(self._begun.forked)
+            await asyncio.shield(self._ahead.started)
         except asyncio.CancelledError:
-            self._begun.kill()
+            self._ahead.kill()
             raise
-        return self._begun
+        return self._ahead
 
     @property
-    def deserted(self) -> bool:
-        """Whether the process at the other end is gone, or could not be made. It sends nothing before its order."""
+    def dead(self) -> bool:
+        """Whether the process has ended, or couldn't be made. It sends nothing before its order."""
         try:
             return not self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -61,65 +58,70 @@ class WorkerSlot:
             return True
 
     def close(self) -> WorkerProcess | None:
-        """Closes what is open and kills the process, which is returned if there is one. Nobody has taken this berth."""
+        """Closes a slot that isn't used and kills its process, which it returns if there is one."""
         self.channel.close()
         os.close(self.output)
         os.close(self.errors)
-        if self._begun is not None:
-            self._begun.kill()
-        return self._begun
+        if self._ahead is not None:
+            self._ahead.kill()
+        return self._ahead
+
+    def _theirs(self) -> tuple[int, int, int]:
+        return self._their_channel.fileno(), self._their_output, self._their_errors
 
     def _close_theirs(self) -> None:
-        self._theirs.close()
+        self._their_channel.close()
         os.close(self._their_output)
         os.close(self._their_errors)
 
 
 class WarmPool:
-    """Keeps one berth whose process waits. All of it is called on the event loop's thread."""
+    """A `WorkerLauncher` with one process in reserve. Used on the event loop's thread only."""
 
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-        self._waiting: WorkerSlot | None = None
+    def __init__(self, processes: ProcessFactory) -> None:
+        self._processes = processes
+        self.waiting: PooledSlot | None = None
+        """The slot whose process was made ahead."""
         self._starting = 0
         self._refill: asyncio.TimerHandle | None = None
 
-    def take(self) -> WorkerSlot:
-        """Returns a berth, the one that was made ahead if there is one. It is the caller's; `done` must follow."""
+    def take(self) -> PooledSlot:
+        """As `WorkerLauncher.take`: returns the slot that was made ahead, if there is one."""
         self._starting += 1
-        self._rest()
-        berth, self._waiting = self._waiting, None
-        if berth is not None and berth.deserted:
-            berth.close()
-            berth = None
-        return berth or WorkerSlot(self._launcher)
+        self._cancel_refill()
+        slot, self.waiting = self.waiting, None
+        if slot is not None and slot.dead:
+            slot.close()
+            slot = None
+        return slot or PooledSlot(self._processes)
 
     def done(self, *, refill: bool) -> None:
-        """A start is over. Unless another begins first, the next worker is made soon, if `refill`."""
+        """As `WorkerLauncher.done`. Unless another start begins first, the next worker is made soon."""
         self._starting -= 1
-        if refill and not self._starting and self._refill is None and self._waiting is None:
-            self._refill = asyncio.get_running_loop().call_later(_PAUSE, self._make)
+        if refill and not self._starting and self._refill is None and self.waiting is None:
+            self._refill = asyncio.get_running_loop().call_later(_REFILL_DELAY, self._make)
 
     async def aclose(self) -> None:
-        """Ends the worker that waits."""
-        self._rest()
-        berth, self._waiting = self._waiting, None
-        process = berth.close() if berth is not None else None
+        """Ends the worker in reserve, and every other process that is left."""
+        self._cancel_refill()
+        slot, self.waiting = self.waiting, None
+        process = slot.close() if slot is not None else None
         if process is not None:
-            await asyncio.wait((process.ended,), timeout=_PATIENCE)
+            await asyncio.wait((process.ended,), timeout=_KILL_TIMEOUT)
+        await self._processes.aclose()
 
     def _make(self) -> None:
         self._refill = None
         try:
-            berth = WorkerSlot(self._launcher)
-        except OSError:  # no descriptor is left: the plugin that wants one will say so
+            slot = PooledSlot(self._processes)
+        except OSError:  # no free descriptors: the next plugin that needs them reports it
             return
-        if berth.begin():
-            self._waiting = berth
+        if slot.launch_ahead():
+            self.waiting = slot
         else:
-            berth.close()
+            slot.close()
 
-    def _rest(self) -> None:
+    def _cancel_refill(self) -> None:
         if self._refill is not None:
             self._refill.cancel()
             self._refill = None

@@ -1,7 +1,7 @@
-"""The host's end of its zygote: starts it when it is first needed, and again when it has died. Knows no plugin.
+"""The host's end of its zygote: starts it when it is first needed, and again after it has died.
 
-Everything runs on the event loop's thread, the start of the zygote too: the kernel ties the zygote's life to the
-thread that made it.
+Everything runs on the event loop's thread, also starting the zygote: the kernel ties the zygote's life to the thread
+that made it.
 """
 
 import asyncio
@@ -14,70 +14,65 @@ from collections import deque
 
 from pydantic import ValidationError
 
-from nyx_stream.isolation.process.launcher import WorkerProcess, spawn
-from nyx_stream.isolation.process.zygote_messages import MAX_PACKET, REPORT, Exited, Fork, Forked, Kill, NotForked
-from nyx_stream.isolation.remote.host.output import Output
+from nyx_stream.isolation.process.spawn import spawn
+from nyx_stream.isolation.process.zygote import MAX_PACKET, ZygoteReport, ZygoteRequest
+from nyx_stream.isolation.remote.host.backend import WorkerProcess
+from nyx_stream.isolation.remote.host.log import Output
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 
 _log = logging.getLogger("nyx.zygote")
 
-_MAIN = "nyx_stream.isolation.process.zygote"
-_PATIENCE = 5.0
-"""Seconds that the zygote gets to end by itself."""
+_ZYGOTE = "nyx_stream.isolation.process.zygote"
+_STOP_TIMEOUT = 5.0
+"""Seconds that the zygote gets to end on its own."""
 
 
 class ZygoteClient:
-    """The zygote of one host, and its workers with it on the processors `cpus`, or on any. A `Launcher`."""
+    """Makes workers by forking the zygote of one host, on the processors `cpus` or on any. A `ProcessFactory`."""
 
     def __init__(self, cpus: frozenset[int] | None = None) -> None:
         self._cpus = cpus
-        self._zygote: _Zygote | None = None
-        self._numbers = 0
+        self._zygote: _ZygoteProcess | None = None
+        self._last_number = 0
 
     @property
     def pid(self) -> int | None:
-        """Process id of the zygote that is running, if one is."""
         return self._zygote.pid if self._zygote is not None and self._zygote.alive else None
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """Makes a worker with this channel, standard output and standard error. The descriptors stay the caller's.
-
-        Raises:
-            OSError: the zygote cannot be started, or cannot fork.
-        """
+        """As `ProcessFactory.launch`. Raises OSError if the zygote can't be started, or can't fork."""
         if self._zygote is None or not self._zygote.alive:
             if self._zygote is not None:
                 await self._zygote.aclose()
-            self._zygote = _Zygote(self._cpus)
+            self._zygote = _ZygoteProcess(self._cpus)
         process = self._fork(self._zygote, descriptors)
         try:
-            await asyncio.shield(process.forked)
+            await asyncio.shield(process.started)
         except asyncio.CancelledError:
             process.kill()
             raise
         return process
 
-    def begin(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
-        """As `Launcher.begin`; `None` if no zygote runs."""
+    def launch_ahead(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
+        """As `ProcessFactory.launch_ahead`. Returns `None` if no zygote is running."""
         if self._zygote is None or not self._zygote.alive:
             return None
         process = self._fork(self._zygote, descriptors)
-        process.forked.add_done_callback(_retrieved)
+        process.started.add_done_callback(_retrieve)
         return process
 
-    def _fork(self, zygote: "_Zygote", descriptors: tuple[int, int, int]) -> WorkerProcess:
-        self._numbers += 1
-        return zygote.fork(self._numbers, descriptors)
+    def _fork(self, zygote: "_ZygoteProcess", descriptors: tuple[int, int, int]) -> WorkerProcess:
+        self._last_number += 1
+        return zygote.fork(self._last_number, descriptors)
 
     async def aclose(self) -> None:
-        """Ends the zygote, and with it every worker that is left."""
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             await zygote.aclose()
 
 
-class _Zygote:
-    """One zygote process, from its start to its end."""
+class _ZygoteProcess:
+    """One zygote, from start to end."""
 
     def __init__(self, cpus: frozenset[int] | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,15 +81,15 @@ class _Zygote:
         self.alive = True
         self._link, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.setblocking(False)
-        errors, theirs = os.pipe2(os.O_CLOEXEC)
+        errors, their_errors = os.pipe2(os.O_CLOEXEC)
         try:
-            self._process = spawn(_MAIN, remote.fileno(), output=subprocess.DEVNULL, errors=theirs, cpus=cpus)
+            self._process = spawn(_ZYGOTE, remote.fileno(), output=subprocess.DEVNULL, errors=their_errors, cpus=cpus)
         except OSError:
             os.close(errors)
             self._link.close()
             raise
         finally:
-            os.close(theirs)
+            os.close(their_errors)
             remote.close()
         self._errors = Output(errors, lambda line: _log.error("%s", line), FairScheduler())
         self._loop.add_reader(self._link, self._readable)
@@ -105,14 +100,16 @@ class _Zygote:
 
     def fork(self, number: int, descriptors: tuple[int, ...]) -> WorkerProcess:
         process = self._workers[number] = WorkerProcess(number, self._kill)
-        # Copies: what is queued must survive the caller's closing of its own.
-        self._send(number, Fork(worker=number).encode(), tuple(os.dup(descriptor) for descriptor in descriptors))
+        # Duplicates, because the caller may close its own before the packet is sent.
+        self._send(
+            number, ZygoteRequest(action="fork", worker=number).encode(), tuple(os.dup(item) for item in descriptors)
+        )
         return process
 
     async def aclose(self) -> None:
-        self._gone()
+        self._disconnect()
         try:
-            await asyncio.to_thread(self._process.wait, _PATIENCE)
+            await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
@@ -121,7 +118,7 @@ class _Zygote:
 
     def _kill(self, number: int) -> None:
         if self.alive:
-            self._send(number, Kill(worker=number).encode(), ())
+            self._send(number, ZygoteRequest(action="kill", worker=number).encode(), ())
 
     def _send(self, number: int, packet: bytes, descriptors: tuple[int, ...]) -> None:
         self._queue.append((number, packet, descriptors))
@@ -139,10 +136,10 @@ class _Zygote:
                 return
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS:
-                    self._gone()
+                    self._disconnect()
                     return
-                # Workers of this user take no descriptors (unix(7)): there is no such worker, and the others live on.
-                self._take(NotForked(worker=number, errno=error.errno))
+                # Too many descriptors of this user are in flight (unix(7)): only this worker can't be made.
+                self._handle_report(ZygoteReport(event="fork_failed", worker=number, value=error.errno))
             self._queue.popleft()
             _close_all(descriptors)
         self._loop.remove_writer(self._link)
@@ -151,30 +148,30 @@ class _Zygote:
         try:
             packet = self._link.recv(MAX_PACKET)
             if packet:
-                self._take(REPORT.validate_json(packet))
+                self._handle_report(ZygoteReport.model_validate_json(packet))
                 return
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ValidationError) as error:
-            _log.error("the zygote cannot be understood: %s", error)
-        self._gone()
+            _log.error("the zygote sent an invalid packet, or its socket failed: %s", error)
+        self._disconnect()
 
-    def _take(self, report: Forked | NotForked | Exited) -> None:
+    def _handle_report(self, report: ZygoteReport) -> None:
         process = self._workers.get(report.worker)
         if process is None:
             return
-        if isinstance(report, Forked):
-            process.forked.set_result(report.pid)
-        elif isinstance(report, NotForked):
-            del self._workers[report.worker]
+        if report.event == "forked":
+            process.started.set_result(report.value)
+            return
+        del self._workers[report.worker]
+        if report.event == "fork_failed":
             process.ended.set_result(None)
-            process.forked.set_exception(OSError(report.errno, os.strerror(report.errno)))
+            process.started.set_exception(OSError(report.value, os.strerror(report.value)))
         else:
-            del self._workers[report.worker]
-            process.ended.set_result(report.status)
+            process.ended.set_result(report.value)
 
-    def _gone(self) -> None:
-        """The link is over: the workers have died with the zygote, or are about to."""
+    def _disconnect(self) -> None:
+        """Closes the socket. The workers have died with the zygote, or are about to."""
         if not self.alive:
             return
         self.alive = False
@@ -186,16 +183,16 @@ class _Zygote:
         self._queue.clear()
         for process in self._workers.values():
             process.ended.set_result(None)
-            if not process.forked.done():
-                process.forked.set_exception(OSError("the zygote ended"))
-                process.forked.exception()  # retrieved: whoever launched it may have given up
+            if not process.started.done():
+                process.started.set_exception(OSError("the zygote ended"))
+                process.started.exception()  # marks it as retrieved: the caller may be gone
         self._workers.clear()
 
 
-def _retrieved(forked: "asyncio.Future[int]") -> None:
-    """That no process could be made, whoever wants it will find out; if nobody does, nobody needs to know."""
-    if not forked.cancelled():
-        forked.exception()
+def _retrieve(started: "asyncio.Future[int]") -> None:
+    """Marks a failure as retrieved: the pool notices by the closed channel that there is no process."""
+    if not started.cancelled():
+        started.exception()
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A plugin's files capability over a real directory, with its audit events kept in a list."""
+"""The files capability on a real directory, and a list of its audit events."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.files import GuardedFiles
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -16,12 +17,12 @@ from nyx_stream.policy import SandboxPolicy
 
 @dataclass
 class World:
-    """R is granted, S lies beside it. `events` is the audit."""
+    """R is granted, S beside it is not. `events` holds the audit events."""
 
     base: Path
     guard: SandboxGuard
     lease: Lease
-    files: GuardedFiles
+    files: Files
     events: list[AuditEvent] = field(default_factory=list)
 
     @property
@@ -29,7 +30,7 @@ class World:
         return self.base / "R"
 
     def last(self) -> tuple[str, bool]:
-        """Action and outcome of the only event since the last call."""
+        """Returns action and outcome of the only event since the last call."""
         (event,) = self.events
         self.events.clear()
         return event.action, event.allowed
@@ -58,7 +59,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
         events: list[AuditEvent] = []
         guard = SandboxGuard(policy, plugin="p", places=places, audit=events.append)
         lease = Lease("p", "files")
-        files = GuardedFiles(guard, lease, places=places, **options)  # type: ignore[arg-type]
+        files = Files(LocalFileService(guard, lease, places=places, **options))  # type: ignore[arg-type]
         world = World(tmp_path, guard, lease, files, events)
         made.append(world)
         return world
@@ -70,5 +71,5 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
 
 @pytest.fixture
 async def world(make_world: MakeWorld) -> World:
-    """The plain world."""
+    """A world with the default policy."""
     return make_world()

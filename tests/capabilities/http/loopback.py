@@ -2,13 +2,17 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import pytest
+
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.http import GuardedClient, Network
+from nyx_stream.capabilities.http import GuardedClient, NetworkBackend
+from nyx_stream.capabilities.http.local_service import LocalHttpService
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
@@ -117,7 +121,7 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
     return Received(method, target, [(key, value) for key, value in pairs], body)
 
 
-class NamedNetwork(Network):
+class NamedNetwork(NetworkBackend):
     """Answers look-ups from a table of successive answers, and leads every dial to one port on loopback."""
 
     def __init__(
@@ -143,11 +147,13 @@ class NamedNetwork(Network):
             await asyncio.Event().wait()
         return answer
 
-    async def dial(self, address: str, port: int) -> Any:
-        self.dialled.append(address)
-        if address in self._dead:
-            raise ConnectionRefusedError(111, "Connection refused")
-        return await super().dial("127.0.0.1", self._port)
+    async def dial(self, addresses: Sequence[str], port: int) -> Any:
+        for address in addresses:
+            self.dialled.append(address)
+            if address not in self._dead:
+                sock, _ = await super().dial(["127.0.0.1"], self._port)
+                return sock, address
+        raise ConnectionRefusedError(111, "Connection refused")
 
 
 @dataclass
@@ -155,18 +161,27 @@ class Plugin:
     """One plugin's side of a test: its guard, lease, client and what was audited."""
 
     policy: SandboxPolicy
-    network: Network | None = None
+    network: NetworkBackend | None = None
     kind: type[Any] = GuardedClient
     name: str = "weather"
     events: list[AuditEvent] = field(default_factory=list)
 
     @asynccontextmanager
+    async def serving(self) -> AsyncIterator[LocalHttpService]:
+        """The plugin's HTTP service, without a client."""
+        self.guard = SandboxGuard(self.policy, plugin=self.name, audit=self.events.append)
+        self.lease = Lease(self.name, "http")
+        self.service = LocalHttpService(self.guard, self.lease, self.network)
+        try:
+            yield self.service
+        finally:
+            await self.service.aclose()
+
+    @asynccontextmanager
     async def client(self, **choices: Any) -> AsyncIterator[Any]:
         """The plugin's guarded client; on a busy machine the library's own five seconds may pass before it is asked."""
         choices.setdefault("timeout", 30)
-        self.guard = SandboxGuard(self.policy, plugin=self.name, audit=self.events.append)
-        self.lease = Lease(self.name, "http")
-        async with self.kind(self.guard, self.lease, network=self.network, **choices) as client:
+        async with self.serving() as service, self.kind(service, **choices) as client:
             yield client
 
     @property
@@ -180,8 +195,16 @@ def loopback(server: Server, **options: Any) -> Plugin:
     return Plugin(SandboxPolicy.locked_down().allow_connect_host(f"127.0.0.1:{server.port}"), **options)
 
 
+@contextmanager
+def faults(kind: FaultKind) -> Iterator[None]:
+    """Expects an `HttpFault` of that kind."""
+    with pytest.raises(HttpFault) as caught:
+        yield
+    assert caught.value.kind is kind
+
+
 async def until(reached: Callable[[], bool]) -> None:
-    """Lets the event loop run until `reached`; the other side of a test has no event of its own to wait for."""
+    """Lets the event loop run until `reached`, where a test has no event to wait for."""
     async with asyncio.timeout(30):
         while not reached():  # noqa: ASYNC110
             await asyncio.sleep(0)

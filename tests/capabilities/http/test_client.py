@@ -19,7 +19,7 @@ async def test_is_an_async_client_and_its_answers_are_responses(kind: Any) -> No
         Server(reply(200, b'{"a": 1}', content_type="application/json")) as server,
         loopback(server, kind=kind).client() as client,
     ):
-        library = client.dialect.library
+        library = client.adapter.library
         response = await client.get(server.url, params={"q": "x y"})
         assert isinstance(client, library.AsyncClient)
         assert isinstance(response, library.Response)
@@ -132,7 +132,7 @@ async def test_a_stream_left_early_closes_its_connection(kind: Any) -> None:
         async with client.stream("GET", server.url) as response:
             async for _ in response.aiter_bytes():
                 break
-        with pytest.raises(client.dialect.library.StreamError):
+        with pytest.raises(client.adapter.library.StreamError):
             await response.aread()
         assert (await client.get(server.url)).content == body
         assert server.accepted == 2
@@ -171,7 +171,7 @@ async def test_a_body_that_is_not_what_it_says_is_a_decoding_error(kind: Any) ->
         Server(reply(200, b"not gzip", content_encoding="gzip")) as server,
         loopback(server, kind=kind).client() as client,
     ):
-        with pytest.raises(client.dialect.library.DecodingError) as caught:
+        with pytest.raises(client.adapter.library.DecodingError) as caught:
             await client.get(server.url)
         assert caught.value.request.url == server.url
 
@@ -194,7 +194,7 @@ async def test_head_has_no_body(kind: Any) -> None:
 
 
 async def test_cookies_stay_with_the_plugin_that_got_them(kind: Any) -> None:
-    """Two plugins ask one server: each has a jar of its own, and sends back only its own cookie."""
+    """Two plugins ask one server: each has its own jar, and sends back only its own cookie."""
 
     def answer(request: Received) -> bytes:
         return reply(200, (request.header("cookie") or "").encode(), set_cookie=f"from={request.target[1:]}; Path=/")
@@ -212,7 +212,7 @@ async def test_cookies_stay_with_the_plugin_that_got_them(kind: Any) -> None:
 
 
 async def test_a_plugin_that_closes_its_client_closes_nobody_elses(kind: Any) -> None:
-    """Every plugin has a client and a pool of its own."""
+    """Every plugin has its own client and pool."""
     async with (
         Server(reply(200, b"x")) as server,
         loopback(server, kind=kind).client() as one,
@@ -313,7 +313,7 @@ async def test_auth_flows_pass_the_gate(kind: Any) -> None:
     async with Server(answer) as server:
         plugin = loopback(server, kind=kind)
         async with plugin.client() as client:
-            library = client.dialect.library
+            library = client.adapter.library
             assert (await client.get(server.url, auth=("user", "word"))).text == "basic"
             assert (await client.get(server.url, auth=library.DigestAuth("user", "word"))).text == "digest"
             client.auth = ("user", "word")
@@ -331,7 +331,7 @@ async def test_tls_verifies_the_origins_name(kind: Any, authority: Any) -> None:
             assert (await client.get("https://api.example.com/")).text == "x"
             assert (await client.get("https://api.example.com/")).text == "x"
             assert server.accepted == 1
-            with pytest.raises(client.dialect.library.ConnectError, match="certificate"):
+            with pytest.raises(client.adapter.library.ConnectError, match="certificate"):
                 await client.get("https://other.example.com/")
         assert network.dialled == ["93.184.215.14", "93.184.215.14"]
         assert server.requests[0].header("host") == "api.example.com"
@@ -372,7 +372,7 @@ async def test_a_location_that_is_no_url_is_the_servers_fault(kind: Any, locatio
         loopback(server, kind=kind).client() as client,
     ):
         assert (await client.get(server.url)).status_code == 302
-        with pytest.raises((client.dialect.library.RemoteProtocolError, NetworkDenied)):
+        with pytest.raises((client.adapter.library.RemoteProtocolError, NetworkDenied)):
             await client.get(server.url, follow_redirects=True)
 
 
@@ -393,6 +393,6 @@ async def test_a_client_closed_during_a_look_up_connects_no_more(kind: Any) -> N
             await waiting.wait()
             await client.aclose()
             proceed.set()
-            with pytest.raises(client.dialect.library.NetworkError):
+            with pytest.raises(client.adapter.library.NetworkError):
                 await task
         assert server.requests == []

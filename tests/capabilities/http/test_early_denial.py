@@ -65,6 +65,6 @@ async def test_spellings_that_are_not_plain_are_decided_after_parsing(kind: Any,
     assert guard.judge_request("GET", httpx.URL("https://api.example.com/").join(url)).decision.allowed
     plugin = Plugin(guard.policy, NamedNetwork(1), kind)
     async with plugin.client(base_url="https://api.example.com") as client:
-        with pytest.raises(client.dialect.library.ConnectError):
+        with pytest.raises(client.adapter.library.ConnectError):
             await client.get(url)
     assert plugin.denials == []

@@ -1,47 +1,39 @@
 """Every fault reaches the plugin as the library's own error, with the request it belongs to."""
 
 import asyncio
-import inspect
 import pickle
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-import httpcore2
 import pytest
 
-from nyx_stream.capabilities.http import Network
+from nyx_stream.capabilities.http import NetworkBackend
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.errors import LimitExceeded, NetworkDenied, NyxError, Revoked
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Plugin, Server, loopback, reply, until
 
-_FAULTS = [
-    value
-    for value in vars(httpcore2).values()
-    if inspect.isclass(value) and issubclass(value, Exception) and value is not httpcore2.ConnectionNotAvailable
-]
 
-
-@pytest.mark.parametrize("fault", _FAULTS, ids=lambda fault: fault.__name__)
-def test_every_httpcore2_error_has_its_twin(kind: Any, fault: type[Exception]) -> None:
-    """The twin has the same name and text; the pool's internal signal alone has none."""
-    mapped = kind.dialect.fault(fault("text"))
-    assert type(mapped) is getattr(kind.dialect.library, fault.__name__)
+@pytest.mark.parametrize("fault", FaultKind)
+def test_every_fault_has_its_twin(kind: Any, fault: FaultKind) -> None:
+    """The library's error of that name, with the same text."""
+    mapped: Any = kind.adapter.error(HttpFault(fault, "text"), None)
+    assert type(mapped) is getattr(kind.adapter.library, fault.value)
     assert str(mapped) == "text"
 
 
-def test_a_new_kind_of_error_maps_to_its_nearest_parent(kind: Any) -> None:
-    """A subclass that the library does not know is its base class there; anything else is not ours to map."""
-    newer = type("NewerError", (httpcore2.ReadError,), {"__module__": "httpcore2._exceptions"})
-    assert type(kind.dialect.fault(newer("x"))) is kind.dialect.library.ReadError
-    assert kind.dialect.fault(ValueError("x")) is None
+def test_other_errors_stay_what_they_are(kind: Any) -> None:
+    """What a plugin's own request body raises is not the client's to change; nor is an error of another client."""
+    for own in (ValueError("x"), kind.adapter.error(HttpFault(FaultKind.READ_ERROR, "x"), None)):
+        assert kind.adapter.error(own, None) is own
 
 
 def test_denials_are_request_errors_and_no_transport_errors(kind: Any) -> None:
     """A retry layer retries TransportError; what a rule decided it must leave alone."""
-    library, dialect = kind.dialect.library, kind.dialect
-    for own, base in ((dialect.denied, NetworkDenied), (dialect.revoked, Revoked), (dialect.exceeded, LimitExceeded)):
+    library, adapter = kind.adapter.library, kind.adapter
+    for own, base in ((adapter.denied, NetworkDenied), (adapter.revoked, Revoked), (adapter.exceeded, LimitExceeded)):
         assert issubclass(own, base)
         assert issubclass(own, library.RequestError)
         assert not issubclass(own, library.TransportError)
@@ -66,7 +58,7 @@ async def test_a_refused_connection_is_a_connect_error(kind: Any) -> None:
     async with Server() as server:
         plugin = loopback(server, kind=kind)
     async with plugin.client() as client:
-        with pytest.raises(client.dialect.library.ConnectError) as caught:
+        with pytest.raises(client.adapter.library.ConnectError) as caught:
             await client.get(server.url)
         assert caught.value.request.url == server.url
 
@@ -82,8 +74,8 @@ async def test_connecting_has_one_timeout(kind: Any, authority: Any, tls: bool) 
     with listener:
         plugin = Plugin(SandboxPolicy.locked_down().allow_connect_host("api.example.com"), network, kind)
         async with plugin.client() as client:
-            timeout = client.dialect.library.Timeout(30, connect=0.1)
-            with pytest.raises(client.dialect.library.ConnectTimeout):
+            timeout = client.adapter.library.Timeout(30, connect=0.1)
+            with pytest.raises(client.adapter.library.ConnectTimeout):
                 await client.get(f"http{'s' if tls else ''}://api.example.com/", timeout=timeout)
 
 
@@ -98,7 +90,7 @@ async def test_reading_and_waiting_have_their_timeouts(kind: Any) -> None:
         plugin = loopback(server, kind=kind)
         plugin.policy = plugin.policy.with_limits(connections=1)
         async with plugin.client() as client:
-            library = client.dialect.library
+            library = client.adapter.library
             with pytest.raises(library.ReadTimeout):
                 await client.get(server.url, timeout=library.Timeout(30, read=0.05))
             first = asyncio.create_task(client.get(server.url))
@@ -115,8 +107,8 @@ async def test_writing_has_its_timeout(kind: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with Plugin(SandboxPolicy.locked_down().allow_connect_host("127.0.0.1"), kind=kind).client() as client:
-            timeout = client.dialect.library.Timeout(30, write=0.1)
-            with pytest.raises(client.dialect.library.WriteTimeout):
+            timeout = client.adapter.library.Timeout(30, write=0.1)
+            with pytest.raises(client.adapter.library.WriteTimeout):
                 await client.post(url, content=bytes(30_000_000), timeout=timeout)
 
 
@@ -140,7 +132,7 @@ async def test_a_server_that_breaks_the_protocol(kind: Any, answer: bytes, error
         Server(lambda r: once() if r.target == "/bad" else reply(200)) as server,
         loopback(server, kind=kind).client() as client,
     ):
-        with pytest.raises(getattr(client.dialect.library, error)) as caught:
+        with pytest.raises(getattr(client.adapter.library, error)) as caught:
             await client.get(f"{server.url}/bad")
         assert caught.value.request.method == "GET"
         assert (await client.get(server.url)).status_code == 200
@@ -166,7 +158,7 @@ async def test_an_early_answer_counts(kind: Any) -> None:
         Plugin(SandboxPolicy.locked_down().allow_connect_host("127.0.0.1"), kind=kind).client() as client,
     ):
         # A reset may throw the answer away before it is read: the kernel's choice, and httpx's error for it.
-        with suppress(client.dialect.library.ReadError):
+        with suppress(client.adapter.library.ReadError):
             assert (await client.post(url, content=pieces())).status_code == 413
 
 
@@ -207,18 +199,18 @@ async def test_a_cancelled_look_up_leaves_nothing(kind: Any) -> None:
 
 async def test_errors_of_nyx_are_nyx_errors(kind: Any) -> None:
     """A host catches one base class."""
-    for own in (kind.dialect.denied, kind.dialect.revoked, kind.dialect.exceeded):
+    for own in (kind.adapter.denied, kind.adapter.revoked, kind.adapter.exceeded):
         assert issubclass(own, NyxError)
 
 
 async def test_a_resolver_that_fails_is_a_connect_error(kind: Any) -> None:
     """`socket.gaierror` is an OSError of the look-up."""
 
-    class Failing(Network):
+    class Failing(NetworkBackend):
         async def resolve(self, host: str, port: int) -> list[str]:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     policy = SandboxPolicy.locked_down().allow_connect_host("api.example.com")
     async with Plugin(policy, Failing(), kind).client() as client:
-        with pytest.raises(client.dialect.library.ConnectError, match="not known"):
+        with pytest.raises(client.adapter.library.ConnectError, match="not known"):
             await client.get("http://api.example.com/")

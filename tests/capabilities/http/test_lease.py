@@ -1,4 +1,4 @@
-"""The host takes the capability back: at once, for good, and with an error that says so."""
+"""The host revokes the capability: at once, permanently, and with an error that says so."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ async def test_nothing_is_sent_after_the_lease_ends(kind: Any) -> None:
             for send in (client.get(server.url), client.send(client.build_request("GET", server.url))):
                 with pytest.raises(Revoked, match="incident 42") as caught:
                     await send
-                assert isinstance(caught.value, client.dialect.library.RequestError)
+                assert isinstance(caught.value, client.adapter.library.RequestError)
                 assert caught.value.request.url == server.url  # type: ignore[attr-defined]
         assert len(server.requests) == 1
         assert [event.reason for event in plugin.denials] == ["revoked: incident 42"] * 2

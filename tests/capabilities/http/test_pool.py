@@ -2,38 +2,39 @@
 
 import asyncio
 import random
+from math import inf
 from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.dialling import Dialler
-from nyx_stream.capabilities.http.exchange import Bounds, Exchange, Message, Origin, Timeouts
+from nyx_stream.capabilities.http.exchange import Exchange
+from nyx_stream.capabilities.http.service import Timeouts
 from nyx_stream.capabilities.http.transport import connection as connection_module
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
-from nyx_stream.guard import SandboxGuard
-from nyx_stream.policy import SandboxPolicy
+from nyx_stream.capabilities.network import Dialer
+from nyx_stream.guard import Decision, RequestVerdict, SandboxGuard
+from nyx_stream.policy import Limits, SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server, loopback, reply, until
 
 
 def _pool(port: int, most: int) -> Pool:
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("*.example.com"))
-    return Pool(Dialler(guard, NamedNetwork(port)), most)
+    return Pool(Dialer(guard, NamedNetwork(port)), most)
 
 
 def _exchange(host: str = "a.example.com", target: str = "/", *, pool: float | None = None) -> Exchange:
-    message = Message("GET", target.encode(), [(b"Host", host.encode())])
-    bounds = Bounds(1000, 1000, 1000, 30)
-    return Exchange(Origin("http", host, 80), message, b"", Timeouts(pool=pool), bounds, Lease("p", "http"))
+    verdict = RequestVerdict(Decision(True, None, ""), "GET", "http", host, 80, target.encode())
+    limits = Limits(request_bytes=1000, response_bytes=1000, header_bytes=1000, request_timeout=30)
+    return Exchange(verdict, [(b"Host", host.encode())], b"", Timeouts(pool=pool), limits, Lease("p", "http"))
 
 
 async def _fetch(pool: Pool, exchange: Exchange) -> bytes:
-    connection = await pool.send(exchange)
-    body = b""
-    while (chunk := await connection.next_chunk(exchange)) is not None:
-        body += chunk
+    connection, _ = await pool.send(exchange)
+    pieces, complete = await connection.receive(exchange, inf)
+    assert complete
     pool.give_back(connection)
-    return body
+    return b"".join(pieces)
 
 
 async def test_another_origin_takes_the_place_of_the_oldest_idle_connection() -> None:
@@ -43,16 +44,16 @@ async def test_another_origin_takes_the_place_of_the_oldest_idle_connection() ->
         for host in ("a.example.com", "b.example.com", "c.example.com", "b.example.com"):
             assert await _fetch(pool, _exchange(host)) == b"x"
         assert server.accepted == 3
-        assert {connection.origin.host for connection in pool._open} == {"b.example.com", "c.example.com"}
+        assert {connection.origin[1] for connection in pool._open} == {"b.example.com", "c.example.com"}
         await pool.aclose()
 
 
 async def test_turns_are_granted_in_order() -> None:
-    """Exchanges that wait are served in the order in which they came, whatever their origin."""
+    """Exchanges that wait are served in the order in which they came, also for different origins."""
     async with Server(lambda r: reply(200, r.target.encode())) as server:
         pool = _pool(server.port, 1)
         first = _exchange()
-        held = await pool.send(first)
+        held, _ = await pool.send(first)
         waiting = [
             asyncio.create_task(_fetch(pool, _exchange(f"{'ab'[n % 2]}.example.com", f"/{n}"))) for n in range(6)
         ]
@@ -82,7 +83,7 @@ async def test_whatever_happens_to_exchanges_no_place_is_lost() -> None:
         assert len(pool._open) <= 3
         held = [await pool.send(_exchange(pool=30)) for _ in range(3)]
         assert len(pool._open) == 3
-        for connection in held:
+        for connection, _ in held:
             pool.give_back(connection)
         await pool.aclose()
 

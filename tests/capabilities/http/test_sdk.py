@@ -1,4 +1,4 @@
-"""A real SDK over the guarded client: openai takes a client of httpx or of httpx2 and knows nothing of the guard."""
+"""A real SDK over the guarded client: openai accepts a client of httpx or httpx2, and works unchanged."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Bodies over TLS: asyncio decrypts ahead of who reads, and none of that is lost or taken for something else."""
+"""Bodies over TLS: asyncio decrypts ahead of the reader, and nothing of that is lost or misattributed."""
 
 import asyncio
 import socket
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nyx_stream.capabilities.http.service import HttpRequest
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Plugin, Received, Server
 
@@ -39,7 +40,7 @@ class _Slow:
 
 @contextmanager
 def _closing(context: ssl.SSLContext, answer: bytes, *, notify: bool) -> Iterator[int]:
-    """The port of a server that answers once and closes, with or without TLS's own end, waiting for nobody."""
+    """The port of a server that answers once and closes without waiting, with or without TLS's own end."""
 
     def serve() -> None:
         with suppress(OSError), listener.accept()[0] as plain, context.wrap_socket(plain, server_side=True) as peer:
@@ -72,18 +73,19 @@ async def test_a_slow_reader_gets_all_that_came_before_the_end(
     answer = _HEAD + b"connection: close\r\n" + framing + b"\r\n" + _BODY
     sink = _Slow()
     with _closing(authority.server("api.example"), answer, notify=notify) as port:
-        async with _plugin(port, authority).client() as client, client.stream("GET", _URL) as response:
+        async with _plugin(port, authority).serving() as service:
+            body = (await service.send(HttpRequest("GET", _URL, []))).body
             if relayed:
-                await response.stream.relay(sink)
+                await body.relay(sink)
             else:
-                async for chunk in response.aiter_raw():
+                while (chunk := await body.read()) is not None:
                     sink.offer(chunk)
                     await sink.drain()
     assert sink.whole == _BODY
 
 
 async def test_an_answer_that_nobody_asked_for_is_not_the_next_one(authority: Any) -> None:
-    """It came after the end of a relayed body, and the kernel knows nothing of it any more."""
+    """It came after the end of a relayed body, and TLS has already read it from the kernel."""
     over, sent, sink = asyncio.Event(), asyncio.Event(), _Slow()
 
     async def twice() -> AsyncIterator[bytes]:
@@ -100,13 +102,14 @@ async def test_an_answer_that_nobody_asked_for_is_not_the_next_one(authority: An
         return twice() if request.target == "/twice" else _HEAD + b"content-length: 4\r\n\r\ngood"
 
     async with Server(answer, context=authority.server("api.example")) as server:
-        async with _plugin(server.port, authority).client() as client:
-            async with client.stream("GET", _URL + "twice") as response:
-                await response.stream.relay(sink)
+        async with _plugin(server.port, authority).serving() as service:
+            first = await service.send(HttpRequest("GET", _URL + "twice", []))
+            await first.body.relay(sink)
             over.set()
             await sent.wait()
             for _ in range(5):  # turns, in which what is in the kernel is read
                 await asyncio.sleep(0)
-            assert (await client.get(_URL)).content == b"good"
+            second = await service.send(HttpRequest("GET", _URL, []))
+            assert await second.body.read_all() == b"good"
             assert server.accepted == 2
         assert len(sink.whole) == 100_000

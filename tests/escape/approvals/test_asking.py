@@ -36,7 +36,7 @@ CODE = """
         async def fetch(self) -> None: await self.http.get("http://h0.example/")
         @export
         async def raw(self, action: str, arguments: dict[str, object]) -> object:
-            return (await self._context._lines.to("approval").ask(action, **arguments)).value
+            return (await self._context.rpc.to("approval").ask(action, **arguments)).value
     """
 RULES = ", ".join(f'{{rule = "h{n}.example", optional = true, why = "w\\u202e{n}"}}' for n in range(MANY))
 

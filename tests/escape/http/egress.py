@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+from collections.abc import Iterator
+from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,3 +35,23 @@ def plugin(case: dict[str, Any], authority: Authority, server: Server, kind: Any
     """A plugin under the rules of a case, whose every dial ends at `server`."""
     policy = SandboxPolicy.locked_down().allow_request(*case["allow"])
     return Plugin(policy, NamedNetwork(server.port, trust=authority.client(), **network), kind)
+
+
+def reachable(start: Any) -> Iterator[Any]:
+    """Yields every value that attributes and items lead to, but for dunders, modules and classes."""
+    seen: set[int] = set()
+    queue: list[Any] = [start]
+    keep: list[Any] = []
+    while queue:
+        value = queue.pop()
+        if id(value) in seen or isinstance(value, str | bytes | int | float | type | ModuleType):
+            continue
+        seen.add(id(value))
+        keep.append(value)  # so that no other value gets its id
+        yield value
+        if isinstance(value, dict | list | tuple | set):
+            queue.extend(value.values() if isinstance(value, dict) else value)
+        for name in dir(value):
+            if not name.startswith("__"):
+                with suppress(Exception):  # a property that needs another state
+                    queue.append(getattr(value, name))

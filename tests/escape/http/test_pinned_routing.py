@@ -4,12 +4,16 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http import GuardedClient
+from nyx_stream.capabilities.http.exchange import Exchange
+from nyx_stream.capabilities.http.local_service import LocalHttpService
+from nyx_stream.capabilities.http.transport.connection import HttpConnection
+from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import NetworkDenied
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
-from tests.capabilities.http.loopback import Plugin, Server, reply
+from tests.capabilities.http.loopback import Plugin, Server, loopback, reply
+from tests.escape.http.egress import reachable
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def locked(kind: Any) -> Plugin:
 async def test_assigning_a_route_routes_nothing(locked: Plugin, name: str) -> None:
     """The library's private routing is not consulted."""
     async with Server() as server, locked.client() as client:
-        library = client.dialect.library
+        library = client.adapter.library
         open_transport = library.AsyncHTTPTransport(trust_env=False)
         pattern = type("Every", (), {"matches": lambda *_: True})()
         values = {"_mounts": {pattern: open_transport}, "_transport_for_url": lambda _: open_transport}
@@ -39,7 +43,7 @@ async def test_the_class_cannot_be_exchanged(locked: Plugin) -> None:
     """The library's own client class does not fit the object's layout."""
     async with Server() as server, locked.client() as client:
         with pytest.raises(TypeError):
-            client.__class__ = client.dialect.library.AsyncClient
+            client.__class__ = client.adapter.library.AsyncClient
         with pytest.raises(NetworkDenied):
             await client.get(server.url)
         assert server.accepted == 0
@@ -48,7 +52,7 @@ async def test_the_class_cannot_be_exchanged(locked: Plugin) -> None:
 async def test_the_librarys_methods_on_the_client_pass_the_gate(locked: Plugin) -> None:
     """Called past the guarded class, the library's own code still finds the gate as its transport."""
     async with Server() as server, locked.client() as client:
-        plain = client.dialect.library.AsyncClient
+        plain = client.adapter.library.AsyncClient
         with pytest.raises(NetworkDenied):
             await plain.send(client, client.build_request("GET", server.url))
         with pytest.raises(NetworkDenied):
@@ -72,13 +76,19 @@ async def test_a_granted_request_works_after_all_that(kind: Any) -> None:
 )
 def test_routes_trust_and_pools_are_not_to_be_chosen(kind: Any, choice: str) -> None:
     """The constructor names what it refuses."""
-    guard = SandboxGuard(SandboxPolicy.locked_down())
+    service = LocalHttpService(SandboxGuard(SandboxPolicy.locked_down()), Lease("p", "http"))
     with pytest.raises(TypeError, match=choice):
-        kind(guard, Lease("p", "http"), **{choice: True})
+        kind(service, **{choice: True})
 
 
-async def test_the_passage_shows_neither_guard_nor_pool() -> None:
-    """What the client holds of its gate is functions."""
-    async with Plugin(SandboxPolicy.locked_down(), kind=GuardedClient).client() as client:
-        parts = [getattr(client._gate, name) for name in client._gate.__dataclass_fields__]
-        assert all(callable(part) and not hasattr(part, "__self__") for part in parts)
+async def test_no_attribute_leads_from_a_client_to_its_service(kind: Any) -> None:
+    """Neither to the guard, the lease and the pool behind it: the walk takes every attribute but the dunders."""
+    hidden = (SandboxGuard, Lease, LocalHttpService, Pool, Exchange, HttpConnection)
+    async with (
+        Server(reply(200, b"x" * 300_000)) as server,
+        loopback(server, kind=kind).client() as client,
+        client.stream("GET", server.url) as response,
+    ):
+        for start in (client, client._transport, response, response.stream):
+            for value in reachable(start):
+                assert not isinstance(value, hidden)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http.redirects import why_not
+from nyx_stream.capabilities.http.headers import why_not_follow
 from nyx_stream.errors import NetworkDenied
 from tests.capabilities.http.loopback import Received, Server, loopback, reply
 from tests.escape.http.egress import cases, plugin, tls_server
@@ -37,7 +37,7 @@ async def test_redirect_case(case: dict[str, Any], kind: Any, authority: Any) ->
                 assert (await client.get(case["url"], **sent)).text == "end"
             else:
                 loops = len(case["hops"]) > client.max_redirects
-                expected = client.dialect.library.TooManyRedirects if loops else NetworkDenied
+                expected = client.adapter.library.TooManyRedirects if loops else NetworkDenied
                 with pytest.raises(expected):
                     await client.get(case["url"], **sent)
                 assert len(one.denials) == (0 if loops else 1)
@@ -91,11 +91,11 @@ async def test_the_policy_bounds_the_hops(kind: Any) -> None:
         one = loopback(server, kind=kind)
         one.policy = one.policy.with_limits(redirects=3)
         async with one.client(follow_redirects=True, max_redirects=1000) as client:
-            with pytest.raises(client.dialect.library.TooManyRedirects):
+            with pytest.raises(client.adapter.library.TooManyRedirects):
                 await client.get(server.url)
             assert len(server.requests) == 4
             client.max_redirects = 1
-            with pytest.raises(client.dialect.library.TooManyRedirects):
+            with pytest.raises(client.adapter.library.TooManyRedirects):
                 await client.get(server.url)
             assert len(server.requests) == 6
 
@@ -112,7 +112,7 @@ async def test_the_policy_bounds_the_hops(kind: Any) -> None:
 )  # fmt: skip
 def test_a_location_that_may_not_be_followed(location: str, scheme: str) -> None:
     """Another scheme, a user name, a missing host, or a character that parsers read in two ways."""
-    assert why_not(location, scheme)
+    assert why_not_follow(location, scheme)
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_a_location_that_may_not_be_followed(location: str, scheme: str) -> None
 )  # fmt: skip
 def test_a_location_that_may_be_followed(location: str, scheme: str) -> None:
     """Relative and absolute targets of the same scheme, and http's step up to https."""
-    assert why_not(location, scheme) is None
+    assert why_not_follow(location, scheme) is None

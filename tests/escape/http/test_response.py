@@ -78,7 +78,7 @@ async def test_response_case(case: dict[str, Any], kind: Any, authority: Any) ->
         async with one.client() as client:
             with pytest.raises(expected) as caught:
                 await client.get(case["url"])
-            library = client.dialect.library
+            library = client.adapter.library
             assert isinstance(caught.value, library.RequestError)
             assert not isinstance(caught.value, library.TransportError)
             assert caught.value.request.url == case["url"]
@@ -133,7 +133,7 @@ async def test_too_many_codings_are_an_error(kind: Any) -> None:
         Server(reply(200, b"x", content_encoding=", ".join(["gzip"] * 50))) as server,
         loopback(server, kind=kind).client() as client,
     ):
-        with pytest.raises(client.dialect.library.DecodingError):
+        with pytest.raises(client.adapter.library.DecodingError):
             await client.get(server.url)
 
 
@@ -145,7 +145,7 @@ async def test_what_does_not_end_is_cut_off(kind: Any, answer: Any, streamed: bo
         one = loopback(server, kind=kind)
         one.policy = one.policy.with_limits(response_bytes="1MiB")
         async with one.client() as client:
-            with pytest.raises((LimitExceeded, client.dialect.library.RemoteProtocolError)) as caught:
+            with pytest.raises((LimitExceeded, client.adapter.library.RemoteProtocolError)) as caught:
                 await _read(client, server.url, streamed)
             assert caught.value.request.url == server.url
 
@@ -197,7 +197,7 @@ async def test_a_trickle_ends_at_the_deadline(kind: Any, part: str) -> None:
         one = loopback(server, kind=kind)
         one.policy = one.policy.with_limits(request_timeout="300ms")
         async with one.client(timeout=None) as client:
-            with pytest.raises(client.dialect.library.TimeoutException):
+            with pytest.raises(client.adapter.library.TimeoutException):
                 await client.get(server.url)
 
 
@@ -296,7 +296,7 @@ async def test_a_response_with_two_framings_is_refused(kind: Any) -> None:
         Server(lambda r: head + b"2\r\nin\r\n0\r\n\r\n" if r.target == "/two" else reply(200, b"in")) as server,
         loopback(server, kind=kind).client() as client,
     ):
-        with pytest.raises(client.dialect.library.RemoteProtocolError, match="both"):
+        with pytest.raises(client.adapter.library.RemoteProtocolError, match="both"):
             await client.get(f"{server.url}/two")
         assert (await client.get(f"{server.url}/one")).text == "in"
         assert server.accepted == 2

@@ -1,4 +1,4 @@
-"""Every operation of the files capability, over openat2 and over the walk, with R granted and a secret beside it."""
+"""Every operation of the files capability, by openat2 and by the walk, with R granted and a secret beside it."""
 
 import os
 import stat
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nyx_stream.audit import AuditEvent
-from nyx_stream.capabilities.files import GuardedFiles
+from nyx_stream.capabilities.files import Files
+from nyx_stream.capabilities.files.service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied
 from nyx_stream.guard import SandboxGuard
@@ -28,12 +29,12 @@ SECRET = "secret"
 
 @dataclass
 class World:
-    """`base/R` is granted and is $DATA; `base/S` and `base/out` are not. `events` is the audit."""
+    """`base/R` is granted and is $DATA; `base/S` and `base/out` are not. `events` holds the audit events."""
 
     base: Path
     guard: SandboxGuard
     lease: Lease
-    files: GuardedFiles
+    files: Files
     events: list[AuditEvent] = field(default_factory=list)
 
     @property
@@ -45,13 +46,13 @@ class World:
         os.symlink(str(target).format(base=self.base), self.inside / name)
 
     def audited(self) -> list[AuditEvent]:
-        """The events since the last call."""
+        """Returns the events since the last call."""
         events = list(self.events)
         self.events.clear()
         return events
 
-    def picture(self) -> dict[str, tuple[object, ...]]:
-        """Everything there is, inside and out, by name: kind, target, mode, content."""
+    def snapshot(self) -> dict[str, tuple[object, ...]]:
+        """Returns the state of every file, inside and outside: mode, inode, link target, content."""
         found: dict[str, tuple[object, ...]] = {}
         for where, folders, files in os.walk(self.base):
             for name in folders + files:
@@ -64,31 +65,31 @@ class World:
 
     async def expect_refused(self, operation: "Operation", path: object) -> FilesystemDenied:
         """Expects a denial that is audited once, and that nothing changed."""
-        before = self.picture()
+        before = self.snapshot()
         self.events.clear()
         with pytest.raises(FilesystemDenied) as caught:
             await OPERATIONS[operation](self.files, path)
         (event,) = self.audited()
         assert (event.allowed, event.capability, event.plugin) == (False, "files", "p")
-        assert self.picture() == before
+        assert self.snapshot() == before
         return caught.value
 
     async def expect_error(self, operation: "Operation", path: object, *errors: type[OSError]) -> OSError:
-        """Expects an error of the system (a denial is none), and that nothing changed."""
-        before = self.picture()
+        """Expects an error of the system (not a denial), and that nothing changed."""
+        before = self.snapshot()
         with pytest.raises(errors or OSError) as caught:
             await OPERATIONS[operation](self.files, path)
         assert errors or not isinstance(caught.value, FilesystemDenied)
-        assert self.picture() == before
+        assert self.snapshot() == before
         return caught.value
 
 
 Operation = str
-Act = Callable[[GuardedFiles, object], Awaitable[object]]
+Act = Callable[[Files, object], Awaitable[object]]
 
 
 def opening(mode: str) -> Act:
-    async def act(files: GuardedFiles, path: object) -> object:
+    async def act(files: Files, path: object) -> object:
         async with files.open(path, mode) as file:  # type: ignore[arg-type]
             return await (file.write("new") if mode != "r" else file.read())
 
@@ -112,20 +113,20 @@ OPERATIONS: dict[Operation, Act] = {
 }
 ALL = sorted(OPERATIONS)
 NAMING = [name for name in ALL if name.startswith(("mkdir", "rename", "remove"))]
-"""What acts on a name in a directory, and so on a link itself."""
+"""The operations on a name in a directory, and so on a link itself."""
 LOOKING = ["exists", "iterdir", "stat"]
 FILES = [name for name in ALL if name not in NAMING and name not in LOOKING]
-"""What opens a file."""
+"""The operations that open a file."""
 WRITING = [name for name in FILES if name not in ("open r", "read_bytes", "read_text")] + NAMING
 FOLLOWING = [name for name in FILES if name != "open x"] + LOOKING
-"""What follows a link at the end of the path."""
+"""The operations that follow a link at the end of the path."""
 
 MakeWorld = Callable[..., World]
 
 
 @pytest.fixture(params=["openat2", "walk"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Resolution by the kernel, and by the walk as on a kernel that has no openat2."""
+def resolver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Resolves paths by the kernel, and by the walk, as on a kernel without openat2."""
     if request.param == "walk":
         monkeypatch.setattr(root_module, "probe", lambda: "not to be used in this test")
     elif (reason := probe()) is not None:
@@ -134,7 +135,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-async def make_world(tmp_path: Path, way: str) -> AsyncIterator[MakeWorld]:
+async def make_world(tmp_path: Path, resolver: str) -> AsyncIterator[MakeWorld]:
     """Builds worlds; `change` alters the policy, which grants R."""
     leases: list[Lease] = []
     inside = tmp_path / "R"
@@ -152,7 +153,7 @@ async def make_world(tmp_path: Path, way: str) -> AsyncIterator[MakeWorld]:
         policy = change(SandboxPolicy.locked_down().allow_path_prefix("$DATA", mode=mode))
         guard = SandboxGuard(policy, plugin="p", places=places, audit=events.append)
         leases.append(Lease("p", "files"))
-        return World(tmp_path, guard, leases[-1], GuardedFiles(guard, leases[-1], places=places), events)
+        return World(tmp_path, guard, leases[-1], Files(LocalFileService(guard, leases[-1], places=places)), events)
 
     yield make
     for lease in leases:
@@ -161,5 +162,5 @@ async def make_world(tmp_path: Path, way: str) -> AsyncIterator[MakeWorld]:
 
 @pytest.fixture
 async def world(make_world: MakeWorld) -> World:
-    """R granted with mode rw, nothing denied."""
+    """A world where R is granted with mode rw and nothing is denied."""
     return make_world()

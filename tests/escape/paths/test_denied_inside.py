@@ -1,4 +1,4 @@
-"""Attack: reaching what a deny rule keeps out of an allowed prefix (case 14)."""
+"""Attack: reaching a path that a deny rule excludes from an allowed prefix (case 14)."""
 
 import os
 
@@ -11,7 +11,7 @@ from .conftest import ALL, FOLLOWING, OPERATIONS, MakeWorld, World
 
 @pytest.fixture
 async def denied(make_world: MakeWorld) -> World:
-    """R allowed; R/secret, R/b/c and the absent R/planned denied."""
+    """R is allowed; R/secret, R/b/c and R/planned, which does not exist, are denied."""
 
     def deny(policy: SandboxPolicy) -> SandboxPolicy:
         return policy.deny_path_prefix("$DATA/secret", "$DATA/b/c", "$DATA/planned")
@@ -23,7 +23,7 @@ async def denied(make_world: MakeWorld) -> World:
     "path", ["secret", "secret/f", "secret/new", "./a/../secret/f", "b/c/f", "planned", "planned/x"]
 )
 async def test_by_its_name(denied: World, path: str) -> None:
-    """Every operation on a denied path is refused by the rule, also where nothing is there."""
+    """Every operation on a denied path is refused by the rule, also if it does not exist."""
     for operation in ALL:
         error = await denied.expect_refused(operation, path)
         assert error.rule is not None
@@ -34,7 +34,7 @@ async def test_by_its_name(denied: World, path: str) -> None:
     ["l/f", "l/new", "up/secret/f", "deep/../c/f", "deep/../c/new", "lp/x", "l/.", "l/f/", "l/x/y/z", "n/../secret/q"],
 )
 async def test_through_a_link_in_the_middle(denied: World, path: str) -> None:
-    """A link inside R, or the way back out of one, does not lead to it, nor tells what is there."""
+    """A link inside R, or `..` behind one, does not lead to it, and does not reveal what exists."""
     denied.link("l", "secret")
     denied.link("up", "b/..")
     denied.link("deep", "b/d")
@@ -55,7 +55,7 @@ async def test_through_a_link_at_the_end(denied: World, target: str) -> None:
 
 @pytest.mark.parametrize("operation", ["open w", "open a", "write_bytes", "write_text"])
 async def test_creation_through_a_dangling_link(denied: World, operation: str) -> None:
-    """Nothing is created in a denied place through a link that dangles there."""
+    """Nothing is created in a denied directory through a dangling link."""
     denied.link("l", "secret/new")
     denied.link("p", "planned")
     await denied.expect_refused(operation, "l")
@@ -64,14 +64,14 @@ async def test_creation_through_a_dangling_link(denied: World, operation: str) -
 
 @pytest.mark.parametrize("path", ["b", "n/../b", "./b"])
 async def test_its_parent_is_not_moved_away(denied: World, path: str) -> None:
-    """The directory that a denied one lies in is not renamed, replaced or removed, by whatever way it is named."""
+    """The directory that a denied one lies in is not renamed, replaced or removed, by any of its names."""
     denied.link("n", "a")
     for operation in ["rename from", "remove tree", "rename to", "remove"]:
         await denied.expect_refused(operation, path)
 
 
 async def test_its_parent_behind_a_link(denied: World) -> None:
-    """The parent is not moved when only the system can tell that it is the parent."""
+    """The parent is not moved by a name that only the system can resolve to it."""
     (denied.inside / "b/c/deep").mkdir()
     denied.link("here", ".")
     for operation in ("rename from", "remove tree", "rename to"):
@@ -81,7 +81,7 @@ async def test_its_parent_behind_a_link(denied: World) -> None:
 
 @pytest.mark.parametrize("operation", ALL)
 async def test_beside_it(denied: World, operation: str) -> None:
-    """The allowed twin: what lies beside the denied is as free as before."""
+    """The allowed twin: paths beside the denied one are allowed."""
     path = {"iterdir": "a", "mkdir": "a/new", "open x": "a/new", "rename to": "a/new"}.get(operation, "b/t")
     await OPERATIONS[operation](denied.files, path)
     (event,) = denied.audited()
@@ -89,7 +89,7 @@ async def test_beside_it(denied: World, operation: str) -> None:
 
 
 async def test_a_rule_that_names_a_link(make_world: MakeWorld) -> None:
-    """A deny rule that names a link denies the place that the link leads to as well."""
+    """A deny rule that names a link also denies the target of the link."""
     world = make_world()
     world.link("alias", "secret")
     world.guard.update(world.guard.policy.deny_path_prefix("$DATA/alias"))
@@ -99,7 +99,7 @@ async def test_a_rule_that_names_a_link(make_world: MakeWorld) -> None:
 
 
 async def test_a_prefix_that_is_reached_by_a_link(make_world: MakeWorld) -> None:
-    """A prefix granted by another name of R keeps out what is denied by R's name, and the other way round."""
+    """A prefix granted by another name of R excludes what is denied by the name R, and the reverse."""
     base = make_world().base
     os.symlink("R", base / "R-alias")
     granted_by_alias = make_world(
@@ -112,7 +112,7 @@ async def test_a_prefix_that_is_reached_by_a_link(make_world: MakeWorld) -> None
 
 
 async def test_a_rule_that_comes_later(make_world: MakeWorld) -> None:
-    """A rule that is put in force while the capability is in use holds from the next operation on."""
+    """A rule that is added while the capability is in use applies from the next operation on."""
     world = make_world()
     world.link("l", "secret/f")
     assert await world.files.read_text("l") == "inside"

@@ -13,7 +13,7 @@ OUTWARD = ["../out", "{base}/out", "{base}/R/b", "../R/b", "b/../../out", "../mi
 @pytest.mark.parametrize("tail", ["/", "/.", "/..", "/f", "/missing/f", "/../f"])
 @pytest.mark.parametrize("target", OUTWARD)
 async def test_through_a_link_to_the_outside(world: World, target: str, tail: str) -> None:
-    """With anything after it, a slash is enough, a link that leads out is refused for every operation."""
+    """A link that leads out is refused for every operation if anything follows it, even only a slash."""
     world.link("l", target)
     for operation in ALL:
         await world.expect_refused(operation, "l" + tail)
@@ -21,7 +21,7 @@ async def test_through_a_link_to_the_outside(world: World, target: str, tail: st
 
 @pytest.mark.parametrize("target", [*OUTWARD, "../S", "{base}/S", "../out/new", "{base}/R/f"])
 async def test_a_link_to_the_outside_at_the_end(world: World, target: str) -> None:
-    """What follows a link is refused where it leads out, dangling or not, absolute even into R."""
+    """An operation that follows links is refused if the link leads out, dangles, or is absolute, even into R."""
     world.link("l", target)
     for operation in FOLLOWING:
         await world.expect_refused(operation, "l")
@@ -37,7 +37,7 @@ async def test_a_chain_of_links(world: World, operation: str) -> None:
 
 
 async def test_resolution_is_physical(world: World) -> None:
-    """`n -> b/c`: `n/../t` is b/t. A link that lands exactly on R is inside; one step more is out."""
+    """`n -> b/c`: `n/../t` is b/t. A link that lands exactly on R is inside, and one step more is outside."""
     world.link("n", "b/c")
     world.link("up", "b/c/../..")
     world.link("over", "b/c/../../..")
@@ -50,7 +50,7 @@ async def test_resolution_is_physical(world: World) -> None:
 
 @pytest.mark.parametrize("operation", FILES + LOOKING)
 async def test_loops(world: World, operation: str) -> None:
-    """A link to itself and a ring of three are ELOOP (which `exists` answers with no)."""
+    """A link to itself and a ring of three raise ELOOP, and `exists` returns false."""
     for name, target in (("self", "self"), ("x", "y"), ("y", "z"), ("z", "x")):
         world.link(name, target)
     for path in ("self", "x"):
@@ -63,7 +63,7 @@ async def test_loops(world: World, operation: str) -> None:
 
 
 async def test_exclusive_creation_over_a_link(world: World) -> None:
-    """Mode x over a link of any kind is EEXIST, and so is making a directory there."""
+    """Mode x on any link raises EEXIST, and so does mkdir."""
     for number, target in enumerate(["../missing", "f", "{base}/S", "nothing"]):
         world.link(f"l{number}", target)
         for operation in ("open x", "mkdir"):
@@ -86,7 +86,7 @@ async def test_names_are_changed_not_targets(world: World, target: str) -> None:
 
 
 async def test_removing_a_tree_leaves_targets(world: World) -> None:
-    """Of a link in a tree, and of a tree that is a link, the link goes and the target stays."""
+    """For a link in a tree, and for a tree that is a link, the link is removed and the target stays."""
     world.link("b/out", "{base}/out")
     world.link("b/a", "../a")
     world.link("l", "../out")
@@ -98,7 +98,7 @@ async def test_removing_a_tree_leaves_targets(world: World) -> None:
 
 
 async def test_links_inside_work(world: World) -> None:
-    """The allowed twin: what stays inside is read, written through and created through."""
+    """The allowed twin: files are read, written and created through links that stay inside."""
     world.link("l", "b/c/../c/f")
     world.link("new", "a/new")
     assert await world.files.read_text("l") == "inside"
@@ -115,7 +115,7 @@ async def test_links_inside_work(world: World) -> None:
 
 @pytest.mark.parametrize("operation", NAMING)
 async def test_a_link_in_the_middle_that_stays_inside(world: World, operation: str) -> None:
-    """The allowed twin for names: a directory reached through a link inside."""
+    """The allowed twin for operations on names: the directory is reached through a link inside."""
     world.link("n", "b/c")
     path = {"mkdir": "n/new", "rename to": "n/new"}.get(operation, "n/f")
     await OPERATIONS[operation](world.files, path)

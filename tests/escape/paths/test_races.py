@@ -17,12 +17,12 @@ from .conftest import World
 
 OPENS = 20_000
 LOST = {errno.ENOENT, errno.ELOOP, errno.EXDEV, errno.EAGAIN, errno.ENOTDIR}
-"""What losing a race may look like; ENOTDIR is what O_DIRECTORY says of a link that is none any more."""
+"""The errors that a lost race may raise; O_DIRECTORY raises ENOTDIR for a link that was replaced."""
 
 
 @contextmanager
 def swapping(inside: Path) -> Iterator[None]:
-    """A thread that makes `d` a directory and a link to the outside in turn, as fast as it can."""
+    """A thread that makes `d` alternately a directory and a link to the outside, as fast as it can."""
     stop = threading.Event()
     os.mkdir(inside / "d")
     (inside / "d/f").write_text("inside")
@@ -46,7 +46,7 @@ def swapping(inside: Path) -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("resolver")
 @pytest.mark.parametrize("judge", [None, lambda below, absolute: None], ids=["plain", "judged"])
 async def test_opens_against_a_swapped_directory(world: World, judge: Judge | None) -> None:
     """Of 20,000 opens, none opens the secret, and both outcomes, won and lost, occur."""
@@ -73,7 +73,7 @@ async def test_opens_against_a_swapped_directory(world: World, judge: Judge | No
     assert lost
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("resolver")
 async def test_changes_against_a_swapped_directory(world: World) -> None:
     """Creating, replacing, renaming and removing never reach the directory outside."""
     root = open_root(str(world.inside))
@@ -102,7 +102,7 @@ async def test_changes_against_a_swapped_directory(world: World) -> None:
 
 
 async def test_the_capability_against_a_swapped_directory(world: World) -> None:
-    """Through the capability the same holds: inside content, an error of the system, or an audited denial."""
+    """The capability returns the content from inside, or raises an error of the system or an audited denial."""
     with swapping(world.inside):
         for _ in range(1000):
             try:
@@ -116,7 +116,7 @@ async def test_the_capability_against_a_swapped_directory(world: World) -> None:
 
 
 async def test_the_root_is_replaced(world: World) -> None:
-    """R itself replaced by a link after the grant: the capability still has the old directory."""
+    """After R itself is replaced by a link, the capability still uses the directory that was granted."""
     os.rename(world.inside, world.base / "old")
     os.symlink("out", world.inside)
     assert await world.files.read_text("b/t") == "inside"

@@ -1,4 +1,4 @@
-"""Attack: magic links of procfs, descriptors by name, and things that are no plain files (cases 12, 13)."""
+"""Attack: magic links of procfs, descriptors by name, and special files (cases 12, 13)."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ MAGIC = ["/proc/self/root", "/proc/self/cwd", "/proc/self/exe", "/proc/self/fd/0
 
 @pytest.mark.parametrize("path", MAGIC)
 async def test_by_its_name(world: World, path: str) -> None:
-    """A path of procfs or of /dev/fd is granted by no rule."""
+    """No rule grants a path of procfs or /dev/fd."""
     for operation in ALL:
         await world.expect_refused(operation, path)
 
@@ -27,7 +27,7 @@ async def test_by_a_link(world: World, path: str) -> None:
 
 
 async def test_in_a_granted_procfs(make_world: MakeWorld) -> None:
-    """Where procfs itself is granted, its magic links still lead out."""
+    """If procfs itself is granted, its magic links still lead out."""
     world = make_world(lambda policy: policy.allow_path_prefix("/proc"))
     for operation in FOLLOWING:
         for path in ("root/etc", "cwd", "exe", "fd/0"):
@@ -36,8 +36,8 @@ async def test_in_a_granted_procfs(make_world: MakeWorld) -> None:
 
 
 @pytest.mark.parametrize("operation", FILES)
-async def test_no_plain_file(world: World, operation: str) -> None:
-    """A FIFO, a socket and a device are refused at once by whatever would open them as a file."""
+async def test_a_special_file_is_refused(world: World, operation: str) -> None:
+    """A FIFO, a socket and a device are refused at once by every operation that would open them as a file."""
     os.mkfifo(world.inside / "fifo")
     names = ["fifo", "sock"]
     if os.geteuid() == 0:
@@ -58,21 +58,21 @@ async def test_no_plain_file(world: World, operation: str) -> None:
 
 
 @pytest.mark.parametrize("operation", FILES)
-async def test_a_directory_is_no_file(world: World, operation: str) -> None:
-    """A directory is not opened as a file."""
+async def test_a_directory_can_not_be_opened(world: World, operation: str) -> None:
+    """An operation that opens a file raises IsADirectoryError for a directory."""
     await world.expect_error(operation, "b", IsADirectoryError, FileExistsError)
 
 
 async def test_a_fifo_has_a_status(world: World) -> None:
-    """The allowed twin: asking what it is opens nothing, and it can be renamed and removed."""
+    """The allowed twin: `stat` does not open a FIFO, and it can be renamed and removed."""
     os.mkfifo(world.inside / "fifo")
     assert (await world.files.stat("fifo")).st_mode & 0o170000 == 0o010000
     await world.files.rename("fifo", "other")
     await world.files.remove("other")
 
 
-async def test_a_fifo_blocks_nobody(make_world: MakeWorld) -> None:
-    """Under a deny rule, where opening goes in steps, the FIFO is refused as quickly."""
+async def test_a_fifo_does_not_block(make_world: MakeWorld) -> None:
+    """With a deny rule, when a file is opened in steps, a FIFO is refused at once too."""
     world = make_world(lambda policy: policy.deny_path_prefix("$DATA/secret"))
     os.mkfifo(world.inside / "fifo")
     for operation in FILES:

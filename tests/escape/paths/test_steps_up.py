@@ -1,4 +1,4 @@
-"""Attack: steps up, and texts that only look like the granted prefix (cases 1, 7, 9)."""
+"""Attack: `..`, and paths that only look like the granted prefix (cases 1, 7, 9)."""
 
 import pytest
 
@@ -21,35 +21,35 @@ async def test_dots_that_stay_inside(world: World, path: str) -> None:
     assert all(event.allowed for event in world.audited())
 
 
-async def test_a_way_round_to_the_prefix(world: World) -> None:
-    """An absolute text that reaches R by another way lexically is what it says after R."""
+async def test_an_indirect_path_to_the_prefix(world: World) -> None:
+    """An absolute path that reaches R indirectly by its text names what follows R."""
     assert await world.files.read_text(f"{world.base}/x/../R/f") == "inside"
     assert await world.files.read_text(f"{world.base}/out/.././R/b/../f") == "inside"
 
 
 @pytest.mark.parametrize("path", ["{base}/R2/x", "{base}/R/../R2/x", "{base}/r/f", "{base}", "/", "{base}/R/../S"])
 async def test_whole_components(world: World, path: str) -> None:
-    """A sibling whose name begins like R, another case, and what lies above R are not R."""
+    """A sibling whose name begins with R, another case, and a directory above R are not granted."""
     for operation in ALL:
         await world.expect_refused(operation, path.format(base=world.base))
 
 
 @pytest.mark.parametrize("path", ["b/.", "b/..", "b/", ".", "b/c/.", "./", "movable/", "nothing/"])
 async def test_no_name_to_change(world: World, path: str) -> None:
-    """What ends in a dot, two dots or a slash, and the root itself, is not renamed and not removed."""
+    """A path that ends in a dot, two dots or a slash, and the root itself, is not renamed and not removed."""
     for operation in [name for name in NAMING if name != "mkdir"]:
         await world.expect_error(operation, path)
 
 
 @pytest.mark.parametrize("path", ["b/.", "b/..", ".", "new/.", "new/.."])
 async def test_no_name_to_make(world: World, path: str) -> None:
-    """A directory is not made by such a name."""
+    """A directory is not made by such a path."""
     await world.expect_error("mkdir", path)
 
 
 @pytest.mark.parametrize("path", ["b/", "new/", "b/.", "b/..", ".", "new/."])
 async def test_no_name_to_create(world: World, path: str) -> None:
-    """A file is not created by such a name."""
+    """A file is not created by such a path."""
     for operation in ["open w", "open a", "open x", "write_bytes"]:
         await world.expect_error(operation, path)
 
@@ -61,8 +61,8 @@ async def test_a_slash_after_a_new_directory(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["f/", "f/.", "f/..", "f/x"])
-async def test_a_file_is_no_directory(world: World, path: str) -> None:
-    """Nothing is opened beyond a file."""
+async def test_a_file_is_not_a_directory(world: World, path: str) -> None:
+    """Nothing is opened below a file."""
     for operation in FILES:
         await world.expect_error(operation, path)
 

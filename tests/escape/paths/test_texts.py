@@ -1,4 +1,4 @@
-"""Attack: texts and objects that are not what they say (cases 10, 11, 18)."""
+"""Attack: path texts and objects that misrepresent themselves (cases 10, 11, 18)."""
 
 import errno
 import os
@@ -15,20 +15,20 @@ from .conftest import ALL, OPERATIONS, SECRET, World
 
 @pytest.mark.parametrize("path", ["f\0g", "\0", "f\0", "a/\0/f", ""])
 async def test_nul_and_nothing(world: World, path: str) -> None:
-    """A NUL never cuts a name short, and the empty path names nothing."""
+    """A NUL does not end a name, and the empty path is refused."""
     for operation in ALL:
         await world.expect_refused(operation, path)
 
 
 @pytest.mark.parametrize("path", ["n" * 300, "a/" + "n" * 300, "a/../" * 840 + "f"])
 async def test_too_long(world: World, path: str) -> None:
-    """A name or a path that is too long is the system's own error."""
+    """A name or a path that is too long raises the system's error."""
     for operation in ALL:
         assert (await world.expect_error(operation, path)).errno == errno.ENAMETOOLONG
 
 
-async def test_names_that_are_no_text(world: World) -> None:
-    """A name that is no UTF-8 works; one that cannot be a name at all is a clean refusal."""
+async def test_names_that_are_not_utf_8(world: World) -> None:
+    """A name that is not UTF-8 works; a text that cannot be encoded as a name is refused."""
     await world.files.write_text("\udcff", "x")
     assert os.path.exists(os.fsencode(world.inside) + b"/\xff")  # noqa: ASYNC240
     assert "\udcff" in await world.files.iterdir(".")
@@ -36,7 +36,7 @@ async def test_names_that_are_no_text(world: World) -> None:
 
 
 class TwoFaced(os.PathLike[str]):
-    """Says `f` the first time and something else ever after."""
+    """Returns `f` the first time and another path later."""
 
     def __init__(self, then: str) -> None:
         self.asked = 0
@@ -49,7 +49,7 @@ class TwoFaced(os.PathLike[str]):
 
 @pytest.mark.parametrize("operation", ALL)
 async def test_an_object_is_asked_once(world: World, operation: str) -> None:
-    """What a path object says the second time is never heard."""
+    """A path object is converted to text only once."""
     path = TwoFaced(str(world.base / "S"))
     with suppress(FileNotFoundError, NotADirectoryError):
         await OPERATIONS[operation](world.files, path)
@@ -58,7 +58,7 @@ async def test_an_object_is_asked_once(world: World, operation: str) -> None:
 
 
 class Liar(str):
-    """Text whose every method says that it is below the prefix."""
+    """A str whose every method pretends that it is below the prefix."""
 
     def startswith(self, *_: Any) -> bool:
         return True
@@ -86,7 +86,7 @@ class Liar(str):
 
 
 async def test_a_subclass_of_text(world: World) -> None:
-    """The characters of a text count, not what its class says about them."""
+    """The characters of a str count, not what the methods of its class return."""
     for operation in ALL:
         await world.expect_refused(operation, Liar(world.base / "S"))
         await world.expect_refused(operation, Liar("../S"))
@@ -98,7 +98,7 @@ class PathOfLiar(os.PathLike[str]):
 
 
 async def test_an_object_that_answers_with_a_subclass(world: World) -> None:
-    """The same holds for the text that a path object answers with."""
+    """The same holds for the str that a path object returns."""
     for operation in ALL:
         await world.expect_refused(operation, PathOfLiar())
 
@@ -112,7 +112,7 @@ async def test_an_object_that_answers_with_a_subclass(world: World) -> None:
     ],
 )  # fmt: skip
 def test_windows_texts(path: str) -> None:
-    """Through the Windows flavour, on any platform: none of these is granted by C:\\app."""
+    """With the Windows flavour, on any platform: C:\\app grants none of these."""
     guard = SandboxGuard(
         SandboxPolicy.locked_down().allow_path_prefix("C:\\app"), places={"$DATA": "C:\\app"}, flavour="windows"
     )

@@ -1,4 +1,4 @@
-"""A body between host and worker: whole, cut or failed, and any bytes at all."""
+"""A body between host and worker: complete, truncated or failed, with arbitrary bytes."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nyx_stream.isolation.remote.wire.body_stream import MOST, BodyStream, CutOff, make_pipe
+from nyx_stream.isolation.remote.wire.body_stream import MAX_CHUNK, BodyStream, CutOff, make_pipe
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import CapabilityError, RemoteFault, error_of
 
@@ -32,7 +32,9 @@ async def received(pipe: BodyStream) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [1], [MOST], [MOST + 1], [3 * MOST], [1, 0, 70_000, 3, 2_000_000, 1]])
+@pytest.mark.parametrize(
+    "sizes", [[], [0], [1], [MAX_CHUNK], [MAX_CHUNK + 1], [3 * MAX_CHUNK], [1, 0, 70_000, 3, 2_000_000, 1]]
+)
 async def test_a_body_arrives_as_it_was_sent(sizes):
     """Whatever its pieces are; the receiver says when it may begin."""
     ours, theirs = ends()
@@ -69,8 +71,8 @@ async def test_what_went_wrong_arrives_whole_though_it_cut_a_chunk():
     async def send() -> None:
         nonlocal sent
         while True:
-            sent += MOST
-            await ours.send(bytes(MOST))
+            sent += MAX_CHUNK
+            await ours.send(bytes(MAX_CHUNK))
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(send(), 0.2)

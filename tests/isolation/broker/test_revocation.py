@@ -112,7 +112,7 @@ async def test_a_connection_is_over_even_for_a_plugin_that_keeps_the_socket(load
     """The host ends the connection itself, and waits for nothing, though the socket was made a blocking one."""
     plugin = await load()
     code = """
-told = await self._context._lines.to("connect").ask("open", host="granted.example", port=80)
+told = await self._context.rpc.to("connect").ask("open", host="granted.example", port=80)
 self.sock = socket.socket(fileno=told.descriptors[0])
 self.sock.setblocking(True)
 self.sock.sendall(b"GET /big HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
@@ -165,7 +165,7 @@ return [told, os.pread(self.kept, 100, 0).decode()]
 
 
 async def test_a_hard_revocation_takes_the_descriptor_with_the_process(load):
-    """The process ends, and with it what nobody could take back; its next life has none."""
+    """The process ends, and with it the descriptors that can't be taken back; the next process has none."""
     plugin = await load()
     code = "self.file = await self.files.open('f', 'w')\nself.kept = os.dup(self.file.fileno())\nreturn os.getpid()"
     process = await plugin.call("run", code=code)
@@ -233,7 +233,7 @@ self.kept += [await self.files.open(f"f{n}", "w") for n in range(3)]
 for _ in range(3):
     reply = await self.http.send(self.http.build_request("GET", "http://granted.example/slow"), stream=True)
     self.kept.append(reply)
-await self._context._lines.to("files").ask("announce")
+await self._context.rpc.to("files").ask("announce")
 """
     await plugin.call("run", code=code)
     assert descriptors() > before + 6

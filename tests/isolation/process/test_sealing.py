@@ -1,4 +1,4 @@
-"""What a sealed worker has: what it was given, nothing inherited, and nothing if it cannot be sealed."""
+"""A sealed worker has what it was given and inherits nothing; one that can't be sealed isn't run."""
 
 import dataclasses
 import os
@@ -9,12 +9,11 @@ import pytest
 
 from nyx_core.sandbox import Confinement
 from nyx_stream.errors import PluginCallError, PluginLoadError
-from nyx_stream.isolation.process import backend as process
-from nyx_stream.isolation.process import seal as sealing
-from nyx_stream.isolation.process.priority import NICE
-from nyx_stream.isolation.process.seal import SealRefused, judge
-from nyx_stream.isolation.remote.host.seal_record import read_report
+from nyx_stream.isolation.remote.host import backend as remote
+from nyx_stream.isolation.remote.host.handshake import SealRefused, judge
+from nyx_stream.isolation.remote.wire.confinement import REQUIRED_LAYERS, with_memory
 from nyx_stream.isolation.remote.wire.messages import Order, Sealed
+from nyx_stream.isolation.remote.worker.seal import NICE
 from nyx_stream.policy import SandboxPolicy
 
 CODE = """
@@ -63,7 +62,7 @@ CODE = """
 
 
 async def test_a_worker_inherits_nothing(load, monkeypatch):
-    """Four descriptors and those of its event loop, no variable that was not granted, no terminal, one thread."""
+    """Four descriptors and those of its event loop, no variable that wasn't granted, no terminal, one thread."""
     monkeypatch.setenv("NYX_TEST_SECRET", "s3cret")
     monkeypatch.setenv("NYX_TEST_GRANTED", "yes")
     held = os.open(os.devnull, os.O_RDONLY)
@@ -82,8 +81,8 @@ async def test_a_worker_inherits_nothing(load, monkeypatch):
     assert (found["blocked"], found["threads"], found["input"]) == (0, 1, True)
 
 
-async def test_a_worker_goes_with_its_parent_and_cannot_change_that(load):
-    """The kernel will kill it when its parent ends: set before it was sealed, and not its own to clear."""
+async def test_a_worker_dies_with_its_parent_and_cannot_change_that(load):
+    """The kernel kills it when its parent ends: that is set before it is sealed, and it can't clear it."""
     code = """
         import os
         from nyx_core.linux.libc import address_of, prctl
@@ -103,8 +102,8 @@ async def test_a_worker_goes_with_its_parent_and_cannot_change_that(load):
     assert await plugin.call("parent_death_signal") == signal.SIGKILL
 
 
-async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
-    """The interpreter, its packages and the plugin's own folder can be read at any time; nothing beside them."""
+async def test_imports_work_later_and_nothing_else_can_be_read(load, tmp_path):
+    """The interpreter, its packages and the plugin's own folder can be read at any time; nothing else can."""
     (tmp_path / "secret").write_text("secret")
     plugin = await load(CODE, late="WORD = 'late'")
     assert await plugin.call("lazily") == "late"
@@ -116,27 +115,27 @@ async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
         assert await plugin.call("lists", path=str(path)) in ("PermissionError", "FileNotFoundError"), path
 
 
-async def test_the_report_is_what_was_asked_for(load):
-    """The host has the worker's report: every layer in force, every witness refused, memory above the baseline."""
+async def test_the_report_matches_the_order(load):
+    """Every layer is in force, every attempt was refused, and the memory limit is above the baseline."""
     plugin = await load(CODE, limits='memory = "100MiB"')
     level = plugin._entry.life.level
     states = {layer["name"]: layer["state"] for layer in level.report["layers"]}
-    assert {states[name] for name in sealing.REQUIRED} == {"active"}
+    assert {states[name] for name in REQUIRED_LAYERS} == {"active"}
     assert all(result["refused"] for result in level.report["witness"])
     (memory,) = (limit for limit in level.report["limits"] if limit["name"] == "memory")
     assert memory["hard"] > 100 * 2**20 + 10 * 2**20
-    assert psutil.Process(level._pid).rlimit(psutil.RLIMIT_AS) == (memory["soft"], memory["hard"])
+    assert psutil.Process(level.pid).rlimit(psutil.RLIMIT_AS) == (memory["soft"], memory["hard"])
 
 
 async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch, events):
-    """A layer that fails is named, and no code of the plugin runs; if degrade is allowed, the audit says so."""
-    ordered = process.confinement_of
+    """The failed layer is named and no plugin code runs; if degrade is allowed, the audit event names it."""
+    ordered = remote.confinement_of
 
     def impossible(*args, **kwargs) -> Confinement:
         confinement = ordered(*args, **kwargs)
         return dataclasses.replace(confinement, readable=(*confinement.readable, "/nonexistent/nyx"))
 
-    monkeypatch.setattr(process, "confinement_of", impossible)
+    monkeypatch.setattr(remote, "confinement_of", impossible)
     code = "print('running')\nclass Main(Plugin):\n    @export\n    async def ping(self) -> int: return 1"
     with pytest.raises(PluginLoadError, match="its process cannot be sealed: layer landlock is unavailable: ENOENT"):
         await load(code)
@@ -147,53 +146,51 @@ async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch
     assert event.reason.startswith("not in force: landlock (ENOENT: ")
 
 
-async def test_what_was_applied_and_tried_is_one_record(load, events):
-    """One record for each start: the system, the layers, the limits, what was tried; short enough to be kept whole."""
+async def test_sealing_is_one_audit_event(load, events):
+    """One event for each start: the system, layers, limits and attempts, short enough not to be truncated."""
     await load(CODE, limits='memory = "100MiB"')
     (event,) = [event for event in events if event.kind == "report"]
     assert (event.plugin, event.capability, event.action, event.layer) == ("p", "sandbox", "seal", "host")
     assert event.allowed
     assert event.target.startswith(f"linux {os.uname().release} {os.uname().machine}, landlock_abi ")
-    told = dict(part.split(": ", 1) for part in event.reason.split("; "))
-    assert "not in force" not in told
-    assert set(told["in force"].split(", ")) == sealing.REQUIRED | {"process"}
-    assert set(told["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
-    limits = [limit.split()[0] for limit in told["limits"].split(", ")]
+    summary = dict(part.split(": ", 1) for part in event.reason.split("; "))
+    assert "not in force" not in summary
+    assert set(summary["in force"].split(", ")) == REQUIRED_LAYERS | {"process"}
+    assert set(summary["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
+    limits = [limit.split()[0] for limit in summary["limits"].split(", ")]
     assert limits == ["memory", "processes", "open_files", "cpu_seconds", "core"]
-    assert {"unshare(0)", "execve", "TCP socket", "list /"} <= set(told["tried and refused"].split(", "))
-    assert told["descriptors"] == "0 1 2 3"
+    assert {"unshare(0)", "execve", "TCP socket", "list /"} <= set(summary["tried and refused"].split(", "))
+    assert summary["descriptors"] == "0 1 2 3"
     assert len(event.reason) < 1500
 
 
 @pytest.mark.parametrize("changes", [{"layers": [{}]}, {"limits": [{"name": "memory"}]}, {"facts": {"abi": []}}])
-def test_a_report_that_cannot_be_kept_is_refused(changes):
-    """What the record is made of is read as strictly as what is judged."""
-    _, sealed = reported(**changes)
+def test_a_report_that_cannot_be_recorded_is_refused(changes):
+    """The parts for the audit event are validated as strictly as those that are judged."""
     with pytest.raises(SealRefused, match="cannot be read"):
-        read_report(sealed.report)
+        judge(*reported(**changes))
 
 
 def reported(**changes: object) -> tuple[Order, Sealed]:
-    """An order, and the report of a worker that carried it out, but for `changes`."""
+    """An order, and the report of a worker that carried it out, with `changes`."""
     order = Order(
         plugin="p", entry="p:P", folder="/p", root="/p", names=None, places={}, env={},
         confinement=Confinement(), memory=1000, setup_timeout=1.0,
     )  # fmt: skip
-    digest = sealing._limited(order.confinement, 500 + 1000).digest()
+    digest = with_memory(order.confinement, 500 + 1000).digest()
     report = {
         "policy_hash": digest,
-        "layers": [
-            {"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(sealing.REQUIRED)
-        ],
+        "layers": [{"name": name, "state": "active", "reason": "", "stand_in": ""} for name in sorted(REQUIRED_LAYERS)],
         "witness": [{"act": "clone", "refused": True}],
         "descriptors": [0, 1, 2, 3],
     }
     return order, Sealed(report=report | changes, baseline=500)
 
 
-def test_a_report_as_ordered_is_taken():
+def test_a_report_as_ordered_is_accepted():
     """Nothing is missing."""
-    assert judge(*reported()) == ()
+    _, missing = judge(*reported())
+    assert missing == ()
 
 
 @pytest.mark.parametrize(
@@ -202,21 +199,21 @@ def test_a_report_as_ordered_is_taken():
         ({"policy_hash": "0" * 64}, "another confinement"),
         ({"layers": []}, "not in force: not reported"),
         ({"layers": [{"name": "seccomp", "state": "unavailable", "reason": "no", "stand_in": ""}]}, "not in force"),
-        ({"witness": []}, "no witness"),
-        ({"witness": [{"act": "clone", "refused": False}]}, "one that got through"),
+        ({"witness": []}, "attempted no forbidden act"),
+        ({"witness": [{"act": "clone", "refused": False}]}, "or one was not refused"),
         ({"descriptors": [0, 1, 2, 3, 9]}, r"holds the descriptors \[0, 1, 2, 3, 9\]"),
         ({"descriptors": None}, "holds the descriptors None"),
         ({"layers": "none"}, "cannot be read"),
     ],
 )
 def test_any_other_report_is_refused(changes, text):
-    """A worker whose report is not what was asked for gets no code to run."""
+    """A worker whose report doesn't match its order gets no code to run."""
     with pytest.raises(SealRefused, match=text):
         judge(*reported(**changes))
 
 
-async def test_a_worker_gives_way_to_its_host(load):
-    """It has a lower priority than its host, and cannot take it back."""
+async def test_a_worker_has_a_lower_priority_than_its_host(load):
+    """It can't raise it again."""
     code = """
         import os
 

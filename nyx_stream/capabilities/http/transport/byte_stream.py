@@ -1,7 +1,7 @@
-"""One TCP or TLS byte stream on asyncio. Knows nothing of HTTP, of policies or of plugins.
+"""One TCP or TLS byte stream on asyncio.
 
-The selector stays registered for the life of the stream, so that a request costs one `send` and one `recv`; a reader
-that falls behind is held back at `HIGH_WATER` bytes. Errors and timeouts are httpcore2's.
+The selector stays registered for the life of the stream, so that a request costs one `send` and one `recv`. Reading
+pauses while `HIGH_WATER` bytes wait for a slow reader.
 """
 
 import asyncio
@@ -11,31 +11,30 @@ import ssl
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
-import httpcore2
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 
 HIGH_WATER = 512 * 1024
-"""Bytes kept for a reader that does not come; then the socket is no longer read."""
+"""Bytes kept for a slow reader; the socket isn't read while that many wait."""
 
 _SHUTDOWN = 1.0
-"""Seconds a TLS peer may take to answer our close_notify before the socket is closed without it."""
-
+"""Seconds that a TLS peer may take to answer our close_notify before the socket is closed without the answer."""
 
 READ_SIZE = 120 * 1024
-"""Bytes taken from the socket at once: copies of this size come from malloc's heap, larger ones as fresh pages."""
+"""Bytes read from the socket at once. Copies of this size come from malloc's heap, larger ones as fresh pages."""
 RELAY_SIZE = 16 * 1024
-"""Bytes taken at once while they are relayed: all that is done with them is done in one turn of the loop. From TLS all
-that it has is taken, some 512 KiB at most."""
-_RECORD = 16 * 1024
-"""Bytes that a record of TLS has at most."""
+"""Bytes read at once during a relay, where all work on them is done in one turn of the loop. From TLS all that it has
+decrypted is taken, some 512 KiB at most."""
+_MAX_RECORD = 16 * 1024
+"""Bytes of the longest TLS record."""
 
 
 class ByteStream(asyncio.BufferedProtocol):
     """A connected stream, read by one task and written by one task at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_closed", "_ended", "_error", "_held", "_loop", "_probe", "_reading", "_relayed",
+        "_buffer", "_chunks", "_closed", "_ended", "_error", "_held", "_loop", "_poll", "_reading", "_relayed",
         "_take", "_transport", "_wake_reader", "_wake_writer", "_writing",
     )  # fmt: skip
 
@@ -52,7 +51,7 @@ class ByteStream(asyncio.BufferedProtocol):
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = loop.create_future()
-        self._probe: Callable[[], bool] | None = None
+        self._poll: Callable[[int], list[Any]] | None = None
         self._take: Callable[[memoryview], bool] | None = None
         self._relayed = 0.0
 
@@ -63,10 +62,10 @@ class ByteStream(asyncio.BufferedProtocol):
         Raises OSError, which includes `ssl.SSLError`. The socket is closed in every case but success.
         """
         loop = asyncio.get_running_loop()
-        wire = cls(loop)
+        stream = cls(loop)
         try:
             await loop.create_connection(
-                lambda: wire,
+                lambda: stream,
                 sock=sock,
                 ssl=context,
                 server_hostname=name if context is not None else None,
@@ -75,40 +74,44 @@ class ByteStream(asyncio.BufferedProtocol):
         except BaseException:
             sock.close()
             raise
-        return wire
+        return stream
 
     async def read(self, timeout: float | None) -> bytes:
-        """The next bytes that arrived, or `b""` at the end of the stream.
+        """Returns the next bytes that arrived, or `b""` at the end of the stream.
 
-        Raises `ReadTimeout` after `timeout` seconds without a byte, `ReadError` if the connection broke.
+        Raises `HttpFault`: READ_TIMEOUT after `timeout` seconds without a byte, READ_ERROR if the connection broke.
         """
         if not self._chunks:
             if not self._ended:
-                self._resume()
+                if not self._reading:
+                    self._resume()
                 arrival = self._expect()
                 try:
-                    await self._wait(arrival, timeout, httpcore2.ReadTimeout)
+                    await self._wait(arrival, timeout, FaultKind.READ_TIMEOUT)
                 finally:
                     self._wake_reader = None
             if not self._chunks:
                 self._check()
                 return b""
-        data = self._next_chunk()
-        if self._held < HIGH_WATER:
+        data = self._chunks.popleft()
+        self._held -= len(data)
+        if not self._reading and self._held < HIGH_WATER:
             self._resume()
         return data
 
     async def relay(self, take: Callable[[memoryview], bool], timeout: float | None) -> bool:
-        """Hands the bytes that arrive to `take` in the very turn of the loop in which they do, until it says no.
+        """Hands arriving bytes to `take` in the turn of the loop in which they arrive, until it returns False.
 
-        `take` is done with them when it returns, and says whether it wants more. Returns whether more may come: not
-        after the end of the stream. Raises what `take` raises, `ReadError` if the connection broke, `ReadTimeout`
-        after `timeout` seconds without a byte.
+        `take` must be done with the bytes when it returns. Returns whether more may come: not after the end of the
+        stream. Raises what `take` raises, and `HttpFault`: READ_ERROR if the connection broke, READ_TIMEOUT after
+        `timeout` seconds without a byte.
         """
-        if self._chunks:  # they came while nobody was asking; no more of them do until they are gone
+        if self._chunks:  # they arrived before the relay; nothing more is read until they are gone
             self._pause()
         while self._chunks:
-            if not take(memoryview(self._next_chunk())):
+            data = self._chunks.popleft()
+            self._held -= len(data)
+            if not take(memoryview(data)):
                 return True
             await asyncio.sleep(0)
         if not self._ended:
@@ -125,55 +128,38 @@ class ByteStream(asyncio.BufferedProtocol):
         return True
 
     async def settle(self) -> None:
-        """Reads on after a relay that has all it wants: bytes that nobody asked for make the stream stale."""
+        """Reads on after a relay that has all it wants: unrequested bytes make the stream stale."""
         if not self._reading:
             self._resume()
-            await asyncio.sleep(0)  # TLS has read from the kernel already what it hands out now
+            await asyncio.sleep(0)  # TLS hands out now what it has already read from the kernel
 
-    async def _relaying(self, over: asyncio.Future[None], timeout: float | None) -> None:
-        if timeout is None:
-            await over
-            return
-        timer: asyncio.Handle
-
-        def look() -> None:
-            nonlocal timer
-            due = self._relayed + timeout
-            if due <= self._loop.time():
-                _expire(over, httpcore2.ReadTimeout)
-            else:
-                timer = self._loop.call_at(due, look)
-
-        timer = self._loop.call_soon(look)
-        try:
-            await over
-        finally:
-            timer.cancel()
-
-    async def write(self, data: bytes, timeout: float | None) -> None:
-        """Sends `data`, waiting while the peer does not take it.
-
-        Raises `WriteTimeout` after `timeout` seconds of waiting, `WriteError` if the connection broke.
-        """
+    def write(self, data: bytes) -> bool:
+        """Sends `data`; returns whether the caller may go on without `drain`. Raises `HttpFault`: WRITE_ERROR."""
         if self._ended or self._transport is None:
-            raise httpcore2.WriteError("the connection is closed")
+            raise HttpFault(FaultKind.WRITE_ERROR, "the connection is closed")
         self._transport.write(data)
-        if self._writing:
-            return
-        self._wake_writer = self._loop.create_future()
-        try:
-            await self._wait(self._wake_writer, timeout, httpcore2.WriteTimeout)
-        finally:
-            self._wake_writer = None
+        return self._writing
+
+    async def drain(self, timeout: float | None) -> None:
+        """Waits until the peer has taken what was written.
+
+        Raises `HttpFault`: WRITE_TIMEOUT after `timeout` seconds, WRITE_ERROR if the connection broke.
+        """
+        if not self._writing:
+            self._wake_writer = self._loop.create_future()
+            try:
+                await self._wait(self._wake_writer, timeout, FaultKind.WRITE_TIMEOUT)
+            finally:
+                self._wake_writer = None
         if self._error is not None:
-            raise httpcore2.WriteError(str(self._error)) from self._error
+            raise HttpFault(FaultKind.WRITE_ERROR, str(self._error)) from self._error
 
     def stale(self) -> bool:
-        """Whether an idle stream has ended, or has bytes nobody asked for."""
-        if self._ended or self._chunks or self._probe is None:
+        """Tells whether an idle stream has ended, or has received bytes that no request asked for."""
+        if self._ended or self._chunks or self._poll is None:
             return True
         # The loop may not have run since the peer closed: ask the kernel.
-        return self._probe()
+        return bool(self._poll(0))
 
     def abort(self) -> None:
         """Ends the stream at once; readers and writers wake."""
@@ -185,7 +171,9 @@ class ByteStream(asyncio.BufferedProtocol):
         self.abort()
         await asyncio.shield(self._closed)
 
-    async def _wait(self, wake: asyncio.Future[None], timeout: float | None, late: type[Exception]) -> None:
+    # Waiting.
+
+    async def _wait(self, wake: asyncio.Future[None], timeout: float | None, late: FaultKind) -> None:
         if timeout is None:
             await wake
             return
@@ -195,17 +183,37 @@ class ByteStream(asyncio.BufferedProtocol):
         finally:
             timer.cancel()
 
-    # What asyncio calls.
+    async def _relaying(self, over: asyncio.Future[None], timeout: float | None) -> None:
+        if timeout is None:
+            await over
+            return
+        timer: asyncio.Handle
+
+        def check_timeout() -> None:
+            nonlocal timer
+            due = self._relayed + timeout
+            if due <= self._loop.time():
+                _expire(over, FaultKind.READ_TIMEOUT)
+            else:
+                timer = self._loop.call_at(due, check_timeout)
+
+        timer = self._loop.call_soon(check_timeout)
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._probe = _probe_of(transport.get_extra_info("socket"))
+        self._poll = _poll_of(transport.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         size = READ_SIZE if self._take is None else RELAY_SIZE
         if sizehint > 0:
-            # TLS says how much it has read already. asyncio loses what it still has of that when it reads the end.
-            size = max(size, sizehint + _RECORD)
+            # TLS says how much it has read already. asyncio loses the rest of that when it reads the end.
+            size = max(size, sizehint + _MAX_RECORD)
             if size > len(self._buffer):
                 self._buffer = memoryview(bytearray(size))
         return self._buffer[:size]
@@ -218,7 +226,9 @@ class ByteStream(asyncio.BufferedProtocol):
         self._held += nbytes
         if self._held >= HIGH_WATER:
             self._pause()
-        _wake(self._wake_reader)
+        waiter = self._wake_reader
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def eof_received(self) -> None:
         self._ended = True
@@ -239,22 +249,17 @@ class ByteStream(asyncio.BufferedProtocol):
         self._writing = True
         _wake(self._wake_writer)
 
-    # What both do.
+    # Used by both sides.
 
     def _expect(self) -> asyncio.Future[None]:
         if self._wake_reader is not None:
-            raise httpcore2.ReadError("two tasks read one response")
+            raise HttpFault(FaultKind.READ_ERROR, "two tasks read one response")
         self._wake_reader = self._loop.create_future()
         return self._wake_reader
 
-    def _next_chunk(self) -> bytes:
-        data = self._chunks.popleft()
-        self._held -= len(data)
-        return data
-
     def _check(self) -> None:
         if self._error is not None:
-            raise httpcore2.ReadError(str(self._error)) from self._error
+            raise HttpFault(FaultKind.READ_ERROR, str(self._error)) from self._error
 
     def _hand_over(self, take: Callable[[memoryview], bool], data: memoryview) -> None:
         self._relayed = self._loop.time()
@@ -285,16 +290,16 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
         waiter.set_result(None)
 
 
-def _expire(waiter: asyncio.Future[None], late: type[Exception]) -> None:
+def _expire(waiter: asyncio.Future[None], late: FaultKind) -> None:
     if not waiter.done():
-        waiter.set_exception(late("timed out"))
+        waiter.set_exception(HttpFault(late, "timed out"))
 
 
-def _probe_of(sock: socket.socket) -> Callable[[], bool]:
-    """A call that says whether the kernel has something to read on `sock`, without reading it."""
+def _poll_of(sock: socket.socket) -> Callable[[int], list[Any]]:
+    """Returns a call that lists what the kernel has to read on `sock`, without reading it."""
     number = sock.fileno()
     if sys.platform == "win32" or not hasattr(select, "poll"):
-        return lambda: bool(select.select([number], [], [], 0)[0])
+        return lambda seconds: select.select([number], [], [], seconds)[0]
     poll = select.poll()
     poll.register(number, select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    return poll.poll

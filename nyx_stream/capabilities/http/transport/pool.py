@@ -1,59 +1,58 @@
 """The connections of one plugin, by origin.
 
-httpcore2's pool looks at every connection for every request; at concurrency 32 it costs a third of a request. This one
+httpcore's pool scans every connection for every request; at concurrency 32 that costs a third of a request. This one
 takes the last idle connection of an origin from a stack, and counts exchanges with a fair semaphore.
 """
 
 import asyncio
 import time
 
-import httpcore2
-
-from nyx_stream.capabilities.dialling import Dialler
-from nyx_stream.capabilities.http.exchange import Exchange, Origin
+from nyx_stream.capabilities.http.exchange import Exchange, Origin, ResponseHead
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault
 from nyx_stream.capabilities.http.transport.connection import KEEP_ALIVE, HttpConnection
+from nyx_stream.capabilities.network import Dialer
 
 
 class Pool:
-    """At most `most` connections, idle ones included; exchanges beyond that wait, first come first served."""
+    """At most `size` connections, idle ones included; further exchanges wait, first come first served."""
 
-    def __init__(self, dialler: Dialler, most: int) -> None:
-        self._dialler = dialler
-        self._most = most
-        self._turns = asyncio.Semaphore(most)
+    def __init__(self, dialer: Dialer, size: int) -> None:
+        self._dialer = dialer
+        self._size = size
+        self._exchanges = asyncio.Semaphore(size)
         self._open: set[HttpConnection] = set()
-        # Per origin, the last used at the end. Never more than the exchanges that are not under way, so that there
-        # is always one to close when a turn was granted and all places are taken.
+        # Per origin, the last used at the end. Open connections that serve no exchange are all here, so that one can
+        # be closed when an exchange was admitted and the pool is full.
         self._idle: dict[Origin, list[HttpConnection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(self, exchange: Exchange) -> HttpConnection:
-        """Sends the exchange's request and reads its response's head; the caller gives the connection back.
+    async def send(self, exchange: Exchange) -> tuple[HttpConnection, ResponseHead]:
+        """Sends the exchange's request and receives its response's head; the caller gives the connection back.
 
-        Raises httpcore2 errors, `Refused`, `Exceeded` and `Spent`; RuntimeError once the pool is closed.
+        Raises as `HttpConnection.send`, and RuntimeError once the pool is closed.
         """
         if self._closed:
             raise RuntimeError("Cannot send a request, as the client has been closed.")
-        if self._turns.locked():
+        if self._exchanges.locked():
             await self._wait(exchange)
         else:
-            await self._turns.acquire()
+            await self._exchanges.acquire()
         try:
-            connection = self._take(exchange.origin)
+            verdict = exchange.verdict
+            connection = self._take((verdict.scheme, verdict.host, verdict.port))
         except BaseException:
-            self._turns.release()
+            self._exchanges.release()
             raise
         try:
-            await connection.send(exchange)
+            return connection, await connection.send(exchange)
         except BaseException:
             self.give_back(connection)
             raise
-        return connection
 
     def give_back(self, connection: HttpConnection) -> None:
         """Ends an exchange: its connection serves the next one if it can."""
-        self._turns.release()
+        self._exchanges.release()
         if not connection.release():
             self._open.discard(connection)
             return
@@ -81,9 +80,9 @@ class Pool:
     async def _wait(self, exchange: Exchange) -> None:
         try:
             async with asyncio.timeout(exchange.wait(exchange.timeouts.pool)):
-                await self._turns.acquire()
+                await self._exchanges.acquire()
         except TimeoutError as error:
-            raise httpcore2.PoolTimeout("timed out") from error
+            raise HttpFault(FaultKind.POOL_TIMEOUT, "timed out") from error
 
     def _take(self, origin: Origin) -> HttpConnection:
         idle = self._idle.get(origin)
@@ -92,9 +91,9 @@ class Pool:
             if not connection.stale():
                 return connection
             self._drop(connection)
-        if len(self._open) >= self._most:
+        if len(self._open) >= self._size:
             self._drop_oldest()
-        connection = HttpConnection(origin, self._dialler)
+        connection = HttpConnection(origin, self._dialer)
         self._open.add(connection)
         return connection
 

@@ -1,1 +1,1 @@
-"""The host's side of a plugin in another process."""
+"""Host side: drives one worker for each plugin."""

@@ -1,11 +1,7 @@
-"""Host side of the bodies of one worker: those it is about to send, and those that are sent to it.
-
-Knows the pipes, and nothing of what flows through them.
-"""
+"""Host side of the bodies of one worker: those that it sends, and those that the host sends to it."""
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from itertools import count
 
@@ -16,110 +12,111 @@ from nyx_stream.isolation.remote.wire.messages import fault_of
 
 _log = logging.getLogger("nyx.isolation")
 
-Send = Callable[[BodyStream], Awaitable[None]]
-"""Sends a body, but for its end."""
-
-MOST_UPLOADS = 64
-"""Pipes that a worker may have asked for and not used yet."""
+MAX_UPLOADS = 64
+"""Pipes that a worker may have announced and not used yet."""
 
 
 class Uploads:
-    """Pipes for bodies that the worker will send: given out first, then named by the request that they belong to."""
+    """Pipes for bodies that the worker will send. A worker announces each, and names it in the request that uses it."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
         self._pipes: dict[int, BodyStream] = {}
 
     def give(self) -> Reply:
-        """Answers a request for a pipe: its number, and the worker's end. Raises `ProtocolFault` for one too many."""
-        if len(self._pipes) >= MOST_UPLOADS:
-            raise ProtocolFault(f"more than {MOST_UPLOADS} bodies are announced")
+        """Answers an announcement with a new pipe: its number and the worker's end. Raises `ProtocolFault`."""
+        if len(self._pipes) >= MAX_UPLOADS:
+            raise ProtocolFault(f"more than {MAX_UPLOADS} bodies are announced")
         number = next(self._numbers)
         self._pipes[number], theirs = make_pipe()
         return Reply(number, (theirs,))
 
     def take(self, number: int) -> BodyStream:
-        """Returns a pipe that was given out; the caller closes it. Raises `ProtocolFault` if there is none."""
+        """Returns an announced pipe; the caller closes it. Raises `ProtocolFault` for an unknown number."""
         pipe = self._pipes.pop(number, None)
         if pipe is None:
             raise ProtocolFault(f"no body {number} was announced")
         return pipe
 
     def close(self) -> None:
-        """Closes those that were never used."""
+        """Closes the pipes that were never used."""
         while self._pipes:
             self._pipes.popitem()[1].close()
 
 
 async def send_evenly(pipe: BodyStream, data: bytes) -> None:
-    """Sends some bytes in steps, each in a turn of the loop. Raises OSError if the receiver is gone."""
+    """Sends bytes in steps, each in its own turn of the loop. Raises OSError if the receiver is gone."""
     view = memoryview(data)
     for start in range(0, len(data), STEP):
         await pipe.send(view[start : start + STEP])
-        # Neither side may have made it wait, and others have their turn too.
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # `send` may never have waited, and other tasks need their turn
 
 
 class Downloads:
-    """Bodies on their way to the worker, each in a task of its own.
+    """Bodies that the host sends, each in its own task.
 
-    One that the worker does not read stays as long as the worker keeps it, also after its connection was given back.
+    One that the worker does not read stays until the worker closes it, also after its connection was given back.
     """
 
     def __init__(self, plugin: str) -> None:
         self._plugin = plugin
         self._tasks: set[asyncio.Task[None]] = set()
+        self.active = 0
+        """Number of bodies that are being sent."""
 
-    def begin(self, send: Send, close: Callable[[], Awaitable[None]]) -> int:
-        """Starts to send; returns the worker's end. `close` is awaited when the body is over, one way or the other.
+    def begin(
+        self, send: Callable[[BodyStream], Awaitable[None]], close: Callable[[], Awaitable[None]] | None = None
+    ) -> int:
+        """Starts to send a body; returns the worker's end of its pipe.
 
-        What `send` raises ends the body as a fault. When the worker closes its end, sending is cancelled.
+        Args:
+            send: sends the body. An error that it raises ends the body as a fault. It is cancelled when the worker
+                closes its end.
+            close: awaited afterwards in every case.
         """
         pipe, theirs = make_pipe()
         task = asyncio.get_running_loop().create_task(self._run(pipe, send, close), name=f"nyx:{self._plugin}:body")
         self._tasks.add(task)
+        self.active += 1
         task.add_done_callback(self._done)
         return theirs
 
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._tasks)
-
     async def close(self) -> None:
-        """Cancels what is under way and waits for it."""
+        """Cancels all of them and waits until they have ended."""
         await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _run(self, pipe: BodyStream, send: Send, close: Callable[[], Awaitable[None]]) -> None:
+    async def _run(
+        self,
+        pipe: BodyStream,
+        send: Callable[[BodyStream], Awaitable[None]],
+        close: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         fault, loop = None, asyncio.get_running_loop()
         try:
             if (task := asyncio.current_task()) is not None:
-                # The worker has nothing to say here: what makes the socket readable is that its end was closed.
+                # A worker sends nothing here: the socket becomes readable when the worker's end is closed.
                 loop.add_reader(pipe.socket, task.cancel)
             try:
                 await send(pipe)
-            except Exception as error:  # what went wrong is the plugin's to know, if it is still there
+            except Exception as error:  # reported to the plugin, if the worker is still there
                 fault = fault_of(error)
             loop.remove_reader(pipe.socket)
             await pipe.end(fault)
         except OSError:
-            return  # the worker does not want it any more
+            return  # the worker has closed its end
         finally:
             if pipe.socket.fileno() >= 0:
                 loop.remove_reader(pipe.socket)
                 pipe.close()
-            await close()
+            if close is not None:
+                await close()
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        self.active -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("plugin %s: sending a body failed", self._plugin, exc_info=error)
-
-
-def discard(reply: Reply) -> None:
-    """Closes the descriptors of a reply that is not sent."""
-    for descriptor in reply.descriptors:
-        os.close(descriptor)

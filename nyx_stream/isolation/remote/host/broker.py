@@ -1,17 +1,17 @@
-"""Host side of the capabilities of one worker: every ASK is handled here and answered once. Knows no capability.
+"""Host side of capability requests: handles every request of one worker, and answers it once.
 
-A capability at this level is a pair. Its *handler* runs here, holds the guarded capability that an inline plugin would
-hold, and does what it is asked. Its *proxy* (see `line`) runs in the worker and is what the plugin sees. The two agree
-on actions and arguments; what a worker sends is a stranger's input, so a handler validates it by pydantic models of
-its own and lets the guarded capability decide.
+Theory of operation
+-------------------
+A capability at this level is a pair of bindings (see `isolation.registry`). The *host binding* is a `Handler`: it holds
+the service that an inline plugin would use, and carries out what the worker asks. The *worker binding* asks. The two
+agree on actions and arguments. A worker is not trusted, so a handler validates what it sent by pydantic models, and
+lets the service decide. A request that no worker binding would send ends the worker.
 
-A handler that is also a `narrowings.Narrowable` can be narrowed; each ASK says by number which one it means.
+A handler that is `Narrowable` can be narrowed; each request says by number which of its narrowed ones it means.
 
-To add a capability: a factory in `handlers.HANDLERS` and one in `proxies.PROXIES`, under the same name.
-
-What a handler raises reaches the plugin: a `SandboxDenied`, a `LimitExceeded` and an `OSError` as themselves, anything
-else as a `CapabilityError` with the name of its class and its text, which the proxy may turn into what its users
-expect. Nothing that must not enter the worker may stand in the text of such an error.
+What a handler raises reaches the plugin: `SandboxDenied`, `LimitExceeded` and `OSError` as they are, anything else as a
+`CapabilityError` with the name of its class and its text. So such a text must not contain anything that the worker may
+not learn.
 """
 
 import asyncio
@@ -25,44 +25,52 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from nyx_stream.isolation.backend import Assignment
-from nyx_stream.isolation.capability_set import CapabilitySet, Shared
+from nyx_stream.isolation.capability_set import CapabilitySet
 from nyx_stream.isolation.remote.host.attenuation import Attenuations, Narrowable
 from nyx_stream.isolation.remote.wire.channel import Channel
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import Ask, AskResult, Ended, RemoteFault, decode, fault_of
-from nyx_stream.isolation.remote.wire.values import NARROW
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
+from nyx_stream.isolation.remote.wire.messages import (
+    NARROW,
+    CapabilityRequest,
+    CapabilityResponse,
+    LeaseEnded,
+    RemoteFault,
+    decode,
+    fault_of,
+)
 
 _log = logging.getLogger("nyx.isolation")
 
+_CANCELLED = RemoteFault(reason="other", name="CancelledError")
+
 
 class Reply(NamedTuple):
-    """What a handler answers. The descriptors are the broker's from now on: it sends them and closes them."""
+    """A handler's answer. The broker sends the descriptors and closes them."""
 
     value: JsonValue = None
     descriptors: tuple[int, ...] = ()
 
 
 class Handler(Protocol):
-    """One capability of one plugin, host side. Its tasks run as the host's own code."""
+    """One capability of one plugin, host side. Its tasks are attributed to the host."""
 
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
-        """Does what the worker asks. Is cancelled when the plugin cancels, and when the worker ends.
+        """Carries out a request. Is cancelled when the plugin cancels, and when the worker ends.
 
         Raises:
-            ProtocolFault: no proxy would send this. The worker is ended.
+            ProtocolFault, ValidationError: no worker binding would send this. The worker is ended.
         """
 
     async def aclose(self) -> None:
-        """Ends what the handler holds. The guarded capability itself is ended by `CapabilitySet`."""
+        """Ends what the handler holds. `CapabilitySet` ends the service."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What a handler is made with: the plugin's assignment, and its capabilities as it would have them inline."""
+class HandlerContext:
+    """What a handler is made with: the plugin's assignment and its services."""
 
     assignment: Assignment
-    provision: CapabilitySet
-    shared: Shared
+    capabilities: CapabilitySet
 
     @property
     def plugin(self) -> str:
@@ -70,91 +78,96 @@ class Means:
         return self.assignment.grant.manifest.id
 
 
-HandlerFactory: TypeAlias = Callable[[Means], Handler]
+HandlerFactory: TypeAlias = Callable[[HandlerContext], Handler]
 
 
 class Broker:
-    """Handles what one worker asks. An ASK that no proxy would send ends the channel, and so the worker."""
+    """Handles the requests of one worker. A request that is not valid ends the channel, and so the worker."""
 
-    def __init__(self, means: Means, factories: Mapping[str, HandlerFactory], channel: Channel) -> None:
-        self._means = means
+    def __init__(self, context: HandlerContext, factories: Mapping[str, HandlerFactory], channel: Channel) -> None:
+        self._context = context
+        self._plugin = context.plugin
         self._factories = factories
         self._channel = channel
         self._handlers: dict[str, Handler] = {}
-        self._narrowings = Attenuations(means.plugin, self._tell_end)
+        self._attenuations = Attenuations(self._plugin, self._report_end)
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def ask(self, frame: Frame) -> None:
-        """Takes an ASK. Raises `ProtocolFault` if it is malformed or names a capability that there is not."""
-        ask = decode(Ask, frame)
-        if ask.capability not in self._factories:
-            raise ProtocolFault(f"no capability {ask.capability!r}")
-        narrowed = self._narrowings.at(ask) if ask.narrowed else None
-        name = f"nyx:{self._means.plugin}:{ask.capability}"
-        task = asyncio.get_running_loop().create_task(self._answer(frame.id, ask, narrowed), name=name)
+        """Handles REQUEST. Raises `ProtocolFault` if it is malformed or names an unknown capability."""
+        request = decode(CapabilityRequest, frame)
+        if request.capability not in self._factories:
+            raise ProtocolFault(f"no capability {request.capability!r}")
+        narrowed = self._attenuations.find(request) if request.narrowed else None
+        name = f"nyx:{self._plugin}:{request.capability}"
+        task = asyncio.get_running_loop().create_task(self._answer(frame.id, request, narrowed), name=name)
         self._tasks[frame.id] = task
 
     def cancel(self, frame: Frame) -> None:
-        """Takes a CANCEL: the plugin is told when the handler has ended."""
+        """Handles CANCEL: the plugin gets its answer when the handler has ended."""
         task = self._tasks.get(frame.id)
         if task is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """Cancels what is under way, waits for it, and closes the handlers."""
+        """Cancels all requests, waits for them, and closes the handlers."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._narrowings.clear()
+        self._attenuations.clear()
         for name, handler in self._handlers.items():
             try:
                 await handler.aclose()
-            except Exception as error:  # one that does not close must not keep the others open
-                _log.error("plugin %s: closing %s failed", self._means.plugin, name, exc_info=error)
+            except Exception as error:  # one that fails to close must not keep the others open
+                _log.error("plugin %s: closing %s failed", self._plugin, name, exc_info=error)
         self._handlers.clear()
 
-    async def _answer(self, number: int, ask: Ask, narrowed: Narrowable | None) -> None:
+    async def _answer(self, number: int, request: CapabilityRequest, narrowed: Narrowable | None) -> None:
+        fault: RemoteFault | None = None
         try:
-            handler = narrowed or self._handlers.get(ask.capability) or self._make(ask.capability)
-            if ask.action == NARROW:
-                reply = Reply(await self._narrowings.add(ask, handler))
+            handler = narrowed or self._handlers.get(request.capability) or self._make(request.capability)
+            if request.action == NARROW:
+                reply = Reply(await self._attenuations.add(request, handler))
             else:
-                reply = await handler.handle(ask.action, ask.arguments)
-            self._send_answer(number, reply)
-        except ProtocolFault as fault:
-            self._channel.fail(fault)
+                reply = await handler.handle(request.action, request.arguments)
+            self._send(number, reply)
+        except ProtocolFault as error:
+            self._channel.fail(error)
         except ValidationError as error:
-            self._channel.fail(
-                ProtocolFault(f"{ask.capability} {ask.action}: {error.error_count()} faults in its arguments")
-            )
+            faults = f"{error.error_count()} faults in its arguments"
+            self._channel.fail(ProtocolFault(f"{request.capability} {request.action}: {faults}"))
         except asyncio.CancelledError:
-            # Answered like any failure: the worker counts on one answer for each number.
-            self._channel.send(Kind.REFUSED, number, body=RemoteFault(reason="other", name="CancelledError").encode())
+            fault = _CANCELLED  # the worker expects one answer for each number
         except Exception as error:
-            self._channel.send(Kind.REFUSED, number, body=fault_of(error).encode())
+            fault = fault_of(error)
         finally:
             self._tasks.pop(number, None)
+        if fault is not None:
+            self._channel.send(FrameKind.REQUEST_FAILED, number, body=fault.encode())
 
     def _make(self, capability: str) -> Handler:
-        handler = self._handlers[capability] = self._factories[capability](self._means)
-        self._narrowings.watch(capability, handler)
+        handler = self._handlers[capability] = self._factories[capability](self._context)
+        self._attenuations.watch(capability, handler)
         return handler
 
-    def _tell_end(self, number: int, capability: str, error: Exception) -> None:
-        self._channel.send(Kind.ENDED, number, body=Ended(capability=capability, fault=fault_of(error)).encode())
+    def _report_end(self, number: int, capability: str, error: Exception) -> None:
+        body = LeaseEnded(capability=capability, fault=fault_of(error)).encode()
+        self._channel.send(FrameKind.LEASE_ENDED, number, body=body)
 
-    def _send_answer(self, number: int, reply: Reply) -> None:
+    def _send(self, number: int, reply: Reply) -> None:
         try:
-            body = AskResult(value=reply.value).encode()
+            body = CapabilityResponse(value=reply.value).encode()
         except PydanticSerializationError:
             for descriptor in reply.descriptors:
                 os.close(descriptor)
             raise
-        self._channel.send(Kind.ANSWER, number, body=body, descriptors=reply.descriptors, refused=_not_passed)
+        self._channel.send(
+            FrameKind.RESPONSE, number, body=body, descriptors=reply.descriptors, on_refused=_descriptors_refused
+        )
 
 
-def _not_passed(error: OSError) -> bytes:
-    why = "too many descriptors are on their way to processes of this user that do not take them: try again later"
+def _descriptors_refused(error: OSError) -> bytes:
+    why = "too many descriptors are in transit to processes of this user that do not receive them: try again later"
     return fault_of(OSError(error.errno, why)).encode()

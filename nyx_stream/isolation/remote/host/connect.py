@@ -1,8 +1,9 @@
-"""Host side of `self.connect`: dials with the plugin's guarded capability and passes the connected socket.
+"""Host binding of the connect service: connects for the worker and passes the socket.
 
-The worker speaks to the peer directly from then on. It cannot turn the socket elsewhere: its seal refuses connect(2),
-bind(2) and listen(2). The host keeps a reference, so that ending the connection ends it for both, and a second pair of
-sockets, the lifeline, by which each side learns that the other has let go.
+From then on the worker speaks to the peer directly. It can't connect the socket elsewhere, because its seal refuses
+connect(2), bind(2) and listen(2). The host keeps a duplicate, so that ending the connection ends it in both processes.
+A second pair of sockets, the control channel, tells the worker why the host has ended the connection, and tells the
+host that the worker has closed it.
 """
 
 import asyncio
@@ -15,82 +16,81 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from nyx_stream.capabilities.connect.service import GuardedConnect, Link
+from nyx_stream.capabilities.connect.service import LocalConnection, LocalConnectService
 from nyx_stream.errors import SandboxDenied
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import fault_of
-from nyx_stream.isolation.remote.wire.values import Arguments
+from nyx_stream.isolation.remote.wire.messages import Arguments, fault_of
 
 
-class Open(Arguments):
-    """Where to connect to; the guard judges both."""
+class OpenConnection(Arguments):
+    """`open`: the guard judges both."""
 
     host: Annotated[str, Field(max_length=64 * 1024)]
     port: int
 
 
-class HostConnect:
+class ConnectHandler:
     """A `Handler`: `open`."""
 
-    def __init__(self, means: Means) -> None:
-        self._connect: GuardedConnect = means.provision.get("connect")
-        self._plugin = means.plugin
-        self._lent: set[_Lent] = set()
+    def __init__(self, context: HandlerContext) -> None:
+        self._service: LocalConnectService = context.capabilities.service("connect")
+        self._plugin = context.plugin
+        self._passed: set[_PassedConnection] = set()
 
     async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
         if action != "open":
-            raise ProtocolFault(f"connect cannot {action!r}")
-        ask = Open.model_validate(arguments)
-        link = await self._connect.open(ask.host, ask.port)
+            raise ProtocolFault(f"connect has no action {action!r}")
+        ask = OpenConnection.model_validate(arguments)
+        connection = await self._service.connect(ask.host, ask.port)
         try:
-            _settle(link.sock)
+            _finish_connecting(connection.socket)
         except OSError:
-            link.release()
-            link.sock.close()
+            connection.socket.close()
+            connection.release()
             raise
-        lent = _Lent(link, self._lent.discard)
-        self._lent.add(lent)
-        return Reply(self._plugin, (os.dup(link.sock.fileno()), lent.theirs.detach()))
+        passed = _PassedConnection(connection, self._passed.discard)
+        self._passed.add(passed)
+        return Reply(self._plugin, (os.dup(connection.socket.fileno()), passed.worker_end.detach()))
 
     async def aclose(self) -> None:
-        for lent in list(self._lent):
-            lent.drop()
+        for passed in list(self._passed):
+            passed.close()
 
 
-def _settle(sock: socket.socket) -> None:
-    """Tells the kernel that the connection is up; raises OSError if it is not any more.
+def _finish_connecting(sock: socket.socket) -> None:
+    """Tells the kernel that the connection is open; raises OSError if it isn't any more.
 
-    After a connect(2) that did not wait, Linux counts a socket as connecting until the next call of connect, and once
-    its peer has reset such a one, MSG_FASTOPEN leads it elsewhere. The seal refuses that flag; this is the second lock.
+    After a connect(2) that didn't wait, Linux counts a socket as connecting until the next call of connect. If its peer
+    resets it before that, MSG_FASTOPEN can connect it elsewhere. The seal refuses that flag too.
     """
     code = sock.connect_ex(sock.getpeername())
     if code not in (0, errno.EISCONN):
         raise OSError(code, os.strerror(code))
 
 
-class _Lent:
-    """A connection that the worker has, and the host's end of its lifeline."""
+class _PassedConnection:
+    """A connection that the worker has, and both ends of its control channel."""
 
-    def __init__(self, link: Link, forget: Callable[["_Lent"], None]) -> None:
-        self._link = link
-        self._forget = forget
-        self._line, self.theirs = socket.socketpair()
-        self._line.setblocking(False)
+    def __init__(self, connection: LocalConnection, closed: Callable[["_PassedConnection"], object]) -> None:
+        self._connection = connection
+        self._on_close = closed
+        self._control, self.worker_end = socket.socketpair()
+        self._control.setblocking(False)
         self._loop = asyncio.get_running_loop()
-        # The worker never writes: what makes the lifeline readable is that its end is gone.
-        self._loop.add_reader(self._line, self.drop)
-        link.on_end = self._tell
+        # The worker never writes, so the channel becomes readable when its end is closed.
+        self._loop.add_reader(self._control, self.close)
+        connection.on_end = self._send_error
 
-    def drop(self) -> None:
-        """Lets go of the connection; it is over when the worker has let go too."""
-        self._forget(self)
-        self._loop.remove_reader(self._line)
-        self._line.close()
-        self._link.release()
-        self._link.sock.close()
+    def close(self) -> None:
+        """Closes the host's duplicate; the connection ends when the worker has closed its socket too."""
+        self._on_close(self)
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        self._connection.socket.close()
+        self._connection.release()
 
-    def _tell(self, error: SandboxDenied) -> None:
-        with suppress(OSError):  # the worker has let go already
-            self._line.send(fault_of(error).encode())
-            self._line.shutdown(socket.SHUT_WR)
+    def _send_error(self, error: SandboxDenied) -> None:
+        with suppress(OSError):  # the worker has closed its end already
+            self._control.send(fault_of(error).encode())
+            self._control.shutdown(socket.SHUT_WR)

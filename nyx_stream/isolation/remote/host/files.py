@@ -1,29 +1,40 @@
-"""Host side of `self.files`: every path is opened here, below what is granted, and passed as a descriptor.
+"""Host binding of the files service: opens each file for the worker and passes the descriptor.
 
-When the capability is revoked, nothing new is opened, and the worker is told, so that the proxy ends what is open. A
-descriptor cannot be taken back: code that kept one can go on reading, or writing if it was opened for that, until its
-worker ends.
+When the lease ends, the host opens nothing new and notifies the worker, which then ends what is open. This isn't
+enforced: a descriptor can't be taken back. Code in the worker that kept one can use it as it was opened until the
+worker's process ends.
 """
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from nyx_stream.capabilities.files.guarded_files import open_descriptor, watch
+from nyx_stream.capabilities.files.service import OpenMode
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.remote.host.attenuation import Narrow
 from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_evenly
-from nyx_stream.isolation.remote.host.broker import Means, Reply
+from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, Arguments, Packed, PathText, pack
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    Arguments,
+    Packed,
+    PathText,
+    RemoteFault,
+    error_of,
+    pack,
+)
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.files import GuardedFiles
+    from nyx_stream.capabilities.files.service import FileService
+
+
+class NoArguments(Arguments):
+    """`announce`, `limits`, `close`."""
 
 
 class OnPath(Arguments):
@@ -32,15 +43,15 @@ class OnPath(Arguments):
     path: PathText
 
 
-class Open(Arguments):
-    """`open`. The mode is a raw one: buffers and text are layers of the worker's."""
+class OpenFile(Arguments):
+    """`open`."""
 
     path: PathText
-    mode: Literal["rb", "r+b", "wb", "w+b", "ab", "a+b", "xb", "x+b"]
+    mode: OpenMode
 
 
 class Write(Arguments):
-    """`write`: a whole file, its content here or in an announced body."""
+    """`write`: the content of a file, here or in an announced body."""
 
     path: PathText
     content: Packed = b""
@@ -76,59 +87,62 @@ class Prefixes(Arguments):
     prefixes: list[PathText]
 
 
-class HostFiles:
-    """A `Handler`, and `Leased`: one action for each operation of the capability."""
+class FilesHandler:
+    """A `Narrowable` handler, with one action for each operation of the service."""
 
-    def __init__(self, means: Means) -> None:
-        self._plugin = means.plugin
-        self._guard = means.assignment.guard
-        self._files: GuardedFiles = means.provision.get("files")
+    def __init__(self, context: HandlerContext) -> None:
+        self._plugin = context.plugin
+        self._guard = context.assignment.guard
+        self._service: FileService = context.capabilities.service("files")
         self._uploads = Uploads()
-        self._downloads = Downloads(means.plugin)
-        # Content that waits here to be written is memory of the host: one at a time.
+        self._downloads = Downloads(context.plugin)
+        # Content that waits to be written is memory of the host, so one body at a time.
         self._collecting = asyncio.Lock()
 
-    async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
-        if action == "open":
-            return await self._open(Open.model_validate(arguments))
-        if action == "stat":
-            return Reply(_numbers(await self._files.stat(OnPath.model_validate(arguments).path)))
-        if action == "list":
-            return self._names(await self._files.iterdir(OnPath.model_validate(arguments).path))
-        if action == "write":
-            return await self._write(Write.model_validate(arguments))
-        if action == "announce":
-            return self._uploads.give()
-        if action == "facts":
-            return Reply(self._facts())
-        if action == "close":
-            self._files.close()
-            return Reply()
-        return await self._change(action, arguments)
+    def handle(self, action: str, arguments: dict[str, JsonValue]) -> Coroutine[Any, Any, Reply]:
+        found = _ACTIONS.get(action)
+        if found is None:
+            raise ProtocolFault(f"files has no action {action!r}")
+        model, method = found
+        return method(self, model.model_validate(arguments))
 
-    def narrow(self, ask: Narrow) -> "HostFiles":
-        less = copy(self)  # bodies are the plugin's, whichever of its files they are for
+    def narrow(self, ask: Narrow) -> "FilesHandler":
+        narrowed = copy(self)  # the bodies of all narrowed files are counted together
         prefixes = Prefixes.model_validate({"prefixes": ask.rules}).prefixes
-        less._files = self._files.narrow(*prefixes, mode=ask.mode, **ask.terms)
-        return less
+        narrowed._service = self._service.narrow(prefixes, ask.mode, ask.terms)
+        return narrowed
 
-    def watch(self, told: Callable[[Exception], None]) -> None:
-        watch(self._files, told)
+    def watch(self, ended: Callable[[Exception], None]) -> None:
+        self._service.on_end(ended)
 
     async def aclose(self) -> None:
         self._uploads.close()
         await self._downloads.close()
 
-    def _facts(self) -> dict[str, JsonValue]:
+    async def _open(self, ask: OpenFile) -> Reply:
+        descriptor = await self._service.open(ask.path, ask.mode)
         limits = self._guard.limits
-        return {"plugin": self._plugin, "open_files": limits.open_files, "read_bytes": limits.read_bytes}
+        return Reply([self._plugin, limits.open_files, limits.read_bytes], (descriptor,))
 
-    async def _open(self, ask: Open) -> Reply:
-        return Reply(self._facts(), (await open_descriptor(self._files, ask.path, ask.mode),))
+    async def _limits(self, _ask: NoArguments) -> Reply:
+        return Reply(list(await self._service.limits()))
+
+    async def _stat(self, ask: OnPath) -> Reply:
+        status: Any = await self._service.stat(ask.path)
+        # As pickle takes it apart: the ten fields that make the tuple, and the others by name.
+        fields, others = status.__reduce__()[1]
+        return Reply([list(fields), dict(others)])
+
+    async def _list(self, ask: OnPath) -> Reply:
+        names = b"\0".join(map(os.fsencode, await self._service.list_directory(ask.path)))
+        if len(names) <= MAX_INLINE:
+            return Reply(pack(names))
+        return Reply(None, (self._downloads.begin(lambda pipe: send_evenly(pipe, names)),))
 
     async def _write(self, ask: Write) -> Reply:
         if ask.body is None:
-            return Reply(await self._files.write_bytes(ask.path, ask.content))
+            await self._service.write_file(ask.path, ask.content)
+            return Reply()
         pipe = self._uploads.take(ask.body)
         try:
             async with self._collecting:
@@ -137,46 +151,50 @@ class HostFiles:
                 while (chunk := await pipe.receive(self._failed)) is not None:
                     content += chunk
                     self._check_size(len(content))
-                return Reply(await self._files.write_bytes(ask.path, content))
+                await self._service.write_file(ask.path, bytes(content))
+                return Reply()
         finally:
             pipe.close()
 
-    async def _change(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
-        if action == "mkdir":
-            make = MakeDirectory.model_validate(arguments)
-            await self._files.mkdir(make.path, make.mode, make.parents, make.exist_ok)
-        elif action == "rename":
-            rename = Rename.model_validate(arguments)
-            await self._files.rename(rename.source, rename.target)
-        elif action == "remove":
-            remove = Remove.model_validate(arguments)
-            await self._files.remove(remove.path, tree=remove.tree)
-        else:
-            raise ProtocolFault(f"files cannot {action!r}")
+    async def _mkdir(self, ask: MakeDirectory) -> Reply:
+        await self._service.mkdir(ask.path, ask.mode, ask.parents, ask.exist_ok)
         return Reply()
 
-    def _names(self, names: list[str]) -> Reply:
-        text = b"\0".join(map(os.fsencode, names))
-        if len(text) <= INLINE:
-            return Reply(pack(text))
-        return Reply(None, (self._downloads.begin(lambda pipe: send_evenly(pipe, text), _nothing),))
+    async def _rename(self, ask: Rename) -> Reply:
+        await self._service.rename(ask.source, ask.target)
+        return Reply()
+
+    async def _remove(self, ask: Remove) -> Reply:
+        await self._service.remove(ask.path, ask.tree)
+        return Reply()
+
+    async def _announce(self, _ask: NoArguments) -> Reply:
+        return self._uploads.give()
+
+    async def _close(self, _ask: NoArguments) -> Reply:
+        self._service.close()
+        return Reply()
 
     def _check_size(self, size: int) -> None:
-        # A worker holds no more than its memory, so no more than that can be honest.
-        most = self._guard.limits.memory
-        if size > most:
-            raise LimitExceeded(plugin=self._plugin, limit="memory", allowed=most, detail="a file to write is larger")
+        # The content comes out of the worker's memory, so an honest worker sends no more than that.
+        limit = self._guard.limits.memory
+        if size > limit:
+            detail = "the content of a file to write is larger"
+            raise LimitExceeded(plugin=self._plugin, limit="memory", allowed=limit, detail=detail)
 
     def _failed(self, fault: RemoteFault) -> Exception:
         return error_of(fault, self._plugin)
 
 
-def _numbers(status: os.stat_result) -> JsonValue:
-    """The status as pickle would take it apart: the ten fields that are a tuple, and all others by name."""
-    parts: Any = status.__reduce__()
-    fields, more = parts[1]
-    return [list(fields), dict(more)]
-
-
-async def _nothing() -> None:
-    return
+_ACTIONS: Mapping[str, tuple[type[Arguments], Callable[[FilesHandler, Any], Coroutine[Any, Any, Reply]]]] = {
+    "announce": (NoArguments, FilesHandler._announce),
+    "close": (NoArguments, FilesHandler._close),
+    "limits": (NoArguments, FilesHandler._limits),
+    "list": (OnPath, FilesHandler._list),
+    "mkdir": (MakeDirectory, FilesHandler._mkdir),
+    "open": (OpenFile, FilesHandler._open),
+    "remove": (Remove, FilesHandler._remove),
+    "rename": (Rename, FilesHandler._rename),
+    "stat": (OnPath, FilesHandler._stat),
+    "write": (Write, FilesHandler._write),
+}

@@ -1,7 +1,6 @@
-"""Looks at the workers of a host from time to time: memory, processor and descriptors, beside what was granted.
+"""Measures the workers of a host at regular intervals and compares their usage with their limits.
 
-The kernel enforces the limits; this is what tells an operator, and what ends a worker that has got past one. Knows
-processes and numbers; knows no plugin.
+The kernel enforces the limits. The monitor reports to the operator, and ends a worker that is over one nevertheless.
 """
 
 import asyncio
@@ -11,96 +10,93 @@ from dataclasses import dataclass
 
 import psutil
 
-from nyx_stream.isolation.backend import Usage
+from nyx_stream.isolation.backend import ProcessUsage
 
 _log = logging.getLogger("nyx.isolation")
 
 PERIOD = 2.0
-"""Seconds between two looks at a worker."""
+"""Seconds between two measurements of a worker."""
 _BUSY = 90.0
-"""Per cent of one processor from which an idle plugin is reported."""
+"""Per cent of one processor from which on an idle plugin is reported."""
 _BATCH = 10
-"""Workers looked at before the loop has its turn: one look takes some 100 µs."""
+"""Workers measured in one turn of the loop: each takes about 100 µs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a worker was found to use: resident bytes, per cent of one processor since before, open descriptors.
-
-    `cpu_time` is the processor time since its start, in seconds.
-    """
+class UsageSample:
+    """The usage of a worker: resident bytes, per cent of one processor since the last sample, open descriptors, and
+    processor time since its start in seconds."""
 
     memory: int
-    cpu: float
+    cpu_percent: float
     descriptors: int
-    cpu_time: float
+    cpu_seconds: float
 
 
 @dataclass(slots=True)
-class Watched:
+class MonitoredWorker:
     """One worker.
 
-    `memory`, `descriptors` and `cpu_time` are its limits, all that the process has included. `idle` says whether no
-    call is under way; `exceeded` is called with the limit that does not hold, by its name in a grant, what was found,
-    and the limit's value.
+    `memory`, `descriptors` and `cpu_seconds` are the limits of the whole process. `idle` tells whether no call is under
+    way. `exceeded` is called with the name of a limit in a grant, the measured value, and the limit's value.
     """
 
     name: str
     process: psutil.Process
     memory: int
     descriptors: int
-    cpu_time: float
+    cpu_seconds: float
     idle: Callable[[], bool]
     exceeded: Callable[[str, float, float], None]
-    usage: Look | None = None
-    busy: int = 0
-    """Looks in a row that found it busy and idle."""
+    usage: UsageSample | None = None
+    busy_samples: int = 0
+    """Consecutive samples in which it was busy without a call under way."""
 
 
 class ResourceMonitor:
-    """Watches workers from their start to their end, in one task for all."""
+    """Monitors workers from start to end, in one task for all."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, Watched] = {}
+        self._workers: dict[int, MonitoredWorker] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, worker: Watched) -> None:
-        """Begins to watch a worker."""
-        self._watched[worker.process.pid] = worker
+    def add(self, worker: MonitoredWorker) -> None:
+        """Starts to monitor a worker."""
+        self._workers[worker.process.pid] = worker
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="nyx:watch")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="nyx:monitor")
 
     def remove(self, pid: int) -> None:
-        """Ends it. Harmless for a process that is not watched."""
-        self._watched.pop(pid, None)
+        """Stops monitoring a worker, if it is monitored."""
+        self._workers.pop(pid, None)
 
     async def aclose(self) -> None:
-        """Watches no more."""
+        """Stops monitoring."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
             self._task = None
 
     async def _run(self) -> None:
-        while self._watched:
+        while self._workers:
             await asyncio.sleep(PERIOD)
-            for number, worker in enumerate(tuple(self._watched.values())):
-                if self._watched.get(worker.process.pid) is worker:
-                    look_at(worker)
+            for number, worker in enumerate(tuple(self._workers.values())):
+                if self._workers.get(worker.process.pid) is worker:
+                    check(worker)
                 if number % _BATCH == _BATCH - 1:
                     await asyncio.sleep(0)
 
 
-def look_at(worker: Watched) -> None:
-    """Measures a worker and says what is not as granted. One that is gone is passed over: others see to that."""
+def check(worker: MonitoredWorker) -> None:
+    """Measures a worker and reports what exceeds its limits. Skips one that has ended."""
     try:
         with worker.process.oneshot():
             times = worker.process.cpu_times()
-            usage = Look(
+            usage = UsageSample(
                 memory=worker.process.memory_info().rss,
-                cpu=worker.process.cpu_percent(),
+                cpu_percent=worker.process.cpu_percent(),
                 descriptors=worker.process.num_fds(),
-                cpu_time=times.user + times.system,
+                cpu_seconds=times.user + times.system,
             )
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return
@@ -108,22 +104,24 @@ def look_at(worker: Watched) -> None:
     for name, used, limit in (
         ("memory", usage.memory, worker.memory),
         ("open_files", usage.descriptors, worker.descriptors),
-        ("cpu_time", usage.cpu_time, worker.cpu_time),
+        ("cpu_time", usage.cpu_seconds, worker.cpu_seconds),
     ):
         if used > limit:
             worker.exceeded(name, used, limit)
             return
-    worker.busy = worker.busy + 1 if usage.cpu >= _BUSY and worker.idle() else 0
-    if worker.busy == 1:
-        _log.warning("plugin %s keeps a processor busy (%.0f %%), and no call is under way", worker.name, usage.cpu)
+    worker.busy_samples = worker.busy_samples + 1 if usage.cpu_percent >= _BUSY and worker.idle() else 0
+    if worker.busy_samples == 1:
+        _log.warning(
+            "plugin %s keeps a processor busy (%.0f %%), and no call is under way", worker.name, usage.cpu_percent
+        )
 
 
-def measure(pid: int) -> Usage | None:
-    """Measures a process; `None` if it is gone."""
+def measure(pid: int) -> ProcessUsage | None:
+    """Measures a process, or returns `None` if it has ended."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
             times = process.cpu_times()
-            return Usage(process.memory_info().rss, times.user + times.system)
+            return ProcessUsage(process.memory_info().rss, times.user + times.system)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None

@@ -1,1 +1,1 @@
-"""What both sides of the channel share: frames, protocol, messages, and the values in them."""
+"""What host and worker share: frames, their order, their bodies, and what carries them."""

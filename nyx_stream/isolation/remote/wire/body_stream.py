@@ -1,11 +1,11 @@
-"""A body on its way between host and worker: chunks over a socketpair of their own, so that the kernel does the flow
-control. The same at both ends; knows no capability.
+"""A body in transit between host and worker: chunks over a socketpair of its own, so that the kernel's socket buffers
+provide the backpressure.
 
-    chunk:  length, four bytes, big-endian, 1 to `MOST`; then the bytes
-    end:    length 0; what follows, up to the end of the stream, is the JSON of a `RemoteFault`, or nothing: all is sent
+    chunk:  length, four bytes, big-endian, 1 to `MAX_CHUNK`; then the bytes
+    end:    length 0; then, up to the end of the stream, the JSON of a `RemoteFault`, or nothing if the body is complete
 
-A stream that ends without its end was cut: its sender was cancelled, or is gone. The receiver of a body may write one
-thing: a `GO`, when it wants the first chunk. A sender that was given one side early can so be kept waiting.
+A stream that closes without its end was truncated: the sender was cancelled, or is gone. The receiver may write one
+thing, `GO`, to request the first chunk: a sender that got its end early waits for that.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from pydantic import ValidationError
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import RemoteFault
 
-MOST = 2**20
-"""Bytes of one chunk; longer ones are cut."""
+MAX_CHUNK = 2**20
+"""Bytes of one chunk; longer ones are split."""
 GO = b"\x01"
 
 _LENGTH = Struct("!I")
 _READ = 256 * 1024
 STEP = 32 * 1024
 """Bytes that a host reads or sends in one turn of its loop."""
-_LONGEST_FAULT = 2**20
+_MAX_FAULT = 2**20
 
 
 class CutOff(ConnectionError):
-    """The body ended without its end."""
+    """The body closed without its end."""
 
 
 class BodyStream:
-    """One end, read by at most `read` bytes in a turn. Used by one task at a time, which also closes it."""
+    """One end, which reads at most `read` bytes per turn of the loop. Used by one task at a time, which closes it."""
 
     __slots__ = ("_buffer", "_filled", "_left", "_loop", "_read", "_rest", "_socket", "_taken")
 
@@ -51,56 +51,56 @@ class BodyStream:
 
     @property
     def socket(self) -> socket.socket:
-        """The socket that it stands on."""
+        """The underlying socket."""
         return self._socket
 
     def close(self) -> None:
-        """Closes this end; the other one finds that the body was cut, unless it was ended."""
+        """Closes this end. Unless the body was ended, the other end raises `CutOff`."""
         self._socket.close()
 
-    # The sender's.
+    # For the sender.
 
     async def started(self) -> None:
-        """Waits until the receiver wants the body. Raises `CutOff` if it will not."""
+        """Waits until the receiver requests the body. Raises `CutOff` if it closes its end instead."""
         if await self._loop.sock_recv(self._socket, 1) != GO:
-            raise CutOff("nobody wants the body")
+            raise CutOff("the receiver doesn't want the body")
 
     async def send(self, chunk: bytes | memoryview) -> None:
-        """Sends some bytes, waiting while the receiver does not take them. Raises OSError if it is gone."""
-        await self.drain()  # who was interrupted may have left a chunk half sent
+        """Sends bytes, waiting for the receiver where needed. Raises OSError if it is gone."""
+        await self.drain()  # a caller that was cancelled may have left a chunk half sent
         view = memoryview(chunk)
-        for start in range(0, len(view), MOST):
-            if not self.offer(view[start : start + MOST]):
+        for start in range(0, len(view), MAX_CHUNK):
+            if not self.offer(view[start : start + MAX_CHUNK]):
                 await self.drain()
 
     def offer(self, chunk: bytes | memoryview) -> bool:
-        """Sends up to `MOST` bytes, one at least, without waiting. Raises OSError if the receiver is gone.
+        """Sends 1 to `MAX_CHUNK` bytes without waiting. Raises OSError if the receiver is gone.
 
-        Returns whether all of it is sent: otherwise `drain` comes before anything else.
+        Returns whether all of it is sent. Otherwise `drain` must follow before anything else is sent.
         """
         return self._offer(_LENGTH.pack(len(chunk)), chunk)
 
     async def drain(self) -> None:
-        """Waits until what was offered is sent. Raises OSError if the receiver is gone.
+        """Waits until the last offer is sent. Raises OSError if the receiver is gone.
 
-        If it is interrupted, what is left comes with the next call.
+        If it is cancelled, the next call continues.
         """
         while self._rest:
             try:
-                self._rest = self._rest[self._socket.send(self._rest) :] or b""  # an empty view would hold all of it
+                self._rest = self._rest[self._socket.send(self._rest) :] or b""  # an empty view would retain its buffer
             except BlockingIOError:
                 await self._writable()
 
     async def _writable(self) -> None:
         number, writable = self._socket.fileno(), self._loop.create_future()
-        self._loop.add_writer(number, _done, writable)
+        self._loop.add_writer(number, _resolve, writable)
         try:
             await writable
         finally:
             self._loop.remove_writer(number)
 
     async def end(self, fault: RemoteFault | None = None) -> None:
-        """Says that the body is whole, or what went wrong, and closes this end. Raises OSError."""
+        """Marks the body as complete, or as failed with `fault`, and closes this end. Raises OSError."""
         try:
             await self.drain()
             self._offer(_LENGTH.pack(0), b"" if fault is None else fault.encode())
@@ -117,55 +117,55 @@ class BodyStream:
             self._rest = memoryview(b"".join((head, data)))[sent:]
         return not self._rest
 
-    # The receiver's.
+    # For the receiver.
 
     async def go(self) -> None:
-        """Tells the sender to begin. Raises OSError if it is gone."""
+        """Requests the body from the sender. Raises OSError if it is gone."""
         await self._loop.sock_sendall(self._socket, GO)
 
     async def receive(self, raises: Callable[[RemoteFault], Exception]) -> bytes | None:
-        """Returns the next bytes, or `None` when the body is whole.
+        """Returns the next bytes, or `None` at the end of the body.
 
         Raises:
             CutOff: the sender is gone.
-            ProtocolFault: what it sent is no body.
-            Exception: what `raises` makes of the sender's fault.
+            ProtocolFault: the sender violated the protocol.
+            Exception: what `raises` returns for the sender's fault.
         """
         if not self._left:
             while self._filled - self._taken < _LENGTH.size:
                 if not await self._fill():
-                    raise CutOff("the body was cut")
+                    raise CutOff("the body was truncated")
             (self._left,) = _LENGTH.unpack_from(self._buffer, self._taken)
             self._taken += _LENGTH.size
-            if self._left > MOST:
-                raise ProtocolFault(f"a chunk of {self._left} bytes is over the limit of {MOST}")
+            if self._left > MAX_CHUNK:
+                raise ProtocolFault(f"a chunk of {self._left} bytes is over the limit of {MAX_CHUNK}")
             if not self._left:
-                await self._conclude(raises)
+                await self._receive_fault(raises)
                 return None
         if self._taken == self._filled and not await self._fill():
-            raise CutOff("the body was cut")
+            raise CutOff("the body was truncated")
         size = min(self._filled - self._taken, self._left)
         chunk = bytes(self._buffer[self._taken : self._taken + size])
         self._taken += size
         self._left -= size
         return chunk
 
-    async def _conclude(self, raises: Callable[[RemoteFault], Exception]) -> None:
+    async def _receive_fault(self, raises: Callable[[RemoteFault], Exception]) -> None:
         rest = bytearray(self._buffer[self._taken : self._filled])
         while piece := await self._loop.sock_recv(self._socket, _READ):
             rest += piece
-            if len(rest) > _LONGEST_FAULT:
-                raise ProtocolFault("a fault that does not end")
+            if len(rest) > _MAX_FAULT:
+                raise ProtocolFault(f"the fault at the end of a body has more than {_MAX_FAULT} bytes")
         if rest:
             try:
                 fault = RemoteFault.model_validate_json(bytes(rest))
             except ValidationError as error:
-                raise ProtocolFault(f"the end of a body is no fault: {error.error_count()} faults") from None
+                raise ProtocolFault(f"invalid fault at the end of a body: {error.error_count()} errors") from None
             raise raises(fault)
 
     async def _fill(self) -> bool:
-        """Reads more behind what is there, in a turn of its own; returns whether there was any."""
-        await asyncio.sleep(0)  # neither side may ever make it wait, and others have their turn too
+        """Reads more, in a turn of the loop of its own. Returns whether there was any."""
+        await asyncio.sleep(0)  # so that neither side alone can keep the loop busy
         kept = self._filled - self._taken
         if not self._buffer:
             self._buffer = memoryview(bytearray(self._read))
@@ -177,15 +177,15 @@ class BodyStream:
         return count > 0
 
 
-def _done(writable: "asyncio.Future[None]") -> None:
+def _resolve(writable: "asyncio.Future[None]") -> None:
     if not writable.done():
         writable.set_result(None)
 
 
 def make_pipe() -> tuple[BodyStream, int]:
-    """Returns the host's end, and a descriptor of the other, to be passed or closed."""
+    """Returns the host's end, and a descriptor of the worker's end, which the caller passes on or closes."""
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, MOST)
+            sock.setsockopt(socket.SOL_SOCKET, option, MAX_CHUNK)
     return BodyStream(ours, STEP), theirs.detach()

@@ -1,8 +1,8 @@
-"""Frames over a Unix stream socket on the event loop, each way. Knows no models and no plugin.
+"""Sends and receives frames over a Unix stream socket on the event loop.
 
-Reading is fair: in one turn of the loop at most `READ_MOST` bytes are read, and of the frames that give their receiver
-work to do one is handed over, so that a flood from one worker delays nobody for long. Writing is at once where the
-socket takes it; what it does not take is queued.
+Reading is fair: one turn of the loop reads at most `MAX_READ` bytes, and of the frames that make their receiver work it
+delivers one (`fair_scheduler`), so that a flood from one worker delays the others little. Writing happens at once; what
+the socket doesn't take is queued.
 """
 
 import asyncio
@@ -12,152 +12,165 @@ import select
 import socket
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import TypeAlias
 
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
-from nyx_stream.isolation.remote.wire.frames import MAX_DESCRIPTORS, Frame, Kind, Pieces, ProtocolFault, encode
+from nyx_stream.isolation.remote.wire.frames import (
+    MAX_DESCRIPTORS,
+    Frame,
+    FrameKind,
+    LargeBody,
+    ProtocolFault,
+    encode,
+)
 from nyx_stream.isolation.remote.wire.protocol import ProtocolConnection, ProtocolState
 
 _READ = 8 * 1024
-READ_MOST = 64 * 1024
-"""Bytes read in one turn of the loop at most."""
-WORK = frozenset({Kind.ASK, Kind.LOG})
-"""Frames whose receiver has work to do at once. What waits for the others is a caller, who asked for them."""
-MOST_UNREAD = 64
-"""Frames that a worker has not taken, above which its host reads nothing more of it: each answer that waits is memory
-of the host, and often a descriptor."""
+MAX_READ = 64 * 1024
+"""The most bytes read in one turn of the loop."""
+WORK = frozenset({FrameKind.REQUEST, FrameKind.LOG})
+"""Frames that make their receiver work at once. All others answer something that the receiver sent."""
+MAX_UNREAD = 64
+"""Frames queued for a worker from which on its host stops reading from it: each response that waits takes memory of
+the host, and often a descriptor."""
 HIGH_WATER = 256 * 1024
 """Bytes queued above which `drain` waits."""
+
+Handlers: TypeAlias = Mapping[FrameKind, Callable[[Frame], None]]
 _Queued: TypeAlias = tuple[bytes | memoryview, tuple[int, ...], int, Callable[[OSError], bytes] | None]
-"""What is left of a frame, the descriptors that go with its first byte, its number, and `refused` of `send`."""
+"""The rest of a frame, the descriptors that go with its first byte, its number, and `on_refused` of `send`."""
+
 _OVER = ProtocolState.OVER
 _TRUNCATED = int(socket.MSG_CTRUNC)
-_CLOSED_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # macOS has none: there it is done afterwards
+_CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # missing on macOS: there it is set afterwards
 
 
 class Channel:
-    """One connection. All of it is called on the event loop's thread.
+    """One connection. Use it on the event loop's thread only.
 
-    `receive` gets each frame, and may raise `ProtocolFault`; `ended` is called once, when the connection is over for
-    whatever reason: the fault or `OSError` that ended it, or `None` for an orderly end. The other side sees the end
-    after that: a worker that has broken the protocol still gets to say so, and is not killed meanwhile.
+    `handlers` has a function for every kind of frame that the peer may send; it may raise `ProtocolFault`. `ended` is
+    called once when the connection ends: with the `ProtocolFault` or `OSError` that ended it, or `None` if the peer
+    closed it. The socket is closed after that call, so that a worker that violated the protocol can still say so before
+    its host, which kills it when the socket closes, reacts.
 
-    `growing` is called with number and body of a large frame that is not complete, each time that there is more of it.
+    `on_partial` is called with id and body of a large frame each time more of it has arrived.
 
-    Only a worker's side (`takes_descriptors`) is given descriptors. The host's does not even ask the kernel for them:
-    what a worker would send that way is closed before anybody sees it (unix(7)).
+    Only the worker's side (`takes_descriptors`) accepts descriptors. The host's side doesn't ask the kernel for them,
+    which therefore closes any that a worker sends (unix(7)).
     """
 
     def __init__(
         self,
         sock: socket.socket,
         connection: ProtocolConnection,
-        receive: Callable[[Frame], None],
+        handlers: Handlers,
         ended: Callable[[Exception | None], None],
         *,
         takes_descriptors: bool,
-        turns: FairScheduler | None = None,
-        growing: Callable[[int, Pieces], None] | None = None,
+        scheduler: FairScheduler | None = None,
+        on_partial: Callable[[int, LargeBody], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._connection = connection
-        self._receive = receive
+        self._handlers = handlers
         self._ended = ended
         self._takes_descriptors = takes_descriptors
-        # Not a constant of the module: Windows has no CMSG_SPACE.
+        # Computed here because Windows has no CMSG_SPACE.
         self._ancillary = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array("i").itemsize) if takes_descriptors else 0
-        self._turns = turns
-        self._growing = growing
-        self._arrived: deque[Frame] = deque()
-        """Frames that wait for a turn; nothing more is read before they are gone."""
-        self._resting = False
-        self._stalled = False
+        self._scheduler = scheduler
+        self._on_partial = on_partial
+        self._delayed: deque[Frame] = deque()
+        """Frames that wait for the scheduler, and those that arrived behind them. Reading is paused meanwhile."""
+        self._reading_paused = False
+        self._peer_stalled = False
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Queued] = deque()
-        self.queued = 0
-        """Bytes that the socket has not taken yet."""
+        self.queued_bytes = 0
+        """Bytes that the socket hasn't taken yet."""
         self._drained: asyncio.Future[None] | None = None
         self._deferred: deque[Frame] = deque()
         self._context = copy_context()
         self.closed = False
-        """Whether nothing can be sent any more."""
+        """Whether sending has become impossible."""
         self._loop.add_reader(sock, self._readable)
+
+    @property
+    def queued_frames(self) -> int:
+        """Frames that the socket hasn't taken yet."""
+        return len(self._queue)
 
     def send(
         self,
-        kind: Kind,
+        kind: FrameKind,
         number: int = 0,
         detail: int = 0,
         body: bytes = b"",
         descriptors: tuple[int, ...] = (),
-        refused: Callable[[OSError], bytes] | None = None,
+        on_refused: Callable[[OSError], bytes] | None = None,
     ) -> None:
-        """Sends a frame now or as soon as the socket takes it. The descriptors are the channel's: it closes them.
+        """Sends a frame now, or as soon as the socket takes it. The channel owns the descriptors and closes them.
 
-        Those of one user that are under way and not taken yet are bounded, over all of that user's processes (unix(7),
-        ETOOMANYREFS): so that one worker that takes none does not end another, an answer whose descriptors do not pass
-        becomes a REFUSED, with the body that `refused` returns.
+        The kernel limits how many descriptors of one user may be in flight, over all processes of that user (unix(7),
+        ETOOMANYREFS). So that one worker that accepts none doesn't end the connection of another, a RESPONSE whose
+        descriptors are refused becomes a REQUEST_FAILED with the body that `on_refused` returns.
 
-        On a connection that is over the frame is dropped: `ended` has told everybody concerned.
+        On a closed connection the frame is dropped: `ended` has informed everyone who waits for a reply.
 
         Raises:
-            ProtocolFault: the frame may not be sent now; the descriptors are closed, the connection goes on.
+            ProtocolFault: the frame may not be sent now. The descriptors are closed; the connection continues.
         """
-        if self.closed or self._connection.state is _OVER:
+        connection = self._connection
+        if self.closed or connection.state is _OVER:
             _close_all(descriptors)
             return
         try:
-            data: bytes | memoryview = self._connection.send(Frame(kind, number, detail, body, descriptors))
+            data: bytes | memoryview = connection.send(kind, number, detail, body, descriptors)
         except ProtocolFault:
             _close_all(descriptors)
             raise
-        if not self._queue:
+        if not self._queue and not descriptors:
             try:
-                sent = self._write(data, descriptors)
-            except OSError as error:
-                _close_all(descriptors)
-                if error.errno != errno.ETOOMANYREFS or refused is None:
-                    self._loop.call_soon(self._end, error)
-                    return
-                data, descriptors, sent = _refusal(number, refused(error)), (), 0
+                sent = self._socket.send(data)
+            except OSError:  # if it isn't that the socket is full, `_flush` gets the same error
+                sent = 0
             if sent == len(data):
-                _close_all(descriptors)
                 return
-            if sent:
-                _close_all(descriptors)
-                descriptors = ()
             data = memoryview(data)[sent:]
-            self._loop.add_writer(self._socket, self._writable)
-        self._queue.append((data, descriptors, number, refused))
-        self.queued += len(data)
-        if len(self._queue) >= MOST_UNREAD and self._turns is not None and not self._stalled:
-            self._stalled = True
+        self._queue.append((data, descriptors, number, on_refused))
+        self.queued_bytes += len(data)
+        if len(self._queue) == 1:
+            if (error := self._flush()) is not None:
+                self._loop.call_soon(self._end, error)  # not now: the caller may be about to wait for a reply
+            elif self._queue:
+                self._loop.add_writer(self._socket, self._writable)
+        if len(self._queue) >= MAX_UNREAD and self._scheduler is not None and not self._peer_stalled:
+            self._peer_stalled = True
             self._loop.remove_reader(self._socket)
 
-    async def drain(self, most: int = HIGH_WATER) -> None:
-        """Waits until at most `most` bytes are queued, or the connection is over."""
-        while self.queued > most and not self.closed:
+    async def drain(self, limit: int = HIGH_WATER) -> None:
+        """Waits until at most `limit` bytes are queued, or the connection has ended."""
+        while self.queued_bytes > limit and not self.closed:
             if self._drained is None or self._drained.done():
                 self._drained = self._loop.create_future()
             await asyncio.shield(self._drained)
 
-    def wait(self, done: Callable[[], bool], urgent: frozenset[Kind]) -> None:
-        """Sends what is queued and takes frames on this very stack, the loop standing still, until `done()` or the end.
+    def wait(self, done: Callable[[], bool], urgent: frozenset[FrameKind]) -> None:
+        """Sends and receives frames without the event loop, which stands still, until `done()` or the end.
 
-        Only frames of the `urgent` kinds are passed on meanwhile; the others follow in their order, by the loop.
+        Only frames of the `urgent` kinds are delivered meanwhile; the loop delivers the others afterwards, in order.
         """
-        poll, receive = select.poll(), self._receive
+        poll, handlers = select.poll(), self._handlers
 
-        def take(frame: Frame) -> None:
+        def deliver(frame: Frame) -> None:
             if frame.kind in urgent and not done():
-                receive(frame)
+                handlers[frame.kind](frame)
             else:
                 self._deferred.append(frame)
 
-        self._receive = take
+        self._handlers = dict.fromkeys(handlers, deliver)
         try:
             while not self.closed and not done():
                 poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._queue else 0))
@@ -167,16 +180,16 @@ class Channel:
                 if not self.closed:
                     self._readable()
         finally:
-            self._receive = receive
+            self._handlers = handlers
         if self._deferred:
             self._loop.call_soon(self._deliver_deferred, context=self._context)
 
     def close(self) -> None:
-        """Ends the connection without telling `ended`. Can be called again."""
+        """Ends the connection without calling `ended`. Can be called again."""
         if self.closed:
             return
         self.closed = True
-        self._arrived.clear()  # descriptors come to a worker only, and nothing waits there
+        self._delayed.clear()  # without descriptors: only a worker gets them, and a worker's channel delays nothing
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -187,11 +200,11 @@ class Channel:
             _close_all(frame.descriptors)
         self._deferred.clear()
         self._queue.clear()
-        self.queued = 0
+        self.queued_bytes = 0
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """Ends the connection because of what a frame meant, and tells `ended`."""
+        """Ends the connection because of an invalid frame, and calls `ended`."""
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
@@ -200,117 +213,110 @@ class Channel:
             self.close()
 
     def _readable(self) -> None:
+        connection, scheduler, delayed = self._connection, self._scheduler, self._delayed
         try:
-            wanted = self._connection.wanted
-            size = _READ if wanted < _READ else min(wanted, READ_MOST)
-            if self._takes_descriptors and self._connection.asking:
-                data, descriptors = self._read_with_descriptors(size)
+            missing = connection.missing
+            size = _READ if missing < _READ else min(missing, MAX_READ)
+            if self._takes_descriptors and connection.requests:
+                data, ancillary, flags, _ = self._socket.recvmsg(size, self._ancillary, _CLOSE_ON_EXEC)
+                descriptors = _descriptors_of(ancillary, flags) if ancillary or flags & _TRUNCATED else ()
             else:
                 data, descriptors = self._socket.recv(size), ()
             if not data:
-                self._connection.receive_end()
+                connection.receive_end()
                 self._end(None)
                 return
-            for frame in self._connection.receive(data, descriptors):
+            for frame in connection.receive(data, descriptors):
                 if self.closed:
                     _close_all(frame.descriptors)
-                elif self._arrived or (self._turns is not None and frame.kind in WORK):
-                    self._arrived.append(frame)  # behind a frame that waits, for they have an order
+                elif delayed or (scheduler is not None and frame.kind in WORK and not scheduler.acquire()):
+                    delayed.append(frame)  # also those behind it, to keep their order
                 else:
-                    self._receive(frame)
-            if self._growing is not None and self._connection.growing is not None:
-                self._growing(*self._connection.growing)
+                    self._handlers[frame.kind](frame)
+            if self._on_partial is not None and connection.partial is not None:
+                self._on_partial(*connection.partial)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ProtocolFault) as error:
             self._end(error)
             return
-        if self._arrived and self._turns is not None:
-            self._turns.next(self._hand_over)
-            if self._arrived and not self._resting:
-                self._rest(True)
+        if delayed and scheduler is not None:
+            scheduler.run(self._deliver_delayed)
+            self._pause_reading()
 
-    def _hand_over(self) -> None:
-        """Has a turn: hands over the frame that waited for it, and those behind it that need none."""
+    def _deliver_delayed(self) -> None:
+        """A step of the scheduler: delivers one frame that makes work, and those behind it that make none."""
         try:
-            while self._arrived and not self.closed:
-                self._receive(self._arrived.popleft())
-                if self._arrived and self._arrived[0].kind in WORK:
+            while self._delayed and not self.closed:
+                frame = self._delayed.popleft()
+                self._handlers[frame.kind](frame)
+                if self._delayed and self._delayed[0].kind in WORK:
                     break
         except (OSError, ProtocolFault) as error:
             self._end(error)
         if self.closed:
             return
-        if self._arrived and self._turns is not None:
-            self._turns.next(self._hand_over)
-        elif self._resting:
-            self._rest(False)
+        if self._delayed and self._scheduler is not None:
+            self._scheduler.run(self._deliver_delayed)
+        elif self._reading_paused:
+            self._reading_paused = False
+            self._resume_reading()
 
-    def _rest(self, resting: bool) -> None:
-        self._resting = resting
-        if resting:
-            self._loop.remove_reader(self._socket)
-        elif not self._stalled:
+    def _pause_reading(self) -> None:
+        self._reading_paused = True
+        self._loop.remove_reader(self._socket)
+
+    def _resume_reading(self) -> None:
+        if not self._reading_paused and not self._peer_stalled:
             self._loop.add_reader(self._socket, self._readable)
 
     def _deliver_deferred(self) -> None:
         try:
             while self._deferred and not self.closed:
-                self._receive(self._deferred.popleft())
+                frame = self._deferred.popleft()
+                self._handlers[frame.kind](frame)
         except ProtocolFault as error:
             self._end(error)
 
-    def _read_with_descriptors(self, size: int) -> tuple[bytes, tuple[int, ...]]:
-        data, ancillary, flags, _ = self._socket.recvmsg(size, self._ancillary, _CLOSED_ON_EXEC)
-        descriptors = array("i")
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-        if not _CLOSED_ON_EXEC:
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)
-        if flags & _TRUNCATED:
-            _close_all(tuple(descriptors))
-            raise ProtocolFault("descriptors were cut off")
-        return data, tuple(descriptors)
-
-    def _write(self, data: bytes | memoryview, descriptors: tuple[int, ...]) -> int:
-        try:
-            if descriptors:
-                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
-                return self._socket.sendmsg([data], [rights])
-            return self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-
     def _writable(self) -> None:
-        while self._queue:
-            data, descriptors, number, refused = self._queue.popleft()
-            try:
-                sent = self._write(data, descriptors)
-            except OSError as error:
-                _close_all(descriptors)
-                if error.errno != errno.ETOOMANYREFS or refused is None:
-                    self._end(error)
-                    return
-                refusal = _refusal(number, refused(error))
-                self.queued += len(refusal) - len(data)
-                self._queue.appendleft((refusal, (), number, None))
-                continue
-            if sent:
-                _close_all(descriptors)
-                descriptors = ()
-            self.queued -= sent
-            if sent < len(data):
-                self._queue.appendleft((memoryview(data)[sent:], descriptors, number, refused))
-                break
-        else:
+        if (error := self._flush()) is not None:
+            self._end(error)
+            return
+        if not self._queue:
             self._loop.remove_writer(self._socket)
-        if self._stalled and len(self._queue) < MOST_UNREAD:
-            self._stalled = False
-            if not self._resting:
-                self._loop.add_reader(self._socket, self._readable)
+        if self._peer_stalled and len(self._queue) < MAX_UNREAD:
+            self._peer_stalled = False
+            self._resume_reading()
         self._wake()
+
+    def _flush(self) -> OSError | None:
+        """Writes as many queued frames as the socket takes; returns the error of a broken connection."""
+        while self._queue:
+            data, descriptors, number, on_refused = self._queue[0]
+            try:
+                if descriptors:
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
+                    sent = self._socket.sendmsg([data], [rights])
+                else:
+                    sent = self._socket.send(data)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS or on_refused is None:
+                    return error
+                _close_all(descriptors)
+                refusal = _refusal(number, on_refused(error))
+                self.queued_bytes += len(refusal) - len(data)
+                self._queue[0] = (refusal, (), number, None)
+                continue
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.queued_bytes -= sent
+            if sent < len(data):
+                self._queue[0] = (memoryview(data)[sent:], (), number, None)
+                return None
+            self._queue.popleft()
+        return None
 
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -318,8 +324,23 @@ class Channel:
 
 
 def _refusal(number: int, body: bytes) -> bytes:
-    # Past the protocol's own machine, which has counted the answer: to it the two are the same.
-    return encode(Frame(Kind.REFUSED, number, body=body))
+    # Bypasses the protocol's state machine, which has counted the response: both kinds end the request.
+    return encode(Frame(FrameKind.REQUEST_FAILED, number, body=body))
+
+
+def _descriptors_of(ancillary: list[tuple[int, int, bytes]], flags: int) -> tuple[int, ...]:
+    """Returns the descriptors that came with bytes. Raises `ProtocolFault` if the kernel truncated them."""
+    descriptors = array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    if not _CLOSE_ON_EXEC:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+    if flags & _TRUNCATED:
+        _close_all(tuple(descriptors))
+        raise ProtocolFault("the kernel truncated the descriptors")
+    return tuple(descriptors)
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:

@@ -1,7 +1,16 @@
-"""What workers make their host do, in small pieces: one in each turn of the event loop, first come first served.
+"""Shares the host's event loop among its workers: one step of work per turn of the loop, first come, first served.
 
-However many workers flood, and however fast, between two pieces the loop does everything else that is due. One for all
-workers of a host. Knows no worker and no frame.
+Theory of operation
+    Some frames make the host work as soon as they arrive (a request, a log record), and so does a printed line or a
+    large result. A worker can send these faster than the host can process them. If each were processed where it is
+    read, one read would keep the loop busy for a whole buffer's worth, and every other worker and caller would wait.
+
+    So all workers of a host share one scheduler. The first step in a turn of the loop runs at once; every other step
+    waits in a queue, and each turn runs one of it. Between two steps the loop does whatever else is due. A step that
+    has more to do queues itself again, behind the steps of the other workers. The cost of a flood is therefore one
+    step per turn, however many workers flood, and a worker that isn't flooding waits for at most one step of each
+    that is. Readers (`channel`, `output`) stop reading while a step of theirs waits, so backpressure reaches the
+    worker through the kernel's socket buffer.
 """
 
 import asyncio
@@ -10,28 +19,34 @@ from collections.abc import Callable
 
 
 class FairScheduler:
-    """Deals out turns of the running loop."""
+    """Runs steps on the running event loop. Shared by all workers of a host."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._steps: deque[Callable[[], None]] = deque()
         self._taken = False
 
-    def next(self, piece: Callable[[], None]) -> None:
-        """Calls `piece` now if nobody has had this turn of the loop, or else in a turn of its own.
-
-        A piece that has more to do asks for another turn. One that nobody wants any more must see that itself.
-        """
+    def acquire(self) -> bool:
+        """Takes this turn of the loop and returns whether it was still free. If so, the caller may run one step now."""
         if self._taken:
-            self._waiting.append(piece)
-            return
+            return False
         self._taken = True
         self._loop.call_soon(self._turn)
-        piece()
+        return True
+
+    def run(self, step: Callable[[], None]) -> None:
+        """Calls `step` now if this turn of the loop is still free, otherwise in a turn of its own.
+
+        A queued step can't be withdrawn: it must check whether it is still needed.
+        """
+        if self.acquire():
+            step()
+        else:
+            self._steps.append(step)
 
     def _turn(self) -> None:
-        if not self._waiting:
+        if not self._steps:
             self._taken = False
             return
         self._loop.call_soon(self._turn)
-        self._waiting.popleft()()
+        self._steps.popleft()()

@@ -1,11 +1,11 @@
-"""One frame as bytes: a fixed header, then a JSON body. Knows no order of frames, no sockets and no models.
+"""One frame as bytes: a fixed header, then a JSON body.
 
     0        4         5            6      8        10   14
     | length | version | descriptors | kind | detail | id | body, `length` bytes
 
-All numbers are big-endian and unsigned. The high byte of `kind` is the family: 1 handshake, 2 data, 3 control,
-4 error. `descriptors` is how many file descriptors come with the frame (SCM_RIGHTS, with its first byte). What
-`detail` means depends on the kind.
+All numbers are big-endian and unsigned. The high byte of `kind` is its family: 1 handshake, 2 data, 3 control,
+4 error. `descriptors` counts the file descriptors that travel with the frame's first byte (SCM_RIGHTS, unix(7)). The
+meaning of `detail` depends on the kind. `protocol` has the order of frames, `messages` their bodies.
 """
 
 from enum import IntEnum
@@ -13,204 +13,169 @@ from struct import Struct
 from typing import NamedTuple, TypeAlias
 
 VERSION = 1
-"""Changes with every change of the protocol: host and worker are of one release, or do not talk."""
+"""Changes with every change of the protocol: host and worker must come from the same release."""
 
 HEADER = Struct("!IBBHHI")
 
 MAX_BODY = 16 * 2**20
-"""Bytes of the largest body: arguments of a call, a result, an item of a stream. Larger data go by descriptor."""
+"""Bytes of the largest body: the arguments of a call, a result, an item. Larger data travels through a descriptor."""
 
-LARGE = 8 * 1024
-"""Bytes above which a body is large: it is taken and read in steps."""
-PIECE = 16 * 1024
+LARGE_BODY = 8 * 1024
+"""Bytes above which the body of a RESULT or ITEM is received and decoded in steps."""
+MIN_PART = 16 * 1024
 
 MAX_DESCRIPTORS = 8
-MAX_ID = 2**32 - 1
 
-_SMALL = 2**20
-_LOG = 2**17
+_MAX_MESSAGE = 2**20
+_MAX_LOG = 2**17
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """Every kind of frame. (h) is sent by the host, (w) by the worker."""
 
-    ORDER = 0x101
-    """(h) Who the plugin is and how the worker must be sealed."""
-    SEALED = 0x102
-    """(w) The worker is sealed; the body is its report."""
-    START = 0x103
-    """(h) The report was accepted: import the plugin."""
-    READY = 0x104
-    """(w) `setup` is done; the body lists the methods."""
+    ORDER = 0x101  # (h) Names the plugin and how the worker must seal itself.
+    SEALED = 0x102  # (w) The worker is sealed; the body is its report.
+    START = 0x103  # (h) The report was accepted: import the plugin.
+    READY = 0x104  # (w) `setup` has finished; the body lists the methods.
 
-    CALL = 0x201
-    """(h) `detail` is the number of the method in READY, the body its arguments."""
-    RESULT = 0x202
-    """(w) The result of a call."""
-    OPEN = 0x203
-    """(h) A stream: as CALL."""
-    ITEM = 0x204
-    """(w) One item of a stream."""
-    END = 0x205
-    """(w) A stream is over."""
-    ASK = 0x206
-    """(w) A capability is asked to do something."""
-    ANSWER = 0x207
-    """(h) It was done; descriptors may come along."""
+    CALL = 0x201  # (h) Calls a method: `detail` is its number in READY, the body its arguments.
+    RESULT = 0x202  # (w) The result of a call.
+    OPEN = 0x203  # (h) Opens a stream; same fields as CALL.
+    ITEM = 0x204  # (w) One item of a stream.
+    END = 0x205  # (w) The stream is exhausted.
+    REQUEST = 0x206  # (w) Requests an action of a capability.
+    RESPONSE = 0x207  # (h) The result of a REQUEST; may carry descriptors.
 
-    CANCEL = 0x301
-    """(h) Cancels a call or stream; (w) cancels an ASK. One that is over already is none: frames cross."""
-    NEXT = 0x302
-    """(h) The consumer of a stream asks for its next item; OPEN asks for the first."""
-    STOP = 0x303
-    """(h) Run `teardown` and end."""
-    STOPPED = 0x304
-    """(w) Done."""
-    UPDATE = 0x305
-    """(h) The grant changed."""
-    LOG = 0x306
-    """(w) A log record of the plugin."""
-    LOGGED = 0x307
-    """(h) `detail` log records were taken."""
-    ENDED = 0x308
-    """(h) The lease of a capability ended: `id` is the number of a narrowed one, 0: the plugin's own."""
+    CANCEL = 0x301  # (h) Cancels a call or stream; (w) a REQUEST. Ignored if that has finished: frames can cross.
+    NEXT = 0x302  # (h) Requests the next item of a stream; OPEN requests the first.
+    STOP = 0x303  # (h) Run `teardown` and exit.
+    STOPPED = 0x304  # (w) `teardown` has finished.
+    UPDATE = 0x305  # (h) The grant changed.
+    LOG = 0x306  # (w) A log record of the plugin.
+    LOG_ACK = 0x307  # (h) `detail` log records were processed.
+    LEASE_ENDED = 0x308  # (h) A capability's lease ended: the attenuated one numbered `id`, or the plugin's own (0).
 
-    FAILED = 0x401
-    """(w) A call or stream failed; id 0: the start, or `teardown`, did."""
-    REFUSED = 0x402
-    """(h) An ASK failed."""
-    CRASHED = 0x403
-    """(w) The plugin failed outside a call."""
+    FAILED = 0x401  # (w) A call or stream failed. With id 0: loading or `teardown` failed.
+    REQUEST_FAILED = 0x402  # (h) A REQUEST failed.
+    CRASHED = 0x403  # (w) The plugin failed outside a call.
 
-    # That of `Enum` is a Python function, and every frame is looked up in several tables.
+    # `Enum.__hash__` is a Python function, and every frame is looked up in several tables.
     __hash__ = int.__hash__
 
     @property
-    def limit(self) -> int:
-        """Bytes that its body may have."""
-        if self in _LARGE:
+    def max_body(self) -> int:
+        """The largest allowed body, in bytes."""
+        if self in _CARRY_VALUES:
             return MAX_BODY
         if self in _EMPTY:
             return 0
-        return _LOG if self is Kind.LOG else _SMALL
+        return _MAX_LOG if self is FrameKind.LOG else _MAX_MESSAGE
 
     @property
-    def descriptors(self) -> int:
-        """Descriptors that may come with it."""
-        return MAX_DESCRIPTORS if self is Kind.ANSWER else 0
+    def max_descriptors(self) -> int:
+        """How many descriptors may travel with it."""
+        return MAX_DESCRIPTORS if self is FrameKind.RESPONSE else 0
 
 
-_LARGE = frozenset({Kind.CALL, Kind.RESULT, Kind.OPEN, Kind.ITEM})
-_EMPTY = frozenset({Kind.START, Kind.END, Kind.CANCEL, Kind.NEXT, Kind.STOP, Kind.STOPPED, Kind.LOGGED})
+_CARRY_VALUES = frozenset({FrameKind.CALL, FrameKind.RESULT, FrameKind.OPEN, FrameKind.ITEM})
+_EMPTY = frozenset(
+    {FrameKind.START, FrameKind.END, FrameKind.CANCEL, FrameKind.NEXT, FrameKind.STOP, FrameKind.STOPPED}
+    | {FrameKind.LOG_ACK}
+)
 
-KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
+KINDS: dict[int, FrameKind] = {int(kind): kind for kind in FrameKind}
 
 
 class ProtocolFault(Exception):
-    """The peer sent what the protocol does not allow. That connection is over; nothing else is touched."""
+    """The peer violated the protocol. The connection ends; nothing else is affected."""
 
 
-class Pieces:
-    """A large body that is arriving, or has arrived, in pieces: so that it can be read meanwhile, and bit by bit.
+class LargeBody:
+    """A large body in parts, which can be decoded while more of it arrives.
 
-    A piece has at least `PIECE` bytes, but for the last: so a peer that sends single bytes costs no more than others.
+    Every part but the last has at least `MIN_PART` bytes, so a peer that sends single bytes doesn't make its receiver
+    keep an object for each.
     """
 
-    __slots__ = ("_size", "_small", "parts", "whole")
+    __slots__ = ("_small", "complete", "parts")
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes = b"") -> None:
         self.parts: list[bytes] = []
-        """What has arrived, none of it empty."""
-        self.whole = False
-        """Whether all of it has."""
+        """What has arrived; no part is empty."""
+        self.complete = False
         self._small = bytearray()
-        self._size = 0
-
-    @classmethod
-    def of(cls, data: bytes) -> "Pieces":
-        """Returns a body that has arrived."""
-        body = cls()
-        body.add(data)
-        return body.end()
+        if data:
+            self.add(data)
+            self.finish()
 
     def add(self, data: bytes) -> None:
-        """Appends some bytes."""
-        self._size += len(data)
-        if not self._small and len(data) >= PIECE:
+        """Appends bytes."""
+        if not self._small and len(data) >= MIN_PART:
             self.parts.append(data)
             return
         self._small += data
-        if len(self._small) >= PIECE:
-            self._settle()
+        if len(self._small) >= MIN_PART:
+            self._flush()
 
-    def end(self) -> "Pieces":
-        """Ends it."""
+    def finish(self) -> None:
+        """Marks the body as complete."""
         if self._small:
-            self._settle()
-        self.whole = True
-        return self
+            self._flush()
+        self.complete = True
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         self.parts.append(bytes(self._small))
         self._small = bytearray()
 
     def __len__(self) -> int:
-        return self._size
+        return sum(map(len, self.parts)) + len(self._small)
 
     def __bytes__(self) -> bytes:
         return b"".join(self.parts)
 
 
-Body: TypeAlias = bytes | Pieces
+Body: TypeAlias = bytes | LargeBody
 
 
 class Frame(NamedTuple):
-    """One frame. `descriptors` belong to whoever holds the frame: use them or close them.
+    """One frame. Its receiver owns the `descriptors` and must use or close them.
 
-    A body is `bytes`, but for a RESULT or ITEM of more than `LARGE` bytes that arrived.
+    A received body is `bytes`, or a `LargeBody` for a RESULT or ITEM of more than `LARGE_BODY` bytes.
     """
 
-    kind: Kind
+    kind: FrameKind
     id: int = 0
     detail: int = 0
     body: Body = b""
     descriptors: tuple[int, ...] = ()
 
 
-class Header(NamedTuple):
-    """A header whose every field is within its bounds."""
-
-    kind: Kind
-    id: int
-    detail: int
-    length: int
-    descriptors: int
-
-
 def encode(frame: Frame) -> bytes:
-    """Returns header and body. Raises `ProtocolFault` for a frame that no peer would take."""
+    """Returns header and body. Raises `ProtocolFault` for a body or descriptors over the limit of the kind."""
     kind, number, detail, body, descriptors = frame
-    if len(body) > kind.limit:
-        raise ProtocolFault(f"a body of {len(body)} bytes is over the limit of {kind.name}, {kind.limit}")
-    if len(descriptors) > kind.descriptors:
-        raise ProtocolFault(f"{len(descriptors)} descriptors are too many for {kind.name}")
+    check_size(kind, len(body), len(descriptors))
     return HEADER.pack(len(body), VERSION, len(descriptors), kind, detail, number) + bytes(body)
 
 
-def decode_header(data: bytes | bytearray, offset: int = 0) -> Header:
-    """Returns the header at `offset`, of which `HEADER.size` bytes must be there.
+def decode_kind(data: bytes | bytearray, offset: int = 0) -> FrameKind:
+    """Checks the header at `offset` and returns its kind.
 
     Raises:
-        ProtocolFault: another version, an unknown kind, a body over its limit, descriptors where none may be.
+        ProtocolFault: another version, an unknown kind, or a body or descriptors over the limit of the kind.
     """
-    length, version, descriptors, code, detail, number = HEADER.unpack_from(data, offset)
+    length, version, descriptors, code, _, _ = HEADER.unpack_from(data, offset)
     if version != VERSION:
         raise ProtocolFault(f"protocol version {version}, not {VERSION}")
     kind = KINDS.get(code)
     if kind is None:
-        raise ProtocolFault(f"no kind of frame has the number {code:#x}")
-    if length > kind.limit:
-        raise ProtocolFault(f"a {kind.name} of {length} bytes is over its limit of {kind.limit}")
-    if descriptors > kind.descriptors:
+        raise ProtocolFault(f"unknown kind of frame: {code:#x}")
+    check_size(kind, length, descriptors)
+    return kind
+
+
+def check_size(kind: FrameKind, length: int, descriptors: int) -> None:
+    """Raises `ProtocolFault` for a body of `length` bytes, or a number of descriptors, over the limit of `kind`."""
+    if length > kind.max_body:
+        raise ProtocolFault(f"a {kind.name} of {length} bytes is over its limit of {kind.max_body}")
+    if descriptors > kind.max_descriptors:
         raise ProtocolFault(f"{descriptors} descriptors are too many for {kind.name}")
-    return Header(kind, number, detail, length, descriptors)

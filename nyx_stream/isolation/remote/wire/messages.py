@@ -1,12 +1,14 @@
-"""What the bodies of frames mean: pydantic models, frozen, that refuse fields they do not know.
+"""The bodies of frames as pydantic models: frozen, and strict about unknown fields. Nothing is pickled.
 
-CALL, OPEN, RESULT and ITEM have no model here: their bodies are the JSON of the arguments or of the value, validated by
-the annotations of the method. Nothing is pickled. Knows no sockets.
+CALL, OPEN, RESULT and ITEM have no model: their bodies are the JSON of the arguments or of the value, validated
+against the annotations of the method.
 """
 
+import base64
+import binascii
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from nyx_core.sandbox import Confinement
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, NyxError, Revoked, SandboxDenied
@@ -14,10 +16,25 @@ from nyx_stream.isolation.remote.wire.frames import Frame, ProtocolFault
 
 _Model = TypeVar("_Model", bound="Message")
 
-_LONGEST = 16 * 1024
+_MAX_TEXT = 16 * 1024
 """Characters of a text in an error that are kept."""
+_MAX_TRACE = 64 * 1024
 
-Text = Annotated[str, Field(max_length=_LONGEST)]
+MAX_INLINE = 64 * 1024
+"""Bytes that still travel inside a message; more of them go through a body stream."""
+MAX_PASSED_DESCRIPTORS = 32
+"""Descriptors of bodies, whole files and listings that may be in flight at once, besides what a grant counts."""
+
+NARROW = "narrow"
+"""The action of every capability that can be attenuated."""
+MAX_NARROWED = 256
+"""Attenuated capabilities that a worker may hold at once."""
+MAX_RULES = 32
+"""Rules, or prefixes, of an attenuated capability and of those above it: each request is checked against all."""
+MAX_RULE_LENGTH = 8192
+"""Characters of one such rule."""
+
+Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 
 
 class Message(BaseModel):
@@ -31,19 +48,20 @@ class Message(BaseModel):
 
 
 def decode(model: type[_Model], frame: Frame) -> _Model:
-    """Returns the body of a frame as `model`. Raises `ProtocolFault` if it is none."""
+    """Returns the body of a frame as `model`. Raises `ProtocolFault` if it doesn't validate."""
     try:
-        return model.model_validate_json(bytes(frame.body))
+        message: _Model = model.__pydantic_validator__.validate_json(bytes(frame.body))
     except ValidationError as error:
         raise ProtocolFault(
-            f"the body of {frame.kind.name} is no {model.__name__}: {error.error_count()} faults"
+            f"the body of {frame.kind.name} is not a valid {model.__name__}: {error.error_count()} errors"
         ) from None
+    return message
 
 
 class Order(Message):
-    """ORDER: who the plugin is, where its code lies (as in `seam.PluginSource`), and how the worker is to be sealed.
+    """ORDER: the plugin, where its code is (as in `PluginSource`), and how the worker must seal itself.
 
-    `memory` is in bytes, above what the worker uses when it is sealed; `confinement` says all the rest.
+    `memory` is in bytes, on top of what the worker uses when it is sealed; `confinement` has everything else.
     """
 
     plugin: str
@@ -60,14 +78,14 @@ class Order(Message):
 
 
 class Sealed(Message):
-    """SEALED: what holds now. `report` is `SandboxReport.to_dict()`, `baseline` the bytes in use before the limit."""
+    """SEALED: `report` is `SandboxReport.to_dict()`, `baseline` the bytes in use before the memory limit was set."""
 
     report: dict[str, Any]
     baseline: int
 
 
-class MethodFace(Message):
-    """One exported method as the host sees it. `returns` describes the type of the result, or of an item."""
+class MethodDescription(Message):
+    """One exported method. `returns` describes the type of the result, or of an item (see `types`)."""
 
     name: Annotated[str, Field(max_length=256)]
     stream: bool
@@ -75,29 +93,35 @@ class MethodFace(Message):
 
 
 class Ready(Message):
-    """READY: the exported methods; their places in the list are their numbers."""
+    """READY: the exported methods. Their indexes are their numbers in CALL and OPEN."""
 
-    methods: Annotated[list[MethodFace], Field(max_length=4096)]
+    methods: Annotated[list[MethodDescription], Field(max_length=4096)]
 
 
-class Ask(Message):
-    """ASK: `action` and `arguments` mean what the capability's handler and proxy agree on.
+class CapabilityRequest(Message):
+    """REQUEST: the two bindings of a capability define what `action` and `arguments` mean.
 
-    `narrowed` is the number of a narrowed capability, as the host gave it out on this connection; 0: the plugin's own.
-
-    Any JSON: the type would say it, but pydantic checks it in Python, for each value of what it has just parsed.
+    `narrowed` is the number of an attenuated capability, as the host assigned it on this connection, or 0 for the
+    plugin's own.
     """
 
     capability: Annotated[str, Field(max_length=64)]
     action: Annotated[str, Field(max_length=64)]
+    # Any JSON. `JsonValue` would say so, but pydantic validates it in Python, value by value.
     arguments: dict[str, Any]
     narrowed: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] = 0
 
 
-class AskResult(Message):
-    """ANSWER: the value, any JSON; descriptors come with the frame."""
+class CapabilityResponse(Message):
+    """RESPONSE: any JSON value. Descriptors travel with the frame."""
 
     value: Any = None
+
+
+class Arguments(Message):
+    """Base of the arguments of an action: exact types, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
 
 
 class Update(Message):
@@ -111,12 +135,10 @@ class LogRecord(Message):
 
     level: Annotated[int, Field(ge=0, le=100)]
     message: Text
-    trace: Annotated[str, Field(max_length=64 * 1024)] = ""
+    trace: Annotated[str, Field(max_length=_MAX_TRACE)] = ""
 
 
-Reason = Literal[
-    "load", "setup", "call", "arguments", "result", "denied", "limit", "os", "other",
-]  # fmt: skip
+Reason = Literal["load", "setup", "call", "arguments", "result", "denied", "limit", "os", "other"]
 
 _DENIALS: dict[str, type[SandboxDenied]] = {
     kind.__name__: kind for kind in (SandboxDenied, NetworkDenied, FilesystemDenied, Revoked)
@@ -124,7 +146,7 @@ _DENIALS: dict[str, type[SandboxDenied]] = {
 
 
 class Denial(Message):
-    """A `SandboxDenied` as values, but for the plugin: the connection says whose it is."""
+    """The fields of a `SandboxDenied`. The plugin is missing: each connection belongs to one."""
 
     capability: Text
     action: Text
@@ -135,16 +157,16 @@ class Denial(Message):
 
 
 class RemoteFault(Message):
-    """FAILED, REFUSED, CRASHED: an error as values.
+    """FAILED, REQUEST_FAILED, CRASHED: an error as values.
 
-    `name` is the class of the error, `message` its text. Beside that: `denial` if it is a denial, `limit` and `allowed`
-    if a limit was exceeded, `errno` and `filename` if it is an `OSError`, `trace` the traceback where there is one.
+    `name` is the class of the error, `message` its text, `trace` its traceback where there is one. A denial has
+    `denial`, an exceeded limit `limit` and `allowed`, an `OSError` has `errno` and `filename`.
     """
 
     reason: Reason
     name: Annotated[str, Field(max_length=256)] = ""
     message: Text = ""
-    trace: Annotated[str, Field(max_length=64 * 1024)] = ""
+    trace: Annotated[str, Field(max_length=_MAX_TRACE)] = ""
     denial: Denial | None = None
     limit: Text = ""
     allowed: int = 0
@@ -152,15 +174,15 @@ class RemoteFault(Message):
     filename: Text = ""
 
 
-class Ended(Message):
-    """ENDED: of which capability, and what whoever goes on using it is to be told."""
+class LeaseEnded(Message):
+    """LEASE_ENDED: the capability, and the error that its later uses raise."""
 
     capability: Annotated[str, Field(max_length=64)]
     fault: RemoteFault
 
 
 class CapabilityError(NyxError):
-    """A capability failed at the host with an error that has no class of its own here: `name` is that class."""
+    """A capability failed at the host with an error that isn't reproduced here: `name` is the class of that error."""
 
     def __init__(self, name: str, message: str) -> None:
         self.name = name
@@ -169,27 +191,36 @@ class CapabilityError(NyxError):
 
 
 def fault_of(error: BaseException, *, reason: Reason = "other", trace: str = "") -> RemoteFault:
-    """Returns an error as values: denials, limits and `OSError` as themselves, any other with `reason`."""
-    name, message = type(error).__name__, _text_of(error)
+    """Returns an error as values: denials, limits and `OSError` with their own reason, any other with `reason`."""
+    name, message = type(error).__name__, _message_of(error)
+    if isinstance(error, CapabilityError):
+        name, message = error.name, text(error.message)
     if isinstance(error, SandboxDenied):
-        return RemoteFault(
-            reason="denied", name=_denial_class(error), message=message, denial=_denial(error), trace=trace
+        name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _DENIALS), "SandboxDenied")
+        denial = Denial(
+            capability=text(error.capability),
+            action=text(error.action),
+            target=text(error.target),
+            rule=None if error.rule is None else text(error.rule),
+            reason=text(error.reason),
+            hint=text(error.hint),
         )
+        return RemoteFault(reason="denied", name=name, message=message, denial=denial, trace=trace)
     if isinstance(error, LimitExceeded):
         return RemoteFault(
             reason="limit", name=name, message=text(error.detail), limit=error.limit, allowed=error.allowed, trace=trace
         )
     if reason == "other" and isinstance(error, OSError) and error.errno is not None:
         filename = text(error.filename) if isinstance(error.filename, str) else ""
-        reached = text(error.strerror or "")
-        return RemoteFault(reason="os", name=name, message=reached, errno=error.errno, filename=filename, trace=trace)
+        message = text(error.strerror or "")
+        return RemoteFault(reason="os", name=name, message=message, errno=error.errno, filename=filename, trace=trace)
     return RemoteFault(reason=reason, name=name[:256], message=message, trace=trace)
 
 
 def error_of(fault: RemoteFault, plugin: str) -> Exception:
-    """Returns the error that a fault of reason denied, limit, os or other stands for.
+    """Returns the error that a fault with reason denied, limit, os or other describes.
 
-    A denial, a `LimitExceeded` and an `OSError` come back as themselves, anything else as `CapabilityError`.
+    It is a `SandboxDenied`, `LimitExceeded` or `OSError`, and a `CapabilityError` for anything else.
     """
     if fault.denial is not None:
         kind = _DENIALS.get(fault.name, SandboxDenied)
@@ -201,28 +232,47 @@ def error_of(fault: RemoteFault, plugin: str) -> Exception:
     return CapabilityError(fault.name, fault.message)
 
 
-def _denial_class(error: SandboxDenied) -> str:
-    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _DENIALS), SandboxDenied.__name__)
-
-
-def _denial(error: SandboxDenied) -> Denial:
-    return Denial(
-        capability=text(error.capability),
-        action=text(error.action),
-        target=text(error.target),
-        rule=None if error.rule is None else text(error.rule),
-        reason=text(error.reason),
-        hint=text(error.hint),
-    )
-
-
-def _text_of(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         return text(str(error))
-    except Exception:  # its `__str__` may be a plugin's
+    except Exception:  # `__str__` may be the plugin's code
         return "its message cannot be read"
 
 
 def text(given: str) -> str:
-    """Returns `given` as a `Text`: cut, and without the lone surrogates that os.fsdecode makes, which are no JSON."""
-    return given[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")[:_LONGEST]
+    """Returns `given` as a `Text`: truncated, with the lone surrogates of `os.fsdecode` escaped, which JSON lacks."""
+    return given[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")[:_MAX_TEXT]
+
+
+def pack(data: bytes) -> str:
+    """Returns bytes as text: base64, RFC 4648, section 4."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def unpack(value: Any) -> bytes:
+    """Returns the bytes of `pack`. Raises ValueError for anything else."""
+    if type(value) is not str:
+        raise ValueError("not text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def pack_path(path: str) -> str:
+    """Returns a path as JSON text. The lone surrogates of a name that isn't UTF-8 survive, which JSON itself lacks."""
+    return path.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def unpack_path(value: Any) -> str:
+    """Returns the path of `pack_path`. Raises ValueError for anything else."""
+    if type(value) is not str:
+        raise ValueError("not text")
+    return value.encode("latin-1").decode("utf-8", "surrogatepass")
+
+
+Packed = Annotated[bytes, BeforeValidator(unpack), Field(max_length=MAX_INLINE)]
+"""Bytes inside a message."""
+
+PathText = Annotated[str, BeforeValidator(unpack_path), Field(max_length=64 * 1024)]
+"""A path as the plugin passed it."""

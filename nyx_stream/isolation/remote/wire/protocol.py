@@ -1,48 +1,57 @@
-"""The conversation of a host and one worker as a state machine. Everything that decides what may be said is here.
+"""The conversation between a host and one worker as a state machine. Does no I/O.
 
-Sans I/O: bytes and descriptor numbers go in, frames come out; frames go in, bytes come out. Both sides run the same
-machine and see the same frames, each its own in the moment of sending. Knows no bodies: those are `messages`.
+Theory of operation
+    Bytes and descriptor numbers go in, frames come out; frames go in, bytes come out. Host and worker each hold a
+    `ProtocolConnection` and apply the same checks to every frame, the sender before it is sent and the receiver before
+    it is delivered, so both always agree on what is under way.
 
-    opening ── ORDER ──> sealing ── SEALED ──> sealed ── START ──> loading ── READY ──> running
-                            │ FAILED                                  │ FAILED            │
-                            └──────────────> over <───────────────────┘                 STOP
-                                              └──────── STOPPED, FAILED ── stopping <─────┘
+        opening ── ORDER ──> sealing ── SEALED ──> sealed ── START ──> loading ── READY ──> running
+                                │ FAILED                                  │ FAILED            │
+                                └──────────────> over <───────────────────┘                 STOP
+                                                  └──────── STOPPED, FAILED ── stopping <─────┘
+
+    A frame passes if all of these hold, and ends the connection otherwise:
+    - `TRANSITIONS` allows its kind in the current state, and `SENDERS` allows it from that side;
+    - its body and its descriptors are within the limits of its kind (`frames`);
+    - its check in `_CHECKS` passes: the id of a reply must be under way, that of a new call must not; a stream sends
+      one item per NEXT; a worker may have `MAX_REQUESTS` requests and `MAX_LOG_RECORDS` log records under way.
+
+    The first two are looked up together: `_RULES` has one row for each sender, state and kind. Bodies are opaque here;
+    `messages` gives them meaning. A large RESULT or ITEM is exposed as `partial` while it arrives.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Literal, NamedTuple, TypeAlias
 
 from nyx_stream.isolation.remote.wire.frames import (
     HEADER,
-    LARGE,
+    LARGE_BODY,
     VERSION,
     Body,
     Frame,
-    Kind,
-    Pieces,
+    FrameKind,
+    LargeBody,
     ProtocolFault,
-    decode_header,
-    encode,
+    check_size,
+    decode_kind,
 )
 
 Side = Literal["host", "worker"]
 
-LOG_RECORDS = 16
-"""Log records that may be under way, not yet taken."""
-MAX_ASKS = 256
+MAX_LOG_RECORDS = 16
+"""Log records that may be under way, sent and not yet acknowledged."""
+MAX_REQUESTS = 256
 """Requests to capabilities that may be under way."""
 
-_HEADER = HEADER.size
-_IN_PIECES = frozenset({Kind.RESULT, Kind.ITEM})
-"""Frames whose body, if it is large, is read in steps by those who take it."""
+_HEADER_SIZE = HEADER.size
+_DECODED_IN_STEPS = frozenset({FrameKind.RESULT, FrameKind.ITEM})
 _pack = HEADER.pack
 _unpack = HEADER.unpack_from
 
 
 class ProtocolState(StrEnum):
-    """Where the conversation stands."""
+    """The state of the conversation."""
 
     OPENING = "opening"
     SEALING = "sealing"
@@ -55,329 +64,295 @@ class ProtocolState(StrEnum):
     __hash__ = str.__hash__
 
 
-def _staying(state: ProtocolState, *kinds: Kind) -> dict[Kind, ProtocolState]:
-    return dict.fromkeys(kinds, state)
-
-
-# What the plugin's code causes while it runs, in any state in which it does.
+# Frames caused by the plugin's code, allowed in every state in which it runs.
 _ALIVE = (
-    Kind.ASK, Kind.ANSWER, Kind.REFUSED, Kind.CANCEL, Kind.LOG, Kind.LOGGED, Kind.UPDATE, Kind.ENDED, Kind.CRASHED,
+    FrameKind.REQUEST, FrameKind.RESPONSE, FrameKind.REQUEST_FAILED, FrameKind.CANCEL, FrameKind.LOG,
+    FrameKind.LOG_ACK, FrameKind.UPDATE, FrameKind.LEASE_ENDED, FrameKind.CRASHED,
 )  # fmt: skip
-_CALLS = (Kind.CALL, Kind.OPEN, Kind.NEXT)
-_REPLIES = (Kind.RESULT, Kind.ITEM, Kind.END)
+_REPLIES = (FrameKind.RESULT, FrameKind.ITEM, FrameKind.END, FrameKind.FAILED)
 
-TABLE: dict[ProtocolState, dict[Kind, ProtocolState]] = {
-    ProtocolState.OPENING: {Kind.ORDER: ProtocolState.SEALING},
-    ProtocolState.SEALING: {Kind.SEALED: ProtocolState.SEALED, Kind.FAILED: ProtocolState.OVER},
-    ProtocolState.SEALED: {Kind.START: ProtocolState.LOADING},
+TRANSITIONS: dict[ProtocolState, dict[FrameKind, ProtocolState]] = {
+    ProtocolState.OPENING: {FrameKind.ORDER: ProtocolState.SEALING},
+    ProtocolState.SEALING: {FrameKind.SEALED: ProtocolState.SEALED, FrameKind.FAILED: ProtocolState.OVER},
+    ProtocolState.SEALED: {FrameKind.START: ProtocolState.LOADING},
     ProtocolState.LOADING: {
-        **_staying(ProtocolState.LOADING, *_ALIVE),
-        Kind.READY: ProtocolState.RUNNING,
-        Kind.FAILED: ProtocolState.OVER,
-        Kind.STOP: ProtocolState.STOPPING,
+        **dict.fromkeys(_ALIVE, ProtocolState.LOADING),
+        FrameKind.READY: ProtocolState.RUNNING,
+        FrameKind.FAILED: ProtocolState.OVER,
+        FrameKind.STOP: ProtocolState.STOPPING,
     },
     ProtocolState.RUNNING: {
-        **_staying(ProtocolState.RUNNING, *_ALIVE, *_CALLS, *_REPLIES, Kind.FAILED),
-        Kind.STOP: ProtocolState.STOPPING,
+        **dict.fromkeys((*_ALIVE, *_REPLIES, FrameKind.CALL, FrameKind.OPEN, FrameKind.NEXT), ProtocolState.RUNNING),
+        FrameKind.STOP: ProtocolState.STOPPING,
     },
-    # READY: it crossed a STOP. FAILED with id 0 says how `teardown` went, and is the end.
+    # READY may cross a STOP. FAILED with id 0 reports that `teardown` failed.
     ProtocolState.STOPPING: {
-        **_staying(ProtocolState.STOPPING, *_ALIVE, *_REPLIES, Kind.READY, Kind.FAILED, Kind.NEXT),
-        Kind.STOPPED: ProtocolState.OVER,
+        **dict.fromkeys((*_ALIVE, *_REPLIES, FrameKind.READY, FrameKind.NEXT), ProtocolState.STOPPING),
+        FrameKind.STOPPED: ProtocolState.OVER,
     },
     ProtocolState.OVER: {},
 }
 
-SENDERS: dict[Side, frozenset[Kind]] = {
-    "host": frozenset(
-        {Kind.ORDER, Kind.START, Kind.CALL, Kind.OPEN, Kind.ANSWER, Kind.CANCEL, Kind.NEXT, Kind.STOP, Kind.UPDATE}
-        | {Kind.LOGGED, Kind.REFUSED, Kind.ENDED}
-    ),
-    "worker": frozenset(
-        {Kind.SEALED, Kind.READY, Kind.RESULT, Kind.ITEM, Kind.END, Kind.ASK, Kind.CANCEL, Kind.STOPPED, Kind.LOG}
-        | {Kind.FAILED, Kind.CRASHED}
-    ),
+_HOST_SENDS = frozenset(
+    {FrameKind.ORDER, FrameKind.START, FrameKind.CALL, FrameKind.OPEN, FrameKind.RESPONSE, FrameKind.CANCEL}
+    | {FrameKind.NEXT, FrameKind.STOP, FrameKind.UPDATE, FrameKind.LOG_ACK, FrameKind.REQUEST_FAILED}
+    | {FrameKind.LEASE_ENDED}
+)
+SENDERS: dict[Side, frozenset[FrameKind]] = {
+    "host": _HOST_SENDS,
+    "worker": frozenset(FrameKind) - _HOST_SENDS | {FrameKind.CANCEL},
 }
 
 
-class _Way(Enum):
-    """What a call or stream under way is waiting for."""
-
-    RESULT = "result"
-    ITEM = "item"
-    """The worker makes the next item."""
-    DEMAND = "demand"
-    """The consumer has not asked for another item: the worker rests."""
-
-
-_RESULT, _ITEM, _DEMAND = _Way  # reading a member off its class costs a tenth of what a frame does (CPython 3.11)
+# What a call or stream under way is waiting for: its result, its next item, or a NEXT from the consumer.
+_RESULT, _ITEM, _DEMAND = range(3)
 
 
 class ProtocolConnection:
-    """One side of one conversation. After a `ProtocolFault` it is over."""
+    """One side of the conversation with one worker. After a `ProtocolFault` from `receive` it is over."""
 
     def __init__(self, side: Side) -> None:
         self.state = ProtocolState.OPENING
-        self._own = SENDERS[side]
-        self._peers = SENDERS[_OTHER[side]]
-        self._sends = _PASSAGES[side]
-        self._takes = _PASSAGES[_OTHER[side]]
+        self.requests: set[int] = set()
+        """The requests under way. A response, and with it descriptors, can only arrive while there are some."""
+        self.partial: tuple[int, LargeBody] | None = None
+        """Id and body of a large frame that is arriving; `_buffer` then holds only its header."""
+        self.missing = _HEADER_SIZE
+        """Bytes that the frame which is arriving still lacks."""
+        self._sends = SENDERS[side]
+        self._outbound = _RULES[side]
+        self._inbound = _RULES["worker" if side == "host" else "host"]
         self._buffer = bytearray()
-        self.growing: tuple[int, Pieces] | None = None
-        """Number and body of a large frame under way, whose header is all that is in `_buffer` then."""
-        self._descriptors: deque[int] = deque()
-        self._calls: dict[int, _Way] = {}
-        self._asks: set[int] = set()
-        self._logs = 0
-        self.wanted = HEADER.size
-        """Bytes that are missing from the frame under way."""
+        self._descriptors: list[int] = []
+        self._calls: dict[int, int] = {}
+        self._log_records = 0
 
-    @property
-    def asking(self) -> bool:
-        """Whether a request is under way: only then can descriptors come."""
-        return bool(self._asks)
+    def send(
+        self, kind: FrameKind, number: int = 0, detail: int = 0, body: Body = b"", descriptors: tuple[int, ...] = ()
+    ) -> bytes:
+        """Returns the bytes of a frame. Raises `ProtocolFault`, without any other effect, if it may not be sent now."""
+        length, count = len(body), len(descriptors)
+        rule = self._outbound[self.state].get(kind)
+        if rule is None or length > rule.max_body or count > rule.max_descriptors:
+            if kind in self._sends:
+                check_size(kind, length, count)
+                raise ProtocolFault(f"{kind.name} is not possible while {self.state}")
+            raise ProtocolFault(f"{kind.name} is not this side's to send")
+        rule.check(self, kind, number, detail)
+        self.state = rule.next_state
+        data = _pack(length, VERSION, count, kind, detail, number)
+        return data + body if type(body) is bytes else data + bytes(body)
 
-    def send(self, frame: Frame) -> bytes:
-        """Returns the bytes of a frame. Raises `ProtocolFault` if it may not be sent now; the state is unchanged."""
-        kind, number, detail, body, descriptors = frame
-        passage = self._sends[self.state].get(kind)
-        if passage is None or len(body) > passage.limit or len(descriptors) > passage.descriptors:
-            raise self._unsendable(frame)
-        if passage.check is not None:
-            passage.check(self, kind, number, detail)
-        elif number:
-            raise ProtocolFault(f"{kind.name} has the number {number}")
-        self.state = passage.following
-        return _pack(len(body), VERSION, len(descriptors), kind, detail, number) + (
-            body if isinstance(body, bytes) else bytes(body)
-        )
-
-    def log_fits(self) -> bool:
-        """Whether a log record may be sent now."""
-        return self._logs < LOG_RECORDS
+    def can_log(self) -> bool:
+        """Whether another log record may be sent now."""
+        return self._log_records < MAX_LOG_RECORDS
 
     def receive(self, data: bytes, descriptors: Iterable[int] = ()) -> list[Frame]:
-        """Takes bytes, and the descriptors that came with them, and returns the frames that are complete.
+        """Takes bytes, and the descriptors that came with them, and returns the frames that are now complete.
 
         Raises:
-            ProtocolFault: the peer broke the protocol. Frames before the fault are lost with the connection, and
-                every descriptor received and not yet handed out is in `take_descriptors`.
+            ProtocolFault: the peer violated the protocol. Frames before the fault are lost with the connection; every
+                descriptor received and not returned with a frame remains in `take_descriptors`.
         """
-        if descriptors:
-            self._descriptors.extend(descriptors)
-        large: Pieces | None = None
-        if self.growing is not None:
-            _, large = self.growing
-            large.add(data[: self.wanted])
-            if len(data) < self.wanted:
-                self.wanted -= len(data)
-                return []
-            large.end()
-            data = data[self.wanted :]
-            self.growing = None
+        self._descriptors += descriptors
         source: bytes | bytearray = data
+        large: LargeBody | None = None
         if self._buffer:
-            self._buffer += data
-            source = self._buffer
+            source, large = self._continue_frame(data)
+            if large is not None and not large.complete:
+                return []
         frames: list[Frame] = []
+        position, end = 0, len(source)
         try:
-            taken = self._take_frames(source, frames, large)
-            if taken == len(source) and self._descriptors:
+            while end - position >= _HEADER_SIZE:
+                length, version, count, code, detail, number = _unpack(source, position)
+                rule = self._inbound[self.state].get(code)
+                if rule is None or version != VERSION or length > rule.max_body or count > rule.max_descriptors:
+                    raise self._rejected(source, position)
+                body_start = position + _HEADER_SIZE
+                body_end = body_start + (length if large is None else 0)
+                if body_end > end:
+                    break
+                if count > len(self._descriptors):
+                    raise ProtocolFault(f"{rule.kind.name} has {len(self._descriptors)} descriptors, not {count}")
+                rule.check(self, rule.kind, number, detail)
+                self.state = rule.next_state
+                body: Body = bytes(memoryview(source)[body_start:body_end]) if large is None else large
+                frames.append(Frame(rule.kind, number, detail, body, tuple(self._descriptors[:count])))
+                del self._descriptors[:count]
+                position, large = body_end, None
+            if self._descriptors and position == end:
                 raise ProtocolFault(f"{len(self._descriptors)} descriptors belong to no frame")
         except ProtocolFault:
             self.state = ProtocolState.OVER
             for frame in frames:
-                self._descriptors.extend(frame.descriptors)
+                self._descriptors += frame.descriptors
             raise
-        if self._grows():
-            self._buffer = bytearray(source[taken : taken + _HEADER])
-        elif source is self._buffer:
-            del self._buffer[:taken]
-        elif taken < len(source):
-            self._buffer += source[taken:]
+        if position == end:
+            self.missing = _HEADER_SIZE
+            self._buffer.clear()
+        else:
+            self._keep_rest(source, position)
         return frames
 
-    def _grows(self) -> bool:
-        """Whether a large frame is under way by now."""
-        return self.growing is not None
-
     def receive_end(self) -> None:
-        """The peer closed. Raises `ProtocolFault` if that cut a frame."""
+        """Notes that the peer closed the connection. Raises `ProtocolFault` if that cut a frame."""
         self.state = ProtocolState.OVER
         if self._buffer:
             raise ProtocolFault("the connection ended within a frame")
 
     def take_descriptors(self) -> tuple[int, ...]:
-        """Returns the descriptors that no frame has taken. They are the caller's to close."""
-        left = tuple(self._descriptors)
-        self._descriptors.clear()
+        """Returns the descriptors that belong to no returned frame. The caller closes them."""
+        left, self._descriptors = tuple(self._descriptors), []
         return left
 
-    def _take_frames(self, source: bytes | bytearray, frames: list[Frame], large: Pieces | None) -> int:
-        """Appends the complete frames of `source` to `frames`; returns how many bytes of it they have.
+    def _continue_frame(self, data: bytes) -> tuple[bytearray, LargeBody | None]:
+        """Returns what is left of the last `data` with more of it, and the large body that this belongs to, if any.
 
-        `large` is the body of the first one, of which `source` has the header only. What is there of a large one that
-        is not complete goes into `growing`.
+        If the body is still incomplete, all of `data` was added to it.
         """
-        place, end = 0, len(source)
-        while end - place >= _HEADER:
-            length, version, count, code, detail, number = _unpack(source, place)
-            passage = self._takes[self.state].get(code)
-            if passage is None or version != VERSION or length > passage.limit or count > passage.descriptors:
-                raise self._untakable(source, place)
-            kind, _, _, check, following = passage
-            begin = place + _HEADER
-            if end - begin < length and large is None:
-                self.wanted = length - (end - begin)
-                if kind in _IN_PIECES and length > LARGE:
-                    self.growing = number, Pieces()
-                    self.growing[1].add(bytes(source[begin:end]))
-                return place
-            if count > len(self._descriptors):
-                raise ProtocolFault(f"{kind.name} has {len(self._descriptors)} descriptors, not {count}")
-            if check is not None:
-                check(self, kind, number, detail)
-            elif number:
-                raise ProtocolFault(f"{kind.name} has the number {number}")
-            self.state = following
-            body: Body
-            if large is not None:
-                body, large, place = large, None, begin
-            else:
-                place = begin + length
-                if source is self._buffer:
-                    with memoryview(source) as view:  # a slice would be copied twice
-                        body = view[begin:place].tobytes()
-                else:
-                    body = bytes(source[begin:place])
-            handed = tuple(self._descriptors.popleft() for _ in range(count)) if count else ()
-            frames.append(Frame(kind, number, detail, body, handed))
-        self.wanted = _HEADER - (end - place)
-        return place
+        if self.partial is None:
+            self._buffer += data
+            return self._buffer, None
+        _, large = self.partial
+        large.add(data[: self.missing])
+        if len(data) < self.missing:
+            self.missing -= len(data)
+        else:
+            large.finish()
+            self.partial = None
+            self._buffer += data[self.missing :]
+        return self._buffer, large
 
-    def _unsendable(self, frame: Frame) -> ProtocolFault:
-        """Returns why a frame has no passage out."""
-        if frame.kind not in self._own:
-            return ProtocolFault(f"{frame.kind.name} is not this side's to send")
-        encode(frame)  # raises if its size is what is wrong
-        return ProtocolFault(f"{frame.kind.name} is not possible while {self.state}")
+    def _keep_rest(self, source: bytes | bytearray, position: int) -> None:
+        """Keeps the frame at `position`, which is incomplete."""
+        body_start = position + _HEADER_SIZE
+        self.missing = body_start - len(source)
+        if self.missing <= 0:
+            length, _, _, code, _, number = _unpack(source, position)
+            self.missing += length
+            if length > LARGE_BODY and code in _DECODED_IN_STEPS:
+                self.partial = number, LargeBody()
+                self.partial[1].add(bytes(source[body_start:]))
+                self._buffer = bytearray(source[position:body_start])
+                return
+        if source is self._buffer:
+            del self._buffer[:position]
+        else:
+            self._buffer += source[position:]
 
-    def _untakable(self, source: bytes | bytearray, place: int) -> ProtocolFault:
-        """Returns why the frame whose header stands at `place` has no passage in."""
-        kind = decode_header(source, place).kind  # raises if its size, version or number is what is wrong
-        if kind not in self._peers:
+    def _rejected(self, source: bytes | bytearray, position: int) -> ProtocolFault:
+        """Returns why no rule admits the frame whose header starts at `position`."""
+        kind = decode_kind(source, position)  # raises if its version, kind or size is the reason
+        if kind in self._sends and kind is not FrameKind.CANCEL:
             return ProtocolFault(f"{kind.name} is not the peer's to send")
         return ProtocolFault(f"{kind.name} is not possible while {self.state}")
 
-    def _opens_call(self, kind: Kind, number: int, _detail: int) -> None:
+    # The checks of single kinds, `_CHECKS`. Each raises `ProtocolFault`, or notes what the frame begins or ends.
+
+    def _check_no_number(self, kind: FrameKind, number: int, _detail: int) -> None:
+        if number:
+            raise ProtocolFault(f"{kind.name} has the number {number}")
+
+    def _check_any_number(self, _kind: FrameKind, _number: int, _detail: int) -> None:
+        """CANCEL, LEASE_ENDED: what the frame names may already be over."""
+
+    def _begin_call(self, kind: FrameKind, number: int, _detail: int) -> None:
         if not number or number in self._calls:
             raise ProtocolFault(f"{kind.name}: the number {number} is in use")
-        self._calls[number] = _RESULT
+        self._calls[number] = _RESULT if kind is FrameKind.CALL else _ITEM
 
-    def _opens_stream(self, kind: Kind, number: int, detail: int) -> None:
-        self._opens_call(kind, number, detail)
-        self._calls[number] = _ITEM
-
-    def _ends_call(self, kind: Kind, number: int, _detail: int) -> None:
-        if self._calls.get(number) is not _RESULT:
+    def _end_call(self, kind: FrameKind, number: int, _detail: int) -> None:
+        state = self._calls.get(number)
+        if state is None or (state == _RESULT) is not (kind is FrameKind.RESULT):
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
         del self._calls[number]
 
-    def _ends_stream(self, kind: Kind, number: int, _detail: int) -> None:
-        if self._calls.get(number) not in (_ITEM, _DEMAND):
-            raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
-        del self._calls[number]
-
-    def _fails(self, kind: Kind, number: int, _detail: int) -> None:
+    def _fail_call(self, kind: FrameKind, number: int, _detail: int) -> None:
         if number:
             if number not in self._calls:
                 raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
             del self._calls[number]
         elif self.state is ProtocolState.RUNNING:
-            raise ProtocolFault("a start failed that was done")
+            raise ProtocolFault("FAILED for a start that has already succeeded")
 
-    def _sends_item(self, _kind: Kind, number: int, _detail: int) -> None:
-        if self._calls.get(number) is not _ITEM:
-            raise ProtocolFault(f"an item of {number} that nobody asked for")
+    def _send_item(self, _kind: FrameKind, number: int, _detail: int) -> None:
+        if self._calls.get(number) != _ITEM:
+            raise ProtocolFault(f"an item of {number} that was not requested")
         self._calls[number] = _DEMAND
 
-    def _demands_item(self, _kind: Kind, number: int, _detail: int) -> None:
-        way = self._calls.get(number)
-        if way is _DEMAND:
+    def _demand_item(self, _kind: FrameKind, number: int, _detail: int) -> None:
+        state = self._calls.get(number)
+        if state == _DEMAND:
             self._calls[number] = _ITEM
-        elif way is not None:  # otherwise the stream ended meanwhile
+        elif state is not None:  # otherwise the stream has ended meanwhile
             raise ProtocolFault(f"another item of {number} is under way")
 
-    def _opens_ask(self, _kind: Kind, number: int, _detail: int) -> None:
-        if not number or number in self._asks:
-            raise ProtocolFault(f"ASK: the number {number} is in use")
-        if len(self._asks) >= MAX_ASKS:
-            raise ProtocolFault(f"more than {MAX_ASKS} requests at once")
-        self._asks.add(number)
+    def _begin_request(self, _kind: FrameKind, number: int, _detail: int) -> None:
+        requests = self.requests
+        if not number or number in requests:
+            raise ProtocolFault(f"REQUEST: the number {number} is in use")
+        if len(requests) >= MAX_REQUESTS:
+            raise ProtocolFault(f"more than {MAX_REQUESTS} requests at once")
+        requests.add(number)
 
-    def _ends_ask(self, kind: Kind, number: int, _detail: int) -> None:
-        if number not in self._asks:
+    def _end_request(self, kind: FrameKind, number: int, _detail: int) -> None:
+        if number not in self.requests:
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
-        self._asks.discard(number)
+        self.requests.discard(number)
 
-    def _logs_record(self, _kind: Kind, _number: int, _detail: int) -> None:
-        if self._logs >= LOG_RECORDS:
-            raise ProtocolFault(f"more than {LOG_RECORDS} log records under way")
-        self._logs += 1
+    def _count_log_record(self, _kind: FrameKind, _number: int, _detail: int) -> None:
+        if self._log_records >= MAX_LOG_RECORDS:
+            raise ProtocolFault(f"more than {MAX_LOG_RECORDS} log records under way")
+        self._log_records += 1
 
-    def _took_records(self, _kind: Kind, _number: int, detail: int) -> None:
-        if detail > self._logs:
-            raise ProtocolFault(f"{detail} log records taken, of {self._logs} sent")
-        self._logs -= detail
-
-    def _any_number(self, _kind: Kind, _number: int, _detail: int) -> None:
-        """CANCEL, ENDED: what it names may be over already."""
+    def _acknowledge_log_records(self, _kind: FrameKind, _number: int, detail: int) -> None:
+        if detail > self._log_records:
+            raise ProtocolFault(f"{detail} log records acknowledged, of {self._log_records} sent")
+        self._log_records -= detail
 
 
-_Check: TypeAlias = Callable[[ProtocolConnection, Kind, int, int], None]
+_Check: TypeAlias = Callable[[ProtocolConnection, FrameKind, int, int], None]
 
-_CHECKS: dict[Kind, _Check] = {
-    Kind.CALL: ProtocolConnection._opens_call,
-    Kind.OPEN: ProtocolConnection._opens_stream,
-    Kind.RESULT: ProtocolConnection._ends_call,
-    Kind.END: ProtocolConnection._ends_stream,
-    Kind.FAILED: ProtocolConnection._fails,
-    Kind.ITEM: ProtocolConnection._sends_item,
-    Kind.NEXT: ProtocolConnection._demands_item,
-    Kind.ASK: ProtocolConnection._opens_ask,
-    Kind.ANSWER: ProtocolConnection._ends_ask,
-    Kind.REFUSED: ProtocolConnection._ends_ask,
-    Kind.LOG: ProtocolConnection._logs_record,
-    Kind.LOGGED: ProtocolConnection._took_records,
-    Kind.CANCEL: ProtocolConnection._any_number,
-    Kind.ENDED: ProtocolConnection._any_number,
+_CHECKS: dict[FrameKind, _Check] = {
+    FrameKind.CALL: ProtocolConnection._begin_call,
+    FrameKind.OPEN: ProtocolConnection._begin_call,
+    FrameKind.RESULT: ProtocolConnection._end_call,
+    FrameKind.END: ProtocolConnection._end_call,
+    FrameKind.FAILED: ProtocolConnection._fail_call,
+    FrameKind.ITEM: ProtocolConnection._send_item,
+    FrameKind.NEXT: ProtocolConnection._demand_item,
+    FrameKind.REQUEST: ProtocolConnection._begin_request,
+    FrameKind.RESPONSE: ProtocolConnection._end_request,
+    FrameKind.REQUEST_FAILED: ProtocolConnection._end_request,
+    FrameKind.LOG: ProtocolConnection._count_log_record,
+    FrameKind.LOG_ACK: ProtocolConnection._acknowledge_log_records,
+    FrameKind.CANCEL: ProtocolConnection._check_any_number,
+    FrameKind.LEASE_ENDED: ProtocolConnection._check_any_number,
 }
 
 
-class _Passage(NamedTuple):
-    """All that is looked at when a frame passes: one row of `TABLE`, with the bounds of its kind.
+class _FrameRule(NamedTuple):
+    """What a frame of one kind must satisfy in one state, and the state that follows."""
 
-    Without a `check` its number must be 0.
-    """
-
-    kind: Kind
-    limit: int
-    descriptors: int
-    check: _Check | None
-    following: ProtocolState
+    kind: FrameKind
+    max_body: int
+    max_descriptors: int
+    check: _Check
+    next_state: ProtocolState
 
 
-_OTHER: dict[Side, Side] = {"host": "worker", "worker": "host"}
-
-_PASSAGES: dict[Side, dict[ProtocolState, dict[int, _Passage]]] = {
+_RULES: dict[Side, dict[ProtocolState, dict[int, _FrameRule]]] = {
     side: {
         state: {
-            int(kind): _Passage(kind, kind.limit, kind.descriptors, _CHECKS.get(kind), following)
-            for kind, following in row.items()
+            int(kind): _FrameRule(
+                kind, kind.max_body, kind.max_descriptors, _CHECKS.get(kind, ProtocolConnection._check_no_number), after
+            )
+            for kind, after in row.items()
             if kind in senders
         }
-        for state, row in TABLE.items()
+        for state, row in TRANSITIONS.items()
     }
     for side, senders in SENDERS.items()
 }
-"""By sender, state and number of the kind: one look-up for each frame."""
+"""By sender, state and number of the kind: one lookup for each frame."""

@@ -1,9 +1,9 @@
-"""What a method returns, told by a worker so that its host can read JSON back as Python has it.
+"""How a worker describes the types of its results, so that the host can turn JSON back into Python values.
 
-JSON has no bytes, no tuples and no dates. A worker describes the type of a result in the small language below; the
-host builds a validator from the description. It names types of the standard library only, and nothing is imported or
-evaluated: a description that is not understood, or nested too deep, is refused. What the language has no word for
-(a model, a type of the plugin's own) is described as `None` and comes back as JSON has it.
+JSON has no bytes, tuples or dates. A worker describes the type of a result in the small language below, and the host
+builds a validator from it. The language names types of the standard library only; nothing is imported or evaluated. A
+description that is unknown or nested too deep is refused. A type that the language can't express (a model, a class of
+the plugin) is described as `None`, and its values stay as JSON has them.
 
     "bytes"   ["tuple", "int", "str"]   ["list", "date"]   ["dict", "str", "bytes"]   ["union", "int", "null"]
 """
@@ -14,7 +14,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter
@@ -31,38 +31,36 @@ _SCALARS: dict[str, Any] = {
 } | {"null": type(None)}
 _NAMES = {kind: name for name, kind in _SCALARS.items()}
 _COLLECTIONS: dict[str, Any] = {kind.__name__: kind for kind in (list, set, frozenset, dict, tuple)}
-_PLAIN = frozenset({bool, int, float, str, type(None)})
-_DEEPEST = 16
-_MOST_WORDS = 256
-"""Words of one description: a longer one is not sent, and not understood."""
+_JSON_TYPES = frozenset({bool, int, float, str, type(None)})
+_MAX_DEPTH = 16
+_MAX_WORDS = 256
+"""Words of one description. A longer one is neither sent nor accepted."""
 _CONFIG = ConfigDict(val_json_bytes="base64")
 
-Decode = Callable[[bytes], Any]
+Decode: TypeAlias = Callable[[bytes], Any]
 
 
 def describe_type(annotation: Any) -> JsonValue:
-    """Returns the description of a type, `None` where JSON's own values are as near as it gets."""
+    """Returns the description of a type, or `None` where the values that JSON itself has are as close as it gets."""
     described = _describe(annotation)
-    return described if _richer(described) and _words(described) <= _MOST_WORDS else None
+    return described if _needs_decoding(described) and _word_count(described) <= _MAX_WORDS else None
 
 
 def decoder(description: JsonValue) -> Decode:
-    """Returns a function from JSON to the values of a described type.
-
-    It raises `ValueError` for JSON that does not fit.
+    """Returns a function from JSON to the values of a described type. It raises `ValueError` for JSON that doesn't fit.
 
     Raises:
-        ProtocolFault: the description is not understood.
+        ProtocolFault: the description is invalid.
     """
     if description is None:
         return from_json
-    if _words(description) > _MOST_WORDS:
-        raise ProtocolFault(f"a result type of more than {_MOST_WORDS} words")
-    return _Validator(_build(description, _DEEPEST))
+    if _word_count(description) > _MAX_WORDS:
+        raise ProtocolFault(f"a result type of more than {_MAX_WORDS} words")
+    return _Decoder(_build(description, _MAX_DEPTH))
 
 
-class _Validator:
-    """Is built when it is first used: a worker with thousands of methods would else keep its host busy at once."""
+class _Decoder:
+    """Builds its validator on first use, so that a worker with thousands of methods doesn't keep its host busy."""
 
     __slots__ = ("_type", "_validate")
 
@@ -76,43 +74,32 @@ class _Validator:
         return self._validate(data)
 
 
-def _words(description: JsonValue) -> int:
-    if isinstance(description, list):
-        return sum(map(_words, description))
-    return 1
+def _word_count(description: JsonValue) -> int:
+    return sum(map(_word_count, description)) if isinstance(description, list) else 1
 
 
 def _describe(annotation: Any) -> JsonValue:
     if annotation is None:
         return "null"
-    if annotation in _NAMES if isinstance(annotation, type) else False:
+    if isinstance(annotation, type) and annotation in _NAMES:
         return _NAMES[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _describe(arguments[0])
     if origin in (Union, types.UnionType):
-        return _all("union", arguments)
+        return ["union", *map(_describe, arguments)]
+    if origin is tuple and arguments[-1:] == (Ellipsis,):
+        return ["tuple...", _describe(arguments[0])]
     if origin in _COLLECTIONS.values():
-        return _collection(origin, arguments)
+        return [origin.__name__, *map(_describe, arguments)]
     return None
 
 
-def _collection(origin: Any, arguments: tuple[Any, ...]) -> JsonValue:
-    if origin is tuple and arguments[-1:] == (Ellipsis,):
-        return _all("tuple...", arguments[:1])
-    return _all(origin.__name__, arguments)
-
-
-def _all(word: str, arguments: tuple[Any, ...]) -> JsonValue:
-    parts = [_describe(argument) for argument in arguments]
-    return [word, *parts]
-
-
-def _richer(description: JsonValue) -> bool:
-    """Whether a described value is anything else than what JSON gives back."""
+def _needs_decoding(description: JsonValue) -> bool:
+    """Whether a described value differs from what JSON gives back."""
     if isinstance(description, list):
-        return description[0] in ("tuple", "tuple...", "set", "frozenset") or any(map(_richer, description[1:]))
-    return description is not None and _SCALARS[str(description)] not in _PLAIN
+        return description[0] in ("tuple", "tuple...", "set", "frozenset") or any(map(_needs_decoding, description[1:]))
+    return description is not None and _SCALARS[str(description)] not in _JSON_TYPES
 
 
 def _build(description: JsonValue, depth: int) -> Any:
@@ -121,7 +108,7 @@ def _build(description: JsonValue, depth: int) -> Any:
     if isinstance(description, str) and description in _SCALARS:
         return _SCALARS[description]
     if not (isinstance(description, list) and description and depth):
-        raise ProtocolFault("a result type that is not understood")
+        raise ProtocolFault("an unknown result type")
     word, *parts = description
     built = tuple(_build(part, depth - 1) for part in parts)
     if word == "union" and built:
@@ -134,4 +121,4 @@ def _build(description: JsonValue, depth: int) -> Any:
             return _COLLECTIONS[word][built or ((),)]
         except TypeError:
             pass
-    raise ProtocolFault("a result type that is not understood")
+    raise ProtocolFault("an unknown result type")

@@ -1,1 +1,1 @@
-"""The worker's side: runs one plugin, and reaches its capabilities by RPC."""
+"""Worker side: seals its process, then runs one plugin."""

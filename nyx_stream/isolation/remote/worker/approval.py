@@ -1,15 +1,14 @@
-"""Worker side of `self.request`: the host answers."""
-
-from collections.abc import Awaitable, Callable
+"""Worker binding of `self.request`: the host answers."""
 
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 from nyx_stream.policy.approval import Approval
 
 
-def approval(line: CapabilityStub) -> Callable[[str, str, str], Awaitable[Approval]]:
-    """A `ProxyFactory`."""
+class RemoteApproval:
+    """Asks the host for an optional permission."""
 
-    async def ask(kind: str, target: str, why: str) -> Approval:
-        return Approval(*(await line.ask("request", kind=kind, target=target, why=why)).value)
+    def __init__(self, stub: CapabilityStub) -> None:
+        self._stub = stub
 
-    return ask
+    async def __call__(self, kind: str, target: str, why: str) -> Approval:
+        return Approval(*(await self._stub.ask("request", kind=kind, target=target, why=why)).value)

@@ -1,8 +1,8 @@
-"""Worker side of bodies: sending one along with a request, and the descriptors of answers. Decides nothing."""
+"""Worker side of bodies: sends the body of a request, and takes over the descriptors of answers."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from contextlib import aclosing, nullcontext, suppress
 from types import AsyncGeneratorType
 
@@ -17,37 +17,37 @@ def adopt(descriptor: int) -> BodyStream:
     return BodyStream(socket.socket(fileno=descriptor))
 
 
-async def whole(data: bytes) -> AsyncIterator[bytes]:
-    """Yields the one chunk of a body that is there already."""
-    yield data
-
-
 async def ask_with_body(
-    line: CapabilityStub, action: str, body: AsyncIterable[bytes], **arguments: JsonValue
+    stub: CapabilityStub, action: str, body: bytes | AsyncIterable[bytes], **arguments: JsonValue
 ) -> RpcReply:
-    """Asks the host to do something that takes a body; the body runs in the caller's task, once the host wants it.
+    """Asks the host to do something that takes a body. The body is read in the caller's task, once the host wants it.
 
     Raises as `CapabilityStub.ask`, and what the body raises: the request is then cancelled.
     """
-    announced = await line.ask("announce")
+    announced = await stub.ask("announce")
     pipe = adopt(announced.descriptors[0])
-    asking = asyncio.get_running_loop().create_task(line.ask(action, body=announced.value, **arguments))
+    asking = asyncio.get_running_loop().create_task(stub.ask(action, body=announced.value, **arguments))
     try:
         await _send(pipe, body)
         return await asking
     except BaseException:
         asking.cancel()
         with suppress(BaseException):
-            _drop(await asking)
+            for descriptor in (await asking).descriptors:
+                socket.socket(fileno=descriptor).close()
         raise
     finally:
         pipe.close()
 
 
-async def _send(pipe: BodyStream, body: AsyncIterable[bytes]) -> None:
+async def _send(pipe: BodyStream, body: bytes | AsyncIterable[bytes]) -> None:
     # The host closes its end when it wants no more; its answer says why.
     try:
         await pipe.started()
+        if isinstance(body, bytes):
+            await pipe.send(body)
+            await pipe.end()
+            return
     except OSError:
         return
     async with aclosing(body) if isinstance(body, AsyncGeneratorType) else nullcontext():
@@ -60,8 +60,3 @@ async def _send(pipe: BodyStream, body: AsyncIterable[bytes]) -> None:
                 return
     with suppress(OSError):
         await pipe.end()
-
-
-def _drop(answered: RpcReply) -> None:
-    for descriptor in answered.descriptors:
-        socket.socket(fileno=descriptor).close()

@@ -1,33 +1,30 @@
-"""Worker side of calls and streams: each in a task of its own, validated both ways, ended by cancellation.
-
-Knows frames and methods; knows neither the socket nor the life of the worker.
-"""
+"""Worker side of calls and streams: each in its own task, validated both ways, ended by cancellation."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Protocol
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
 from nyx_stream.errors import SandboxDenied
-from nyx_stream.isolation.code.exception_text import describe, trace_of
 from nyx_stream.isolation.code.exports import Method
-from nyx_stream.isolation.remote.wire.frames import MAX_BODY, Frame, Kind
+from nyx_stream.isolation.remote.wire.frames import MAX_BODY, Frame, FrameKind
 from nyx_stream.isolation.remote.wire.messages import Reason, RemoteFault, fault_of, text
-from nyx_stream.isolation.remote.worker.call_tasks import CallTasks
 from nyx_stream.isolation.remote.worker.log import RemoteLog
+from nyx_stream.text import describe_error, format_traceback
 
-_RESULT = Kind.RESULT  # reading it off its class is slow before CPython 3.12
+_RESULT = FrameKind.RESULT  # before CPython 3.12 it is slow to read a member off its class
 
 
 class Send(Protocol):
     """Sends a frame to the host, as `Channel.send`."""
 
-    def __call__(self, kind: Kind, number: int = 0, detail: int = 0, body: bytes = b"") -> None: ...
+    def __call__(self, kind: FrameKind, number: int = 0, detail: int = 0, body: bytes = b"") -> None: ...
 
 
-class _Misfit(Exception):
-    """Arguments or a result that do not fit: raised here, where the plugin's own errors cannot be taken for it."""
+class _Invalid(Exception):
+    """Arguments or a result that don't validate. An exception of its own: the plugin can't raise it by accident."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         self.reason = reason
@@ -35,115 +32,198 @@ class _Misfit(Exception):
 
 
 class ExportedCalls:
-    """What the host has called and is not over. Every number gets one last frame: RESULT, END or FAILED."""
+    """The calls and streams under way. Each number gets one last frame: RESULT, END or FAILED."""
 
     def __init__(self, send: Send, log: RemoteLog) -> None:
         self._send = send
         self._log = log
-        self._tasks = CallTasks(asyncio.get_running_loop(), self._over)
+        self._tasks = CallTasks(asyncio.get_running_loop(), self._task_done)
         self._methods: tuple[Method, ...] = ()
         self._demands: dict[int, asyncio.Event] = {}
         self.offered = False
-        """Whether calls are taken."""
+        """Whether calls are accepted."""
 
     def offer(self, methods: Mapping[str, Method]) -> None:
-        """Opens for calls: the places in `methods` are the numbers that the host uses."""
+        """Starts to accept calls. The positions in `methods` are the numbers that the host uses."""
         self._methods = tuple(methods.values())
         self.offered = True
 
     def call(self, frame: Frame) -> None:
-        """Starts a call."""
+        """Handles CALL."""
         self._tasks.start(frame.id, self._call(frame.id, self._methods[frame.detail], bytes(frame.body)))
 
     def open(self, frame: Frame) -> None:
-        """Starts a stream."""
+        """Handles OPEN."""
         self._demands[frame.id] = asyncio.Event()
         self._tasks.start(frame.id, self._stream(frame.id, self._methods[frame.detail], bytes(frame.body)))
 
     def next(self, frame: Frame) -> None:
-        """The consumer of a stream asks for its next item."""
+        """Handles NEXT."""
         event = self._demands.get(frame.id)
         if event is not None:
             event.set()
 
     def cancel(self, frame: Frame) -> None:
-        """Cancels a call or a stream, if it is still under way."""
+        """Handles CANCEL."""
         self._tasks.cancel(frame.id)
 
     async def end(self) -> None:
-        """Cancels all of them and waits for their end."""
+        """Cancels all calls and streams and waits until they have ended."""
         await self._tasks.end()
 
-    def _over(self, number: int, silent: bool) -> None:
+    def _task_done(self, number: int, unstarted: bool) -> None:
         self._demands.pop(number, None)
-        if silent:
-            self._send(Kind.FAILED, number, body=RemoteFault(reason="call", name="CancelledError").encode())
+        if unstarted:
+            self._send(FrameKind.FAILED, number, body=RemoteFault(reason="call", name="CancelledError").encode())
 
     async def _call(self, number: int, method: Method, arguments: bytes) -> None:
         try:
-            body = _encoded(method, await _begun(method, arguments))
+            body = _encode(method, await _begin(method, arguments))
         except BaseException as error:
-            self._send(Kind.FAILED, number, body=_fault(method, error))
+            self._send(FrameKind.FAILED, number, body=_fault(method, error))
         else:
             self._send(_RESULT, number, 0, body)
 
     async def _stream(self, number: int, method: Method, arguments: bytes) -> None:
         try:
-            items = _begun(method, arguments)
+            items = _begin(method, arguments)
             try:
                 # One item for each demand, as inline: the generator never runs ahead of its consumer.
                 demand = self._demands[number]
                 async for item in items:
                     demand.clear()
-                    self._send(Kind.ITEM, number, body=_encoded(method, item))
+                    self._send(FrameKind.ITEM, number, body=_encode(method, item))
                     await demand.wait()
             finally:
                 await self._close(method, items)
         except BaseException as error:
-            self._send(Kind.FAILED, number, body=_fault(method, error))
+            self._send(FrameKind.FAILED, number, body=_fault(method, error))
         else:
-            self._send(Kind.END, number)
+            self._send(FrameKind.END, number)
 
     async def _close(self, method: Method, items: Any) -> None:
         try:
             await items.aclose()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # the stream is over: its consumer has what it wanted
+        except BaseException as error:  # not the consumer's concern: it has all the items it wanted
             self._log.warning("%s: closing the stream raised", method.name, exc_info=error)
 
 
-def _begun(method: Method, arguments: bytes) -> Any:
+def _begin(method: Method, arguments: bytes) -> Any:
     try:
         return method.begin_json(arguments)
     except ValidationError as error:
-        raise _Misfit("arguments", method.invalid_arguments(error).message) from error
+        raise _Invalid("arguments", method.invalid_arguments(error).message) from error
 
 
-def _encoded(method: Method, value: Any) -> bytes:
+def _encode(method: Method, value: Any) -> bytes:
     try:
         checked = method.check(value, from_attributes=True)
     except ValidationError as error:
-        raise _Misfit("result", method.invalid_result(error).message) from error
+        raise _Invalid("result", method.invalid_result(error).message) from error
     try:
         body = method.encode(checked)
     except Exception as error:  # the serializers of a model are the plugin's code
-        raise _Misfit("result", f"{method.name}: the result cannot be encoded: {describe(error)}") from error
+        raise _Invalid("result", f"{method.name}: the result cannot be encoded: {describe_error(error)}") from error
     if len(body) > MAX_BODY:
         message = f"{method.name}: the result has {len(body)} bytes as JSON, over the limit of {MAX_BODY}"
-        raise _Misfit("result", message)
+        raise _Invalid("result", message)
     return body
 
 
 def _fault(method: Method, error: BaseException) -> bytes:
-    if isinstance(error, _Misfit):
+    if isinstance(error, _Invalid):
         return RemoteFault(reason=error.reason, message=text(error.message)).encode()
     if isinstance(error, SandboxDenied):
-        return fault_of(error, trace=trace_of(error)).encode()
+        return fault_of(error, trace=format_traceback(error)).encode()
     return raised(method.name, "call", error).encode()
 
 
 def raised(what: str, reason: Reason, error: BaseException) -> RemoteFault:
-    """Returns what the plugin's code raised in `what`, as a fault."""
-    message = text(f"{what} raised {describe(error)}")
-    return RemoteFault(reason=reason, name=type(error).__name__[:256], message=message, trace=trace_of(error))
+    """Returns an error that the plugin's code raised in `what` as a fault."""
+    message = text(f"{what} raised {describe_error(error)}")
+    return RemoteFault(reason=reason, name=type(error).__name__[:256], message=message, trace=format_traceback(error))
+
+
+Work: TypeAlias = Coroutine[Any, Any, None]
+
+
+class CallTasks:
+    """Runs each call in its own task, with its own context, so that it begins as soon as possible.
+
+    CPython 3.12 runs the first step of a task at once, and most calls need no second. Before 3.12, creating the task is
+    the most expensive part of an empty call, so one is created in advance, while the worker is idle.
+
+    `done` is called when a call has ended: with its number, and whether it was cancelled before its first step, in
+    which case it couldn't report that itself.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, done: Callable[[int, bool], None]) -> None:
+        self._loop = loop
+        self._done = done
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._spare: _SpareTask | None = None
+
+    def cancel(self, number: int) -> None:
+        """Cancels a call, if it is still under way."""
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Cancels all calls and waits until they have ended."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _task_done(self, number: int, task: "asyncio.Task[None]") -> None:
+        del self._tasks[number]
+        self._done(number, task.cancelled())
+
+    if sys.version_info >= (3, 12):
+
+        def start(self, number: int, work: Work) -> None:
+            """Starts a call, and runs it until it waits for something."""
+            task = asyncio.Task(work, loop=self._loop, eager_start=True)
+            if task.done():
+                self._done(number, task.cancelled())
+            else:
+                self._tasks[number] = task
+                task.add_done_callback(lambda task: self._task_done(number, task))
+
+    else:
+
+        def start(self, number: int, work: Work) -> None:
+            """Starts a call, in the next turn of the loop."""
+            spare, self._spare = self._spare, None
+            if spare is None or spare.work.done() or spare.task.done():  # a plugin can cancel every task it finds
+                spare = _SpareTask(self._loop, self._spare_done)
+            spare.number = number
+            spare.work.set_result(work)
+            self._tasks[number] = spare.task
+
+        def _spare_done(self, spare: "_SpareTask") -> None:
+            if spare.number is None:
+                return
+            spare.work.result().close()  # it may never have begun
+            if self._spare is None:
+                self._spare = _SpareTask(self._loop, self._spare_done)
+            self._task_done(spare.number, spare.task)
+
+
+class _SpareTask:
+    """A task that waits for a call, whose `number` is then set."""
+
+    __slots__ = ("number", "task", "work")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, done: Callable[["_SpareTask"], None]) -> None:
+        self.number: int | None = None
+        self.work: asyncio.Future[Work] = asyncio.Future(loop=loop)
+        self.task = asyncio.Task(self._run(), loop=loop)
+        self.task.add_done_callback(lambda _task: done(self))
+
+    async def _run(self) -> None:
+        await (await self.work)

@@ -1,51 +1,53 @@
-"""Worker side of `self.connect`: the stream of level `inline`, on the socket that the host connected."""
+"""Worker binding of the connect service: the host connects the socket and passes it."""
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
 
-from anyio.abc import ByteStream
 from pydantic import ValidationError
 
-from nyx_stream.capabilities.connect.stream import ConnectedStream
 from nyx_stream.isolation.remote.wire.messages import CapabilityError, RemoteFault, error_of
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 
-_READ = 64 * 1024
+_CHUNK = 64 * 1024
 
 
-def connect(line: CapabilityStub) -> Callable[[str, int], Awaitable[ByteStream]]:
-    """A `ProxyFactory`."""
+class RemoteConnectService:
+    """A `ConnectService` by RPC."""
 
-    async def connect(host: str, port: int) -> ByteStream:
+    def __init__(self, stub: CapabilityStub) -> None:
+        self._stub = stub
+
+    async def connect(self, host: str, port: int) -> "RemoteConnection":
         try:
-            answered = await line.ask("open", host=host, port=port)
+            reply = await self._stub.ask("open", host=host, port=port)
         except CapabilityError as error:
             if error.name == TimeoutError.__name__:
                 raise TimeoutError(errno.ETIMEDOUT, "the connection took too long") from error
             raise
-        sock, lifeline = (socket.socket(fileno=descriptor) for descriptor in answered.descriptors)
-        lifeline.setblocking(False)
-        return ConnectedStream(sock, _Lifeline(lifeline, answered.value), lifeline.close)
-
-    return connect
+        sock, control = (socket.socket(fileno=descriptor) for descriptor in reply.descriptors)
+        return RemoteConnection(sock, control, reply.value)
 
 
-class _Lifeline:
-    """Says why the host ended the connection. Calling it is cheap while it did not."""
+class RemoteConnection:
+    """A `Connection` whose host reports over a control channel why it has ended it."""
 
-    def __init__(self, sock: socket.socket, plugin: str) -> None:
-        self._socket = sock
+    def __init__(self, sock: socket.socket, control: socket.socket, plugin: str) -> None:
+        control.setblocking(False)
+        self.socket = sock
+        self._control = control
         self._plugin = plugin
-        self._told = b""
+        self._received = b""
 
-    def __call__(self) -> Exception | None:
+    def error(self) -> Exception | None:
         try:
-            while piece := self._socket.recv(_READ):
-                self._told += piece
-        except OSError:  # nothing was said yet, or the lifeline is closed
+            while chunk := self._control.recv(_CHUNK):
+                self._received += chunk
+        except OSError:  # the host has sent nothing yet, or the channel is closed
             return None
         try:
-            return error_of(RemoteFault.model_validate_json(self._told), self._plugin)
+            return error_of(RemoteFault.model_validate_json(self._received), self._plugin)
         except ValidationError:
-            return ConnectionError("the host is gone")
+            return ConnectionError("the host has closed the control channel of this connection")
+
+    def release(self) -> None:
+        self._control.close()

@@ -1,214 +1,139 @@
-"""Worker side of `self.files`: the face of `GuardedFiles`, around descriptors that the host opened.
-
-Decides nothing. A file is a real aiofiles file, with the buffers and the text layer of this process. When the host says
-that the lease has ended, open files end here as they do inline. That is no wall: a descriptor cannot be taken back.
-"""
+"""Worker binding of the files service: asks the host, which opens the files and passes the descriptors."""
 
 import asyncio
 import os
-from asyncio import AbstractEventLoop
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
-from nyx_stream.capabilities.files.base import Files, Path
-from nyx_stream.capabilities.files.open_arguments import Layers
-from nyx_stream.capabilities.files.open_files import OpenFiles
-from nyx_stream.capabilities.files.read_file import read_descriptor
-from nyx_stream.capabilities.lease import Lease
+from nyx_stream.capabilities.files.service import FileLimits, OpenMode, read_descriptor
 from nyx_stream.errors import Revoked
-from nyx_stream.guard import path_text
-from nyx_stream.isolation.remote.wire.messages import RemoteFault, error_of
-from nyx_stream.isolation.remote.wire.values import INLINE, PASSING, pack, pack_path, unpack
-from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    MAX_PASSED_DESCRIPTORS,
+    RemoteFault,
+    error_of,
+    pack,
+    pack_path,
+    unpack,
+)
+from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 from nyx_stream.policy.limits import Term
 
-_AT_ONCE = PASSING // 2
-"""Descriptors that whole reads and listings may take at once, beside those of open files."""
+_MAX_PASSING = MAX_PASSED_DESCRIPTORS // 2
+"""Descriptors of `read_file`, `write_file` and `list_directory` that may be in use at once, beside open files."""
 
 
-class Facts(NamedTuple):
-    """What the host says about the grant."""
-
-    plugin: str
-    open_files: int
-    read_bytes: int
-
-
-class Granted:
-    """What all files of the plugin have in common, the narrowed ones too."""
+class _PluginState:
+    """What all file services of one worker share, the narrowed ones too."""
 
     def __init__(self) -> None:
-        self.passing = asyncio.Semaphore(_AT_ONCE)
-        self.facts: Facts | None = None
+        self.passing = asyncio.Semaphore(_MAX_PASSING)
+        self.limits: FileLimits | None = None
 
 
-class RemoteFiles(Files):
-    """Files below the granted prefixes, opened by the host. What is raised has the host's text.
+class RemoteFileService:
+    """A `FileService` by RPC. Its errors have the host's text.
 
-    `above` is what this one narrows. Every open file keeps what it was opened through: the host ends what was narrowed
-    when nothing refers to it.
+    It enforces nothing: the host has checked every descriptor that it passes. When the host reports the end of the
+    lease, the callback of `on_end` closes the open files here.
     """
 
-    __slots__ = ("__weakref__", "_above", "_files", "_granted", "_line", "_over")
+    __slots__ = ("__weakref__", "_on_end", "_parent", "_revoked", "_state", "_stub")
 
-    def __init__(self, line: CapabilityStub, above: "RemoteFiles | None" = None) -> None:
-        self._line = line
-        self._above = above
-        self._granted: Granted = Granted() if above is None else above._granted
-        self._files: OpenFiles | None = None
-        self._over: str | None = None
-        line.on_end(self._end)
+    def __init__(self, stub: CapabilityStub, parent: "RemoteFileService | None" = None) -> None:
+        self._stub = stub
+        self._parent = parent  # the host ends a narrowed capability, and those below it, when its stub is gone
+        self._state: _PluginState = _PluginState() if parent is None else parent._state
+        self._revoked: Revoked | None = None
+        self._on_end: Callable[[Revoked], object] | None = None
+        stub.on_end(self._lease_ended)
 
-    def close(self) -> None:
-        self._line.ask_at_once("close")
+    async def limits(self) -> FileLimits:
+        if self._state.limits is None:
+            self._state.limits = FileLimits(*(await self._stub.ask("limits")).value)
+        return self._state.limits
 
-    async def read_bytes(self, path: Path) -> bytes:
-        async with self._granted.passing:
-            given = path_text(path)
-            answered = await self._line.ask("open", path=pack_path(given), mode="rb")
-            facts = self._learn(answered.value)
-            descriptor = answered.descriptors[0]
+    async def open(self, path: str, mode: OpenMode) -> int:
+        reply = await self._stub.ask("open", path=pack_path(path), mode=mode)
+        self._state.limits = FileLimits(*reply.value)
+        descriptor = reply.descriptors[0]
+        if self._revoked is not None:
+            os.close(descriptor)
+            raise copy(self._revoked)
+        return descriptor
+
+    async def read_file(self, path: str) -> bytes:
+        async with self._state.passing:
+            descriptor = await self.open(path, "rb")
+            limits = await self.limits()
             try:
-                if os.fstat(descriptor).st_size > INLINE:  # from a disk that may take a while
-                    reading = asyncio.to_thread(_read_and_close, os.dup(descriptor), facts)
-                    content = await asyncio.shield(reading)
-                else:
-                    content = read_descriptor(descriptor, facts.read_bytes, facts.plugin)
-                self._check("read", given)
-                return content
+                if os.fstat(descriptor).st_size <= MAX_INLINE:
+                    return read_descriptor(descriptor, limits.read_bytes, limits.plugin)
+                reading = asyncio.to_thread(_read_and_close, os.dup(descriptor), limits)
+                content = await asyncio.shield(reading)
             finally:
                 os.close(descriptor)
+            if self._revoked is not None:
+                raise copy(self._revoked)
+            return content
 
-    async def write_bytes(self, path: Path, data: bytes | bytearray | memoryview) -> int:
-        content, text = bytes(data), pack_path(path_text(path))
-        if len(content) <= INLINE:
-            await self._line.ask("write", path=text, content=pack(content))
+    async def write_file(self, path: str, content: bytes) -> None:
+        if len(content) <= MAX_INLINE:
+            await self._stub.ask("write", path=pack_path(path), content=pack(content))
         else:
-            async with self._granted.passing:
-                await ask_with_body(self._line, "write", whole(content), path=text)
-        return len(content)
+            async with self._state.passing:
+                await ask_with_body(self._stub, "write", content, path=pack_path(path))
 
-    async def stat(self, path: Path) -> os.stat_result:
-        fields, more = (await self._line.ask("stat", path=pack_path(path_text(path)))).value
-        return os.stat_result(fields, more)
+    async def stat(self, path: str) -> os.stat_result:
+        fields, others = (await self._stub.ask("stat", path=pack_path(path))).value
+        return os.stat_result(fields, others)
 
-    async def mkdir(self, path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        await self._line.ask(
-            "mkdir", path=pack_path(path_text(path)), mode=mode, parents=bool(parents), exist_ok=bool(exist_ok)
-        )
+    async def list_directory(self, path: str) -> list[str]:
+        async with self._state.passing:
+            reply = await self._stub.ask("list", path=pack_path(path))
+            names = await self._receive(reply.descriptors[0]) if reply.descriptors else unpack(reply.value)
+            return [os.fsdecode(name) for name in names.split(b"\0") if name]
 
-    async def rename(self, source: Path, target: Path) -> None:
-        await self._line.ask("rename", source=pack_path(path_text(source)), target=pack_path(path_text(target)))
+    async def mkdir(self, path: str, mode: int, parents: bool, exist_ok: bool) -> None:
+        await self._stub.ask("mkdir", path=pack_path(path), mode=mode, parents=parents, exist_ok=exist_ok)
 
-    async def remove(self, path: Path, *, tree: bool = False) -> None:
-        await self._line.ask("remove", path=pack_path(path_text(path)), tree=bool(tree))
+    async def rename(self, source: str, target: str) -> None:
+        await self._stub.ask("rename", source=pack_path(source), target=pack_path(target))
 
-    def _narrowed(self, prefixes: Sequence[str], mode: str, terms: Mapping[str, Term | None]) -> "RemoteFiles":
-        return RemoteFiles(self._line.narrow([pack_path(prefix) for prefix in prefixes], terms, mode), self)
+    async def remove(self, path: str, tree: bool) -> None:
+        await self._stub.ask("remove", path=pack_path(path), tree=tree)
 
-    async def _open(
-        self,
-        file: Path,
-        mode: str,
-        layers: Layers,
-        loop: AbstractEventLoop | None,
-        executor: Executor | None,
-    ) -> Any:
-        given = path_text(file)
-        _check_arguments(layers)
-        files = await self._opening()
-        with files.room():
-            answered = await self._line.ask("open", path=pack_path(given), mode=_raw(mode))
-            self._learn(answered.value)
-            try:
-                self._check("read" if _raw(mode) == "rb" else "write")
-            except Revoked:
-                os.close(answered.descriptors[0])
-                raise
-            opened = layers(given, opener=lambda *_: answered.descriptors[0])
-            admitted: Any = files.admit(opened, loop, executor)
-            admitted._nyx_opened_through = self
-            return admitted
+    def narrow(self, prefixes: Sequence[str], mode: str, terms: Mapping[str, Term | None]) -> "RemoteFileService":
+        return RemoteFileService(self._stub.narrow([pack_path(prefix) for prefix in prefixes], terms, mode), self)
 
-    async def _list(self, path: Path) -> list[str]:
-        text = path_text(path)
-        async with self._granted.passing:
-            answered = await self._line.ask("list", path=pack_path(text))
-            return [os.fsdecode(name) for name in (await self._listing(answered)).split(b"\0") if name]
+    def on_end(self, callback: Callable[[Revoked], object]) -> None:
+        self._on_end = callback
 
-    async def _listing(self, answered: Any) -> bytes:
-        if not answered.descriptors:
-            return unpack(answered.value)
-        pipe, parts = adopt(answered.descriptors[0]), []
+    def close(self) -> None:
+        self._stub.ask_blocking("close")
+
+    async def _receive(self, descriptor: int) -> bytes:
+        pipe, chunks = adopt(descriptor), []
         try:
-            while (part := await pipe.receive(self._failed)) is not None:
-                parts.append(part)
+            while (chunk := await pipe.receive(self._failed)) is not None:
+                chunks.append(chunk)
         finally:
             pipe.close()
-        return b"".join(parts)
+        return b"".join(chunks)
 
-    async def _opening(self) -> OpenFiles:
-        if self._files is None:
-            facts = self._granted.facts or self._learn((await self._line.ask("facts")).value)
-            above = None if self._above is None else await self._above._opening()
-            lease, granted = Lease(facts.plugin, self._line.capability), self._granted
-            self._files = OpenFiles(lease, lambda: (granted.facts or facts).open_files, above)
-        return self._files
-
-    def _end(self, error: Exception) -> None:
-        """The host says that the lease has ended."""
-        self._over = error.reason if isinstance(error, Revoked) else str(error)
-        if self._files is not None:
-            self._files.end(self._revoked)
-
-    def _check(self, action: str, target: str = "") -> None:
-        if self._over is not None:
-            raise self._revoked(action, target)
-
-    def _revoked(self, action: str = "use", target: str = "") -> Revoked:
-        facts, capability = self._granted.facts, self._line.capability
-        plugin = None if facts is None else facts.plugin
-        reason = self._over or "its lease has ended"
-        return Revoked(plugin=plugin, capability=capability, action=action, target=target, rule=None, reason=reason)
-
-    def _learn(self, value: dict[str, Any]) -> Facts:
-        self._granted.facts = facts = Facts(*(value[name] for name in Facts._fields))
-        return facts
+    def _lease_ended(self, error: Exception) -> None:
+        if isinstance(error, Revoked):
+            self._revoked = error
+            if self._on_end is not None:
+                self._on_end(error)
 
     def _failed(self, fault: RemoteFault) -> Exception:
-        return error_of(fault, self._line.capability)
+        return error_of(fault, self._stub.capability)
 
 
-class _Reached(Exception):
-    """The built-in `open` found its arguments in order and asked for a descriptor."""
-
-
-def _check_arguments(layers: Layers) -> None:
-    """Raises what the built-in `open` says about its arguments, before the host is asked."""
-
-    def reached(*_: object) -> int:
-        raise _Reached
-
+def _read_and_close(descriptor: int, limits: FileLimits) -> bytes:
     try:
-        layers("path", opener=reached)
-    except _Reached:
-        return
-
-
-def _raw(mode: str) -> str:
-    kind = next(letter for letter in mode if letter in "rwax")
-    return f"{kind}+b" if "+" in mode else f"{kind}b"
-
-
-def _read_and_close(descriptor: int, facts: Facts) -> bytes:
-    try:
-        return read_descriptor(descriptor, facts.read_bytes, facts.plugin)
+        return read_descriptor(descriptor, limits.read_bytes, limits.plugin)
     finally:
         os.close(descriptor)
-
-
-def files(line: CapabilityStub) -> RemoteFiles:
-    """A `ProxyFactory`."""
-    return RemoteFiles(line)

@@ -1,261 +1,207 @@
-"""Worker side of `self.http`: the same client as at level `inline`, whose every exchange is made by the host.
+"""Worker side of `self.http`: an `HttpService` that has every request decided and sent by the host.
 
-What of the client is its own work (redirects, cookies, authentication, decoding) is done here, by the same code; what
-touches the network, and every decision, is asked of the host. Its errors come back as the library's own.
+The client is the same as at level `inline`. What is its own work (redirects, cookies, authentication, decoding) runs
+here, by the same code.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
-from math import isfinite
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
+from math import inf
+from typing import Any
 
-from nyx_stream.capabilities.http.client import HTTPX, GuardedClient
-from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
-from nyx_stream.capabilities.http.service import Passage, Terms
-from nyx_stream.errors import Revoked
-from nyx_stream.isolation.remote.wire.values import INLINE, pack
-from nyx_stream.isolation.remote.worker.bodies import ask_with_body, whole
-from nyx_stream.isolation.remote.worker.http_body import Body, Facts
-from nyx_stream.isolation.remote.worker.http_errors import raise_as
+from nyx_stream.capabilities.http.service import (
+    FaultKind,
+    HttpFault,
+    HttpLimits,
+    HttpReply,
+    HttpRequest,
+    Terms,
+)
+from nyx_stream.errors import NetworkDenied, Revoked
+from nyx_stream.isolation.remote.wire.body_stream import BodyStream, CutOff
+from nyx_stream.isolation.remote.wire.messages import (
+    MAX_INLINE,
+    CapabilityError,
+    RemoteFault,
+    error_of,
+    pack,
+    unpack,
+)
+from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
 from nyx_stream.policy import RequestRule
 
-_KINDS = ("connect", "read", "write", "pool")
-
-_wholly: ContextVar[bool] = ContextVar("nyx_whole_response", default=False)
-"""Whether the response of the request under way will be read as a whole."""
+_KINDS = {kind.value: kind for kind in FaultKind}
 
 
-class RedirectRefused(Exception):
-    """The client will not follow a `Location`; the host has still to be told."""
+class RemoteHttpService:
+    """HTTP through the host. `parent` is the service that this one narrows: the host ends both with the first."""
 
-    def __init__(self, request: Any, location: str) -> None:
-        self.request = request
-        self.location = location
-        super().__init__(location)
+    def __init__(self, stub: CapabilityStub, parent: "RemoteHttpService | None" = None) -> None:
+        self.plugin = stub.plugin
+        self._stub = stub
+        self._parent = parent
+        self._connections: asyncio.Semaphore | None = None
+        self.revoked: Revoked | None = None
+        """The error with which the host ended the lease."""
+        stub.on_end(self._end)
 
-
-@dataclass(slots=True)
-class Granted:
-    """What all clients of the plugin have in common, the narrowed ones too."""
-
-    facts: Facts | None = None
-    room: asyncio.Semaphore | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RemotePassage(Passage):
-    """A passage, and the gate that it leads through."""
-
-    remote: "RemoteGate"
-
-
-class RemoteGate:
-    """The way of one client's requests to the host; `above` is the gate that it narrows.
-
-    Whatever came through it keeps it: the host ends what was narrowed when its gate is gone.
-    """
-
-    def __init__(self, line: CapabilityStub, above: "RemoteGate | None" = None) -> None:
-        self._line = line
-        self._above = above
-        self._granted: Granted = Granted() if above is None else above._granted
-        self._over: str | None = None
-        line.on_end(self._end)
-
-    def passage(self, dialect: LibraryAdapter, *, owner: bool = True) -> RemotePassage:
-        """What a client of the dialect's library needs; only its owner ends what was narrowed."""
-        return RemotePassage(
-            forbid_text=_pass,
-            forbid=_pass,
-            exchange=lambda request: self.exchange(dialect, request),
-            refuse_redirect=_refuse,
-            most_redirects=lambda: self.facts.redirects,
-            aclose=self._close if owner and self._line.narrowed else _closed,
-            turned=lambda other: self.passage(other, owner=False),
-            narrowed=lambda rules, terms: self._narrowed(rules, terms).passage(dialect),
-            watch=_unwatched,
-            remote=self,
-        )
-
-    @property
-    def facts(self) -> Facts:
-        """What the host said, which `ready` asked for."""
-        if self._granted.facts is None:
-            raise RuntimeError("the client has not been used yet")
-        return self._granted.facts
-
-    async def ready(self) -> None:
-        """Asks for the facts, once. Raises `Revoked`."""
-        if self._granted.facts is None:
-            self._learn((await self._line.ask("facts")).value)
-
-    async def exchange(self, dialect: LibraryAdapter, request: Any) -> Any:
-        """Has the host send a request; returns the response, its body unread. Raises the dialect's errors."""
-        started = time.perf_counter()
-        await self.ready()
-        room = await self._enter(dialect, request)
+    async def send(self, request: HttpRequest) -> "HttpReply[RemoteBody]":
+        """See `HttpService.send`."""
+        connections = await self._connection(request.timeouts.pool)
         try:
-            answered = await self._fetch(dialect, request)
+            answered = await self._fetch(request)
         except BaseException as error:
-            room.release()
-            raise_as(dialect, request, error)
+            connections.release()
+            if isinstance(error, CapabilityError):
+                raise _fault_of(error) from None
             raise
-        self._learn(answered.value)
-        return self._land(Body(dialect, request, answered, self.facts, self.check, room.release), started)
-
-    def check(self, dialect: LibraryAdapter, request: Any) -> None:
-        """Raises the dialect's `Revoked` once the host has said that the lease ended."""
-        if self._over is not None:
-            error = dialect.revoked(
-                plugin=self.facts.plugin,
-                capability=self._line.capability,
-                action="request",
-                target=str(request.url),
-                rule=None,
-                reason=self._over,
-            )
-            raise_as(dialect, request, error)
-
-    async def report(self, dialect: LibraryAdapter, refused: RedirectRefused) -> NoReturn:
-        """Tells the host of a redirect that is not followed. Raises the denial."""
-        request = refused.request
-        try:
-            await self._line.ask("redirect", method=request.method, url=str(request.url), location=refused.location)
-        except Exception as error:
-            raise_as(dialect, request, error)
-            raise
-        raise RuntimeError("the host followed a redirect")
-
-    async def _enter(self, dialect: LibraryAdapter, request: Any) -> asyncio.Semaphore:
-        """Waits for a place: a body that is not read keeps one, as it keeps a connection."""
-        room = self._granted.room
-        if room is None:
-            room = self._granted.room = asyncio.Semaphore(self.facts.connections)
-        if room.locked():
-            limit = (request.extensions.get("timeout") or {}).get("pool")
-            try:
-                async with asyncio.timeout(limit):
-                    await room.acquire()
-            except TimeoutError:
-                raise dialect.library.PoolTimeout("timed out", request=request) from None
-        else:
-            await room.acquire()
-        return room
-
-    async def _fetch(self, dialect: LibraryAdapter, request: Any) -> RpcReply:
-        stream = request.stream
-        arguments: dict[str, Any] = {
-            "method": str(request.method),
-            "url": str(request.url),
-            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw],
-            "timeout": _timeout(request.extensions.get("timeout")),
-            "whole": _wholly.get(),
-        }
-        if isinstance(stream, dialect.library.ByteStream):
-            content = b"".join(stream)
-            if len(content) <= INLINE:
-                return await self._line.ask("fetch", content=pack(content), **arguments)
-            stream = whole(content)
-        elif not hasattr(stream, "__aiter__"):
-            raise RuntimeError("Attempted to send an sync request with an AsyncClient instance.")
-        return await ask_with_body(self._line, "fetch", stream, **arguments)
-
-    def _learn(self, value: dict[str, Any]) -> None:
-        self._granted.facts = Facts(*(value[name] for name in Facts._fields))
-
-    def _land(self, body: Body, started: float) -> Any:
-        value, dialect = body.head, body.dialect
-        response = dialect.response(
-            value["status"],
-            headers=[(name.encode("latin-1"), text.encode("latin-1")) for name, text in value["headers"]],
-            stream=dialect.body(body.next, body.drain, body.close),
-            extensions={
-                "http_version": value["version"].encode("latin-1"),
-                "reason_phrase": value["reason"].encode("latin-1"),
-            },
-            request=body.request,
+        answer = answered.value
+        return HttpReply(
+            answer["status"],
+            answer["version"].encode("latin-1"),
+            answer["reason"].encode("latin-1"),
+            [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer["headers"]],
+            RemoteBody(self, request.url, answer.get("content"), answered.descriptors, connections.release),
+            HttpLimits(*answer["limits"]),
         )
-        response.begin(self.facts.plugin, self.facts.response_bytes, started)
-        return response
 
-    def _narrowed(self, rules: Sequence[RequestRule], terms: Terms) -> "RemoteGate":
-        return RemoteGate(self._line.narrow([rule.text for rule in rules], terms), self)
+    def early_denial(self, method: str, url: str) -> None:
+        """Returns `None`: only the host decides."""
 
-    async def _close(self) -> None:
-        await self._line.ask("close")
+    async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
+        """See `HttpService.refuse_redirect`."""
+        try:
+            await self._stub.ask("refuse_redirect", scheme=scheme, location=location)
+        except NetworkDenied as denied:
+            return denied
+        raise RuntimeError("the host refused a redirect without a denial")
+
+    def narrow(self, rules: Sequence[RequestRule], terms: Terms) -> "RemoteHttpService":
+        """See `HttpService.narrow`. Raises also `LimitExceeded`: the host keeps no more narrowed services."""
+        return RemoteHttpService(self._stub.narrow([rule.text for rule in rules], terms), self)
+
+    async def aclose(self) -> None:
+        """Ends a narrowed service. The plugin's own connections are the host's, and end with the plugin."""
+        if self._stub.narrowed:
+            await self._stub.ask("close")
+
+    async def _connection(self, timeout: float | None) -> asyncio.Semaphore:
+        """Waits for one of the plugin's connections: a body that isn't read keeps one here, too."""
+        if self._parent is not None:
+            return await self._parent._connection(timeout)
+        if self._connections is None:
+            limits = HttpLimits(*(await self._stub.ask("limits")).value)
+            if self._connections is None:  # another request may have asked meanwhile
+                self._connections = asyncio.Semaphore(limits.connections)
+        if self._connections.locked():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._connections.acquire()
+            except TimeoutError:
+                raise HttpFault(FaultKind.POOL_TIMEOUT, "timed out") from None
+        else:
+            await self._connections.acquire()
+        return self._connections
+
+    def _fetch(self, request: HttpRequest) -> Awaitable[RpcReply]:
+        body, timeouts = request.body, request.timeouts
+        arguments: dict[str, Any] = {
+            "method": request.method,
+            "url": request.url,
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
+            "timeout": [timeouts.connect, timeouts.read, timeouts.write, timeouts.pool],
+            "whole_body": request.whole_body,
+            "flaw": request.flaw,
+        }
+        if isinstance(body, bytes):
+            if not body:
+                return self._stub.ask("fetch", **arguments)
+            if len(body) <= MAX_INLINE:
+                return self._stub.ask("fetch", content=pack(body), **arguments)
+        return ask_with_body(self._stub, "fetch", body, **arguments)
 
     def _end(self, error: Exception) -> None:
-        self._over = error.reason if isinstance(error, Revoked) else str(error)
+        if isinstance(error, Revoked):
+            self.revoked = error
 
 
-def _timeout(given: Any) -> dict[str, float | None] | None:
-    """What the message can carry; a negative number stands for anything else, which the host refuses as it would."""
-    if given is None:
-        return None
-    seconds = {kind: given.get(kind) for kind in _KINDS} if isinstance(given, dict) else {_KINDS[0]: given}
-    plain = all(value is None or (type(value) in (int, float) and isfinite(value)) for value in seconds.values())
-    return seconds if plain and isinstance(given, dict) else dict.fromkeys(_KINDS, -1.0)
+class RemoteBody:
+    """The body of one response: in the message that brought the head, or in a pipe.
 
+    Args:
+        service: the service of the request; its end ends the body.
+        url: the URL of the request, for an error.
+        content: the packed body, if it came in the message.
+        descriptors: otherwise the descriptor of the pipe.
+        release: gives the connection back.
+    """
 
-def _pass(*_: Any) -> None:
-    """Refuses nothing: the host decides."""
+    def __init__(
+        self,
+        service: RemoteHttpService,
+        url: str,
+        content: str | None,
+        descriptors: tuple[int, ...],
+        release: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._url = url
+        self._content = unpack(content) if content is not None else b""
+        self._pipe: BodyStream | None = adopt(descriptors[0]) if descriptors else None
+        self._release: Callable[[], None] | None = release
 
+    async def read(self) -> bytes | None:
+        """See `HttpBody.read`."""
+        return await self.read_all(1) or None
 
-def _unwatched(_told: Callable[[Revoked], None]) -> Callable[[], None]:
-    """The host tells the gate itself."""
-    return _pass
+    async def aclose(self) -> None:
+        """Gives the body up: the host stops sending the rest of it."""
+        self._content = b""
+        if self._release is not None:
+            self._release()
+            self._release = None
+            if self._pipe is not None:
+                self._pipe.close()
 
-
-def _refuse(request: Any, location: str, _reason: str) -> NoReturn:
-    raise RedirectRefused(request, location)
-
-
-async def _closed() -> None:
-    """The connections are the host's, and end with the plugin."""
-
-
-class Remote:
-    """Mixed in before a guarded client: its gate is at the host."""
-
-    dialect: Any
-    _gate: Passage
-
-    @property
-    def _remote(self) -> RemoteGate:
-        if not isinstance(self._gate, RemotePassage):
-            raise TypeError("a remote client has a remote passage")
-        return self._gate.remote
-
-    async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
-        """Sends a request, as the library does."""
-        wholly = _wholly.set(not stream)
+    async def read_all(self, size: float = inf) -> bytes:
+        """Returns the rest of the body, or `size` bytes of it or a little more."""
+        pipe = self._pipe
+        if pipe is None or self._release is None:
+            content = self._content
+            await self.aclose()
+            return content
+        parts: list[bytes] = []
         try:
-            await self._remote.ready()
-            return await super().send(request, stream=stream, **options)  # type: ignore[misc]  # the client's
-        except RedirectRefused as refused:
-            await self._remote.report(self.dialect, refused)
-        except Revoked as error:
-            raise_as(self.dialect, request, error)
+            while size > 0:
+                self._check()
+                if (chunk := await pipe.receive(self._failed)) is None:
+                    await self.aclose()
+                    break
+                parts.append(chunk)
+                size -= len(chunk)
+        except BaseException as error:
+            await self.aclose()
+            if isinstance(error, CutOff):
+                raise HttpFault(FaultKind.READ_ERROR, str(error)) from error
+            if isinstance(error, CapabilityError):
+                raise _fault_of(error) from None
             raise
-        finally:
-            _wholly.reset(wholly)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check(self) -> None:
+        # What is in the pipe already was sent before the lease ended, and is not handed out any more.
+        if self._service.revoked is not None:
+            error = copy(self._service.revoked)
+            error.action, error.target = "request", self._url
+            raise error
+
+    def _failed(self, fault: RemoteFault) -> Exception:
+        return error_of(fault, self._service.plugin)
 
 
-class RemoteClient(Remote, GuardedClient):
-    """An `httpx.AsyncClient` whose requests are made by the host."""
-
-    def as_httpx2(self, **choices: Any) -> Any:
-        """A client for SDKs that ask for an `httpx2.AsyncClient`, with cookies of its own."""
-        from nyx_stream.capabilities.http.client_httpx2 import HTTPX2
-        from nyx_stream.isolation.remote.worker.httpx2 import RemoteHttpx2Client
-
-        return RemoteHttpx2Client.through(self._gate.turned(HTTPX2), **choices)
-
-
-def http(line: CapabilityStub) -> RemoteClient:
-    """A `ProxyFactory`."""
-    return RemoteClient.through(RemoteGate(line).passage(HTTPX))
+def _fault_of(error: CapabilityError) -> Exception:
+    """Returns the `HttpFault` that the host sent; any other error as it is."""
+    kind = _KINDS.get(error.name)
+    return error if kind is None else HttpFault(kind, error.message)

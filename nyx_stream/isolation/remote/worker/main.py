@@ -1,6 +1,6 @@
-"""A worker: the process of one plugin. Is sealed first, then imports the plugin and carries out what the host asks.
+"""A worker: the process of one plugin. It seals itself, then imports the plugin and does what the host requests.
 
-Runs in a process forked from the zygote. Trusts its host; nothing that it checks is for the host's protection.
+It trusts its host. None of its checks protects the host, which repeats them.
 """
 
 import asyncio
@@ -9,95 +9,95 @@ import os
 import select
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nyx_core.sandbox import SandboxError
 from nyx_stream.errors import PluginLoadError, PluginStateError
-from nyx_stream.isolation.code.exception_text import describe, trace_of
-from nyx_stream.isolation.code.instance import instantiate
+from nyx_stream.isolation.code.exports import instantiate
 from nyx_stream.isolation.code.modules import PluginModules
-from nyx_stream.isolation.process import seal as sealing
+from nyx_stream.isolation.registry import REGISTRY
 from nyx_stream.isolation.remote.wire.channel import Channel
-from nyx_stream.isolation.remote.wire.frames import Frame, Kind, ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import MethodFace, Order, Ready, RemoteFault, Update, decode, text
+from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
+from nyx_stream.isolation.remote.wire.messages import (
+    Message,
+    MethodDescription,
+    Order,
+    Ready,
+    RemoteFault,
+    Update,
+    decode,
+    text,
+)
 from nyx_stream.isolation.remote.wire.protocol import ProtocolConnection
 from nyx_stream.isolation.remote.wire.types import describe_type
 from nyx_stream.isolation.remote.worker.calls import ExportedCalls, raised
 from nyx_stream.isolation.remote.worker.log import RemoteLog
 from nyx_stream.isolation.remote.worker.rpc import RpcClient
-from nyx_stream.isolation.remote.worker.stubs import PROXIES
+from nyx_stream.isolation.remote.worker.seal import seal, seal_ahead
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
+from nyx_stream.text import describe_error, format_traceback
 
 if TYPE_CHECKING:
     from nyx_stream.plugin import Plugin
     from nyx_stream.policy.approval import Approval
 
-_HANDSHAKE = 64 * 1024
+_READ = 64 * 1024
+_CANCEL_TIMEOUT = 1.0
+"""Seconds that the plugin's tasks get to end after `teardown`."""
+
+_Message = TypeVar("_Message", bound=Message)
 
 
-def main(sock: socket.socket) -> int:
-    """Lives the life of a worker with its channel at `sock`; returns the exit status."""
+def main(sock: socket.socket, warm_up: Callable[[], None] | None = None) -> int:
+    """Runs one worker with its channel at `sock`; returns the exit status.
+
+    A worker that was made in advance, whose order has yet to come, uses the time to call `warm_up`.
+    """
     connection = ProtocolConnection("worker")
-    opening = _Opening(sock, connection)
+    sock.setblocking(True)
     prepared = None
-    if not opening.waiting:  # made ahead: the order is still to come
-        from nyx_stream.isolation.process.warmup import rehearse  # it rehearses what is here
-
-        prepared = sealing.seal_ahead()
-        rehearse()
-    order = opening.take(Order, Kind.ORDER)
+    if warm_up is not None and not _is_readable(sock):
+        prepared = seal_ahead()
+        warm_up()
+    order = _receive(sock, connection, Order, FrameKind.ORDER)
     try:
-        sealed = sealing.seal(order, prepared)
+        sealed = seal(order, prepared)
     except (SandboxError, OSError, ValueError) as error:
-        message = text(f"its process cannot be sealed: {error}{_advice(error)}")
-        opening.put(Kind.FAILED, RemoteFault(reason="load", name=type(error).__name__, message=message).encode())
+        missing = isinstance(error, SandboxError) and error.layer is not None
+        advice = '; with degrade = "allow" in its policy it would run without' if missing else ""
+        message = text(f"its process cannot be sealed: {error}{advice}")
+        fault = RemoteFault(reason="load", name=type(error).__name__, message=message)
+        sock.sendall(connection.send(FrameKind.FAILED, body=fault.encode()))
         return 1
-    opening.put(Kind.SEALED, sealed.encode())
-    loop = asyncio.new_event_loop()  # meanwhile the host judges the report
+    sock.sendall(connection.send(FrameKind.SEALED, body=sealed.encode()))
+    loop = asyncio.new_event_loop()  # while the host judges the report
     asyncio.set_event_loop(loop)
     loop.run_until_complete(Worker(order, connection, sock, loop).run())
     return 0
 
 
-def _advice(error: Exception) -> str:
-    """What an operator could do about a layer that this machine lacks."""
-    lacks = isinstance(error, SandboxError) and error.layer is not None
-    return '; with degrade = "allow" in its policy it would run without' if lacks else ""
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether something, or the end of the channel, can be received at once."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
-class _Opening:
-    """The first frames, exchanged before there is an event loop: the process is not sealed yet."""
-
-    def __init__(self, sock: socket.socket, connection: ProtocolConnection) -> None:
-        sock.setblocking(True)
-        self._socket = sock
-        self._connection = connection
-        self.left: deque[Frame] = deque()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something can be taken at once; the end of the channel can, too."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def take(self, model: Any, kind: Kind) -> Any:
-        while not self.left:
-            data = self._socket.recv(_HANDSHAKE)
-            if not data:
-                raise SystemExit(0)  # the host gave up
-            self.left.extend(self._connection.receive(data))
-        frame = self.left.popleft()
-        if frame.kind is not kind:
-            raise ProtocolFault(f"{frame.kind.name} instead of {kind.name}")
-        return decode(model, frame) if model is not None else None
-
-    def put(self, kind: Kind, body: bytes) -> None:
-        self._socket.sendall(self._connection.send(Frame(kind, body=body)))
+def _receive(sock: socket.socket, connection: ProtocolConnection, model: type[_Message], kind: FrameKind) -> _Message:
+    """Receives one frame without an event loop. Exits if the host closed the channel."""
+    frames: list[Frame] = []
+    while not frames:
+        data = sock.recv(_READ)
+        if not data:
+            raise SystemExit(0)
+        frames = connection.receive(data)
+    frame, *others = frames
+    if frame.kind is not kind or others:
+        raise ProtocolFault(f"{', '.join(frame.kind.name for frame in frames)} instead of {kind.name}")
+    return decode(model, frame)
 
 
 class Worker:
@@ -112,99 +112,98 @@ class Worker:
         self._loop = loop
         self.env: Mapping[str, str] = MappingProxyType(order.env)
         self.log = RemoteLog(order.plugin, connection, self._send)
-        self._lines = RpcClient(order.plugin, lambda: self._channel)
-        self._made: dict[str, Any] = {}
+        self.rpc = RpcClient(order.plugin, lambda: self._channel)
+        self._capabilities: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._modules = PluginModules(order.plugin, order.root, order.names, order.digests)
         self._plugin: Plugin | None = None
-        self._over: asyncio.Future[None] = loop.create_future()
-        self._ended = False
+        self._finished: asyncio.Future[None] = loop.create_future()
+        self._stopping = False
 
     @cached_property
     def manifest(self) -> Manifest:
         return Manifest.from_toml(os.path.join(self._order.folder, FILE_NAME)).bind(self._order.places)
 
     def capability(self, name: str) -> Any:
-        if name not in self._made:
-            self._made[name] = PROXIES[name](self._lines.to(name))
-        return self._made[name]
+        if name not in self._capabilities:
+            self._capabilities[name] = REGISTRY[name].hold_remote(self.rpc.to(name))
+        return self._capabilities[name]
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":
         approval: Approval = await self.capability("approval")(kind, target, why)
         return approval
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        if self._ended:
+        if self._stopping:
             coroutine.close()
             raise PluginStateError(self._order.plugin, "it is being stopped: no task can be started")
-        task = self._loop.create_task(self._guarded(coroutine), name=getattr(coroutine, "__name__", "task"))
+        task = self._loop.create_task(self._run_task(coroutine), name=getattr(coroutine, "__name__", "task"))
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
 
     async def run(self) -> None:
-        """Waits for the host's word to start, then runs the plugin until the host stops it or goes."""
+        """Waits for START, then runs the plugin until the host stops it or closes the channel."""
         self._main = asyncio.current_task()
-        self._channel = Channel(self._socket, self._connection, self._take, self._channel_ended, takes_descriptors=True)
+        handlers: dict[FrameKind, Callable[[Frame], None]] = {}
+        self._channel = Channel(self._socket, self._connection, handlers, self._channel_ended, takes_descriptors=True)
         self._calls = ExportedCalls(self._channel.send, self.log)
-        self._takers: dict[Kind, Callable[[Frame], None]] = {
-            Kind.START: self._begin,
-            Kind.CALL: self._calls.call,
-            Kind.OPEN: self._calls.open,
-            Kind.NEXT: self._calls.next,
-            Kind.CANCEL: self._calls.cancel,
-            Kind.ANSWER: self._lines.answer,
-            Kind.REFUSED: self._lines.answer,
-            Kind.ENDED: self._lines.ended,
-            Kind.LOGGED: lambda _frame: self.log.flush(),
-            Kind.UPDATE: lambda frame: self._update(decode(Update, frame).env),
-            Kind.STOP: lambda _frame: self._tasks.add(self._loop.create_task(self._stop(), name="teardown")),
+        handlers |= {
+            FrameKind.START: lambda _frame: self._start_task(self._start(), "setup"),
+            FrameKind.CALL: self._calls.call,
+            FrameKind.OPEN: self._calls.open,
+            FrameKind.NEXT: self._calls.next,
+            FrameKind.CANCEL: self._calls.cancel,
+            FrameKind.RESPONSE: self.rpc.answer,
+            FrameKind.REQUEST_FAILED: self.rpc.answer,
+            FrameKind.LEASE_ENDED: self.rpc.ended,
+            FrameKind.LOG_ACK: lambda _frame: self.log.flush(),
+            FrameKind.UPDATE: self._update,
+            FrameKind.STOP: lambda _frame: self._start_task(self._stop(), "teardown"),
         }
-        await self._over
+        await self._finished
         await self._channel.drain(0)
         self._channel.close()
 
     def forget(self) -> None:
-        """Takes the plugin's modules out of the interpreter, for a worker that does not end with its plugin."""
+        """Removes the plugin's modules from the interpreter, for a process that continues without the plugin."""
         self._modules.remove()
 
-    def _begin(self, _frame: Frame) -> None:
-        """The host took the report: from here on the plugin's code is read."""
-        starting = self._loop.create_task(self._start(), name="setup")
-        self._tasks.add(starting)
-        starting.add_done_callback(self._tasks.discard)
+    def _start_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _start(self) -> None:
+        """Imports the plugin and runs its `setup`. The host has accepted the report."""
         name = self._order.plugin
         try:
             self._plugin, methods = instantiate(name, self._order.entry, self._modules, self)
         except PluginLoadError as error:
-            self._fail(RemoteFault(reason="load", message=text(error.message), trace=trace_of(error)))
+            self._fail(RemoteFault(reason="load", message=text(error.message), trace=format_traceback(error)))
             self._finish()
             return
         try:
             await self._plugin.setup()
         except BaseException as error:
-            if not self._ended:
+            if not self._stopping:
                 self._fail(raised("setup", "setup", error))
                 self._finish()
             return
         self._calls.offer(methods)
-        faces = [
-            MethodFace(name=method.name, stream=method.stream, returns=describe_type(method.returns))
+        descriptions = [
+            MethodDescription(name=method.name, stream=method.stream, returns=describe_type(method.returns))
             for method in methods.values()
         ]
-        self._send(Kind.READY, body=Ready(methods=faces).encode())
-        gc.enable()  # the first collection comes at once; nobody waits for it now
+        self._send(FrameKind.READY, body=Ready(methods=descriptions).encode())
+        gc.enable()  # the first collection starts at once, while no caller waits
 
     def _fail(self, fault: RemoteFault) -> None:
-        """Tells the host that the start, or `teardown`, failed."""
-        self._send(Kind.FAILED, body=fault.encode())
+        """Reports that the start, or `teardown`, failed."""
+        self._send(FrameKind.FAILED, body=fault.encode())
 
-    def _take(self, frame: Frame) -> None:
-        self._takers[frame.kind](frame)
-
-    def _update(self, env: dict[str, str]) -> None:
+    def _update(self, frame: Frame) -> None:
+        env = decode(Update, frame).env
         for name in self.env:
             os.environ.pop(name, None)
         os.environ.update(env)
@@ -221,40 +220,40 @@ class Worker:
                 late = isinstance(error, TimeoutError) and scope.expired()
                 limit = f"teardown took longer than {self._order.setup_timeout:g} s"
                 self._fail(RemoteFault(reason="call", message=limit) if late else raised("teardown", "call", error))
-        self._ended = True
+        self._stopping = True
         spared = (asyncio.current_task(), self._main)
-        left = [task for task in asyncio.all_tasks() if task not in spared]
-        for task in left:
+        tasks = [task for task in asyncio.all_tasks() if task not in spared]
+        for task in tasks:
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1.0)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT)
         self.log.flush()
-        self._send(Kind.STOPPED)
+        self._send(FrameKind.STOPPED)
         self._finish()
 
     def _finish(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
+        if not self._finished.done():
+            self._finished.set_result(None)
 
     def _channel_ended(self, error: Exception | None) -> None:
-        # The host is gone, or the two do not understand each other: nobody is left to work for.
+        # Without its host, or with one of another protocol, a worker has nothing left to do.
         if error is not None:
             sys.stderr.write(f"nyx: {type(error).__name__}: {error}\n")
             sys.stderr.flush()
         os._exit(0 if error is None else 1)
 
-    def _send(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
+    def _send(self, kind: FrameKind, number: int = 0, body: bytes = b"") -> None:
         self._channel.send(kind, number, body=body)
 
-    async def _guarded(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async def _run_task(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
             return await coroutine
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:  # SystemExit in a task would end the event loop
-            raise RuntimeError(f"a background task raised {describe(error)}") from error
+            raise RuntimeError(f"a background task raised {describe_error(error)}") from error
 
     def _task_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self._ended:
-            self._send(Kind.CRASHED, body=raised("a background task", "other", error).encode())
+        if not task.cancelled() and (error := task.exception()) is not None and not self._stopping:
+            self._send(FrameKind.CRASHED, body=raised("a background task", "other", error).encode())

@@ -1,4 +1,4 @@
-"""What holds for `self.files`."""
+"""The conformance cases of `self.files`."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ LARGE = bytes(range(256)) * 2048  # half a MiB: more than a message carries
 
 
 async def a_file_reads_as_it_was_written(plugin):
-    """Text and bytes, small and large, through whole-file calls."""
-    path = f"{plugin.room}/f"
+    """Text and bytes, small and large, by `write_text`, `read_text` and the like."""
+    path = f"{plugin.folder}/f"
     sizes = [await plugin.files.write_text(path, "grüße\r\n"), await plugin.files.write_bytes(f"{path}2", LARGE)]
     assert await plugin.files.read_text(path) == "grüße\r\n"
     assert await plugin.files.read_bytes(f"{path}2") == LARGE
@@ -22,7 +22,7 @@ async def a_file_reads_as_it_was_written(plugin):
 
 async def open_gives_an_aiofiles_file(plugin):
     """`async with` and `await`, text and binary, line by line, seek and tell."""
-    path = f"{plugin.room}/f"
+    path = f"{plugin.folder}/f"
     async with plugin.files.open(path, "w", encoding="utf-8") as file:
         await file.write("one\ntwo\n")
         assert file.name == path
@@ -38,23 +38,23 @@ async def open_gives_an_aiofiles_file(plugin):
 
 async def every_mode_does_what_open_does(plugin):
     """Truncates, appends, creates exclusively, reads only, writes only."""
-    path, told = f"{plugin.room}/f", []
+    path, found = f"{plugin.folder}/f", []
     for mode, text in (("x", "1"), ("a", "2"), ("r+", "3"), ("a+", "4"), ("w+", "56"), ("w", "7")):
         async with plugin.files.open(path, mode) as file:
             await file.write(text)
-        told.append(await plugin.files.read_text(path))
-    told.append(await refused(_opened(plugin, path, "x"), FileExistsError))
+        found.append(await plugin.files.read_text(path))
+    found.append(await refused(_opened(plugin, path, "x"), FileExistsError))
     async with plugin.files.open(path, "r") as file:
-        told.append(await refused(file.write("8"), OSError))
+        found.append(await refused(file.write("8"), OSError))
     async with plugin.files.open(path, "w") as file:
-        told.append(await refused(file.read(), OSError))
-    return told
+        found.append(await refused(file.read(), OSError))
+    return found
 
 
 async def wrong_arguments_open_nothing(plugin):
-    """The built-in open's own errors, before anything is asked for."""
-    path = f"{plugin.room}/never"
-    told = []
+    """The errors of the built-in open, before the host is asked."""
+    path = f"{plugin.folder}/never"
+    found = []
     for kind, arguments in (
         (ValueError, {"mode": "rw"}),
         (ValueError, {"mode": "wb", "encoding": "utf-8"}),
@@ -62,57 +62,57 @@ async def wrong_arguments_open_nothing(plugin):
         (TypeError, {"mode": 5}),
         (ValueError, {"closefd": False}),
     ):
-        told.append(await refused(_opened(plugin, path, **arguments), kind))
+        found.append(await refused(_opened(plugin, path, **arguments), kind))
     assert not await plugin.files.exists(path)
-    return told
+    return found
 
 
 async def directories_are_made_listed_renamed_and_removed(plugin):
     """The directory operations, with the errors of the system."""
-    room, files = plugin.room, plugin.files
-    await files.mkdir(f"{room}/a/b/c", parents=True)
-    await files.mkdir(f"{room}/a", exist_ok=True)
-    told = [await refused(files.mkdir(f"{room}/a"), FileExistsError)]
-    await files.write_text(f"{room}/a/b/f", "x")
-    await files.rename(f"{room}/a/b/f", f"{room}/a/g")
-    told.append(sorted(await files.iterdir(f"{room}/a")))
-    told.append(sorted([entry async for entry in files.iterdir(room)]))
-    told.append(await refused(files.remove(f"{room}/a"), OSError))
-    await files.remove(f"{room}/a/g")
-    await files.remove(f"{room}/a", tree=True)
-    told.append(await files.iterdir(room))
-    told.append(await refused(files.iterdir(f"{room}/gone").__aiter__().__anext__(), FileNotFoundError))
-    return told
+    folder, files = plugin.folder, plugin.files
+    await files.mkdir(f"{folder}/a/b/c", parents=True)
+    await files.mkdir(f"{folder}/a", exist_ok=True)
+    found = [await refused(files.mkdir(f"{folder}/a"), FileExistsError)]
+    await files.write_text(f"{folder}/a/b/f", "x")
+    await files.rename(f"{folder}/a/b/f", f"{folder}/a/g")
+    found.append(sorted(await files.iterdir(f"{folder}/a")))
+    found.append(sorted([entry async for entry in files.iterdir(folder)]))
+    found.append(await refused(files.remove(f"{folder}/a"), OSError))
+    await files.remove(f"{folder}/a/g")
+    await files.remove(f"{folder}/a", tree=True)
+    found.append(await files.iterdir(folder))
+    found.append(await refused(files.iterdir(f"{folder}/gone").__aiter__().__anext__(), FileNotFoundError))
+    return found
 
 
 async def a_long_listing_is_whole(plugin):
-    """More names than a message has room for, among them one that is no UTF-8."""
+    """More names than fit into a message, one of them not UTF-8."""
     names = [f"{number:04}-{'n' * 200}" for number in range(400)] + ["\udcff\udc80"]
     for name in names:
-        await plugin.files.write_bytes(f"{plugin.room}/{name}", b"")
-    listed = await plugin.files.iterdir(plugin.room)
-    assert sorted(listed) == sorted(f"{plugin.room}/{name}" for name in names)
+        await plugin.files.write_bytes(f"{plugin.folder}/{name}", b"")
+    listed = await plugin.files.iterdir(plugin.folder)
+    assert sorted(listed) == sorted(f"{plugin.folder}/{name}" for name in names)
     return len(listed)
 
 
-async def stat_tells_everything(plugin):
+async def stat_has_all_fields(plugin):
     """Type, size and nanoseconds, of files and directories."""
-    await plugin.files.write_bytes(f"{plugin.room}/f", b"12345")
-    file, folder = await plugin.files.stat(f"{plugin.room}/f"), await plugin.files.stat(plugin.room)
+    await plugin.files.write_bytes(f"{plugin.folder}/f", b"12345")
+    file, folder = await plugin.files.stat(f"{plugin.folder}/f"), await plugin.files.stat(plugin.folder)
     assert type(file) is os.stat_result
     assert abs(file.st_mtime_ns / 1e9 - file.st_mtime) < 1
     return [stat.filemode(file.st_mode), file.st_size, file.st_nlink, stat.S_ISDIR(folder.st_mode), file.st_blksize]
 
 
-async def exists_asks_and_tells(plugin):
+async def exists_returns_whether(plugin):
     """True, false, and a denial where it is not granted."""
-    await plugin.files.write_bytes(f"{plugin.room}/f", b"")
-    there = [await plugin.files.exists(f"{plugin.room}/{name}") for name in ("f", "g", "f/below")]
+    await plugin.files.write_bytes(f"{plugin.folder}/f", b"")
+    there = [await plugin.files.exists(f"{plugin.folder}/{name}") for name in ("f", "g", "f/below")]
     return [there, await refused(plugin.files.exists("/etc/passwd"), FilesystemDenied)]
 
 
 async def what_is_not_granted_is_denied(plugin):
-    """Each operation, with the host's text; nothing is done."""
+    """Each operation raises the host's error, and nothing is done."""
     files = plugin.files
     acts = {
         "read": lambda path: files.read_bytes(path),
@@ -124,13 +124,13 @@ async def what_is_not_granted_is_denied(plugin):
         "list": lambda path: _listed(plugin, path),
         "mkdir": lambda path: files.mkdir(path),
         "remove": lambda path: files.remove(path),
-        "rename": lambda path: files.rename(path, f"{plugin.room}/stolen"),
-        "rename to": lambda path: files.rename(f"{plugin.room}/mine", path),
+        "rename": lambda path: files.rename(path, f"{plugin.folder}/stolen"),
+        "rename to": lambda path: files.rename(f"{plugin.folder}/mine", path),
     }
-    told = []
+    found = []
     for path in ("/etc/passwd", "../../../etc/passwd", "/proc/self/environ", "denied/x", "nul\0byte"):
-        told += [await refused(act(path), FilesystemDenied) for act in acts.values()]
-    return told
+        found += [await refused(act(path), FilesystemDenied) for act in acts.values()]
+    return found
 
 
 async def its_own_code_is_read_only(plugin):
@@ -141,43 +141,43 @@ async def its_own_code_is_read_only(plugin):
     return await refused(plugin.files.write_text(f"{folder}/claims.py", ""), FilesystemDenied)
 
 
-async def what_the_system_says_arrives_as_it_is(plugin):
-    """The class and the number of an OSError."""
-    told = []
-    await plugin.files.write_bytes(f"{plugin.room}/f", b"")
+async def an_error_of_the_system_arrives_unchanged(plugin):
+    """Class and errno of an OSError."""
+    found = []
+    await plugin.files.write_bytes(f"{plugin.folder}/f", b"")
     for act in (
-        plugin.files.read_bytes(f"{plugin.room}/gone"),
-        plugin.files.read_bytes(plugin.room),
-        plugin.files.stat(f"{plugin.room}/f/below"),
-        plugin.files.write_bytes(f"{plugin.room}/{'n' * 300}", b""),
-        plugin.files.rename(f"{plugin.room}/gone", f"{plugin.room}/there"),
+        plugin.files.read_bytes(f"{plugin.folder}/gone"),
+        plugin.files.read_bytes(plugin.folder),
+        plugin.files.stat(f"{plugin.folder}/f/below"),
+        plugin.files.write_bytes(f"{plugin.folder}/{'n' * 300}", b""),
+        plugin.files.rename(f"{plugin.folder}/gone", f"{plugin.folder}/there"),
     ):
         try:
             await act
         except OSError as error:
-            told.append([type(error).__name__, error.errno, error.strerror])
-    return told
+            found.append([type(error).__name__, error.errno, error.strerror])
+    return found
 
 
 async def wrong_types_are_type_errors(plugin):
-    """A path is text; content is bytes."""
+    """A path must be a str, and content bytes."""
     return [
         (await refused(plugin.files.read_bytes(b"bytes"), TypeError))[0],
         (await refused(plugin.files.read_bytes(5), TypeError))[0],
-        (await refused(plugin.files.write_bytes(f"{plugin.room}/f", "text"), TypeError))[0],
+        (await refused(plugin.files.write_bytes(f"{plugin.folder}/f", "text"), TypeError))[0],
     ]
 
 
 async def many_at_once(plugin):
-    """Side by side, each gets its own."""
-    await asyncio.gather(*(plugin.files.write_text(f"{plugin.room}/{n}", str(n)) for n in range(100)))
-    texts = await asyncio.gather(*(plugin.files.read_text(f"{plugin.room}/{n}") for n in range(100)))
+    """Concurrent operations don't mix up their results."""
+    await asyncio.gather(*(plugin.files.write_text(f"{plugin.folder}/{n}", str(n)) for n in range(100)))
+    texts = await asyncio.gather(*(plugin.files.read_text(f"{plugin.folder}/{n}") for n in range(100)))
     return texts == [str(n) for n in range(100)]
 
 
 async def a_cancelled_write_leaves_the_old_content(plugin):
-    """A write that is cancelled is not half done."""
-    path = f"{plugin.room}/f"
+    """A cancelled write leaves no partial content."""
+    path = f"{plugin.folder}/f"
     await plugin.files.write_bytes(path, b"old")
     task = asyncio.ensure_future(plugin.files.write_bytes(path, LARGE))
     await asyncio.sleep(0)

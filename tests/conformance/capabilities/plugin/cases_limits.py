@@ -6,8 +6,8 @@ from nyx_stream.errors import LimitExceeded
 
 
 async def open_files_are_counted(plugin):
-    """No more than the grant has at once; a closed one makes room."""
-    path = f"{plugin.room}/f"
+    """As many as the grant allows are open at once, and closing one allows another."""
+    path = f"{plugin.folder}/f"
     await plugin.files.write_bytes(path, b"x")
     files = [await plugin.files.open(path, "rb") for _ in range(8)]
     told = await refused(_opened(plugin, path), LimitExceeded)
@@ -21,7 +21,7 @@ async def open_files_are_counted(plugin):
 
 async def whole_reads_are_bounded(plugin):
     """One call reads so much and no more; an open file may be as large as it is."""
-    path = f"{plugin.room}/f"
+    path = f"{plugin.folder}/f"
     async with plugin.files.open(path, "wb") as file:
         await file.write(bytes(1_000_001))
     told = await refused(plugin.files.read_bytes(path), LimitExceeded)

@@ -27,7 +27,7 @@ class Conforming(Plugin):
     @export
     async def run(self, module: str, case: str) -> object:
         """Runs a case in a directory of its own, with a client that remembers no cookies."""
-        self.room = f"{module}.{case}"
-        await self.files.mkdir(self.room, exist_ok=True)
+        self.folder = f"{module}.{case}"
+        await self.files.mkdir(self.folder, exist_ok=True)
         self.http.cookies.clear()
         return await getattr(MODULES[module], case)(self)

@@ -1,4 +1,4 @@
-"""With the descriptor of a file that the host opened: read-only, in the plugin's folder, or its own to write."""
+"""Attacks with the descriptor of a file that the host opened: read-only in its folder, or writable."""
 
 import _ctypes
 import ctypes
@@ -17,19 +17,19 @@ _AT_EMPTY_PATH = 0x1000
 
 
 class Dropped(Exception):
-    """The host took no notice."""
+    """The host ignored the request."""
 
 
 @asynccontextmanager
 async def readable(plugin):
-    """A descriptor of a file that may only be read."""
+    """A descriptor of a read-only file."""
     async with plugin.files.open(f"{plugin.own}/table.py", "rb") as file:
         yield file.fileno()
 
 
 @asynccontextmanager
 async def writable(plugin):
-    """A descriptor of a file of the plugin's own."""
+    """A descriptor of a file that the plugin may write."""
     async with plugin.files.open("mine", "r+b") as file:
         yield file.fileno()
 
@@ -41,7 +41,7 @@ async def read(plugin):
 
 
 async def write(plugin):
-    """Writing and truncating one's own file works."""
+    """Writing and truncating the plugin's own file works."""
     async with writable(plugin) as descriptor:
         os.pwrite(descriptor, b"x", 20)
         os.ftruncate(descriptor, 16)
@@ -154,7 +154,7 @@ async def load_native_code_that_it_wrote(plugin):
 @attack("Files", "broker", twin=read, answers=("Dropped",))
 async def pass_a_descriptor_to_the_host(plugin):
     # Over a pipe whose other end the host reads as bytes: the kernel drops what nobody asks for (unix(7)).
-    line = plugin._context._lines.to("files")
+    line = plugin._context.rpc.to("files")
     told = await line.ask("announce")
     async with readable(plugin) as descriptor:
         with socket.socket(fileno=told.descriptors[0]) as pipe:

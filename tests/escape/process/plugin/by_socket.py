@@ -1,4 +1,4 @@
-"""With the socket of a granted connection, and the pipe of a response."""
+"""Attacks with the socket of a granted connection, and with the stream of a response body."""
 
 import ctypes
 import fcntl
@@ -30,7 +30,7 @@ async def connected(plugin):
 @asynccontextmanager
 async def piped(plugin):
     """The bare socket of a response's body."""
-    line = plugin._context._lines.to("http")
+    line = plugin._context.rpc.to("http")
     ask = {"method": "GET", "url": "http://granted.example/slow", "headers": [], "whole": False}
     with socket.socket(fileno=(await line.ask("fetch", **ask)).descriptors[0]) as sock:
         yield sock
@@ -44,7 +44,7 @@ async def talk(plugin):
 
 
 async def fetch(plugin):
-    """A body comes through its pipe."""
+    """A body arrives through its stream."""
     async with plugin.http.stream("GET", "http://granted.example/big") as reply:
         return len(await reply.aread())
 

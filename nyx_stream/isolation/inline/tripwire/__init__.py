@@ -1,1 +1,0 @@
-"""The audit hook that refuses and attributes what inline plugin code does past its capabilities."""
