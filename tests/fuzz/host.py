@@ -1,7 +1,7 @@
-"""Fuzz target `host`: a real `RemotePlugin`, its broker and its log, with a worker that sends what a script says.
+"""Fuzz target `host`: a real `RemotePlugin` with its broker and log, and a worker that sends what a script says.
 
-Whatever comes in: each caller gets a value or an error of the documented kinds, the worker is ended at most, and
-nothing is raised anywhere else: not in a task, not in a callback of the loop.
+Whatever is sent, each caller gets a value or an error of the documented kinds, at most the worker is ended, and nothing
+else is raised: not in a task, not in a callback of the loop.
 """
 
 import asyncio
@@ -48,12 +48,12 @@ DOCUMENTED = (PluginError, SandboxDenied, LimitExceeded, OSError)
 
 
 class Launcher:
-    """Makes no process: its end of the channel is the script's to write to."""
+    """Makes no process: the script writes to the worker's end of the channel."""
 
     pid = None
 
     def launch_ahead(self, descriptors: tuple[int, int, int]) -> None:
-        """Makes nothing ahead."""
+        """Makes none in advance."""
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         self.socket = socket.socket(fileno=os.dup(descriptors[0]))
@@ -94,11 +94,11 @@ def assignment(folder: Path) -> Assignment:
 
 async def refuse(_kind: str, _target: str, _why: str) -> Approval:
     """Grants nothing on request."""
-    return Approval(granted=False, reason="nobody is there to ask")
+    return Approval(granted=False, reason="no approval is possible")
 
 
-class Room:
-    """What all runs have in common."""
+class Fixture:
+    """What all runs share."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -117,39 +117,39 @@ class Room:
         level = logger.level
         logger.setLevel(logging.CRITICAL)  # a record of the worker is no finding
         try:
-            self.loop.run_until_complete(live(self.assignment, script))
+            self.loop.run_until_complete(run_plugin(self.assignment, script))
         finally:
             logger.setLevel(level)
         assert not self.raised, self.raised
 
 
-async def live(given: Assignment, script: Script) -> None:
-    """One life of a plugin: as much of the handshake as the script wants, calls, and whatever else it sends."""
+async def run_plugin(given: Assignment, script: Script) -> None:
+    """Runs a plugin once: as much of the handshake as the script contains, calls, and whatever else it sends."""
     launcher = Launcher()
     level = RemoteBackend(WarmPool(launcher), Shared())
     level.monitor = IdleMonitor()
     plugin = level.isolate(given)
     depth = script.number(3)
     tasks = [asyncio.ensure_future(plugin.start())]
-    await turn(3)
+    await turns(3)
     worker = ProtocolConnection("worker")
     (frame,) = worker.receive(launcher.socket.recv(2**20))
     if depth:
         put(launcher, worker.send(FrameKind.SEALED, body=sealed(decode(Order, frame))))
-        await turn(4)
+        await turns(4)
     if depth == 2:
         worker.receive(launcher.socket.recv(2**20))
         put(launcher, worker.send(FrameKind.READY, body=Ready(methods=METHODS).encode()))
         await tasks[0]
         tasks += [asyncio.ensure_future(plugin.call(name, {})) for name in ("plain", "typed", "plain")]
-        tasks.append(asyncio.ensure_future(drained(plugin.stream("items", {}))))
-        await turn(2)
+        tasks.append(asyncio.ensure_future(drain(plugin.stream("items", {}))))
+        await turns(2)
     while script.left:
         if depth == 2 and script.chance(16):
             tasks[1 + script.number(4)].cancel()
-        put(launcher, script.piece())
-        await turn(script.number(4))
-    await turn(2)
+        put(launcher, script.frame())
+        await turns(script.number(4))
+    await turns(2)
     await launcher.aclose()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     await plugin.stop(())
@@ -157,16 +157,16 @@ async def live(given: Assignment, script: Script) -> None:
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and not isinstance(outcome, (*DOCUMENTED, asyncio.CancelledError)):
             raise outcome
-    await turn(1)
+    await turns(1)
 
 
-async def turn(times: int) -> None:
-    """Lets the loop look at its sockets and run what is ready."""
+async def turns(times: int) -> None:
+    """Lets the loop poll its sockets and run what is ready."""
     for _ in range(times):
         await asyncio.sleep(0)
 
 
-async def drained(items: AsyncIterator[Any]) -> None:
+async def drain(items: AsyncIterator[Any]) -> None:
     """Takes every item of a stream."""
     async for _ in items:
         pass
@@ -190,11 +190,11 @@ def sealed(order: Order) -> bytes:
     return Sealed(report=report, baseline=0).encode()
 
 
-_room: list[Room] = []
+_fixture: list[Fixture] = []
 
 
 def consume(data: bytes) -> None:
-    """Plays one script. Raises what must not have been raised."""
-    if not _room:
-        _room.append(Room())
-    _room[0].play(Script(data))
+    """Runs one script. Raises what must not have been raised."""
+    if not _fixture:
+        _fixture.append(Fixture())
+    _fixture[0].play(Script(data))

@@ -1,7 +1,7 @@
-"""Fuzz target `machine`: frames, the order of frames, and bodies, on both sides; no socket and no event loop.
+"""Fuzz target `machine`: frames, their order and their bodies, on both sides, without socket and event loop.
 
-Whatever comes in: frames that the table allows, each with a body that is a message or a fault, or a `ProtocolFault` and
-a conversation that is over. No descriptor is lost from sight.
+Whatever is received becomes frames that the table allows, each with a body that is a message or a fault; or a
+`ProtocolFault`, after which the conversation is over. No descriptor is lost.
 """
 
 from contextlib import suppress
@@ -72,7 +72,7 @@ def conversation(state: ProtocolState) -> dict[str, ProtocolConnection]:
 
 
 def consume(data: bytes) -> None:
-    """Plays one script. Raises `AssertionError`, or whatever must not have been raised."""
+    """Runs one script. Raises `AssertionError`, or what must not have been raised."""
     script = Script(data)
     side = ("host", "worker")[script.number(2)]
     connection = conversation(STATES[script.number(len(STATES))])[side]
@@ -83,7 +83,7 @@ def consume(data: bytes) -> None:
         given += descriptors
         before = connection.state
         try:
-            frames = connection.receive(script.piece(), descriptors)
+            frames = connection.receive(script.frame(), descriptors)
         except ProtocolFault:
             assert connection.state is ProtocolState.OVER
             break
@@ -92,7 +92,7 @@ def consume(data: bytes) -> None:
             assert len(frame.body) <= frame.kind.max_body
             before = TRANSITIONS[before][frame.kind]
             handed += frame.descriptors
-            understand(frame)
+            decode_body(frame)
         assert connection.state is before
     else:
         with suppress(ProtocolFault):
@@ -101,8 +101,8 @@ def consume(data: bytes) -> None:
     assert sorted([*handed, *connection.take_descriptors()]) == given
 
 
-def understand(frame: Frame) -> None:
-    """Decodes a body as its receiver does, and goes on to what the receiver makes of it."""
+def decode_body(frame: Frame) -> None:
+    """Decodes a body as its receiver does, and what the receiver makes of it."""
     model = MODELS.get(frame.kind)
     if model is None:
         return
@@ -115,11 +115,11 @@ def understand(frame: Frame) -> None:
         str(error_of(message, "p"))
     if isinstance(message, Ready):
         for face in message.methods:
-            results(face.returns)
+            decode_results(face.returns)
 
 
-def results(description: object) -> None:
-    """Builds the decoder of a described type, and has it read some JSON."""
+def decode_results(description: object) -> None:
+    """Builds the decoder of a described type, and decodes some JSON."""
     try:
         decode_result = decoder(description)
     except ProtocolFault:

@@ -1,4 +1,4 @@
-"""Reads the bytes that a fuzzer makes up as a script: small numbers, texts, frames right or not quite right."""
+"""Reads the bytes that a fuzzer generates as a script: small numbers, texts, and frames that are (almost) valid."""
 
 from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_BODY, VERSION, FrameKind
 
@@ -19,7 +19,7 @@ BODIES = (
 
 
 class Script:
-    """What is left of the bytes. At their end every number is 0 and every text empty."""
+    """The bytes that are left. At their end every number is 0 and every text empty."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -27,11 +27,11 @@ class Script:
 
     @property
     def left(self) -> int:
-        """Bytes that are not read yet."""
+        """Bytes that have not been read yet."""
         return max(0, len(self._data) - self._place)
 
     def number(self, below: int) -> int:
-        """A number from 0 to `below` - 1, of one byte; of four, where one is not enough."""
+        """A number from 0 to `below` - 1, from one byte, or from four if one isn't enough."""
         size = 1 if below <= 256 else 4
         return int.from_bytes(self._take(size), "big") % below
 
@@ -44,7 +44,7 @@ class Script:
         return self._take(self.number(256))
 
     def body(self) -> bytes:
-        """A body that is known, or one that is cut, lengthened or changed, or any bytes."""
+        """A known body, a truncated, extended or changed one, or any bytes."""
         choice = self.number(len(BODIES) + 1)
         if choice == len(BODIES):
             return self.text()
@@ -54,8 +54,8 @@ class Script:
             body[place : place + self.number(4)] = self.text()
         return bytes(body)
 
-    def piece(self) -> bytes:
-        """A frame as it should be, or nearly so, or any bytes."""
+    def frame(self) -> bytes:
+        """A valid frame, an almost valid one, or any bytes."""
         if self.chance(8):
             return self.text()
         body = self.body()

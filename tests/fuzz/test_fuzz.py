@@ -1,4 +1,4 @@
-"""What a worker sends, made up by a fuzzer that sees which code it reaches: a bounded run, the same every time."""
+"""A bounded, reproducible run of a coverage-guided fuzzer over everything that a worker sends."""
 
 import importlib
 import importlib.util
@@ -26,8 +26,8 @@ def seeds(number: int) -> list[bytes]:
     reason="atheris is not installed: it has no wheel for every Python and system",
 )
 @pytest.mark.parametrize("target", RUNS)
-def test_whatever_comes_in_is_an_event_or_the_clean_end_of_that_worker(target, tmp_path):
-    """No input of a coverage-guided run raises anything that is not documented; a finding comes with its traceback."""
+def test_no_input_raises_an_undocumented_error(target, tmp_path):
+    """A coverage-guided run finds no input that raises one; a finding is reported with its traceback."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for number, seed in enumerate(seeds(200)):
@@ -41,8 +41,8 @@ def test_whatever_comes_in_is_an_event_or_the_clean_end_of_that_worker(target, t
 
 @pytest.mark.skipif(bool(missing_sockets()), reason="no channel here")
 @pytest.mark.parametrize("target", RUNS)
-def test_what_the_fuzzer_begins_with_holds_without_it(target):
-    """The same scripts on every Python and system, whether there is a fuzzer or not."""
+def test_the_seeds_pass_without_the_fuzzer(target):
+    """The same scripts on every Python and system, also where there is no fuzzer."""
     consume = importlib.import_module(f"tests.fuzz.{target}").consume
     for seed in seeds(400):
         consume(seed)

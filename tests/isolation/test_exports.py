@@ -1,4 +1,4 @@
-"""A signature of plain values is validated by the schema that pydantic would have made, or by pydantic."""
+"""A signature of plain values is validated by the schema that pydantic would build; any other by pydantic."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ def decorated(method):
 
 
 class Methods:
-    """Signatures; those that begin with `other` are for pydantic to read."""
+    """Signatures; pydantic must read those that begin with `other`."""
 
     async def nothing(self) -> None: ...
     async def one(self, text: str) -> str: ...
@@ -63,14 +63,14 @@ def hints(method):
 
 
 def bare(schema):
-    """Without empty metadata, which says nothing."""
+    """Without empty metadata."""
     if isinstance(schema, dict):
         return {name: bare(value) for name, value in schema.items() if not (name == "metadata" and not value)}
     return [bare(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def outcome(validate, value):
-    """What came of it: the arguments that the method would have got, or the faults."""
+    """The result of a validation as text: the arguments for the method, or the errors."""
     try:
         called = validate(value)
     except ValidationError as error:
@@ -83,8 +83,8 @@ def outcome(validate, value):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_plain_is_known(name):
-    """Anything that pydantic might read more from is left to it."""
+def test_only_plain_signatures_are_handled(name):
+    """Signatures that pydantic may read more from are left to it."""
     method = getattr(METHODS, name)
     assert (plain_validator(method, hints(method)) is None) is name.startswith("other")
 
@@ -92,7 +92,7 @@ def test_what_is_plain_is_known(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("other")])
 @given(data=st.data())
 def test_it_validates_as_pydantic_does(name, data):
-    """The same arguments or the same faults, for values and for JSON."""
+    """The same arguments or the same errors, for values and for JSON."""
     method = getattr(METHODS, name)
     ours = plain_validator(method, hints(method))
     theirs = TypeAdapter(method, config=JSON).validator
@@ -110,7 +110,7 @@ def test_it_validates_as_pydantic_does(name, data):
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("default", [inspect.Parameter.empty, None, True, 1, 1.5, "x", b"x"])
 def test_the_schema_is_that_of_pydantic(kind, default, monkeypatch):
-    """For each type and default, by place and by name."""
+    """For each type and default, positional and by name."""
     from nyx_stream.isolation.code import exports
 
     made = []
@@ -128,8 +128,8 @@ def test_the_schema_is_that_of_pydantic(kind, default, monkeypatch):
         assert config == dict(JSON)
 
 
-def test_results_of_plain_types_are_pydantics_own():
-    """The adapter is made once; any other type is for the caller."""
+def test_adapters_of_plain_types_are_pydantics_own():
+    """The adapter is built once; any other type is left to the caller."""
     for kind in (*PLAIN, JsonValue):
         assert plain_adapter(kind) is plain_adapter(kind)
         assert plain_adapter(kind).core_schema == TypeAdapter(kind, config=JSON).core_schema

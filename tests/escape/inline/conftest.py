@@ -1,4 +1,4 @@
-"""A plugin that does whatever a test says, inside a host with the tripwire."""
+"""A plugin that runs code that tests pass to it, in a host with the tripwire."""
 
 import pytest
 
@@ -20,14 +20,14 @@ class Main(Plugin):
 
 
 class Attacker:
-    """The plugin and what the host recorded of it."""
+    """The plugin, and what the host recorded about it."""
 
     def __init__(self, handle, events):
         self.handle = handle
         self.events = events
 
     async def run(self, code):
-        """Runs the body of an async function as the plugin; returns the repr of what it returns."""
+        """Runs the body of an async function as the plugin; returns the repr of its result."""
         return await self.handle.call("run", code=code)
 
     @property
@@ -35,9 +35,9 @@ class Attacker:
         return [event for event in self.events if not event.allowed]
 
     async def refused(self, code, capability, action, target="", raises=TripwireDenied):
-        """Runs an attack that must be refused by the tripwire, and recorded with all that an operator needs.
+        """Runs an attack that the tripwire must refuse and record, with everything that an operator needs.
 
-        Libraries may catch the refusal and try something else, which is refused too: the first record counts.
+        A library may catch the refusal and try something else, which is refused too: the first record counts.
         """
         before = len(self.denied)
         with pytest.raises(raises) as caught:
@@ -54,7 +54,7 @@ class Attacker:
 
 @pytest.fixture
 async def rogue(tmp_path):
-    """The attacker, entered and running."""
+    """The attacker, loaded and running."""
     events = []
     folder = write_plugin(tmp_path / "rogue", CODE)
     async with PluginHost(audit=events.append, data_dir=tmp_path / "data") as host:

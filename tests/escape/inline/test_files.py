@@ -1,4 +1,4 @@
-"""Plugin code that reaches for files past `self.files`: refused and recorded; the host does the same things freely."""
+"""Plugin code that opens files without `self.files` is refused and recorded; the host does the same things freely."""
 
 import os
 import re
@@ -54,8 +54,8 @@ OPENS = {
 
 
 @pytest.mark.parametrize("name", OPENS)
-async def test_reaching_for_a_file_is_refused_and_recorded(rogue, tmp_path, name):
-    """Whatever way plugin code takes to a file, it is refused before it happens, with its line in the record."""
+async def test_opening_a_file_is_refused_and_recorded(rogue, tmp_path, name):
+    """However plugin code opens a file, it is refused in advance, with its line in the record."""
     target = tmp_path / "secret.txt"
     target.write_text("secret")
     code, action = OPENS[name]
@@ -96,7 +96,7 @@ async def test_the_record_has_the_plugins_own_source_line(tmp_path):
 
 
 async def test_the_host_opens_files_while_a_plugin_is_loaded(rogue, tmp_path):
-    """The twin: the host's own code, also between the steps of a plugin, is not the plugin's."""
+    """The host's own code isn't attributed to the plugin, not even between the steps of a plugin."""
     (tmp_path / "own.txt").write_text("own")
     assert await rogue.run("return 1") == "1"
     assert (tmp_path / "own.txt").read_text() == "own"
@@ -104,13 +104,13 @@ async def test_the_host_opens_files_while_a_plugin_is_loaded(rogue, tmp_path):
 
 
 async def test_hostile_text_in_a_path_is_escaped(rogue):
-    """A path that holds control characters reaches neither error nor log as it is."""
+    """Control characters of a path reach neither error nor log unescaped."""
     event = await rogue.refused("open('/tmp/\\x1b[2Jx\\n')", "files", "open")
     assert event.target.isprintable()
 
 
-async def test_a_path_object_with_code_of_its_own_is_refused(rogue):
-    """A path whose __fspath__ says one thing now and another later opens nothing."""
+async def test_a_path_object_with_its_own_fspath_is_refused(rogue):
+    """A path whose `__fspath__` returns different texts opens nothing."""
     code = """
 class Path:
     def __init__(self): self.said = 0

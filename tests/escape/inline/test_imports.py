@@ -1,4 +1,4 @@
-"""Importing under the tripwire: modules load, and the import machinery is no way to read or write other files."""
+"""Importing under the tripwire works, and the import machinery can't be used to read or write other files."""
 
 import asyncio
 import importlib
@@ -16,7 +16,7 @@ MODULES = ["wave", "zipapp", "this_is_not_a_module", "xmlrpc.client", "cmd", "ma
 
 
 async def test_importing_the_library_and_installed_packages_works(rogue):
-    """Modules that nobody has imported yet are found, read and executed; what does not exist is an ordinary error."""
+    """Modules that have not been imported yet are found, read and executed; a missing one is an ordinary error."""
     for name in MODULES:
         if name in sys.modules and name not in sys.builtin_module_names:
             sys.modules.pop(name)
@@ -27,7 +27,7 @@ async def test_importing_the_library_and_installed_packages_works(rogue):
 
 
 async def test_a_library_that_needs_ctypes_can_be_imported(rogue):
-    """An installed module that opens a native library while it is imported is not the plugin's act."""
+    """An installed module may open a native library while it is imported."""
     for name in ("ctypes", "uuid", "ctypes.util"):
         sys.modules.pop(name, None)
     assert await rogue.run("import ctypes, uuid, ctypes.util\nreturn uuid.UUID(int=1).int") == "1"
@@ -35,7 +35,7 @@ async def test_a_library_that_needs_ctypes_can_be_imported(rogue):
 
 
 async def test_tracebacks_logs_and_warnings_show_source_lines(rogue, caplog):
-    """Reading source lines for a traceback works in plugin code, and is not recorded as an attack."""
+    """Plugin code may read source lines for a traceback, which isn't recorded as an attack."""
     code = """
 import traceback, warnings, linecache
 linecache.clearcache()
@@ -51,8 +51,8 @@ return 'exec(source' in deep() or 'await names["attack"]' in deep()"""
     assert not rogue.denied
 
 
-async def test_a_syntax_error_is_no_attack_and_reads_no_file(rogue, tmp_path):
-    """The compiler opens a file to show a faulty line: for text without a file nobody is to blame."""
+async def test_a_syntax_error_is_not_an_attack_and_reads_no_file(rogue, tmp_path):
+    """The compiler opens a file to show the line of a syntax error; for text without a file that isn't recorded."""
     code = "import ast\ntry: ast.literal_eval('f(')\nexcept SyntaxError: return 'caught'"
     assert await rogue.run(code) == "'caught'"
     assert not rogue.denied
@@ -64,7 +64,7 @@ async def test_a_syntax_error_is_no_attack_and_reads_no_file(rogue, tmp_path):
 
 
 async def test_library_data_can_be_read_by_the_library(rogue):
-    """What an installed package reads of its own files is no attack: it could be imported as well."""
+    """An installed package may read its own files, which the plugin could import anyway."""
     assert await rogue.run("import importlib.metadata\nreturn importlib.metadata.version('pydantic')[:1]") == "'2'"
     assert not rogue.denied
 
@@ -105,7 +105,7 @@ LOADER_ATTACKS = {
 
 @pytest.mark.parametrize("name", LOADER_ATTACKS)
 async def test_import_machinery_reads_nothing_else(rogue, tmp_path, name):
-    """Files outside the import path are not read or written through importlib, whatever the plugin sets up."""
+    """importlib doesn't read or write files outside the import path, however the plugin sets it up."""
     target = tmp_path / "elsewhere" / "secret_module.py"
     target.parent.mkdir()
     target.write_text("SECRET = 1\n")
@@ -117,7 +117,7 @@ async def test_import_machinery_reads_nothing_else(rogue, tmp_path, name):
 
 
 async def test_bytecode_is_not_poisoned(rogue):
-    """An import in plugin code writes no bytecode, nor does anything that pretends to be one."""
+    """Neither an import in plugin code nor code that imitates one writes bytecode."""
     import wave
 
     cached = importlib.util.cache_from_source(wave.__file__)
@@ -127,7 +127,7 @@ async def test_bytecode_is_not_poisoned(rogue):
 
 
 async def test_the_tripwire_can_be_switched_off_for_a_host(tmp_path, rogue):
-    """With `tripwire=False` a plugin is not watched, while another host's plugin beside it is."""
+    """With `tripwire=False` a plugin isn't watched, while the plugin of another host is."""
     code = """
     class Main(Plugin):
         @export
@@ -142,7 +142,7 @@ async def test_the_tripwire_can_be_switched_off_for_a_host(tmp_path, rogue):
 
 
 async def test_a_file_can_be_uploaded_whatever_its_name(tmp_path):
-    """httpx asks the system's table of file types; that it was not read yet is no act of the plugin."""
+    """httpx reads the system's table of file types on first use, which must not be attributed to the plugin."""
     folder = write_plugin(
         tmp_path / "sender",
         """

@@ -1,4 +1,4 @@
-"""Plugin code that reaches for the network past `self.http`: refused before a packet, and recorded."""
+"""Plugin code that uses the network without `self.http` is refused before it sends a packet, and recorded."""
 
 import asyncio
 import socket
@@ -34,15 +34,15 @@ ATTACKS = {
 
 @pytest.fixture
 def listener():
-    """A listening socket of the host that must see no connection."""
+    """A listening socket of the host, which must get no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_reaching_for_the_network_is_refused_and_recorded(rogue, listener, name):
-    """Whatever way plugin code takes to the network, no connection arrives."""
+async def test_using_the_network_is_refused_and_recorded(rogue, listener, name):
+    """However plugin code uses the network, no connection arrives."""
     code, action = ATTACKS[name]
     # httpx makes an error of its own of the refusal; asyncio takes it for a family that is not there and binds nothing.
     raises = PluginCallError if name in ("httpx", "asyncio.start_server") else TripwireDenied
@@ -61,7 +61,7 @@ SOCKET_ATTACKS = {
 
 @pytest.mark.parametrize("name", SOCKET_ATTACKS)
 async def test_using_a_socket_of_the_hosts_is_refused(rogue, listener, name):
-    """A socket that a plugin got hold of cannot be connected, bound or sent from by its code."""
+    """A socket of the host that a plugin obtained can't be connected, bound or sent from by the plugin's code."""
     code, action = SOCKET_ATTACKS[name]
     with socket.socket() as borrowed:
         rogue.handle._entry.supervisor._level._plugin.borrowed = borrowed
@@ -70,14 +70,14 @@ async def test_using_a_socket_of_the_hosts_is_refused(rogue, listener, name):
 
 
 async def test_a_socket_pair_is_allowed(rogue):
-    """The twin: two ends that are connected to nothing but each other leave no process."""
+    """Two sockets that are only connected to each other are allowed."""
     code = "a, b = socket.socketpair()\nwith a, b:\n    a.send(b'x')\n    return b.recv(1)"
     assert await rogue.run(code) == "b'x'"
     assert not rogue.denied
 
 
 async def test_the_host_connects_while_a_plugin_runs(rogue, listener):
-    """The twin: the host's own connection goes through at the same time."""
+    """The host's own connection succeeds at the same time."""
     running = asyncio.create_task(rogue.run("await asyncio.sleep(0.01)"))
     _, writer = await asyncio.open_connection(*listener.getsockname())
     writer.close()

@@ -1,4 +1,4 @@
-"""Plugin code that starts processes, calls native code, or reaches into the interpreter: refused and recorded."""
+"""Plugin code that starts processes, calls native code or changes the interpreter is refused and recorded."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_leaving_the_interpreter_is_refused_and_recorded(rogue, name):
-    """No process is started, no native function called, no hook set by plugin code."""
+    """Plugin code starts no process, calls no native function and sets no hook."""
     code, capability, action = ATTACKS[name]
     for function in re.findall(r"\bos\.(\w+)", code):
         if not hasattr(os, function):
@@ -55,7 +55,7 @@ async def test_leaving_the_interpreter_is_refused_and_recorded(rogue, name):
 
 
 async def test_an_audit_hook_is_not_added(rogue):
-    """A hook of the plugin's would see the whole host; CPython drops it without an error when ours refuses it."""
+    """A hook of the plugin would see the whole host; CPython drops it without an error when ours refuses it."""
     await rogue.run("self.seen = []\nsys.addaudithook(lambda event, args: self.seen.append(event))")
     (event,) = rogue.denied
     assert (event.capability, event.action) == ("interpreter", "sys.addaudithook")
@@ -64,6 +64,6 @@ async def test_an_audit_hook_is_not_added(rogue):
 
 
 async def test_the_host_starts_processes_while_a_plugin_is_loaded(rogue):
-    """The twin: the host's own processes start."""
+    """The host's own processes start."""
     assert (await asyncio.to_thread(subprocess.run, [sys.executable, "-c", ""])).returncode == 0
     assert not rogue.denied

@@ -1,4 +1,4 @@
-"""Threads: plugin code starts none, and what runs for it in the framework's threads is still the plugin's."""
+"""Plugin code starts no threads, and its work in the framework's threads is attributed to it."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ STARTS = {
 
 @pytest.mark.parametrize("name", STARTS)
 async def test_starting_a_thread_is_refused_and_recorded(rogue, name):
-    """A thread has no attribution, so none is started by plugin code."""
+    """A thread has no attribution, so plugin code can't start one."""
     before = set(threading.enumerate())
     with pytest.raises(Exception, match="denied"):
         await rogue.run(STARTS[name])
@@ -54,7 +54,7 @@ CARRIED = {
 
 @pytest.mark.parametrize("name", CARRIED)
 async def test_attribution_follows_the_plugins_work(rogue, name):
-    """In a thread of the pool, a callback or a task, the plugin's code is still refused what it is refused directly."""
+    """In a thread of the pool, a callback or a task, the tripwire refuses the plugin's code the same things."""
     with pytest.raises(Exception, match=r"denied|during the call"):
         await rogue.run(CARRIED[name].format(what="lambda: open('/etc/hostname').read()"))
     assert [(event.layer, event.action) for event in rogue.denied if event.layer == "tripwire"] == [
@@ -63,14 +63,14 @@ async def test_attribution_follows_the_plugins_work(rogue, name):
 
 
 @pytest.mark.parametrize("name", ["asyncio.to_thread", "run_in_executor", "anyio.to_thread", "call_soon", "own task"])
-async def test_work_that_opens_nothing_runs_there(rogue, name):
-    """The twin: plugin code may compute in a thread of the pool, even if the pool has to start one."""
+async def test_computing_in_a_thread_of_the_pool_is_allowed(rogue, name):
+    """Plugin code may compute in a thread of the pool, even if the pool has to start one."""
     assert await rogue.run(CARRIED[name].format(what="lambda: sum(range(10))") + "\nreturn 'done'") == "'done'"
     assert not rogue.denied
 
 
-async def test_the_hosts_work_in_the_same_pool_is_the_hosts(rogue, tmp_path):
-    """The twin: a thread that just worked for a plugin opens files for the host."""
+async def test_the_hosts_work_in_the_same_pool_is_allowed(rogue, tmp_path):
+    """A thread that has just worked for a plugin opens files for the host."""
     (tmp_path / "own.txt").write_text("own")
     await rogue.run("await asyncio.get_running_loop().run_in_executor(None, len, '')")
     loop = asyncio.get_running_loop()

@@ -1,5 +1,7 @@
-"""Attacks from inside a sealed plugin with what its capabilities gave it: refused, recorded where the host decides, and
-the allowed twin beside each works. `tests/escape/sealed` has the attacks that need nothing from the host.
+"""Attacks from inside a sealed plugin with the objects that its capabilities returned.
+
+Each is refused, and recorded where the host decides; the allowed twin of each works. `tests/escape/sealed` has the
+attacks that need nothing from the host.
 """
 
 import ast
@@ -23,7 +25,7 @@ PLUGIN = Path(__file__).parent / "plugin"
 
 
 def names() -> list[str]:
-    """Every attack, read from the text of the plugin: only the plugin imports it."""
+    """Every attack, read from the source of the plugin: only the plugin imports it."""
     trees = [ast.parse(path.read_text()) for path in sorted(PLUGIN.glob("by_*.py"))]
     return [
         node.name
@@ -34,13 +36,13 @@ def names() -> list[str]:
 
 
 def status_of(process: int) -> dict[str, str]:
-    """What the kernel says of a process; proc_pid_status(5)."""
+    """proc_pid_status(5) of a process."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return dict(line.split(":\t", 1) for line in lines)
 
 
 def policy() -> SandboxPolicy:
-    """Less than the plugin asks for."""
+    """Grants less than the plugin requests."""
     return (
         SandboxPolicy.locked_down()
         .allow_connect_host("granted.example", "inside.example")
@@ -53,7 +55,7 @@ def policy() -> SandboxPolicy:
 
 @pytest.fixture(scope="module")
 def anyio_backend():
-    """As everywhere, but one loop for the module: its host lives as long."""
+    """As elsewhere, but with one loop for the module, because its host lives as long."""
     return "asyncio"
 
 
@@ -85,7 +87,7 @@ async def attacker(tmp_path_factory, events):
 
 @pytest.fixture
 async def fresh(attacker, tmp_path):
-    """Another plugin of the same code, alone in a worker of its own."""
+    """Another plugin of the same code, alone in its own worker."""
     events = []
     async with PluginHost(audit=events.append, data_dir=tmp_path) as host:
         yield await host.load(PLUGIN, policy=policy(), isolation="process")
@@ -93,7 +95,7 @@ async def fresh(attacker, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in names() if not name.endswith(EXHAUSTING)])
 async def test_it_is_refused_and_its_twin_works(attacker, events, name):
-    """The attack gets its refusal; what the host decided is on record; then the allowed thing beside it works."""
+    """The attack is refused, and recorded if the host decided it; then its allowed twin works."""
     _, layer, answers = (await attacker.call("table"))[name]
     events.clear()
     refusal = await attacker.call("attempt", name=name)
@@ -105,8 +107,9 @@ async def test_it_is_refused_and_its_twin_works(attacker, events, name):
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name.endswith("without_end")])
-async def test_what_runs_out_is_its_own(attacker, fresh, name):
-    """Whoever uses up memory, descriptors or threads meets the limit of its worker; its neighbour does not notice."""
+async def test_a_plugin_exhausts_only_its_own_resources(attacker, fresh, name):
+    """A plugin that uses up memory, descriptors or threads reaches the limit of its worker; its neighbour isn't
+    affected."""
     _, _, answers = (await attacker.call("table"))[name]
     refusal = await fresh.call("attempt", name=name)
     assert refusal.startswith(tuple(answers)), refusal
@@ -114,15 +117,15 @@ async def test_what_runs_out_is_its_own(attacker, fresh, name):
 
 
 async def test_it_is_alone_in_its_process(fresh):
-    """No thread from before the sealing, no child, and no capability that a new program could get back."""
+    """It has no thread from before it was sealed, no child, and no capability that a new program could regain."""
     process = await fresh.call("process")
     assert os.listdir(f"/proc/{process}/task") == [str(process)]
     status = status_of(process)
     assert (status["CapEff"], status["NoNewPrivs"], status["Seccomp"]) == ("0" * 16, "1", "2")
 
 
-async def test_a_worker_without_room_for_a_descriptor_is_ended_alone(attacker, fresh):
-    """Whoever fills its own table and then has the host pass one more harms itself only."""
-    with pytest.raises(PluginCrashed, match="descriptors were cut off"):
+async def test_a_worker_with_a_full_descriptor_table_is_ended_alone(attacker, fresh):
+    """A worker that fills its descriptor table and then has the host pass one more only harms itself."""
+    with pytest.raises(PluginCrashed, match="the kernel truncated the descriptors"):
         await fresh.call("attempt", name="take_a_descriptor_without_room")
     assert (await attacker.call("twin", name="read_outside")).startswith("it worked: ")

@@ -1,4 +1,4 @@
-"""What a worker narrows, the host keeps under a number. A worker that names numbers as no proxy would gains nothing."""
+"""The host keeps attenuated capabilities by number. A worker that names wrong numbers gains nothing."""
 
 import asyncio
 
@@ -51,8 +51,8 @@ BODY = b'{"capability": "http", "action": "facts", "arguments": {}, "narrowed": 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_what_no_proxy_would_name_ends_the_worker(load, fault):
-    """The worker is ended for it; its neighbour, which holds a number of its own, goes on."""
+async def test_a_request_that_no_stub_sends_ends_the_worker(load, fault):
+    """The worker is ended; its neighbour, which holds a number of its own, continues."""
     good, bad = await load("good"), await load("bad")
     await good.call("run", code="self.narrow = self.http.narrow('GET http://granted.example/hello')")
     with pytest.raises(PluginCrashed, match="it broke the protocol"):
@@ -60,8 +60,8 @@ async def test_what_no_proxy_would_name_ends_the_worker(load, fault):
     assert await good.call("run", code=HELLO.replace("http.get", "narrow.get")) == "hello"
 
 
-async def test_a_number_is_of_one_connection(load, events):
-    """The number of another plugin's names nothing here: each decides, and records, under its own."""
+async def test_a_number_belongs_to_one_connection(load, events):
+    """The number of another plugin means nothing here: each is decided and recorded for its own plugin."""
     one, two = await load("one"), await load("two")
     code = f"{OPENING}return await narrow(rules=['GET http://granted.example/%s'])"
     numbers = [await one.call("run", code=code % "hello"), await two.call("run", code=code % "seen")]
@@ -74,8 +74,8 @@ async def test_a_number_is_of_one_connection(load, events):
     assert {event.plugin for event in events} == {"two"}
 
 
-async def test_what_was_closed_stays_closed(load):
-    """Its number answers `Revoked`, for every action that it has."""
+async def test_a_closed_capability_stays_closed(load):
+    """Its number answers `Revoked` to every action."""
     plugin = await load()
     code = f"""{OPENING}
 n = await narrow()
@@ -92,8 +92,8 @@ return told
     assert await plugin.call("run", code=code) == ["revoked: its client was closed"] * 2
 
 
-async def test_what_is_narrowed_widens_for_nobody(load, events):
-    """Not under its own number, nor after the one above it was returned, nor by a policy that grants more."""
+async def test_an_attenuated_capability_never_widens(load, events):
+    """Not by its own number, not after its parent was returned, and not by a policy that grants more."""
     plugin = await load()
     code = f"""{OPENING}
 n = await narrow(rules=["GET http://granted.example/seen"])
@@ -111,7 +111,7 @@ return told
 
 
 async def test_a_flood_is_bounded(load):
-    """So many at once and no more; what is returned makes room, and leaves no lease and no timer at the host."""
+    """A worker may hold a limited number; returning one frees its place, and leaves no lease or timer in the host."""
     plugin = await load()
     code = f"""{OPENING}
 held = []
@@ -129,8 +129,8 @@ return told
     assert len(timers) < MAX_NARROWED + 50
 
 
-async def test_a_chain_is_bounded(load):
-    """Each request is looked at by every rule on the way up: they are counted together."""
+async def test_the_rules_of_a_chain_are_bounded(load):
+    """A request is checked by every rule on the way up, so these are counted together."""
     plugin = await load()
     code = f"""{OPENING}
 n, depth = 0, 0
@@ -144,8 +144,8 @@ except LimitExceeded as error:
     assert await plugin.call("run", code=code) == [MAX_RULES, "rules"]
 
 
-async def test_patterns_that_cost_the_host_time_are_few(load):
-    """Paths and whole subtrees are looked up; what has to be compared character by character is bounded."""
+async def test_expensive_patterns_are_bounded(load):
+    """Paths and subtrees are looked up; patterns that are compared character by character are limited."""
     plugin = await load()
     code = f"""{OPENING}
 told = []
@@ -166,8 +166,8 @@ return [*told, (await ask("http", "fetch", n, **GET))["status"]]
     assert await plugin.call("run", code=code) == [["patterns", 4], ["patterns", 1024], "patterns", 200]
 
 
-async def test_the_honest_proxy_meets_the_bounds_as_errors(load):
-    """A plugin that holds too many, or asks for too much in one, is told so and lives."""
+async def test_the_stub_raises_the_limits_as_errors(load):
+    """A plugin that holds too many, or passes too many rules, gets an error and continues."""
     plugin = await load()
     code = f"""
 RULE = "GET http://granted.example/hello"
@@ -188,8 +188,8 @@ return [told, (await self.http.narrow(RULE).get("http://granted.example/hello"))
     assert await plugin.call("run", code=code) == [["rules", "rules", "rules", "narrowed"], "hello"]
 
 
-async def test_narrowing_in_the_midst_of_traffic_keeps_everything_in_order(load):
-    """While a worker waits for its narrowing on the stack, calls, answers and cancellations lose nothing."""
+async def test_narrowing_during_traffic_keeps_everything_in_order(load):
+    """While a worker waits synchronously, no call, response or cancellation is lost."""
     plugin = await load()
     busy = """
 RULE = "GET http://granted.example/**"
@@ -213,7 +213,7 @@ return "done"
 
 
 async def test_narrowing_in_a_thread_is_an_error(load):
-    """No loop runs there that could stand still."""
+    """A thread has no event loop that could wait."""
     plugin = await load()
     code = """
 try:

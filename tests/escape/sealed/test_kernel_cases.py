@@ -1,7 +1,7 @@
-"""Every kernel attack, tried from plugin code inside a sealed worker: refused, and the worker goes on.
+"""Every kernel attack, from plugin code inside a sealed worker: it is refused, and the worker continues.
 
-The attacks are those of `tests/escape/kernel`, which also shows that each succeeds in a free process. Here they
-run as a plugin's own modules. What needs preparing before sealing is left out: a plugin has no such moment.
+The attacks are those of `tests/escape/kernel`, which also shows that each succeeds in a free process. Here they run as
+a plugin's own modules. Attacks that need preparation before sealing are left out: a plugin has no such moment.
 """
 
 import os
@@ -61,7 +61,7 @@ async def host(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A plugin that carries the attacks, and beside it the room that they are made for."""
+    """A plugin with the attacks, and the directories that they expect."""
     folder = write_plugin(tmp_path / "p", CODE, limits='memory = "512MiB"')
     package = folder / "tests" / "escape" / "kernel"
     package.mkdir(parents=True)
@@ -79,14 +79,14 @@ def folder(tmp_path):
 
 
 def unprepared(module: str) -> dict[str, room.Attack]:
-    """The attacks that need nothing done before sealing."""
+    """The attacks that need no preparation before sealing."""
     nothing = room.Book.attack.__kwdefaults__["before"].__qualname__
     return {name: it for name, it in MODULES[module].book.attacks.items() if it.before.__qualname__ == nothing}
 
 
 @pytest.mark.parametrize("module", MODULES)
 async def test_every_attack_is_refused(host, folder, tmp_path, module):
-    """Each attack of a kind gets its refusal; afterwards the plugin still has its threads and takes calls."""
+    """Each attack of a kind is refused; afterwards the plugin still has its threads and takes calls."""
     plugin = await host.load(folder, isolation="process")
     for name, attack in unprepared(module).items():
         if name in ALLOWED:
@@ -98,7 +98,7 @@ async def test_every_attack_is_refused(host, folder, tmp_path, module):
 
 
 async def test_a_foreign_system_call_ends_the_worker(host, folder, tmp_path):
-    """The 32-bit entrance of the kernel is not refused but deadly, and the host knows what it was."""
+    """A 32-bit system call kills the worker, and the host reports the signal."""
     if "int_0x80" not in attacks_kernel.book.attacks or platform.machine() != "x86_64":
         pytest.skip("only x86-64 has a second entrance")
     plugin = await host.load(folder, isolation="process")

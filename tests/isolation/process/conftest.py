@@ -21,7 +21,7 @@ def events():
 
 @pytest.fixture
 async def host(tmp_path, events):
-    """An entered host without plugins; leaves no descriptor behind."""
+    """An entered host without plugins, which must leave no descriptor behind."""
     if reason := missing():
         pytest.skip(f"this machine cannot seal a process: {reason}")
     before = sorted(os.listdir("/proc/self/fd"))

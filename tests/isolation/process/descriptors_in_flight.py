@@ -26,7 +26,7 @@ POLICY = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
 
 
 def fill() -> tuple[socket.socket, socket.socket]:
-    """Sends more descriptors than may be in flight to a socket that nobody reads."""
+    """Sends more descriptors than may be in flight to a socket that is never read."""
     pair = socket.socketpair()
     for _ in range(2 + LIMIT // 100):
         try:
@@ -46,38 +46,38 @@ async def attempt(call: Any) -> Any:
 async def main(folder: Path) -> dict[str, Any]:
     async with PluginHost(data_dir=folder / "data") as host:
         one = await host.load(folder / "one", policy=POLICY, isolation="process")
-        begun = one._entry.life
-        told: dict[str, Any] = {"before": await attempt(one.call("read"))}
+        run = one._entry.life
+        answers: dict[str, Any] = {"before": await attempt(one.call("read"))}
         full = fill()
-        told["at once"] = await attempt(one.call("read"))
-        write = Channel._write
-        Channel._write = _full_once(write)  # the socket takes nothing at first: the answer waits in the queue
-        told["queued"] = await attempt(one.call("read"))
-        Channel._write = write
-        told["without"] = await attempt(one.call("echo"))
+        answers["at once"] = await attempt(one.call("read"))
+        flush = Channel._flush
+        Channel._flush = _full_once(flush)  # the socket takes nothing at first: the response waits in the queue
+        answers["queued"] = await attempt(one.call("read"))
+        Channel._flush = flush
+        answers["without"] = await attempt(one.call("echo"))
         for name in OTHERS:  # a worker may have been made ahead, but not for all
             try:
                 await host.load(folder / name, isolation="process")
             except PluginError as error:
-                told["another"] = f"{type(error).__name__}: {error}"
+                answers["another"] = f"{type(error).__name__}: {error}"
                 break
         for end in full:
             end.close()
-        told["after"] = await attempt(one.call("read"))
-        told["another after"] = await attempt((await host.load(folder / name, isolation="process")).call("echo"))
-        told["the same life"] = one._entry.life is begun and one.state
-        return told
+        answers["after"] = await attempt(one.call("read"))
+        answers["another after"] = await attempt((await host.load(folder / name, isolation="process")).call("echo"))
+        answers["the same run"] = one._entry.life is run and one.state
+        return answers
 
 
-def _full_once(write: Any) -> Any:
+def _full_once(flush: Any) -> Any:
     full = True
 
-    def once(channel: Channel, data: Any, descriptors: tuple[int, ...]) -> int:
+    def once(channel: Channel) -> OSError | None:
         nonlocal full
-        if descriptors and full:
+        if full:
             full = False
-            return 0
-        return int(write(channel, data, descriptors))
+            return None
+        return flush(channel)
 
     return once
 

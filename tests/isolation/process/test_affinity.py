@@ -1,4 +1,4 @@
-"""Workers on processors of the operator's choice, forked and fresh, and what cannot be chosen."""
+"""Workers, forked and fresh, on processors that the operator chose, and choices that are refused."""
 
 import os
 import subprocess
@@ -24,14 +24,14 @@ sealed = pytest.mark.skipif(bool(missing()), reason=f"no worker can be sealed: {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A plugin that tells its processors."""
+    """A plugin that returns its processors."""
     return write_plugin(tmp_path / "plugins" / "p", CODE)
 
 
 @sealed
 @pytest.mark.parametrize("made", ["forked", "fresh"])
-async def test_workers_run_where_they_were_put(folder, tmp_path, monkeypatch, made):
-    """The first one and the one that was made ahead; the host stays where it is."""
+async def test_workers_run_on_the_chosen_processors(folder, tmp_path, monkeypatch, made):
+    """The first one and the one that was made ahead do; the host stays where it is."""
     if len(HERE) < 2:
         pytest.skip("one processor")
     if made == "fresh":
@@ -46,7 +46,7 @@ async def test_workers_run_where_they_were_put(folder, tmp_path, monkeypatch, ma
 
 @sealed
 async def test_they_do_not_follow_their_host(folder, tmp_path):
-    """A host that keeps to one processor has workers on another; without a choice they are where it is."""
+    """A host restricted to one processor has workers on another; without a choice they run where it does."""
     if len(HERE) < 2:
         pytest.skip("one processor")
     try:
@@ -62,8 +62,8 @@ async def test_they_do_not_follow_their_host(folder, tmp_path):
 @sealed
 @pytest.mark.parametrize("made", ["forked", "fresh"])
 @pytest.mark.parametrize("others", [[], HERE[:1]], ids=["only", "also"])
-async def test_a_processor_that_is_not_there_is_an_error(folder, tmp_path, monkeypatch, made, others):
-    """Not a worker somewhere else; what was started is gone."""
+async def test_a_missing_processor_is_an_error(folder, tmp_path, monkeypatch, made, others):
+    """No worker runs elsewhere instead, and the process that was started is gone."""
     if made == "fresh":
         without_fork(monkeypatch)
     started = []
@@ -77,28 +77,28 @@ async def test_a_processor_that_is_not_there_is_an_error(folder, tmp_path, monke
     assert [process.poll() for process in started] == [-9]
 
 
-async def test_level_inline_needs_no_worker(folder, tmp_path):
-    """There the choice says nothing."""
+async def test_level_inline_ignores_the_choice(folder, tmp_path):
+    """It has no workers."""
     async with PluginHost(data_dir=tmp_path / "data", worker_cpus=[8191]) as host:
         plugin = await host.load(folder)
         assert await plugin.call("processors") == HERE
 
 
 @pytest.mark.parametrize("cpus", [[], [-1], [8192], [1.0], ["1"], "01", [True]])
-def test_what_is_no_processor_is_an_error_at_once(cpus):
-    """Before anything is started."""
+def test_an_invalid_processor_is_an_error_at_once(cpus):
+    """The host refuses it before it starts anything."""
     with pytest.raises(ValueError, match="worker_cpus: expected one or more processor numbers"):
         PluginHost(worker_cpus=cpus)
 
 
-def test_a_system_without_the_choice_says_so(monkeypatch):
-    """As macOS, whose kernel has no such call."""
+def test_a_system_without_affinity_refuses_the_choice(monkeypatch):
+    """As on macOS, whose kernel has no such call."""
     monkeypatch.setattr("nyx_stream.isolation.process.affinity.CAN_SET_AFFINITY", False)
     with pytest.raises(ValueError, match="does not let a process choose"):
         PluginHost(worker_cpus=[0])
 
 
-def test_a_host_file_has_it(folder, tmp_path):
-    """As the constructor."""
+def test_a_host_file_can_choose(folder, tmp_path):
+    """`nyx.toml` has the same option as the constructor."""
     (tmp_path / "nyx.toml").write_text(f'worker_cpus = [{HERE[-1]}]\n[[plugins]]\nfrom = "plugins/p"\n')
     assert PluginHost.from_toml(tmp_path / "nyx.toml")._levels._cpus == {HERE[-1]}

@@ -1,7 +1,7 @@
-"""A machine that cannot seal: nothing is loaded, unless the policy lets it degrade; then what is missing is on record.
+"""On a machine that can't seal, a plugin loads only if its policy lets it degrade; what is missing is recorded.
 
-Older kernels are simulated by an outer seccomp filter that answers as they would. Other systems are simulated in the
-worker alone, by their own layers on Linux: that shows the host's decisions, and nothing of those systems.
+Older kernels are simulated by an outer seccomp filter that answers as they would. Other systems are simulated only in
+the worker, by their own layers on Linux: that tests the host's decisions, not those systems.
 """
 
 import json
@@ -63,8 +63,8 @@ async def main(folder, data, calls, forks):
         await host.unload("p")
         plugin = await host.load(folder, isolation="process", policy=SandboxPolicy().allow_degraded())
         tries = await plugin.call("tries")
-    told = [(event.allowed, event.reason) for event in events if event.kind == "report"]
-    print(json.dumps({"refused": refused, "tries": tries, "told": told}))
+    results = [(event.allowed, event.reason) for event in events if event.kind == "report"]
+    print(json.dumps({"refused": refused, "tries": tries, "events": results}))
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -79,7 +79,7 @@ KERNELS = {
 @pytest.mark.parametrize("made", ["fork", "fresh"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_an_older_kernel(tmp_path, kernel, made):
-    """The layer that is missing is named; with degrade = "allow" the others hold, and the audit says which do not."""
+    """The missing layer is named; with degrade = "allow" the others hold, and the audit event names what is missing."""
     if reason := missing():
         pytest.skip(f"this machine cannot seal a process: {reason}")
     calls, lacking, refused = KERNELS[kernel]
@@ -87,13 +87,13 @@ def test_an_older_kernel(tmp_path, kernel, made):
     command = [sys.executable, "-c", ON_AN_OLDER_KERNEL, str(folder), str(tmp_path / "data"), calls, made]
     done = subprocess.run(command, capture_output=True, text=True, cwd=os.getcwd(), check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert "its process cannot be sealed: layer" in told["refused"]
-    assert any(f"layer {layer} is unavailable" in told["refused"] for layer in lacking)
-    assert 'with degrade = "allow" in its policy it would run without' in told["refused"]
-    held = {name for name, answer in told["tries"].items() if answer != "done"}
+    results = json.loads(done.stdout)
+    assert "its process cannot be sealed: layer" in results["refused"]
+    assert any(f"layer {layer} is unavailable" in results["refused"] for layer in lacking)
+    assert 'with degrade = "allow" in its policy it would run without' in results["refused"]
+    held = {name for name, answer in results["tries"].items() if answer != "done"}
     assert held == refused | {"descriptor", "files"}
-    (allowed, reason), *more = told["told"]
+    (allowed, reason), *more = results["events"]
     assert not allowed
     assert not more
     for layer in lacking:
@@ -121,8 +121,8 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def test_without_limits_of_the_system_the_watch_ends_a_worker(tmp_path):
-    """What the kernel would have enforced is looked at every two seconds; the error is of the same kind."""
+def test_without_the_systems_limits_the_monitor_ends_a_worker(tmp_path):
+    """The resource monitor checks what the kernel would have enforced; the error is of the same kind."""
     if reason := missing():
         pytest.skip(f"this machine cannot seal a process: {reason}")
     code = "class Main(Plugin):\n    @export\n    async def spin(self):\n        while True: pass"
@@ -130,8 +130,8 @@ def test_without_limits_of_the_system_the_watch_ends_a_worker(tmp_path):
     command = [sys.executable, "-c", WITHOUT_LIMITS, str(folder), str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=os.getcwd(), check=False)
     assert done.returncode == 0, done.stderr
-    told, cause, limit = json.loads(done.stdout)
-    assert "it uses more than it was granted and was killed: cpu_time " in told
+    results, cause, limit = json.loads(done.stdout)
+    assert "it uses more than it was granted and was killed: cpu_time " in results
     assert (cause, limit) == ("LimitExceeded", "cpu_time")
 
 
@@ -148,7 +148,7 @@ confinement.REQUIRED_LAYERS = seal.REQUIRED_LAYERS = confinement.required_layers
 
 
 def elsewhere(monkeypatch, name, platform):
-    """Has workers take themselves to be on another system."""
+    """Makes workers believe that they run on another system."""
     without_fork(monkeypatch)
     split = "from importlib import import_module\n"
     before, after = spawn.START.split(split)
@@ -158,7 +158,7 @@ def elsewhere(monkeypatch, name, platform):
 
 
 async def test_a_mac_without_seatbelt(load, monkeypatch, events):
-    """The layers of macOS but for its lock: refused by its name, or run with limits, environment and descriptors."""
+    """The layers of macOS without its main one: refused by name, or run with limits, environment and descriptors."""
     elsewhere(monkeypatch, "darwin", "platform()")
     with pytest.raises(PluginLoadError, match="layer seatbelt is unavailable"):
         await load(CODE)
@@ -171,7 +171,7 @@ async def test_a_mac_without_seatbelt(load, monkeypatch, events):
 
 
 async def test_a_system_without_any_layers(load, monkeypatch, events):
-    """Nothing is applied, so nothing is loaded; with degrade = "allow" a process of its own is all that there is."""
+    """Nothing is applied, so nothing loads; with degrade = "allow" the plugin merely has its own process."""
     elsewhere(monkeypatch, "freebsd14", "None")
     with pytest.raises(PluginLoadError, match="Nyx has no layers for"):
         await load(CODE)
@@ -183,8 +183,8 @@ async def test_a_system_without_any_layers(load, monkeypatch, events):
         assert f"{name} (not reported)" in event.reason
 
 
-def test_what_each_system_must_have():
-    """Every system has the layers that are the same everywhere and a lock of its own; an unknown one can have none."""
+def test_required_layers_of_each_system():
+    """Every system requires the common layers and one of its own; an unknown system can't satisfy that."""
     for platform, lock in (
         ("linux", "seccomp"),
         ("darwin", "seatbelt"),

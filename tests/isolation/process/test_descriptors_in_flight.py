@@ -1,4 +1,4 @@
-"""The kernel's bound on descriptors in flight is one for all workers of a user: reaching it ends none of them."""
+"""The kernel limits descriptors in flight for all workers of a user together: reaching that limit ends no worker."""
 
 import json
 import subprocess
@@ -22,24 +22,24 @@ CODE = """
 ETOOMANYREFS = 109
 
 
-def test_a_request_beyond_the_bound_fails_alone(tmp_path):
-    """With an error of its own, at once or from the queue; what needs no descriptor goes on; afterwards all is well."""
+def test_a_request_beyond_the_limit_fails_alone(tmp_path):
+    """It gets its own error, at once or from the queue; other calls work, and afterwards all do."""
     write_plugin(tmp_path / "one", CODE, permissions='write = ["$DATA"]')
     for name in OTHERS:
         write_plugin(tmp_path / name, CODE)
     command = [sys.executable, "-m", "tests.isolation.process.descriptors_in_flight", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    answers = json.loads(done.stdout)
     refused = [ETOOMANYREFS, "too many descriptors are on their way to processes of this user that do not take them: "]
     for moment in ("at once", "queued"):
-        number, text = told.pop(moment)
+        number, text = answers.pop(moment)
         assert (number, text[: len(refused[1])]) == tuple(refused), moment
-    assert told.pop("another").startswith("PluginLoadError")
-    assert told == {
+    assert answers.pop("another").startswith("PluginLoadError")
+    assert answers == {
         "before": ["read", True],
         "without": "echo",
         "after": ["read", True],
         "another after": "echo",
-        "the same life": "running",
+        "the same run": "running",
     }

@@ -1,6 +1,6 @@
-"""Workers that are made without a fork, as on systems where one is not safe: nothing else may be different.
+"""Workers that are made without a fork, as on systems where one isn't safe: nothing else may differ.
 
-The conformance suite runs over them too. That the rest of the level works on those systems, nothing here shows.
+The conformance suite runs over them too. These tests don't show that the rest of the level works on those systems.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from nyx_stream.errors import PluginCrashed, PluginLoadError
 from nyx_stream.isolation.remote.wire.confinement import REQUIRED_LAYERS
 from tests.conformance.machine import without_fork
 from tests.isolation.process.test_sealing import CODE as INHERITANCE
-from tests.isolation.process.test_supervision import CODE, gone
+from tests.isolation.process.test_supervision import CODE, wait_for_state
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def children() -> set[int]:
 
 
 async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkeypatch):
-    """No zygote between them; descriptors, environment, session and directory as of one that is forked."""
+    """There is no zygote between them; descriptors, environment, session and directory are those of a forked worker."""
     before = children()
     monkeypatch.setenv("NYX_TEST_SECRET", "s3cret")
     held = os.open(os.devnull, os.O_RDONLY)
@@ -52,7 +52,7 @@ async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkey
 
 
 async def test_it_is_sealed_as_ordered(load):
-    """Every layer in force, every witness refused, the memory limit above what this very process used before."""
+    """Every layer is in force, every attempt was refused, and memory is limited above what was used before."""
     plugin = await load(INHERITANCE)
     report = plugin._entry.life.level.report
     states = {layer["name"]: layer["state"] for layer in report["layers"]}
@@ -71,20 +71,20 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_every_end_is_told_and_reaped(load, end):
-    """The caller gets what it was, and no zombie is left."""
+async def test_every_end_is_reported_and_reaped(load, end):
+    """The caller gets the reason, and no zombie is left."""
     method, arguments, text = ENDS[end]
     plugin = await load(CODE)
     pid = await plugin.call("pid")
     with pytest.raises(PluginCrashed) as caught:
         await plugin.call(method, **arguments)
     assert text in str(caught.value)
-    await gone(plugin)
+    await wait_for_state(plugin)
     assert not psutil.pid_exists(pid)
 
 
 async def test_many_start_at_once_and_one_that_ends_while_it_starts_is_an_error(load):
-    """Each start is its own; a load that fails leaves nothing running."""
+    """The starts don't affect each other; a load that fails leaves no process running."""
     code = "import os, sys\nprint('no way', file=sys.stderr, flush=True)\nos._exit(5)"
     before = children()
     plugins = await asyncio.gather(*(load(CODE, name=f"p{number}") for number in range(4)))
@@ -96,7 +96,7 @@ async def test_many_start_at_once_and_one_that_ends_while_it_starts_is_an_error(
 
 
 def test_workers_die_with_their_host(make, tmp_path):
-    """A host that is killed outright leaves no process behind, not even a worker that spins (Linux: by signal)."""
+    """A host that is killed leaves no process behind, not even a worker that spins (Linux: by signal)."""
     folder = make("p", CODE)
     script = f"""
 import asyncio
@@ -118,15 +118,15 @@ asyncio.run(main())
     assert psutil.wait_procs([worker], timeout=10)[1] == []
 
 
-async def test_no_interpreter_can_be_started(load, monkeypatch):
-    """What the system answers is the error of the load."""
+async def test_the_error_of_starting_an_interpreter_is_raised(load, monkeypatch):
+    """Loading raises what the system reported."""
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(PluginLoadError, match=r"its process cannot be started: .*No such file"):
         await load(CODE)
 
 
-async def test_a_system_without_the_channel_says_what_it_lacks(load, monkeypatch):
-    """Windows: no descriptor can be passed there, so the level is refused, by name, before anything is started."""
+async def test_a_system_without_descriptor_passing_is_refused(load, monkeypatch):
+    """As on Windows: the level is refused before anything is started, and the error names what is missing."""
     monkeypatch.delattr(socket, "SCM_RIGHTS")
-    with pytest.raises(PluginLoadError, match=r"it cannot run in a process of its own here: .*SCM_RIGHTS"):
+    with pytest.raises(PluginLoadError, match=r"it cannot run in another process here: .*SCM_RIGHTS"):
         await load(CODE)

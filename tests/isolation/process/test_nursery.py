@@ -1,4 +1,4 @@
-"""What the tests fork from a nursery is what a start of an interpreter makes: the other rooms rely on it."""
+"""A process forked from the nursery is the same as one that an interpreter starts: other tests rely on it."""
 
 import os
 import subprocess
@@ -31,8 +31,8 @@ CODE = """
     """
 
 
-def seen(pid):
-    """What the system says of a process, but for its numbers."""
+def facts_of(pid):
+    """What the system reports about a process, except for its numbers."""
     process = psutil.Process(pid)
     with open(f"/proc/{pid}/status") as file:
         status = dict(line.rstrip().partition(":\t")[::2] for line in file)
@@ -48,7 +48,7 @@ def seen(pid):
 
 @pytest.mark.parametrize("made", ["fork", "fresh"])
 async def test_a_worker_is_the_same(nursery, load, host, made, monkeypatch, request):
-    """Its parent, session, descriptors, signals and modules; so is its zygote, whose modules the worker has."""
+    """Its parent, session, descriptors, signals and modules are; so is its zygote, whose modules the worker has."""
     if made == "fresh":
         without_fork(monkeypatch)
     facts = []
@@ -59,8 +59,8 @@ async def test_a_worker_is_the_same(nursery, load, host, made, monkeypatch, requ
             host._levels.open()
         plugin = await load(CODE, name=name)
         launcher = host._levels.get("p", "process").processes
-        zygote = [seen(launcher.pid)] if isinstance(launcher, ZygoteClient) else []
-        worker = seen(plugin._entry.level.pid)
+        zygote = [facts_of(launcher.pid)] if isinstance(launcher, ZygoteClient) else []
+        worker = facts_of(plugin._entry.level.pid)
         if made == "fork":
             assert worker.pop("parent") == launcher.pid
         facts.append((*zygote, worker, await plugin.call("facts")))
@@ -69,8 +69,8 @@ async def test_a_worker_is_the_same(nursery, load, host, made, monkeypatch, requ
     assert started == forked
 
 
-async def test_it_is_a_child_that_ends_as_one(load, host, interpreters):
-    """Its status can be waited for, as that of any child."""
+async def test_its_exit_status_can_be_waited_for(load, host, interpreters):
+    """As that of any child."""
     await load(CODE)
     zygote = host._levels.get("p", "process").processes._zygote
     assert isinstance(zygote._process, subprocess.Popen)

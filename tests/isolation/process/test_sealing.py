@@ -1,4 +1,4 @@
-"""What a sealed worker has: what it was given, nothing inherited, and nothing if it cannot be sealed."""
+"""A sealed worker has what it was given and inherits nothing; one that can't be sealed isn't run."""
 
 import dataclasses
 import os
@@ -62,7 +62,7 @@ CODE = """
 
 
 async def test_a_worker_inherits_nothing(load, monkeypatch):
-    """Four descriptors and those of its event loop, no variable that was not granted, no terminal, one thread."""
+    """Four descriptors and those of its event loop, no variable that wasn't granted, no terminal, one thread."""
     monkeypatch.setenv("NYX_TEST_SECRET", "s3cret")
     monkeypatch.setenv("NYX_TEST_GRANTED", "yes")
     held = os.open(os.devnull, os.O_RDONLY)
@@ -81,8 +81,8 @@ async def test_a_worker_inherits_nothing(load, monkeypatch):
     assert (found["blocked"], found["threads"], found["input"]) == (0, 1, True)
 
 
-async def test_a_worker_goes_with_its_parent_and_cannot_change_that(load):
-    """The kernel will kill it when its parent ends: set before it was sealed, and not its own to clear."""
+async def test_a_worker_dies_with_its_parent_and_cannot_change_that(load):
+    """The kernel kills it when its parent ends: that is set before it is sealed, and it can't clear it."""
     code = """
         import os
         from nyx_core.linux.libc import address_of, prctl
@@ -102,8 +102,8 @@ async def test_a_worker_goes_with_its_parent_and_cannot_change_that(load):
     assert await plugin.call("parent_death_signal") == signal.SIGKILL
 
 
-async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
-    """The interpreter, its packages and the plugin's own folder can be read at any time; nothing beside them."""
+async def test_imports_work_later_and_nothing_else_can_be_read(load, tmp_path):
+    """The interpreter, its packages and the plugin's own folder can be read at any time; nothing else can."""
     (tmp_path / "secret").write_text("secret")
     plugin = await load(CODE, late="WORD = 'late'")
     assert await plugin.call("lazily") == "late"
@@ -115,8 +115,8 @@ async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
         assert await plugin.call("lists", path=str(path)) in ("PermissionError", "FileNotFoundError"), path
 
 
-async def test_the_report_is_what_was_asked_for(load):
-    """The host has the worker's report: every layer in force, every witness refused, memory above the baseline."""
+async def test_the_report_matches_the_order(load):
+    """Every layer is in force, every attempt was refused, and the memory limit is above the baseline."""
     plugin = await load(CODE, limits='memory = "100MiB"')
     level = plugin._entry.life.level
     states = {layer["name"]: layer["state"] for layer in level.report["layers"]}
@@ -128,7 +128,7 @@ async def test_the_report_is_what_was_asked_for(load):
 
 
 async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch, events):
-    """A layer that fails is named, and no code of the plugin runs; if degrade is allowed, the audit says so."""
+    """The failed layer is named and no plugin code runs; if degrade is allowed, the audit event names it."""
     ordered = remote.confinement_of
 
     def impossible(*args, **kwargs) -> Confinement:
@@ -146,33 +146,33 @@ async def test_a_worker_that_cannot_be_sealed_is_not_run(load, host, monkeypatch
     assert event.reason.startswith("not in force: landlock (ENOENT: ")
 
 
-async def test_what_was_applied_and_tried_is_one_record(load, events):
-    """One record for each start: the system, the layers, the limits, what was tried; short enough to be kept whole."""
+async def test_sealing_is_one_audit_event(load, events):
+    """One event for each start: the system, layers, limits and attempts, short enough not to be truncated."""
     await load(CODE, limits='memory = "100MiB"')
     (event,) = [event for event in events if event.kind == "report"]
     assert (event.plugin, event.capability, event.action, event.layer) == ("p", "sandbox", "seal", "host")
     assert event.allowed
     assert event.target.startswith(f"linux {os.uname().release} {os.uname().machine}, landlock_abi ")
-    told = dict(part.split(": ", 1) for part in event.reason.split("; "))
-    assert "not in force" not in told
-    assert set(told["in force"].split(", ")) == REQUIRED_LAYERS | {"process"}
-    assert set(told["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
-    limits = [limit.split()[0] for limit in told["limits"].split(", ")]
+    summary = dict(part.split(": ", 1) for part in event.reason.split("; "))
+    assert "not in force" not in summary
+    assert set(summary["in force"].split(", ")) == REQUIRED_LAYERS | {"process"}
+    assert set(summary["not asked for"].split(", ")) == {"cgroup", "namespaces", "privileges"}
+    limits = [limit.split()[0] for limit in summary["limits"].split(", ")]
     assert limits == ["memory", "processes", "open_files", "cpu_seconds", "core"]
-    assert {"unshare(0)", "execve", "TCP socket", "list /"} <= set(told["tried and refused"].split(", "))
-    assert told["descriptors"] == "0 1 2 3"
+    assert {"unshare(0)", "execve", "TCP socket", "list /"} <= set(summary["tried and refused"].split(", "))
+    assert summary["descriptors"] == "0 1 2 3"
     assert len(event.reason) < 1500
 
 
 @pytest.mark.parametrize("changes", [{"layers": [{}]}, {"limits": [{"name": "memory"}]}, {"facts": {"abi": []}}])
-def test_a_report_that_cannot_be_kept_is_refused(changes):
-    """What the record is made of is read as strictly as what is judged."""
+def test_a_report_that_cannot_be_recorded_is_refused(changes):
+    """The parts for the audit event are validated as strictly as those that are judged."""
     with pytest.raises(SealRefused, match="cannot be read"):
         judge(*reported(**changes))
 
 
 def reported(**changes: object) -> tuple[Order, Sealed]:
-    """An order, and the report of a worker that carried it out, but for `changes`."""
+    """An order, and the report of a worker that carried it out, with `changes`."""
     order = Order(
         plugin="p", entry="p:P", folder="/p", root="/p", names=None, places={}, env={},
         confinement=Confinement(), memory=1000, setup_timeout=1.0,
@@ -187,7 +187,7 @@ def reported(**changes: object) -> tuple[Order, Sealed]:
     return order, Sealed(report=report | changes, baseline=500)
 
 
-def test_a_report_as_ordered_is_taken():
+def test_a_report_as_ordered_is_accepted():
     """Nothing is missing."""
     _, missing = judge(*reported())
     assert missing == ()
@@ -207,13 +207,13 @@ def test_a_report_as_ordered_is_taken():
     ],
 )
 def test_any_other_report_is_refused(changes, text):
-    """A worker whose report is not what was asked for gets no code to run."""
+    """A worker whose report doesn't match its order gets no code to run."""
     with pytest.raises(SealRefused, match=text):
         judge(*reported(**changes))
 
 
-async def test_a_worker_gives_way_to_its_host(load):
-    """It has a lower priority than its host, and cannot take it back."""
+async def test_a_worker_has_a_lower_priority_than_its_host(load):
+    """It can't raise it again."""
     code = """
         import os
 

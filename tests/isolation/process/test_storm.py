@@ -1,4 +1,4 @@
-"""Many workers at once, and many violent ends: no call is lost, and nothing is left."""
+"""Many workers at once, and many kills: no call is lost, and nothing is left behind."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ PLUGINS = 8
 
 
 async def drain(plugin) -> int:
-    """Consumes an endless stream until it breaks off; returns how many items came."""
+    """Consumes an endless stream until it breaks off; returns the number of items."""
     items = 0
     try:
         async for number in plugin.stream("count"):
@@ -45,7 +45,7 @@ async def drain(plugin) -> int:
 
 
 async def storm(load, name: str, kills: int) -> tuple[int, int]:
-    """Kills one plugin's worker again and again, with calls under way; returns results and crashes."""
+    """Kills one plugin's worker repeatedly, with calls under way; returns the numbers of results and crashes."""
     results = crashes = 0
     for _ in range(kills):
         plugin = await load(CODE, name=name)
@@ -66,7 +66,7 @@ async def storm(load, name: str, kills: int) -> tuple[int, int]:
 
 
 async def test_kills_under_load_lose_no_call_and_leave_nothing(load, host):
-    """Each call ends in its result or in PluginCrashed; no process, zombie, task or descriptor is left."""
+    """Each call ends with its result or with PluginCrashed; no process, zombie, task or descriptor is left."""
     tasks = len(asyncio.all_tasks())
     per_plugin = max(1, KILLS // PLUGINS)
     counts = await asyncio.gather(*(storm(load, f"p{number}", per_plugin) for number in range(PLUGINS)))
@@ -77,12 +77,12 @@ async def test_kills_under_load_lose_no_call_and_leave_nothing(load, host):
     left = [child for child in zygote.children(recursive=True) if child.status() != psutil.STATUS_RUNNING]
     assert [child.status() for child in left[1:]] == []  # one may be the spare that waits for the next plugin
     assert all(child.status() != psutil.STATUS_ZOMBIE for child in left)
-    # The watch ends at its next look, if it has nothing to watch.
+    # The task of the monitor ends after its next period, because there is nothing left to monitor.
     assert len([task for task in asyncio.all_tasks() if task.get_name() != "nyx:monitor"]) == tasks
 
 
 async def test_many_workers_at_once(load, host):
-    """A hundred workers start together, answer, and are gone together."""
+    """A hundred workers start, answer and end together."""
     plugins = await asyncio.gather(*(load(CODE, name=f"p{number}") for number in range(100)))
     answers = await asyncio.gather(
         *(plugin.call("echo", value=n) for n, plugin in enumerate(plugins) for _ in range(3))

@@ -1,4 +1,4 @@
-"""Whatever ends a worker, its callers get a typed error, its host goes on, and nothing is left behind."""
+"""Whatever ends a worker, its callers get a typed error, its host continues, and nothing is left behind."""
 
 import asyncio
 import logging
@@ -100,7 +100,7 @@ CODE = """
     """
 
 
-async def gone(handle, state=State.FAILED):
+async def wait_for_state(handle, state=State.FAILED):
     """Waits for a state."""
     async with asyncio.timeout(20):
         await until(lambda: handle.state is state)
@@ -131,7 +131,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_every_end_of_a_worker_is_a_typed_error(load, end, tmp_path):
-    """A signal, a fault, an exit, a closed or abused channel: PluginCrashed at every caller, with what it was."""
+    """A signal, a fault, an exit, a closed or abused channel: every caller gets PluginCrashed with the reason."""
     method, arguments, text = ENDS[end]
     plugin = await load(CODE)
     other = await load(CODE, name="other")
@@ -144,24 +144,24 @@ async def test_every_end_of_a_worker_is_a_typed_error(load, end, tmp_path):
         assert "the last lines of its stderr:\n    last words\n    and more \\u001b[31m" in str(caught.value)
     with pytest.raises(PluginCrashed):
         await waiting
-    await gone(plugin)
+    await wait_for_state(plugin)
     assert text in plugin.status.error
     assert not psutil.pid_exists(pid)
     assert await other.call("ping") == "pong"
 
 
 async def test_a_call_that_ignores_its_cancellation_has_its_worker_killed(load):
-    """A spin without an await, or a coroutine that swallows its cancellation: the caller gets its timeout."""
+    """A busy loop, or a coroutine that swallows its cancellation: the caller gets its timeout."""
     for method in ("spin", "stubborn"):
         plugin = await load(CODE, name=method, limits='call_timeout = "200ms"')
         with pytest.raises(PluginTimeout):
             await plugin.call(method)
-        await gone(plugin)
+        await wait_for_state(plugin)
         assert f"it ignored the cancellation of {method} for 1 s and was killed" in plugin.status.error
 
 
 async def test_a_worker_that_dies_while_it_starts(load):
-    """An end during import or setup is an error of the load, with the last lines."""
+    """If it ends during import or setup, loading raises an error with the last lines of its output."""
     code = "import os, sys\nprint('no way', file=sys.stderr, flush=True)\nos._exit(5)"
     with pytest.raises(PluginLoadError, match=r"its process ended with exit status 5; the last lines.*\n    no way"):
         await load(code)
@@ -172,8 +172,8 @@ async def test_a_worker_that_dies_while_it_starts(load):
         await load("while True: pass", name="third", limits='setup_timeout = "1s"')
 
 
-async def test_methods_that_are_not_understood_are_an_error_of_the_load(load):
-    """The host makes decoders from what a worker says of its methods: what it cannot read breaks the protocol."""
+async def test_an_invalid_result_type_is_an_error_of_the_load(load):
+    """A description that the host can't build a decoder from breaks the protocol."""
     code = """
         from nyx_stream.isolation.remote.worker import main as worker
 
@@ -189,15 +189,15 @@ async def test_methods_that_are_not_understood_are_an_error_of_the_load(load):
 
 @pytest.mark.parametrize("caught", [False, True])
 async def test_processor_time_is_limited(load, caught):
-    """A plugin that has used up its processor time is ended: the caller learns which limit it was, and how much."""
+    """A plugin that has used up its processor time is ended: the caller learns which limit it was."""
     patient = SandboxPolicy().with_limits(call_timeout="300s")  # a machine that is busy gives a spin little time
     plugin = await load(CODE, limits='cpu_time = "1s"\ncall_timeout = "300s"', policy=patient)
     other = await load(CODE, name="other")
     method = "spin_on" if caught else "spin"
     with pytest.raises(PluginCrashed) as raised:
         await plugin.call(method)
-    await gone(plugin)
-    if not caught:  # who ignores the signal is killed a second later, by the kernel or by the watch
+    await wait_for_state(plugin)
+    if not caught:  # a process that ignores the signal is killed a second later, by the kernel or the monitor
         assert "it used up its cpu_time of 1 s" in str(raised.value)
         cause = raised.value.__cause__
         assert isinstance(cause, LimitExceeded)
@@ -206,7 +206,8 @@ async def test_processor_time_is_limited(load, caught):
 
 
 async def test_limits_of_the_grant_hold(load):
-    """Memory counts above what the worker needs itself; beyond it, an allocation fails and the plugin goes on."""
+    """Memory counts on top of what the worker itself needs; beyond the limit an allocation fails and the plugin
+    continues."""
     plugin = await load(CODE, limits='memory = "64MiB"\nopen_files = 20')
     assert await plugin.call("allocate", size=32 * 2**20) == 32 * 2**20
     with pytest.raises(PluginCallError, match="allocate raised MemoryError"):
@@ -216,8 +217,8 @@ async def test_limits_of_the_grant_hold(load):
     assert await plugin.call("ping") == "pong"
 
 
-async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(load, caplog):
-    """Printed lines come slowly but all of them; log records come as far as they fit, and the rest is counted."""
+async def test_a_flood_of_output_and_logs_is_rate_limited(load, caplog):
+    """Every printed line arrives, slowly; log records arrive as far as they fit, and the others are counted."""
     caplog.set_level(logging.INFO, logger="nyx.plugin.p")
     plugin = await load(CODE)
     await plugin.call("shout", lines=300)
@@ -233,22 +234,22 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
     assert f"{2000 - len(logged)} records were dropped" in caplog.text
 
 
-async def test_the_zygote_dies_and_is_made_anew(load, host):
-    """Its workers die with it, and say so; the next plugin gets a new zygote."""
+async def test_a_zygote_that_dies_is_replaced(load, host):
+    """Its workers die with it, with an error that says so; the next plugin gets a new zygote."""
     plugin = await load(CODE)
     zygote = host._levels.get("p", "process").processes
     before = zygote.pid
     os.kill(before, signal.SIGKILL)
     with pytest.raises(PluginCrashed, match="its process ended together with its parent"):
         await plugin.call("hang")
-    await gone(plugin)
+    await wait_for_state(plugin)
     other = await load(CODE, name="other")
     assert await other.call("ping") == "pong"
     assert zygote.pid not in (None, before)
 
 
 async def test_on_fail_restart_after_a_kill(load, monkeypatch):
-    """A worker that is killed comes back as a new process."""
+    """A worker that is killed is replaced by a new process."""
     monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
     plugin = await load(CODE, on_fail="restart")
     first = await plugin.call("pid")
@@ -259,7 +260,7 @@ async def test_on_fail_restart_after_a_kill(load, monkeypatch):
 
 
 def test_workers_and_zygote_die_with_their_host(make, tmp_path):
-    """A host that is killed outright leaves no process behind, not even a worker that spins."""
+    """A host that is killed leaves no process behind, not even a worker that spins."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""The worker that is made ahead: sealed while it waits, taken by the next plugin, replaced, never handed out dead."""
+"""The worker made ahead is sealed while it waits, used by the next plugin, replaced, and not used if it is dead."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ CODE = """
 
 
 async def waiting(host) -> int:
-    """The pid of the worker that waits, once it does."""
+    """The pid of the worker that waits, once there is one."""
     pool = host._levels.get("p", "process").launcher
     async with asyncio.timeout(20):
         await until(lambda: pool.waiting is not None)
@@ -37,7 +37,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 async def test_the_next_plugin_gets_the_worker_that_waits(load, host):
-    """And another one is made."""
+    """Then another one is made."""
     await load(CODE)
     ahead = await waiting(host)
     second = await load(CODE, name="second")
@@ -46,7 +46,7 @@ async def test_the_next_plugin_gets_the_worker_that_waits(load, host):
 
 
 async def test_a_worker_that_waits_is_sealed_already(load, host):
-    """Without capabilities, without a way to new privileges, under a filter, in a session of its own."""
+    """It has no capabilities, can't gain privileges, and has a filter and a session of its own."""
     await load(CODE)
     ahead = await waiting(host)
     found = status(ahead)
@@ -55,8 +55,8 @@ async def test_a_worker_that_waits_is_sealed_already(load, host):
     assert os.getsid(ahead) == ahead
 
 
-async def test_what_was_done_ahead_is_done_again_and_reported(load, host):
-    """A worker that was sealed ahead reports as one that was not: each layer, each witness, each descriptor."""
+async def test_sealing_ahead_does_not_change_the_report(load, host):
+    """A worker that was sealed ahead reports the same layers, attempts and descriptors as one that wasn't."""
     await load(CODE, name="first")
     await waiting(host)
     await load(CODE, name="second")
@@ -72,8 +72,8 @@ async def test_what_was_done_ahead_is_done_again_and_reported(load, host):
     assert bounding == ["0x0"] or os.geteuid() != 0
 
 
-async def test_a_dead_worker_is_not_handed_out(load, host):
-    """Whatever killed it while it waited: the next plugin gets a new one."""
+async def test_a_dead_worker_is_not_used(load, host):
+    """If it was killed while it waited, the next plugin gets a new one."""
     await load(CODE)
     ahead = await waiting(host)
     slot = host._levels.get("p", "process").launcher.waiting

@@ -1,4 +1,4 @@
-"""The tasks that calls run in: each its own, with its own context, ended once, whatever is done to them."""
+"""Each call runs in its own task with its own context, and ends once, whatever is done to it."""
 
 import asyncio
 from contextvars import ContextVar
@@ -9,25 +9,25 @@ MARK = ContextVar("MARK", default="none")
 
 
 class Ends:
-    """What `over` was told, and a way to wait for it."""
+    """Records the calls of `done`, and waits for them."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, bool]] = []
+        self.reported: list[tuple[int, bool]] = []
         self._more = asyncio.Event()
 
-    def __call__(self, number: int, silent: bool) -> None:
-        self.told.append((number, silent))
+    def __call__(self, number: int, unstarted: bool) -> None:
+        self.reported.append((number, unstarted))
         self._more.set()
 
     async def count(self, number: int) -> list[tuple[int, bool]]:
-        while len(self.told) < number:
+        while len(self.reported) < number:
             self._more.clear()
             await self._more.wait()
-        return self.told
+        return self.reported
 
 
-async def test_each_runs_in_a_task_and_a_context_of_its_own():
-    """One call sees neither the task nor the context variables of another, one after the other or at once."""
+async def test_each_call_has_its_own_task_and_context():
+    """A call sees neither the task nor the context variables of another, one after the other or concurrent."""
     ends = Ends()
     tasks = CallTasks(asyncio.get_running_loop(), ends)
     seen: list[tuple[str, asyncio.Task[object] | None]] = []
@@ -48,8 +48,8 @@ async def test_each_runs_in_a_task_and_a_context_of_its_own():
     assert len({id(task) for _, task in seen}) == 5
 
 
-async def test_what_is_cancelled_before_it_began_is_told_of():
-    """A task that was cancelled in the turn in which it was started could not say so itself."""
+async def test_a_call_cancelled_before_its_first_step_is_reported():
+    """It couldn't report that itself."""
     ends = Ends()
     tasks = CallTasks(asyncio.get_running_loop(), ends)
 
@@ -57,7 +57,7 @@ async def test_what_is_cancelled_before_it_began_is_told_of():
         await asyncio.Event().wait()
 
     for _ in range(2):  # the second in a task that was made ahead, where they are
-        ends.told.clear()
+        ends.reported.clear()
         tasks.start(1, work())
         tasks.cancel(1)
         ((number, _),) = await ends.count(1)
@@ -69,7 +69,7 @@ async def test_what_is_cancelled_before_it_began_is_told_of():
 
 
 async def test_a_plugin_that_cancels_every_task_can_still_be_called():
-    """What the plugin does to tasks that are not its own costs no later call its answer."""
+    """Cancelling tasks that aren't the plugin's own doesn't affect later calls."""
     ends, before = Ends(), asyncio.all_tasks()
     tasks = CallTasks(asyncio.get_running_loop(), ends)
 
@@ -83,4 +83,4 @@ async def test_a_plugin_that_cancels_every_task_can_still_be_called():
             task.cancel()
         if number % 2:
             await asyncio.sleep(0)
-    assert [number for number, _ in ends.told] == [1, 2, 3, 4, 5]
+    assert [number for number, _ in ends.reported] == [1, 2, 3, 4, 5]

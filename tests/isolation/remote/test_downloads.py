@@ -1,4 +1,4 @@
-"""Bodies on their way to a worker: whatever ends them, nothing of them stays."""
+"""However the transfer of a body to a worker ends, nothing of it is left."""
 
 import asyncio
 import os
@@ -7,8 +7,8 @@ from nyx_stream.isolation.remote.host.bodies import Downloads
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 
 
-async def test_a_body_that_has_hardly_begun_is_closed_like_any_other() -> None:
-    """The worker can end in the very turn in which it is answered."""
+async def test_a_body_that_has_just_begun_is_closed() -> None:
+    """The worker can end in the same turn of the loop in which it is answered."""
     downloads, closed = Downloads("weather"), asyncio.Event()
     ours: list[BodyStream] = []
 
@@ -27,7 +27,7 @@ async def test_a_body_that_has_hardly_begun_is_closed_like_any_other() -> None:
 
 
 async def test_a_worker_that_closes_its_end_ends_the_body() -> None:
-    """Once, however slowly what it came from is closed."""
+    """The source is closed once, even if closing takes long."""
     downloads, begun, closed = Downloads("weather"), asyncio.Event(), asyncio.Event()
     times = 0
 

@@ -1,4 +1,4 @@
-"""A flood is taken in pieces: between any two of them the host's loop turns. Counted in turns, not in time."""
+"""A flood is processed in steps, and the host's loop turns between any two of them. Counted in turns, not in time."""
 
 import asyncio
 import os
@@ -54,17 +54,17 @@ async def clock() -> AsyncIterator[Clock]:
     clock.stop()
 
 
-async def test_a_turn_is_had_once_in_the_order_asked_for(clock):
-    """The first piece runs at once, the others in a turn each, also those that ask again; nobody is passed over."""
-    turns, had = FairScheduler(), []
+async def test_steps_run_one_per_turn_in_order(clock):
+    """The first step runs at once, every other one in its own turn, also those that queue themselves again."""
+    scheduler, had = FairScheduler(), []
 
-    def piece(name: str, again: int) -> None:
+    def step(name: str, again: int) -> None:
         had.append((name, clock.turn))
         if again:
-            turns.run(lambda: piece(name, again - 1))
+            scheduler.run(lambda: step(name, again - 1))
 
     for name in "abc":
-        turns.run(lambda name=name: piece(name, 2))
+        scheduler.run(lambda name=name: step(name, 2))
     assert had == [("a", clock.turn)]
     await until(lambda: len(had) == 9)
     assert [name for name, _ in had] == list("aabcabcbc")  # "a" asked again before "b" did
@@ -72,9 +72,9 @@ async def test_a_turn_is_had_once_in_the_order_asked_for(clock):
 
 
 class Worker:
-    """The worker's end of a channel, as bytes; `taken` has each frame that the host was handed, and in which turn."""
+    """The worker's end of a channel, as bytes. `taken` has each frame that the host received, and in which turn."""
 
-    def __init__(self, clock: Clock, turns: FairScheduler) -> None:
+    def __init__(self, clock: Clock, scheduler: FairScheduler) -> None:
         host, self.connection = pair()
         ours, self.socket = socket.socketpair()
         self.taken: list[tuple[Frame, int]] = []
@@ -87,12 +87,12 @@ class Worker:
             self.handlers,
             self.ended.append,
             takes_descriptors=False,
-            scheduler=turns,
+            scheduler=scheduler,
             on_partial=self.on_partial,
         )
 
     def on_partial(self, number: int, body: LargeBody) -> None:
-        """Ignores what is not complete."""
+        """Ignores incomplete frames."""
 
     def say(self, *frames: Frame) -> None:
         self.socket.sendall(b"".join(self.connection.send(*frame) for frame in frames))
@@ -105,15 +105,15 @@ class Worker:
 @pytest.fixture
 async def workers(clock) -> AsyncIterator[list[Worker]]:
     """Two workers of one host."""
-    turns = FairScheduler()
-    made = [Worker(clock, turns) for _ in range(2)]
+    scheduler = FairScheduler()
+    made = [Worker(clock, scheduler) for _ in range(2)]
     yield made
     for worker in made:
         worker.close()
 
 
-async def test_of_frames_that_make_work_one_is_handed_over_in_a_turn(workers):
-    """Log records and requests of all workers share the turns; they come in order, and none is lost."""
+async def test_one_frame_that_makes_work_is_delivered_per_turn(workers):
+    """Log records and requests of all workers share the turns; they arrive in order, and none is lost."""
     sent = [Frame(FrameKind.LOG) for _ in range(MAX_LOG_RECORDS)] + [
         Frame(FrameKind.REQUEST, number) for number in range(1, 100)
     ]
@@ -128,8 +128,8 @@ async def test_of_frames_that_make_work_one_is_handed_over_in_a_turn(workers):
     assert abs(firsts[0] - firsts[1]) <= 2  # neither waits for the other's flood
 
 
-async def test_a_result_is_not_handed_over_before_what_was_said_first(workers):
-    """A frame without work waits for no turn of its own, but for those in front of it."""
+async def test_a_result_does_not_overtake_earlier_frames(workers):
+    """A frame that makes no work needs no turn of its own, but waits for the frames before it."""
     worker = workers[0]
     worker.connection.receive(worker.host.send(FrameKind.CALL, 1))
     worker.say(Frame(FrameKind.LOG), Frame(FrameKind.LOG), Frame(FrameKind.RESULT, 1), Frame(FrameKind.LOG))
@@ -139,8 +139,8 @@ async def test_a_result_is_not_handed_over_before_what_was_said_first(workers):
     assert turns[0] < turns[1] == turns[2] < turns[3]
 
 
-async def test_nothing_is_read_from_a_worker_that_waits_for_its_turn(workers):
-    """What it sends meanwhile stays in the socket: it is made to wait, and its host keeps none of it."""
+async def test_reading_pauses_while_frames_are_delayed(workers):
+    """What the worker sends meanwhile stays in the socket, so the worker has to wait and the host stores none of it."""
     worker = workers[0]
     worker.say(*(Frame(FrameKind.REQUEST, number) for number in range(1, 100)))
     await until(lambda: len(worker.taken) > 1)
@@ -151,8 +151,8 @@ async def test_nothing_is_read_from_a_worker_that_waits_for_its_turn(workers):
     assert len(worker.taken) == 99
 
 
-async def test_a_closed_channel_hands_nothing_over(workers):
-    """What was waiting for its turn when the channel was closed is dropped."""
+async def test_a_closed_channel_delivers_nothing(workers):
+    """Frames that were delayed when the channel was closed are dropped."""
     worker = workers[0]
     worker.say(*(Frame(FrameKind.REQUEST, number) for number in range(1, 100)))
     await until(lambda: len(worker.taken) == 5)
@@ -163,7 +163,7 @@ async def test_a_closed_channel_hands_nothing_over(workers):
 
 
 async def test_a_large_body_is_read_in_steps(workers, clock):
-    """Of a megabyte no turn reads more than its share."""
+    """No turn reads more than its share of a megabyte."""
     worker = workers[0]
     worker.connection.receive(worker.host.send(FrameKind.CALL, 1))
     begin = clock.turn
@@ -175,10 +175,10 @@ async def test_a_large_body_is_read_in_steps(workers, clock):
 
 
 async def test_a_printed_line_takes_a_turn(clock):
-    """Lines that were printed at once are written one in a turn, and what is left at the end is not lost."""
-    turns, taken = FairScheduler(), []
+    """Lines that were printed at once are written one per turn, and the last ones aren't lost."""
+    scheduler, taken = FairScheduler(), []
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    output = Output(reading, lambda line: taken.append((line, clock.turn)), turns)
+    output = Output(reading, lambda line: taken.append((line, clock.turn)), scheduler)
     os.write(writing, b"".join(b"%d\n" % number for number in range(9)) + b"cut")
     os.close(writing)
     await until(lambda: len(taken) == 5)
@@ -188,8 +188,8 @@ async def test_a_printed_line_takes_a_turn(clock):
     assert [line for line, _ in taken] == [*map(str, range(9)), "cut"]
 
 
-async def test_a_body_leaves_in_steps(clock):
-    """Chunks that are there at once, to a worker that takes them at once, still let the loop turn."""
+async def test_a_body_is_sent_in_steps(clock):
+    """The loop turns between chunks, even if all are there at once and the worker takes them at once."""
     size = 10 * STEP
 
     async def closed() -> None:
@@ -210,7 +210,7 @@ async def test_a_body_leaves_in_steps(clock):
 
 
 async def test_a_body_arrives_in_steps(clock):
-    """Of a body that is here already, the host reads one step in a turn of the loop."""
+    """The host reads one step of a body per turn, even if all of it has arrived."""
     ours, theirs = make_pipe()
     with socket.socket(fileno=theirs) as worker:
         worker.sendall((10 * STEP).to_bytes(4, "big") + bytes(10 * STEP))
@@ -224,8 +224,8 @@ async def test_a_body_arrives_in_steps(clock):
         ours.close()
 
 
-async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):
-    """So the answers that wait for it, and their descriptors, are few; when it takes them, all goes on."""
+async def test_a_worker_that_reads_no_responses_is_not_read(clock):
+    """So few responses, and descriptors, wait for it; once it reads them, the host reads again."""
     host, _ = pair()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
@@ -264,20 +264,20 @@ async def test_a_worker_that_takes_no_answers_is_read_no_more(clock):
     theirs.close()
 
 
-async def test_a_fault_is_told_before_the_other_side_sees_the_end():
-    """A host kills whoever has closed the channel: a worker would be dead before it had said why."""
+async def test_a_fault_is_reported_before_the_socket_closes():
+    """A host kills a worker that closes its channel, which must have reported the reason by then."""
     host, _ = pair()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    told: list[Exception | None] = []
+    reported: list[Exception | None] = []
 
     def ended(error: Exception | None) -> None:
-        told.append(error)
+        reported.append(error)
         with pytest.raises(BlockingIOError):
             theirs.recv(1)
 
     channel = Channel(ours, host, {}, ended, takes_descriptors=False)
     channel.fail(fault := ProtocolFault("on purpose"))
-    assert told == [fault]
+    assert reported == [fault]
     assert theirs.recv(1) == b""
     theirs.close()

@@ -1,4 +1,4 @@
-"""A large value that is read in steps is the value that is read at once, and so is the error."""
+"""A large value that is decoded in steps is the value that is decoded at once, and so is the error."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ of_list = st.sampled_from([b",", b"[", b"]", b"{", b"}", b'"', b"\\", b"1", b":"
 
 
 def written(value: object, ascii_only: bool) -> bytes:
-    """Writes it as another encoder does."""
+    """Encodes a value as another encoder does."""
     return json.dumps(value, default=bytes.decode, ensure_ascii=ascii_only).encode("utf-8", "replace")
 
 
@@ -64,7 +64,7 @@ sizes = st.builds(StepSizes, *[st.integers(1, 40)] * 3)
 
 
 def outcome(read: Callable[[], object]) -> str:
-    """Returns what came of it, so that NaN is NaN and 1 is not 1.0."""
+    """Returns the result as text, so that NaN equals NaN and 1 doesn't equal 1.0."""
     try:
         return repr(read())
     except ValueError as error:
@@ -77,7 +77,7 @@ def parts_of(body: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def read(steps: Steps) -> object:
-    """Returns the value of a body that is whole."""
+    """Returns the value of a complete body."""
     try:
         while next(steps):
             pass
@@ -87,7 +87,7 @@ def read(steps: Steps) -> object:
 
 
 def read_arriving(returns: JsonValue, parts: list[bytes], sizes: StepSizes) -> object:
-    """Reads a body while it arrives: each part when all that there was before has been read."""
+    """Decodes a body while it arrives: each part after everything before it."""
     body = LargeBody()
     steps = decode_in_steps(decoder(returns), returns, body, sizes)
     for part in parts:
@@ -108,14 +108,14 @@ def at_once(returns: JsonValue, body: bytes) -> str:
 
 @given(st.sampled_from(RETURNS), bodies, st.lists(st.integers(0, 200), max_size=6), sizes)
 def test_in_steps_or_at_once_is_the_same(returns, body, cuts, sizes):
-    """Whatever arrives, in whatever parts, and wherever it is cut: the same value, or the same error."""
+    """However a body is split and cut: the same value, or the same error."""
     assert in_parts(returns, body, cuts, sizes) == at_once(returns, body)
 
 
 @pytest.mark.parametrize("returns", RETURNS, ids=str)
 @pytest.mark.parametrize("body", TEXTS, ids=repr)
-def test_cut_at_every_place(returns, body):
-    """What escapes, pairs, characters and alphabets could be cut into is the same as the whole."""
+def test_cut_at_every_position(returns, body):
+    """Cutting within escapes, pairs, characters and alphabets doesn't change the result."""
     for size in range(1, len(body) + 1):
         for cuts in ([size], list(range(len(body)))):
             assert in_parts(returns, body, cuts, StepSizes(size, size, size)) == at_once(returns, body)
@@ -137,7 +137,7 @@ LARGE_VALUES = {
 
 
 class Counting:
-    """A decoder that takes down how many bytes it is given."""
+    """A decoder that records how many bytes it is given."""
 
     def __init__(self, returns: JsonValue) -> None:
         self._decode = decoder(returns)
@@ -150,8 +150,8 @@ class Counting:
 
 @pytest.mark.parametrize(("value", "returns"), LARGE_VALUES.values(), ids=LARGE_VALUES)
 @pytest.mark.parametrize("part", [65_536, 16_385])
-def test_what_a_worker_writes_is_read_in_small_steps(value, returns, part):
-    """None of the steps reads more than its size, and what was left of the step before."""
+def test_the_json_of_a_worker_is_decoded_in_small_steps(value, returns, part):
+    """No step decodes more than its size and the rest of the step before."""
     encoded, counting = to_json(value, bytes_mode="base64"), Counting(returns)
     body = LargeBody()
     for begin in range(0, len(encoded), part):
@@ -162,16 +162,16 @@ def test_what_a_worker_writes_is_read_in_small_steps(value, returns, part):
     assert max(counting.sizes) <= size + 1000
 
 
-def test_no_pair_is_cut():
-    """A text of surrogate pairs, as other encoders write it, is read in steps as well."""
+def test_surrogate_pairs_are_decoded_in_steps():
+    """A text of surrogate pairs, as other encoders write it, is decoded in steps too."""
     counting = Counting(None)
     body = LargeBody(json.dumps("\U0001f600" * 30_000).encode())
     assert read(decode_in_steps(counting, None, body)) == "\U0001f600" * 30_000
     assert max(counting.sizes) <= STEP_SIZES.text + 12 + 2
 
 
-def test_what_is_not_as_expected_is_read_once_it_is_whole():
-    """A list in which nothing that looks like an end of an element is one costs some steps in vain."""
+def test_unexpected_json_is_decoded_once_it_is_complete():
+    """A list in which every apparent end of an element isn't one costs a few wasted steps."""
     value, counting = ["a", *[{"a": '","' * 1000}] * 100], Counting(None)
     assert read(decode_in_steps(counting, None, LargeBody(to_json(value)))) == value
     assert len(counting.sizes) <= 5

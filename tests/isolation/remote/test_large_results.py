@@ -1,4 +1,5 @@
-"""Large results and items are read while they arrive, and in turns; all else about calls and streams is as ever."""
+"""Large results and items are decoded while they arrive, in turns of the loop; calls and streams otherwise behave as
+usual."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,13 +22,13 @@ TEXT = "a text, " * 100_000
 
 
 class Calls(Worker):
-    """A worker's end of a channel, and the calls of the host that go over it."""
+    """A worker's end of a channel, and the host's calls over it."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        turns = FairScheduler()
-        super().__init__(self.clock, turns)
-        self.calls = RemoteCalls("p", self.channel, turns, lambda name: None)
+        scheduler = FairScheduler()
+        super().__init__(self.clock, scheduler)
+        self.calls = RemoteCalls("p", self.channel, scheduler, lambda name: None)
         self.calls.set_methods(
             [MethodDescription(name="text", stream=False), MethodDescription(name="texts", stream=True)]
         )
@@ -41,8 +42,8 @@ class Calls(Worker):
     def on_partial(self, number: int, body: LargeBody) -> None:
         self.calls.on_partial(number, body)
 
-    async def asked(self, kind: FrameKind) -> int:
-        """Waits for a frame of the host; returns its number."""
+    async def expect(self, kind: FrameKind) -> int:
+        """Waits for a frame from the host; returns its number."""
         loop = asyncio.get_running_loop()
         self.socket.setblocking(False)
         frames = self.connection.receive(await loop.sock_recv(self.socket, 4096))
@@ -56,7 +57,7 @@ class Calls(Worker):
 
 @pytest.fixture
 async def worker() -> AsyncIterator[Calls]:
-    """A worker to which calls are made."""
+    """A worker that receives calls."""
     made = Calls()
     yield made
     made.close()
@@ -65,15 +66,15 @@ async def worker() -> AsyncIterator[Calls]:
 
 @pytest.fixture
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no turn read more than one step, however fast the machine is."""
+    """Limits each turn to one step, however fast the machine is."""
     monkeypatch.setattr(large_value, "STEP_BUDGET", 0.0)
 
 
 @pytest.mark.usefixtures("step_by_step")
-async def test_the_loop_turns_while_a_result_is_read(worker):
-    """What is left when the last of it has arrived is read in turns of the loop."""
+async def test_the_loop_turns_while_a_result_is_decoded(worker):
+    """What is left when the last part arrives is decoded in turns of the loop."""
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(FrameKind.CALL)
+    number = await worker.expect(FrameKind.CALL)
     value = list(range(200_000))
     await worker.answer(FrameKind.RESULT, number, value)
     begin = worker.clock.turn
@@ -82,8 +83,8 @@ async def test_the_loop_turns_while_a_result_is_read(worker):
 
 
 @pytest.mark.usefixtures("step_by_step")
-async def test_items_come_in_order_one_for_each_demand(worker):
-    """Large and small items, the end behind them, as they were sent."""
+async def test_items_arrive_in_order_one_per_demand(worker):
+    """Large and small items, and the end behind them, arrive as they were sent."""
     got: list[Any] = []
 
     async def consume() -> None:
@@ -91,22 +92,22 @@ async def test_items_come_in_order_one_for_each_demand(worker):
             got.extend([item async for item in items])
 
     consumer = asyncio.create_task(consume())
-    number = await worker.asked(FrameKind.OPEN)
+    number = await worker.expect(FrameKind.OPEN)
     sent = [TEXT, 1, [TEXT], TEXT + "!", [1] * 50_000, "small"]
     for item in sent:
         await worker.answer(FrameKind.ITEM, number, item)
-        assert await worker.asked(FrameKind.NEXT) == number
+        assert await worker.expect(FrameKind.NEXT) == number
     worker.say(Frame(FrameKind.END, number))
     await consumer
     assert got == sent
 
 
 @pytest.mark.usefixtures("step_by_step")
-async def test_a_fault_behind_a_large_item_comes_behind_it(worker):
-    """The consumer has the item first, also if its stream has failed while that was read."""
+async def test_a_fault_behind_a_large_item_arrives_behind_it(worker):
+    """The consumer gets the item first, even if the stream failed while it was decoded."""
     items = worker.calls.stream("texts", {})
     first = asyncio.create_task(anext(items))
-    number = await worker.asked(FrameKind.OPEN)
+    number = await worker.expect(FrameKind.OPEN)
     await worker.answer(FrameKind.ITEM, number, TEXT)
     worker.say(Frame(FrameKind.FAILED, number, body=RemoteFault(reason="call", message="too bad").encode()))
     assert await first == TEXT
@@ -115,27 +116,27 @@ async def test_a_fault_behind_a_large_item_comes_behind_it(worker):
 
 
 @pytest.mark.usefixtures("step_by_step")
-async def test_who_is_cancelled_meanwhile_has_no_part_of_it(worker):
-    """A caller that is cancelled while its result is read ends at once; the next call is as ever."""
+async def test_a_caller_cancelled_during_decoding_ends_at_once(worker):
+    """The next call works as usual."""
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(FrameKind.CALL)
+    number = await worker.expect(FrameKind.CALL)
     await worker.answer(FrameKind.RESULT, number, list(range(200_000)))
     await until(lambda: worker.calls.active == 0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     call = asyncio.create_task(worker.calls.call("text", {}))
-    await worker.answer(FrameKind.RESULT, await worker.asked(FrameKind.CALL), TEXT)
+    await worker.answer(FrameKind.RESULT, await worker.expect(FrameKind.CALL), TEXT)
     assert await call == TEXT
 
 
-async def test_an_item_for_one_who_has_gone_is_dropped(worker):
-    """A stream that is closed while a large item arrives waits for the end of it in the worker, and no longer."""
+async def test_an_item_of_a_closed_stream_is_dropped(worker):
+    """A stream that is closed while a large item arrives only waits until it has ended in the worker."""
     items = worker.calls.stream("texts", {})
     first = asyncio.create_task(anext(items))
-    number = await worker.asked(FrameKind.OPEN)
+    number = await worker.expect(FrameKind.OPEN)
     first.cancel()
-    assert await worker.asked(FrameKind.CANCEL) == number
+    assert await worker.expect(FrameKind.CANCEL) == number
     await worker.answer(FrameKind.ITEM, number, TEXT)
     worker.say(Frame(FrameKind.FAILED, number, body=RemoteFault(reason="call", name="CancelledError").encode()))
     with pytest.raises(asyncio.CancelledError):
@@ -146,18 +147,18 @@ async def test_an_item_for_one_who_has_gone_is_dropped(worker):
 @pytest.mark.parametrize(
     "body", [b'"' + b"a" * 100_000, b'"' + b"a" * 100_000 + b'\\"', b"[" + b"1," * 100_000 + b"]", bytes(100_000)]
 )
-async def test_large_json_that_is_none_is_an_invalid_result(worker, body):
-    """As it is for a small one, with the decoder's error as its cause."""
+async def test_large_invalid_json_is_an_invalid_result(worker, body):
+    """As small invalid JSON is, with the decoder's error as the cause."""
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(FrameKind.CALL)
+    number = await worker.expect(FrameKind.CALL)
     await asyncio.to_thread(worker.say, Frame(FrameKind.RESULT, number, body=body))
     with pytest.raises(InvalidResult, match="another type than it declared") as raised:
         await call
     assert isinstance(raised.value.__cause__, ValueError)
 
 
-async def test_what_arrives_is_read_before_the_rest_is_there(worker):
-    """When the last of a text arrives, most of it has been read."""
+async def test_decoding_begins_before_the_rest_has_arrived(worker):
+    """When the last part of a text arrives, most of it has been decoded."""
     read: list[int] = []
 
     def counting(data: bytes) -> Any:
@@ -166,7 +167,7 @@ async def test_what_arrives_is_read_before_the_rest_is_there(worker):
 
     worker.calls._methods["text"] = worker.calls._methods["text"]._replace(decode=counting)
     call = asyncio.create_task(worker.calls.call("text", {}))
-    number = await worker.asked(FrameKind.CALL)
+    number = await worker.expect(FrameKind.CALL)
     data = worker.connection.send(FrameKind.RESULT, number, body=to_json(TEXT))
     await asyncio.to_thread(worker.socket.sendall, data[:-1])
     await until(lambda: worker.host.missing == 1)

@@ -1,4 +1,4 @@
-"""Bodies of frames: whatever stands in them is a value of the model, or a fault of the protocol."""
+"""The body of a frame becomes a value of its model, or a protocol fault."""
 
 import errno
 import json
@@ -58,8 +58,8 @@ def test_any_body_is_a_message_or_a_fault(model, body):
 
 
 @given(st.sampled_from(list(MODELS)), st.data())
-def test_fields_that_a_model_does_not_know_are_refused(model, data):
-    """A body with the right names and any values is taken or refused; one with a further name is refused."""
+def test_unknown_fields_are_refused(model, data):
+    """A body with the right names and any values may be accepted; one with an additional name is refused."""
     fields = {name: data.draw(json_values) for name in model.model_fields}
     try:
         decode(model, Frame(MODELS[model], body=json.dumps(fields).encode()))
@@ -73,8 +73,8 @@ FIELDS = {"capability": "http", "action": "GET", "target": "x\0", "rule": None, 
 
 
 @pytest.mark.parametrize("kind", [FilesystemDenied, NetworkDenied, Revoked])
-def test_a_denial_travels_as_itself_but_for_its_plugin(kind):
-    """Class and fields arrive; whose it is, the connection says, whatever the sender believes."""
+def test_a_denial_keeps_everything_but_its_plugin(kind):
+    """Class and fields arrive; the plugin is the connection's, whatever the sender claims."""
     sent = RemoteFault.model_validate_json(fault_of(kind(plugin="evil", **FIELDS)).encode())
     error = error_of(sent, "p")
     assert type(error) is kind
@@ -83,7 +83,7 @@ def test_a_denial_travels_as_itself_but_for_its_plugin(kind):
 
 
 def test_errors_with_a_class_of_their_own_keep_it_and_others_their_name():
-    """A limit, an OSError of the right subclass, a denial of unknown class, and anything else by its name."""
+    """A limit, an OSError of the right subclass, a denial of unknown class, and any other error by its name."""
     limit = error_of(fault_of(LimitExceeded(plugin="p", limit="memory", allowed=5, detail="too much")), "p")
     assert isinstance(limit, LimitExceeded)
     assert (limit.limit, limit.allowed, limit.detail) == ("memory", 5, "too much")
@@ -96,8 +96,8 @@ def test_errors_with_a_class_of_their_own_keep_it_and_others_their_name():
     assert other.name == "KeyError"
 
 
-def test_a_text_that_cannot_be_read_is_no_obstacle():
-    """An error whose `__str__` raises, or is endless, still becomes a message."""
+def test_an_error_with_an_unusable_message_is_encoded():
+    """Also if its `__str__` raises, or is huge."""
 
     class Nasty(Exception):
         def __str__(self) -> str:
@@ -108,8 +108,8 @@ def test_a_text_that_cannot_be_read_is_no_obstacle():
 
 
 @given(json_values)
-def test_any_description_of_a_type_is_understood_or_a_fault(description):
-    """What a worker says of its results builds a decoder or breaks the protocol; nothing else is raised."""
+def test_any_type_description_is_a_decoder_or_a_fault(description):
+    """A worker's description builds a decoder or breaks the protocol; nothing else is raised."""
     try:
         decode_result = decoder(description)
     except ProtocolFault:
@@ -119,7 +119,7 @@ def test_any_description_of_a_type_is_understood_or_a_fault(description):
 
 
 def test_a_type_nested_too_deep_is_a_fault():
-    """A description is bounded in depth."""
+    """The depth of a description is limited."""
     deep = "int"
     for _ in range(100):
         deep = ["list", deep]
@@ -128,7 +128,7 @@ def test_a_type_nested_too_deep_is_a_fault():
 
 
 def test_a_type_of_too_many_words_is_a_fault_and_never_sent():
-    """A description is bounded in length, so that a worker cannot keep its host busy with building validators."""
+    """The length of a description is limited, so a worker can't keep its host busy building validators."""
     with pytest.raises(ProtocolFault, match="more than 256 words"):
         decoder(["tuple", *["date"] * 256])
     assert describe_type(tuple[(date,) * 256]) is None
@@ -150,7 +150,7 @@ def test_a_type_of_too_many_words_is_a_fault_and_never_sent():
         (tuple[MethodDescription, int], ["tuple", None, "int"]),
     ],
 )
-def test_types_are_described_where_json_is_poorer(annotation, description):
-    """Only what JSON would change is described, and what is described can be built."""
+def test_types_are_described_where_json_loses_them(annotation, description):
+    """Only types that JSON would change are described, and every description can be built."""
     assert describe_type(annotation) == description
     decoder(description)

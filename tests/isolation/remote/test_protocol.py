@@ -1,4 +1,4 @@
-"""The state machine of host and worker: what may be said when, and that nothing else passes."""
+"""The state machine of host and worker: what may be sent when, and that nothing else passes."""
 
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ from nyx_stream.isolation.remote.wire.protocol import (
 
 
 def pair(*, until: ProtocolState = ProtocolState.RUNNING) -> tuple[ProtocolConnection, ProtocolConnection]:
-    """Host and worker that have come to `until`."""
+    """Host and worker in the state `until`."""
     host, worker = ProtocolConnection("host"), ProtocolConnection("worker")
     for sender, receiver, kind, reached in (
         (host, worker, FrameKind.ORDER, ProtocolState.SEALING),
@@ -45,8 +45,8 @@ def pair(*, until: ProtocolState = ProtocolState.RUNNING) -> tuple[ProtocolConne
     return host, worker
 
 
-def test_the_table_is_whole():
-    """Every kind has one side that sends it, but for CANCEL, and a place in the table; every state is reached."""
+def test_the_table_is_complete():
+    """Every kind is sent by one side, except for CANCEL, and is in the table; every state is reached."""
     assert SENDERS["host"] | SENDERS["worker"] == set(FrameKind)
     assert SENDERS["host"] & SENDERS["worker"] == {FrameKind.CANCEL}
     assert {kind for kinds in TRANSITIONS.values() for kind in kinds} == set(FrameKind)
@@ -57,7 +57,7 @@ def test_the_table_is_whole():
 
 @pytest.mark.parametrize("state", [ProtocolState.OPENING, ProtocolState.SEALING, ProtocolState.SEALED])
 def test_before_the_plugin_runs_only_the_handshake_passes(state):
-    """Until the host has taken the report, a worker cannot ask, log, or claim to be ready."""
+    """Until the host has accepted the report, a worker can't send a request, log, or claim to be ready."""
     for kind in SENDERS["worker"] - set(TRANSITIONS[state]):
         host, _ = pair(until=state)
         with pytest.raises(ProtocolFault, match=f"{kind.name} is not possible while {state}"):
@@ -65,15 +65,15 @@ def test_before_the_plugin_runs_only_the_handshake_passes(state):
         assert host.state is ProtocolState.OVER
 
 
-def test_a_worker_cannot_speak_as_the_host():
-    """A frame that is the host's to send is a fault, whoever sends it."""
+def test_a_worker_cannot_send_the_hosts_frames():
+    """A frame that only the host may send is a fault."""
     host, _ = pair()
     with pytest.raises(ProtocolFault, match="CALL is not the peer's to send"):
         host.receive(encode(Frame(FrameKind.CALL, 1)))
 
 
-def test_a_side_is_told_before_it_breaks_the_protocol():
-    """What may not be sent is refused to the sender, and changes nothing."""
+def test_sending_an_invalid_frame_raises_and_changes_nothing():
+    """The sender gets the error, and can continue."""
     host, worker = pair()
     for frame in (Frame(FrameKind.RESULT, 7), Frame(FrameKind.START), Frame(FrameKind.ITEM, 7)):
         with pytest.raises(ProtocolFault):
@@ -93,7 +93,7 @@ def test_a_side_is_told_before_it_breaks_the_protocol():
     ],
 )
 def test_a_reply_needs_its_call(frame):
-    """A worker cannot answer what was not asked, nor twice, nor a call as a stream."""
+    """A worker can't reply without a call, twice, or to a call as to a stream."""
     host, _ = pair()
     with pytest.raises(ProtocolFault):
         host.receive(encode(frame))
@@ -105,8 +105,8 @@ def test_a_reply_needs_its_call(frame):
         host.receive(encode(frame))
 
 
-def test_a_stream_gives_an_item_for_each_demand():
-    """Opening asks for one item, NEXT for another; an item that nobody asked for is a fault, and so is asking twice."""
+def test_a_stream_sends_one_item_per_demand():
+    """OPEN requests one item and NEXT another; an item without a request is a fault, and so is a second request."""
     host, worker = pair()
     worker.receive(host.send(FrameKind.OPEN, 1))
     host.receive(worker.send(FrameKind.ITEM, 1))
@@ -121,8 +121,8 @@ def test_a_stream_gives_an_item_for_each_demand():
         host.receive(encode(Frame(FrameKind.ITEM, 1)))
 
 
-def test_log_records_and_requests_have_bounds():
-    """A worker that floods the host with records or requests breaks the protocol at a fixed number."""
+def test_log_records_and_requests_are_limited():
+    """A worker that floods the host with either breaks the protocol at a fixed number."""
     host, worker = pair()
     for _ in range(MAX_LOG_RECORDS):
         assert worker.can_log()
@@ -136,8 +136,8 @@ def test_log_records_and_requests_have_bounds():
         host.receive(encode(Frame(FrameKind.REQUEST, MAX_REQUESTS + 1)))
 
 
-def test_descriptors_go_with_their_frame():
-    """As many as the header says, in order; too few or too many are a fault, and none is lost from sight."""
+def test_descriptors_belong_to_their_frame():
+    """As many as the header states, in order; too few or too many are a fault, and none is lost."""
     host, worker = pair()
     for number in (1, 2):
         host.receive(worker.send(FrameKind.REQUEST, number))
@@ -164,14 +164,14 @@ def test_descriptors_go_with_their_frame():
     ],
 )
 def test_a_bad_header_is_a_fault_at_once(header, text):
-    """A header out of bounds ends the connection before a byte of its body is kept."""
+    """A header out of bounds ends the connection before a byte of its body is stored."""
     host, _ = pair()
     with pytest.raises(ProtocolFault, match=text):
         host.receive(HEADER.pack(*header))
 
 
 def test_an_end_within_a_frame_is_a_fault():
-    """A connection that closes between frames ends; one that closes within a frame was cut."""
+    """A connection may close between frames, not within one."""
     host, _ = pair()
     host.receive_end()
     host, worker = pair()
@@ -182,7 +182,7 @@ def test_an_end_within_a_frame_is_a_fault():
 
 @given(st.binary(max_size=400), st.sampled_from(list(ProtocolState)[:-2]), st.sampled_from(["host", "worker"]))
 def test_any_bytes_are_frames_or_a_fault(data, state, side):
-    """Whatever comes in, in whatever state: frames that the table allows, or a clean end; nothing else is raised."""
+    """In every state, any bytes become frames that the table allows, or a fault; nothing else is raised."""
     host, worker = pair(until=state)
     connection = host if side == "host" else worker
     frames = taking_anything(connection, side, data)
@@ -191,7 +191,7 @@ def test_any_bytes_are_frames_or_a_fault(data, state, side):
 
 @st.composite
 def framed(draw) -> bytes:
-    """Bytes that look like a frame, rightly or not quite."""
+    """Bytes that are a frame, or almost one."""
     body = draw(st.binary(max_size=20))
     kind = draw(st.sampled_from([*FrameKind, 0x199]))
     length = draw(st.sampled_from([len(body), len(body) + 1, 0, MAX_BODY, 2**32 - 1]))
@@ -204,22 +204,22 @@ def framed(draw) -> bytes:
 
 
 @given(st.lists(framed(), max_size=12), st.sampled_from(["host", "worker"]), st.data())
-def test_any_frames_in_any_pieces_are_taken_alike(frames, side, data):
-    """How a stream is cut into reads changes nothing of what it means."""
+def test_how_a_stream_is_split_does_not_matter(frames, side, data):
+    """However a stream is split into reads, it yields the same frames."""
     stream = b"".join(frames)
-    whole, pieces = (taken(side) for _ in range(2))
+    whole, pieces = (running(side) for _ in range(2))
     first = taking_anything(whole, side, stream)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     second: list[Frame] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         second += taking_anything(pieces, side, stream[start:end])
-    # Frames before a fault are lost with it, so the cut stream may have told more of them.
+    # Frames before a fault are lost with it, so the split stream may have yielded more of them.
     assert second[: len(first)] == first
     assert whole.state is pieces.state
 
 
-def taken(side: str) -> ProtocolConnection:
-    """A side of a running conversation with a call, a stream and a request under way."""
+def running(side: str) -> ProtocolConnection:
+    """One side of a running conversation with a call, a stream and a request under way."""
     host, worker = pair()
     worker.receive(host.send(FrameKind.CALL, 1) + host.send(FrameKind.OPEN, 2))
     host.receive(worker.send(FrameKind.REQUEST, 3))
@@ -252,8 +252,8 @@ large = st.builds(
 
 
 @given(large, st.data())
-def test_large_bodies_in_any_pieces_are_taken_alike(bodies, data):
-    """Results that are large are as those that are small: in order, and nothing is lost or added."""
+def test_how_large_bodies_are_split_does_not_matter(bodies, data):
+    """They arrive in order and complete, as small ones do."""
     host, worker = pair()
     stream = b""
     for number, body in enumerate(bodies, 1):
@@ -270,8 +270,8 @@ def test_large_bodies_in_any_pieces_are_taken_alike(bodies, data):
     host.receive_end()
 
 
-def test_single_bytes_cost_no_more_memory_than_large_ones():
-    """A worker that sends a large body byte by byte does not make its host keep an object for each."""
+def test_a_body_in_single_bytes_costs_no_more_memory():
+    """A worker that sends a large body byte by byte doesn't make its host keep an object for each."""
     host, worker = pair()
     worker.receive(host.send(FrameKind.CALL, 1))
     data = worker.send(FrameKind.RESULT, 1, body=bytes(5 * MIN_PART))
@@ -283,7 +283,7 @@ def test_single_bytes_cost_no_more_memory_than_large_ones():
 
 
 def test_a_large_body_that_is_cut_off_is_a_fault():
-    """The end of the connection within a large body is as one within any other frame."""
+    """The end of the connection within a large body is a fault, as within any other frame."""
     host, worker = pair()
     worker.receive(host.send(FrameKind.CALL, 1))
     data = worker.send(FrameKind.RESULT, 1, body=bytes(2 * LARGE_BODY))
@@ -292,8 +292,8 @@ def test_a_large_body_that_is_cut_off_is_a_fault():
         host.receive_end()
 
 
-def test_a_large_answer_to_no_call_is_a_fault():
-    """Of what nobody asked for, no more is taken than its size."""
+def test_a_large_reply_without_a_call_is_a_fault():
+    """Nothing of its body is stored but its size."""
     host, _ = pair()
     data = encode(Frame(FrameKind.RESULT, 1, body=bytes(2 * LARGE_BODY)))
     assert host.receive(data[:-1]) == []

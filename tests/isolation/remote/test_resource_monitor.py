@@ -1,4 +1,4 @@
-"""What looks at workers from time to time: each limit that does not hold is told once, by its name."""
+"""The resource monitor reports each exceeded limit once, by its name."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ USES = {
 
 @contextlib.contextmanager
 def using(code):
-    """A process that has done something and then does nothing more."""
+    """A process that has done something and is idle now."""
     program = f"import sys, time\n{code}\nprint(flush=True)\nsys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdout.readline()
@@ -36,8 +36,8 @@ def using(code):
             child.kill()
 
 
-def watched(process, told, *, idle=True):
-    """A worker with limits that a bare interpreter is below."""
+def monitored(process, exceeded, *, idle=True):
+    """A worker with limits that a bare interpreter stays below."""
     return MonitoredWorker(
         name="p",
         process=process,
@@ -45,39 +45,39 @@ def watched(process, told, *, idle=True):
         descriptors=32,
         cpu_seconds=0.7,
         idle=lambda: idle,
-        exceeded=lambda *what: told.append(what),
+        exceeded=lambda *limit: exceeded.append(limit),
     )
 
 
 @pytest.mark.parametrize("limit", USES)
-def test_a_limit_that_does_not_hold_is_told(limit):
-    """Resident memory, descriptors and processor time of a real process, each beside its own limit."""
-    told = []
+def test_an_exceeded_limit_is_reported(limit):
+    """Resident memory, descriptors and processor time of a real process, each against its own limit."""
+    exceeded = []
     with using(USES[limit]) as child:
-        worker = watched(psutil.Process(child.pid), told)
+        worker = monitored(psutil.Process(child.pid), exceeded)
         check(worker)
         assert worker.usage.memory > MIB
         assert worker.usage.descriptors >= 3
         assert worker.usage.cpu_seconds >= 0  # it is counted in ticks, and a bare start may take none
         if limit == "nothing":
-            assert told == []
+            assert exceeded == []
             return
-        ((name, used, allowed),) = told
+        ((name, used, allowed),) = exceeded
         assert name == limit
         assert used > allowed
 
 
-def test_a_process_that_is_gone_is_passed_over():
-    """Who ends a worker tells of it; the watch says nothing."""
-    told = []
+def test_a_process_that_has_ended_is_skipped():
+    """The monitor reports nothing about it."""
+    exceeded = []
     with using("pass") as child:
-        worker = watched(psutil.Process(child.pid), told)
+        worker = monitored(psutil.Process(child.pid), exceeded)
     check(worker)
-    assert told == []
+    assert exceeded == []
     assert worker.usage is None
 
 
-def measuring(cpu):
+def process_using(cpu):
     """A process of which only the processor's share matters."""
     return SimpleNamespace(
         oneshot=contextlib.nullcontext,
@@ -88,11 +88,11 @@ def measuring(cpu):
     )
 
 
-def test_a_plugin_that_is_busy_with_no_call_under_way_is_named_once(caplog):
-    """Not for what it does in a call, not again while it goes on, and anew when it begins anew."""
+def test_a_plugin_that_is_busy_without_a_call_is_reported_once(caplog):
+    """Not during a call, not again while it continues, and again when it starts again."""
     cpu = [99.0]
-    working = watched(measuring(cpu), [], idle=False)
-    resting = watched(measuring(cpu), [])
+    working = monitored(process_using(cpu), [], idle=False)
+    resting = monitored(process_using(cpu), [])
     with caplog.at_level(logging.WARNING, logger="nyx.isolation"):
         for share in (99.0, 99.0, 5.0, 95.0):
             cpu[0] = share
@@ -102,30 +102,30 @@ def test_a_plugin_that_is_busy_with_no_call_under_way_is_named_once(caplog):
     assert said == [f"plugin p keeps a processor busy ({share} %), and no call is under way" for share in ("99", "95")]
 
 
-async def test_the_watch_looks_until_a_worker_is_removed(monkeypatch):
-    """Every worker is looked at again and again, a removed one never more; without any the task ends."""
+async def test_the_monitor_runs_until_all_workers_are_removed(monkeypatch):
+    """It checks every worker repeatedly, and a removed one no more; without workers its task ends."""
     monkeypatch.setattr(resource_monitor, "PERIOD", 0.001)
-    looks = []
-    monkeypatch.setattr(resource_monitor, "check", lambda worker: looks.append(worker.name))
-    looking = ResourceMonitor()
-    workers = [watched(SimpleNamespace(pid=pid), []) for pid in range(25)]
+    checked = []
+    monkeypatch.setattr(resource_monitor, "check", lambda worker: checked.append(worker.name))
+    monitor = ResourceMonitor()
+    workers = [monitored(SimpleNamespace(pid=pid), []) for pid in range(25)]
     for worker in workers:
         worker.name = f"p{worker.process.pid}"
-        looking.add(worker)
-    task = looking._task
+        monitor.add(worker)
+    task = monitor._task
     async with asyncio.timeout(20):
-        await until(lambda: len(looks) >= 50)
-        assert set(looks) == {worker.name for worker in workers}
+        await until(lambda: len(checked) >= 50)
+        assert set(checked) == {worker.name for worker in workers}
         for worker in workers[1:]:
-            looking.remove(worker.process.pid)
-        looks.clear()
-        await until(lambda: len(looks) >= 2)
-        assert set(looks) == {"p0"}
-        looking.remove(0)
-        looking.remove(0)
+            monitor.remove(worker.process.pid)
+        checked.clear()
+        await until(lambda: len(checked) >= 2)
+        assert set(checked) == {"p0"}
+        monitor.remove(0)
+        monitor.remove(0)
         await asyncio.wait((task,))
-        looks.clear()
-        looking.add(workers[3])
-        await until(lambda: looks == ["p3"] or len(looks) > 1)
-    await looking.aclose()
-    assert looking._task is None
+        checked.clear()
+        monitor.add(workers[3])
+        await until(lambda: checked == ["p3"] or len(checked) > 1)
+    await monitor.aclose()
+    assert monitor._task is None

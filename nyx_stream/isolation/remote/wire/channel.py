@@ -131,27 +131,21 @@ class Channel:
         except ProtocolFault:
             _close_all(descriptors)
             raise
-        if not self._queue:
+        if not self._queue and not descriptors:
             try:
-                sent = self._write(data, descriptors) if descriptors else self._socket.send(data)
-            except (BlockingIOError, InterruptedError):
+                sent = self._socket.send(data)
+            except OSError:  # if it isn't that the socket is full, `_flush` gets the same error
                 sent = 0
-            except OSError as error:
-                _close_all(descriptors)
-                if error.errno != errno.ETOOMANYREFS or on_refused is None:
-                    self._loop.call_soon(self._end, error)
-                    return
-                data, descriptors, sent = _refusal(number, on_refused(error)), (), 0
-            if sent:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                descriptors = ()
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
-            self._loop.add_writer(self._socket, self._writable)
         self._queue.append((data, descriptors, number, on_refused))
         self.queued_bytes += len(data)
+        if len(self._queue) == 1:
+            if (error := self._flush()) is not None:
+                self._loop.call_soon(self._end, error)  # not now: the caller may be about to wait for a reply
+            elif self._queue:
+                self._loop.add_writer(self._socket, self._writable)
         if len(self._queue) >= MAX_UNREAD and self._scheduler is not None and not self._peer_stalled:
             self._peer_stalled = True
             self._loop.remove_reader(self._socket)
@@ -284,41 +278,45 @@ class Channel:
         except ProtocolFault as error:
             self._end(error)
 
-    def _write(self, data: bytes | memoryview, descriptors: tuple[int, ...]) -> int:
-        """Writes what the socket takes and returns how much that is. Raises OSError, `BlockingIOError` included."""
-        if not descriptors:
-            return self._socket.send(data)
-        return self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))])
-
     def _writable(self) -> None:
-        while self._queue:
-            data, descriptors, number, on_refused = self._queue.popleft()
-            try:
-                sent = self._write(data, descriptors)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                _close_all(descriptors)
-                if error.errno != errno.ETOOMANYREFS or on_refused is None:
-                    self._end(error)
-                    return
-                refusal = _refusal(number, on_refused(error))
-                self.queued_bytes += len(refusal) - len(data)
-                self._queue.appendleft((refusal, (), number, None))
-                continue
-            if sent:
-                _close_all(descriptors)
-                descriptors = ()
-            self.queued_bytes -= sent
-            if sent < len(data):
-                self._queue.appendleft((memoryview(data)[sent:], descriptors, number, on_refused))
-                break
-        else:
+        if (error := self._flush()) is not None:
+            self._end(error)
+            return
+        if not self._queue:
             self._loop.remove_writer(self._socket)
         if self._peer_stalled and len(self._queue) < MAX_UNREAD:
             self._peer_stalled = False
             self._resume_reading()
         self._wake()
+
+    def _flush(self) -> OSError | None:
+        """Writes as many queued frames as the socket takes; returns the error of a broken connection."""
+        while self._queue:
+            data, descriptors, number, on_refused = self._queue[0]
+            try:
+                if descriptors:
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
+                    sent = self._socket.sendmsg([data], [rights])
+                else:
+                    sent = self._socket.send(data)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS or on_refused is None:
+                    return error
+                _close_all(descriptors)
+                refusal = _refusal(number, on_refused(error))
+                self.queued_bytes += len(refusal) - len(data)
+                self._queue[0] = (refusal, (), number, None)
+                continue
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.queued_bytes -= sent
+            if sent < len(data):
+                self._queue[0] = (memoryview(data)[sent:], (), number, None)
+                return None
+            self._queue.popleft()
+        return None
 
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():

@@ -25,7 +25,6 @@ LARGE_BODY = 8 * 1024
 MIN_PART = 16 * 1024
 
 MAX_DESCRIPTORS = 8
-MAX_ID = 2**32 - 1
 
 _MAX_MESSAGE = 2**20
 _MAX_LOG = 2**17
@@ -34,53 +33,31 @@ _MAX_LOG = 2**17
 class FrameKind(IntEnum):
     """Every kind of frame. (h) is sent by the host, (w) by the worker."""
 
-    ORDER = 0x101
-    """(h) Names the plugin and how the worker must seal itself."""
-    SEALED = 0x102
-    """(w) The worker is sealed; the body is its report."""
-    START = 0x103
-    """(h) The report was accepted: import the plugin."""
-    READY = 0x104
-    """(w) `setup` has finished; the body lists the methods."""
+    ORDER = 0x101  # (h) Names the plugin and how the worker must seal itself.
+    SEALED = 0x102  # (w) The worker is sealed; the body is its report.
+    START = 0x103  # (h) The report was accepted: import the plugin.
+    READY = 0x104  # (w) `setup` has finished; the body lists the methods.
 
-    CALL = 0x201
-    """(h) Calls a method: `detail` is its number in READY, the body its arguments."""
-    RESULT = 0x202
-    """(w) The result of a call."""
-    OPEN = 0x203
-    """(h) Opens a stream; same fields as CALL."""
-    ITEM = 0x204
-    """(w) One item of a stream."""
-    END = 0x205
-    """(w) The stream is exhausted."""
-    REQUEST = 0x206
-    """(w) Requests an action of a capability."""
-    RESPONSE = 0x207
-    """(h) The result of a REQUEST; may carry descriptors."""
+    CALL = 0x201  # (h) Calls a method: `detail` is its number in READY, the body its arguments.
+    RESULT = 0x202  # (w) The result of a call.
+    OPEN = 0x203  # (h) Opens a stream; same fields as CALL.
+    ITEM = 0x204  # (w) One item of a stream.
+    END = 0x205  # (w) The stream is exhausted.
+    REQUEST = 0x206  # (w) Requests an action of a capability.
+    RESPONSE = 0x207  # (h) The result of a REQUEST; may carry descriptors.
 
-    CANCEL = 0x301
-    """(h) Cancels a call or stream; (w) cancels a REQUEST. Ignored if that has already finished: frames can cross."""
-    NEXT = 0x302
-    """(h) Requests the next item of a stream; OPEN requests the first."""
-    STOP = 0x303
-    """(h) Run `teardown` and exit."""
-    STOPPED = 0x304
-    """(w) `teardown` has finished."""
-    UPDATE = 0x305
-    """(h) The grant changed."""
-    LOG = 0x306
-    """(w) A log record of the plugin."""
-    LOG_ACK = 0x307
-    """(h) `detail` log records were processed."""
-    LEASE_ENDED = 0x308
-    """(h) The lease of a capability ended: of the attenuated one with number `id`, or with id 0 of the plugin's own."""
+    CANCEL = 0x301  # (h) Cancels a call or stream; (w) a REQUEST. Ignored if that has finished: frames can cross.
+    NEXT = 0x302  # (h) Requests the next item of a stream; OPEN requests the first.
+    STOP = 0x303  # (h) Run `teardown` and exit.
+    STOPPED = 0x304  # (w) `teardown` has finished.
+    UPDATE = 0x305  # (h) The grant changed.
+    LOG = 0x306  # (w) A log record of the plugin.
+    LOG_ACK = 0x307  # (h) `detail` log records were processed.
+    LEASE_ENDED = 0x308  # (h) A capability's lease ended: the attenuated one numbered `id`, or the plugin's own (0).
 
-    FAILED = 0x401
-    """(w) A call or stream failed. With id 0: loading or `teardown` failed."""
-    REQUEST_FAILED = 0x402
-    """(h) A REQUEST failed."""
-    CRASHED = 0x403
-    """(w) The plugin failed outside a call."""
+    FAILED = 0x401  # (w) A call or stream failed. With id 0: loading or `teardown` failed.
+    REQUEST_FAILED = 0x402  # (h) A REQUEST failed.
+    CRASHED = 0x403  # (w) The plugin failed outside a call.
 
     # `Enum.__hash__` is a Python function, and every frame is looked up in several tables.
     __hash__ = int.__hash__

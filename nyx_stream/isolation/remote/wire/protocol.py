@@ -21,7 +21,7 @@ Theory of operation
 """
 
 from collections.abc import Callable, Iterable
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Literal, NamedTuple, TypeAlias
 
 from nyx_stream.isolation.remote.wire.frames import (
@@ -104,17 +104,8 @@ SENDERS: dict[Side, frozenset[FrameKind]] = {
 }
 
 
-class _CallState(Enum):
-    """What a call or stream under way is waiting for."""
-
-    RESULT = "result"
-    ITEM = "item"
-    """The worker produces the next item."""
-    DEMAND = "demand"
-    """The worker waits until the consumer requests another item."""
-
-
-_RESULT, _ITEM, _DEMAND = _CallState  # on CPython 3.11 reading an enum member costs a tenth of handling a frame
+# What a call or stream under way is waiting for: its result, its next item, or a NEXT from the consumer.
+_RESULT, _ITEM, _DEMAND = range(3)
 
 
 class ProtocolConnection:
@@ -133,7 +124,7 @@ class ProtocolConnection:
         self._inbound = _RULES["worker" if side == "host" else "host"]
         self._buffer = bytearray()
         self._descriptors: list[int] = []
-        self._calls: dict[int, _CallState] = {}
+        self._calls: dict[int, int] = {}
         self._log_records = 0
 
     def send(
@@ -161,7 +152,7 @@ class ProtocolConnection:
 
         Raises:
             ProtocolFault: the peer violated the protocol. Frames before the fault are lost with the connection; every
-                descriptor received and not returned with a frame can be had from `take_descriptors`.
+                descriptor received and not returned with a frame remains in `take_descriptors`.
         """
         self._descriptors += descriptors
         source: bytes | bytearray = data
@@ -272,12 +263,8 @@ class ProtocolConnection:
         self._calls[number] = _RESULT if kind is FrameKind.CALL else _ITEM
 
     def _end_call(self, kind: FrameKind, number: int, _detail: int) -> None:
-        if self._calls.get(number) is not _RESULT:
-            raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
-        del self._calls[number]
-
-    def _end_stream(self, kind: FrameKind, number: int, _detail: int) -> None:
-        if self._calls.get(number) not in (_ITEM, _DEMAND):
+        state = self._calls.get(number)
+        if state is None or (state == _RESULT) is not (kind is FrameKind.RESULT):
             raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
         del self._calls[number]
 
@@ -290,13 +277,13 @@ class ProtocolConnection:
             raise ProtocolFault("FAILED for a start that has already succeeded")
 
     def _send_item(self, _kind: FrameKind, number: int, _detail: int) -> None:
-        if self._calls.get(number) is not _ITEM:
+        if self._calls.get(number) != _ITEM:
             raise ProtocolFault(f"an item of {number} that was not requested")
         self._calls[number] = _DEMAND
 
     def _demand_item(self, _kind: FrameKind, number: int, _detail: int) -> None:
         state = self._calls.get(number)
-        if state is _DEMAND:
+        if state == _DEMAND:
             self._calls[number] = _ITEM
         elif state is not None:  # otherwise the stream has ended meanwhile
             raise ProtocolFault(f"another item of {number} is under way")
@@ -331,7 +318,7 @@ _CHECKS: dict[FrameKind, _Check] = {
     FrameKind.CALL: ProtocolConnection._begin_call,
     FrameKind.OPEN: ProtocolConnection._begin_call,
     FrameKind.RESULT: ProtocolConnection._end_call,
-    FrameKind.END: ProtocolConnection._end_stream,
+    FrameKind.END: ProtocolConnection._end_call,
     FrameKind.FAILED: ProtocolConnection._fail_call,
     FrameKind.ITEM: ProtocolConnection._send_item,
     FrameKind.NEXT: ProtocolConnection._demand_item,

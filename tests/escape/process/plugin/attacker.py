@@ -1,4 +1,4 @@
-"""A plugin that attacks with what its capabilities gave it."""
+"""A plugin that attacks with the objects that its capabilities returned."""
 
 import errno
 import os
@@ -15,31 +15,31 @@ MODULES = (by_file, by_path, by_process, by_socket)
 
 
 class Attacker(Plugin):
-    """Runs one attack, or its twin."""
+    """Runs one attack, or its allowed twin."""
 
     async def setup(self) -> None:
-        """Lays out files of its own."""
+        """Creates its own files."""
         self.own = next(rule.prefix for rule in self.manifest.paths if rule.prefix.endswith("plugin"))
         await self.files.write_text("mine", "a file of my own")
 
     @export
     async def table(self) -> dict[str, tuple[str, str, tuple[str, ...]]]:
-        """Line, layer and answers of each attack."""
+        """Line, layer and expected answers of each attack."""
         return {name: (found.line, found.layer, found.answers) for name, found in TABLE.items()}
 
     @export
     async def process(self) -> int:
-        """Its number, to be looked at from outside."""
+        """Its pid, for checks from outside."""
         return os.getpid()
 
     @export
     async def attempt(self, name: str) -> str:
-        """Runs an attack; returns what refused it, by the number of the error or its class."""
+        """Runs an attack; returns the errno or the class of the error that refused it."""
         return await self._run(TABLE[name].act)
 
     @export
     async def twin(self, name: str) -> str:
-        """Runs the allowed thing beside an attack."""
+        """Runs the allowed twin of an attack."""
         return await self._run(TABLE[name].twin)
 
     async def _run(self, act) -> str:

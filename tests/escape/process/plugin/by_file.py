@@ -1,4 +1,4 @@
-"""With the descriptor of a file that the host opened: read-only, in the plugin's folder, or its own to write."""
+"""Attacks with the descriptor of a file that the host opened: read-only in its folder, or writable."""
 
 import _ctypes
 import ctypes
@@ -17,19 +17,19 @@ _AT_EMPTY_PATH = 0x1000
 
 
 class Dropped(Exception):
-    """The host took no notice."""
+    """The host ignored the request."""
 
 
 @asynccontextmanager
 async def readable(plugin):
-    """A descriptor of a file that may only be read."""
+    """A descriptor of a read-only file."""
     async with plugin.files.open(f"{plugin.own}/table.py", "rb") as file:
         yield file.fileno()
 
 
 @asynccontextmanager
 async def writable(plugin):
-    """A descriptor of a file of the plugin's own."""
+    """A descriptor of a file that the plugin may write."""
     async with plugin.files.open("mine", "r+b") as file:
         yield file.fileno()
 
@@ -41,7 +41,7 @@ async def read(plugin):
 
 
 async def write(plugin):
-    """Writing and truncating one's own file works."""
+    """Writing and truncating the plugin's own file works."""
     async with writable(plugin) as descriptor:
         os.pwrite(descriptor, b"x", 20)
         os.ftruncate(descriptor, 16)

@@ -1,4 +1,4 @@
-"""With paths, hosts and URLs that were not granted, asked of the host."""
+"""Attacks with paths, hosts and URLs that were not granted, in requests to the host."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from table import attack
 
 
 async def own_file(plugin):
-    """The plugin's own file reads and writes."""
+    """Reading and writing the plugin's own file works."""
     await plugin.files.write_text("mine", "a file of my own")
     return await plugin.files.read_text("mine")
 

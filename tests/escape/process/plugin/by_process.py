@@ -1,4 +1,4 @@
-"""With what a process has of itself: nothing was inherited, and what runs out is its own."""
+"""Attacks with what the process itself has: it inherited nothing, and can exhaust only its own resources."""
 
 import _thread
 import os
@@ -16,7 +16,7 @@ async def itself(_plugin):
 
 
 class Found(Exception):
-    """What an attacker might have found is not there."""
+    """Something that an attacker looked for doesn't exist."""
 
 
 def _links():

@@ -1,4 +1,4 @@
-"""With the socket of a granted connection, and the pipe of a response."""
+"""Attacks with the socket of a granted connection, and with the stream of a response body."""
 
 import ctypes
 import fcntl
@@ -44,7 +44,7 @@ async def talk(plugin):
 
 
 async def fetch(plugin):
-    """A body comes through its pipe."""
+    """A body arrives through its stream."""
     async with plugin.http.stream("GET", "http://granted.example/big") as reply:
         return len(await reply.aread())
 

@@ -1,4 +1,4 @@
-"""The table of attacks: each with the line of the attack list it belongs to, who refuses it, and its allowed twin."""
+"""The table of attacks: each with its line in the attack list, the layer that refuses it, and its allowed twin."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,8 @@ Act = Callable[[Any], Awaitable[object]]
 
 
 class Attack(NamedTuple):
-    """One attack. `layer` is who refuses it: guard, seccomp, landlock, capabilities, limits, the kernel's own rules."""
+    """One attack. `layer` is what refuses it: guard, seccomp, landlock, capabilities, limits, or the kernel's own
+    rules."""
 
     line: str
     layer: str
@@ -21,7 +22,7 @@ _ANSWERS = {"guard": ("FilesystemDenied", "NetworkDenied", "HttpDenied"), "kerne
 
 
 def attack(line: str, layer: str, *, twin: Act, answers: tuple[str, ...] = ()) -> Callable[[Act], Act]:
-    """Enters an attack under the name of its function. `answers` are names of errors or of numbers of errors."""
+    """Registers an attack under the name of its function. `answers` are names of errors or of errnos."""
 
     def enter(act: Act) -> Act:
         TABLE[act.__name__] = Attack(line, layer, act, twin, answers or _ANSWERS.get(layer, ("EPERM", "EACCES")))
