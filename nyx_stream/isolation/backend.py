@@ -89,7 +89,7 @@ class ProcessUsage:
 
 @runtime_checkable
 class Measured(Protocol):
-    """A `PluginBackend` whose plugin has a process of its own."""
+    """A `PluginBackend` whose plugin has its own process."""
 
     def usage(self) -> ProcessUsage | None:
         """Measures the process, or returns `None` if there is none now. May be called on any thread."""

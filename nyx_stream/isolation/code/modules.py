@@ -14,7 +14,6 @@ import importlib
 import linecache
 import os
 import re
-import secrets
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import (
@@ -63,7 +62,7 @@ class PluginModules:
         self, plugin: str, root: str, names: frozenset[str] | None = None, digests: Digests | None = None
     ) -> None:
         self.root = root
-        self.prefix = f"_nyx_{re.sub(r'[^A-Za-z0-9_]', '_', plugin)}_{secrets.token_hex(4)}"
+        self.prefix = f"_nyx_{re.sub(r'[^A-Za-z0-9_]', '_', plugin)}_{os.urandom(4).hex()}"
         self._finder = _Finder(self.prefix, root, names, digests)
         self._installed = False
 
@@ -73,7 +72,7 @@ class PluginModules:
         return self._finder.builtins
 
     def load(self, entry: str) -> Any:
-        """Imports the module of `"module:name"` and returns its `name`. Raises whatever the import raises."""
+        """Imports the module of `"module:name"` and returns its `name`. Raises what the import raises."""
         module, _, name = entry.partition(":")
         if not self._installed:
             package = ModuleType(self.prefix, "The private parent package of one plugin's modules.")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from nyx_stream.attribution import as_host, running
@@ -146,26 +147,19 @@ class PluginTasks:
                 self._crashed(error)
 
 
-class AttributedExecutor(ThreadPoolExecutor):
-    """A thread pool that runs the work of a plugin in the plugin's context."""
-
-    def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
-        return _submit(super().submit, fn, *args, **kwargs)
-
-
 def attribute_default_executor(loop: asyncio.AbstractEventLoop) -> None:
     """Makes the default executor of `loop` carry attribution, whether it exists yet or not. Can be called again.
 
     `asyncio.to_thread` copies the context, but `loop.run_in_executor` doesn't, and what a plugin runs through it would
     be attributed to the host. Work of the host is passed on unchanged.
     """
-    executor = getattr(loop, "_default_executor", None)  # asyncio has no public attribute; other loops may have none
+    # asyncio has no public attribute for it; other loops may have none.
+    executor: Any = getattr(loop, "_default_executor", None)
     if executor is None:
-        loop.set_default_executor(AttributedExecutor(thread_name_prefix="asyncio"))
-    elif not isinstance(executor, AttributedExecutor) and "submit" not in vars(executor):
-        # Kept, because others may hold a reference to it; only this instance changes.
-        submit = executor.submit
-        executor.submit = lambda fn, /, *args, **kwargs: _submit(submit, fn, *args, **kwargs)
+        executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        loop.set_default_executor(executor)
+    if "submit" not in vars(executor):  # an existing one is kept, because others may refer to it
+        executor.submit = partial(_submit, executor.submit)
 
 
 def _submit(

@@ -3,7 +3,7 @@
 Theory of operation
     CPython reports sensitive operations (opening a file, a socket, a process, ...) to audit hooks, which may refuse
     them by raising (PEP 578). A hook can't be removed, so the process gets one, when the first host with the tripwire
-    starts. There is no list of hosts or plugins: `attribution.running`, a context variable, holds the `PluginMark` of
+    starts. It needs no list of hosts or plugins: `attribution.running`, a context variable, holds the `PluginMark` of
     the plugin whose code is running, and everything that the hook needs is an attribute of that mark. While no plugin
     runs, the hook costs one lookup.
 

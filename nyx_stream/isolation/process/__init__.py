@@ -21,7 +21,7 @@ Theory of operation
 
     Warm pool. A fork, sealing, and copying the pages that are written still add up to most of a plugin's start. So the
     pool keeps one worker ahead: forked, sealed as far as possible without its order (`remote.worker.seal`), and warmed
-    up again to own copies of its pages. `WarmPool.take` returns it if it is still alive, and the next one is made
+    up again to own copies of its pages. `WarmPool.acquire` returns it if it is still alive, and the next one is made
     shortly after the start has finished. The order is written to the channel before the process exists, so a worker
     that isn't made ahead finds it there and skips the warm-up.
 

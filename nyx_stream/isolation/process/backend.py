@@ -1,4 +1,4 @@
-"""Level `process`: each plugin in a sealed process of its own."""
+"""Level `process`: each plugin in its own sealed process."""
 
 from nyx_stream.isolation.capability_set import Shared
 from nyx_stream.isolation.process.spawn import FORK_IS_SAFE, FreshWorkers

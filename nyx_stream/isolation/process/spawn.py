@@ -1,11 +1,10 @@
-"""Starts interpreters for zygotes, and for workers where there is no zygote."""
+"""Starts interpreters: for zygotes, and for workers on systems without zygotes."""
 
 import asyncio
 import os
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Protocol
 
 import nyx_core
 from nyx_stream.isolation.process.affinity import set_affinity
@@ -28,33 +27,6 @@ from importlib import import_module
 import_module(sys.argv[1]).main(int(sys.argv[2]), int(sys.argv[3]))
 """
 # The folder of the framework may contain much else, so it is on the path for these two imports only.
-
-
-class ProcessFactory(Protocol):
-    """Makes the processes of one host's workers, each with a channel, standard output and standard error.
-
-    The descriptors stay the caller's.
-    """
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the zygote that workers are forked from, if one is running."""
-
-    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """Makes a process and waits until it has started.
-
-        Raises:
-            OSError: no process can be made.
-        """
-
-    def launch_ahead(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
-        """Begins to make a process that isn't needed yet; `started` of the result tells how that went.
-
-        Returns `None` where it would cost too much, or can't begin at once.
-        """
-
-    async def aclose(self) -> None:
-        """Ends every process that is left."""
 
 
 def spawn(
@@ -106,7 +78,7 @@ def environment() -> dict[str, str]:
 
 
 class FreshWorkers:
-    """Makes each worker as a new interpreter. A `ProcessFactory` for systems where a fork without an exec isn't safe.
+    """Makes each worker as a new interpreter, for systems where a fork without an exec isn't safe.
 
     Slower than a zygote: each worker imports the framework and shares no pages. A process is reaped only after it was
     killed, so its pid can't be reused before; that it ended on its own shows by its closed channel.
@@ -119,11 +91,8 @@ class FreshWorkers:
         self._running: dict[int, tuple[WorkerProcess, subprocess.Popen[bytes]]] = {}
         self._reaping: set[asyncio.Task[None]] = set()
 
-    @property
-    def pid(self) -> int | None:
-        return None
-
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+        """As `ZygoteClient.launch`."""
         channel, output, errors = descriptors
         child = spawn(_WORKER, channel, output=output, errors=errors, cpus=self._cpus)
         self._last_number += 1
@@ -136,6 +105,7 @@ class FreshWorkers:
         """Makes none: it would hold the memory of an interpreter, shared with no other process."""
 
     async def aclose(self) -> None:
+        """Ends every worker that is left."""
         for number in tuple(self._running):
             self._kill(number)
         if self._reaping:

@@ -7,11 +7,12 @@ import asyncio
 import os
 import socket
 
-from nyx_stream.isolation.process.spawn import ProcessFactory
+from nyx_stream.isolation.process.spawn import FreshWorkers
+from nyx_stream.isolation.process.zygote_client import ZygoteClient
 from nyx_stream.isolation.remote.host.backend import WorkerProcess
 
 _REFILL_DELAY = 0.002
-"""Seconds after a start before the next worker is made: whatever the caller does first goes first."""
+"""Seconds after a start before the next worker is made, so that the caller's next step isn't delayed."""
 
 _KILL_TIMEOUT = 5.0
 """Seconds that a killed process gets to end."""
@@ -20,7 +21,7 @@ _KILL_TIMEOUT = 5.0
 class PooledSlot:
     """A `WorkerSlot` on this machine: a socketpair, two pipes, and a process at their other ends."""
 
-    def __init__(self, processes: ProcessFactory) -> None:
+    def __init__(self, processes: ZygoteClient | FreshWorkers) -> None:
         self._processes = processes
         self.channel, self._their_channel = socket.socketpair()
         self.output, self._their_output = os.pipe()
@@ -78,15 +79,15 @@ class PooledSlot:
 class WarmPool:
     """A `WorkerLauncher` with one process in reserve. Used on the event loop's thread only."""
 
-    def __init__(self, processes: ProcessFactory) -> None:
+    def __init__(self, processes: ZygoteClient | FreshWorkers) -> None:
         self._processes = processes
         self.waiting: PooledSlot | None = None
         """The slot whose process was made ahead."""
         self._starting = 0
         self._refill: asyncio.TimerHandle | None = None
 
-    def take(self) -> PooledSlot:
-        """As `WorkerLauncher.take`: returns the slot that was made ahead, if there is one."""
+    def acquire(self) -> PooledSlot:
+        """As `WorkerLauncher.acquire`: returns the slot that was made ahead, if there is one."""
         self._starting += 1
         self._cancel_refill()
         slot, self.waiting = self.waiting, None
@@ -95,8 +96,8 @@ class WarmPool:
             slot = None
         return slot or PooledSlot(self._processes)
 
-    def done(self, *, refill: bool) -> None:
-        """As `WorkerLauncher.done`. Unless another start begins first, the next worker is made soon."""
+    def start_finished(self, *, refill: bool) -> None:
+        """As `WorkerLauncher.start_finished`. Unless another start begins first, the next worker is made soon."""
         self._starting -= 1
         if refill and not self._starting and self._refill is None and self.waiting is None:
             self._refill = asyncio.get_running_loop().call_later(_REFILL_DELAY, self._make)

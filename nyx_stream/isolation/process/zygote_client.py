@@ -28,7 +28,7 @@ _STOP_TIMEOUT = 5.0
 
 
 class ZygoteClient:
-    """Makes workers by forking the zygote of one host, on the processors `cpus` or on any. A `ProcessFactory`."""
+    """Makes workers by forking the zygote of one host, on the processors `cpus` or on any."""
 
     def __init__(self, cpus: frozenset[int] | None = None) -> None:
         self._cpus = cpus
@@ -37,10 +37,17 @@ class ZygoteClient:
 
     @property
     def pid(self) -> int | None:
+        """Process id of the zygote, if one is running."""
         return self._zygote.pid if self._zygote is not None and self._zygote.alive else None
 
     async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """As `ProcessFactory.launch`. Raises OSError if the zygote can't be started, or can't fork."""
+        """Makes a worker with this channel, standard output and standard error, and waits until it has started.
+
+        The descriptors stay the caller's.
+
+        Raises:
+            OSError: the zygote can't be started, or can't fork.
+        """
         if self._zygote is None or not self._zygote.alive:
             if self._zygote is not None:
                 await self._zygote.aclose()
@@ -54,7 +61,10 @@ class ZygoteClient:
         return process
 
     def launch_ahead(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
-        """As `ProcessFactory.launch_ahead`. Returns `None` if no zygote is running."""
+        """Begins to make a worker that isn't needed yet; `started` of the result tells how that went.
+
+        Returns `None` if no zygote is running, because starting one would take too long.
+        """
         if self._zygote is None or not self._zygote.alive:
             return None
         process = self._fork(self._zygote, descriptors)
@@ -66,6 +76,7 @@ class ZygoteClient:
         return zygote.fork(self._last_number, descriptors)
 
     async def aclose(self) -> None:
+        """Ends the zygote, and with it every worker that is left."""
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             await zygote.aclose()
@@ -190,7 +201,7 @@ class _ZygoteProcess:
 
 
 def _retrieve(started: "asyncio.Future[int]") -> None:
-    """Marks a failure as retrieved: the pool notices by the closed channel that there is no process."""
+    """Marks a failure as retrieved: the pool notices the missing process by the closed channel."""
     if not started.cancelled():
         started.exception()
 

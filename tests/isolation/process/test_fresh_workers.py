@@ -17,7 +17,7 @@ from nyx_stream.errors import PluginCrashed, PluginLoadError
 from nyx_stream.isolation.remote.wire.confinement import REQUIRED_LAYERS
 from tests.conformance.machine import without_fork
 from tests.isolation.process.test_sealing import CODE as INHERITANCE
-from tests.isolation.process.test_supervision import CODE, gone
+from tests.isolation.process.test_supervision import CODE, wait_for_state
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ async def test_every_end_is_reported_and_reaped(load, end):
     with pytest.raises(PluginCrashed) as caught:
         await plugin.call(method, **arguments)
     assert text in str(caught.value)
-    await gone(plugin)
+    await wait_for_state(plugin)
     assert not psutil.pid_exists(pid)
 
 
@@ -128,5 +128,5 @@ async def test_the_error_of_starting_an_interpreter_is_raised(load, monkeypatch)
 async def test_a_system_without_descriptor_passing_is_refused(load, monkeypatch):
     """As on Windows: the level is refused before anything is started, and the error names what is missing."""
     monkeypatch.delattr(socket, "SCM_RIGHTS")
-    with pytest.raises(PluginLoadError, match=r"it cannot run in a process of its own here: .*SCM_RIGHTS"):
+    with pytest.raises(PluginLoadError, match=r"it cannot run in another process here: .*SCM_RIGHTS"):
         await load(CODE)

@@ -100,7 +100,7 @@ CODE = """
     """
 
 
-async def reaches(handle, state=State.FAILED):
+async def wait_for_state(handle, state=State.FAILED):
     """Waits for a state."""
     async with asyncio.timeout(20):
         await until(lambda: handle.state is state)
@@ -144,7 +144,7 @@ async def test_every_end_of_a_worker_is_a_typed_error(load, end, tmp_path):
         assert "the last lines of its stderr:\n    last words\n    and more \\u001b[31m" in str(caught.value)
     with pytest.raises(PluginCrashed):
         await waiting
-    await reaches(plugin)
+    await wait_for_state(plugin)
     assert text in plugin.status.error
     assert not psutil.pid_exists(pid)
     assert await other.call("ping") == "pong"
@@ -156,7 +156,7 @@ async def test_a_call_that_ignores_its_cancellation_has_its_worker_killed(load):
         plugin = await load(CODE, name=method, limits='call_timeout = "200ms"')
         with pytest.raises(PluginTimeout):
             await plugin.call(method)
-        await reaches(plugin)
+        await wait_for_state(plugin)
         assert f"it ignored the cancellation of {method} for 1 s and was killed" in plugin.status.error
 
 
@@ -196,7 +196,7 @@ async def test_processor_time_is_limited(load, caught):
     method = "spin_on" if caught else "spin"
     with pytest.raises(PluginCrashed) as raised:
         await plugin.call(method)
-    await reaches(plugin)
+    await wait_for_state(plugin)
     if not caught:  # a process that ignores the signal is killed a second later, by the kernel or the monitor
         assert "it used up its cpu_time of 1 s" in str(raised.value)
         cause = raised.value.__cause__
@@ -242,7 +242,7 @@ async def test_a_zygote_that_dies_is_replaced(load, host):
     os.kill(before, signal.SIGKILL)
     with pytest.raises(PluginCrashed, match="its process ended together with its parent"):
         await plugin.call("hang")
-    await reaches(plugin)
+    await wait_for_state(plugin)
     other = await load(CODE, name="other")
     assert await other.call("ping") == "pong"
     assert zygote.pid not in (None, before)

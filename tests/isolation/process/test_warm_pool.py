@@ -3,11 +3,14 @@
 import asyncio
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+import pytest
 
 from nyx_stream import PluginHost
+from nyx_stream.isolation.process import bootstrap
 from tests.host.waiting import until
 
 CODE = """
@@ -34,6 +37,12 @@ def status(pid: int) -> dict[str, str]:
     """proc_pid_status(5), by name."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@pytest.mark.parametrize("module", [name for name in bootstrap.LIBRARIES if name.startswith("nyx_")])
+def test_every_module_of_ours_that_is_imported_ahead_exists(module):
+    """A missing one is skipped without an error, and each worker would import its replacement on its own."""
+    assert find_spec(module) is not None
 
 
 async def test_the_next_plugin_gets_the_worker_that_waits(load, host):

@@ -59,7 +59,7 @@ class WorkerProcess:
 
 
 class WorkerSlot(Protocol):
-    """The host's ends of one worker's descriptors, which the caller of `take` owns, and its process.
+    """The host's ends of one worker's descriptors, which the caller of `acquire` owns, and its process.
 
     What is written to `channel` before the process exists waits for it there.
     """
@@ -79,14 +79,14 @@ class WorkerSlot(Protocol):
 class WorkerLauncher(Protocol):
     """Makes the processes of workers. One per host and isolation level."""
 
-    def take(self) -> WorkerSlot:
-        """Returns a slot for a plugin that starts now. `done` must follow.
+    def acquire(self) -> WorkerSlot:
+        """Returns a slot for a plugin that starts now. `start_finished` must follow.
 
         Raises:
-            OSError: there are no free descriptors.
+            OSError: this process has too many open descriptors.
         """
 
-    def done(self, *, refill: bool) -> None:
+    def start_finished(self, *, refill: bool) -> None:
         """Notes that a start has finished. `refill` tells whether another process can be made in advance."""
 
     async def aclose(self) -> None:
@@ -143,10 +143,10 @@ class RemotePlugin:
 
     async def start(self) -> None:
         if missing := missing_sockets():
-            raise PluginLoadError(self._name, f"it cannot run in a process of its own here: {missing}")
+            raise PluginLoadError(self._name, f"it cannot run in another process here: {missing}")
         self._capabilities.bind()
         order = self._order()
-        slot = self._level.launcher.take()
+        slot = self._level.launcher.acquire()
         try:
             channel = self._connect(slot, order)
             try:
@@ -163,7 +163,7 @@ class RemotePlugin:
             if process is not None:
                 self._monitor(process, order, sealed)
         finally:
-            self._level.launcher.done(refill=self.pid is not None)
+            self._level.launcher.start_finished(refill=self.pid is not None)
 
     async def stop(self, sparing: Collection["asyncio.Task[Any]"]) -> None:  # none of the host's tasks run plugin code
         failure = None

@@ -23,14 +23,11 @@ _BATCH = 10
 
 
 @dataclass(frozen=True, slots=True)
-class UsageSample:
-    """The usage of a worker: resident bytes, per cent of one processor since the last sample, open descriptors, and
-    processor time since its start in seconds."""
+class UsageSample(ProcessUsage):
+    """What else is compared with limits: per cent of one processor since the last sample, and open descriptors."""
 
-    memory: int
     cpu_percent: float
     descriptors: int
-    cpu_seconds: float
 
 
 @dataclass(slots=True)

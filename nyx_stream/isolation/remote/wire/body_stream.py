@@ -1,4 +1,4 @@
-"""A body in transit between host and worker: chunks over a socketpair of its own, so that the kernel's socket buffers
+"""A body in transit between host and worker: chunks over a separate socketpair, so that the kernel's socket buffers
 provide the backpressure.
 
     chunk:  length, four bytes, big-endian, 1 to `MAX_CHUNK`; then the bytes
@@ -164,7 +164,7 @@ class BodyStream:
             raise raises(fault)
 
     async def _fill(self) -> bool:
-        """Reads more, in a turn of the loop of its own. Returns whether there was any."""
+        """Reads more in another turn of the loop. Returns whether there was any."""
         await asyncio.sleep(0)  # so that neither side alone can keep the loop busy
         kept = self._filled - self._taken
         if not self._buffer:

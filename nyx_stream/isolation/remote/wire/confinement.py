@@ -60,7 +60,7 @@ def missing_layers() -> tuple[tuple[str, str], ...]:
 
 
 def missing_sockets() -> str:
-    """Returns what this system lacks to run a worker at all, sealed or not; empty if it lacks nothing."""
+    """Returns what this system lacks to run any worker, even an unsealed one; empty if it lacks nothing."""
     if hasattr(socket, "AF_UNIX") and hasattr(socket, "SCM_RIGHTS") and hasattr(socket.socket, "sendmsg"):
         return ""
     return f"{sys.platform} has no Unix sockets that pass descriptors (SCM_RIGHTS), and a worker gets its files by them"

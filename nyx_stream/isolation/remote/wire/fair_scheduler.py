@@ -6,7 +6,7 @@ Theory of operation
     read, one read would keep the loop busy for a whole buffer's worth, and every other worker and caller would wait.
 
     So all workers of a host share one scheduler. The first step in a turn of the loop runs at once; every other step
-    waits in a queue, and each turn runs one of it. Between two steps the loop does whatever else is due. A step that
+    waits in a queue, and each turn runs one of it. Between two steps the loop does its other work. A step that
     has more to do queues itself again, behind the steps of the other workers. The cost of a flood is therefore one
     step per turn, however many workers flood, and a worker that isn't flooding waits for at most one step of each
     that is. Readers (`channel`, `output`) stop reading while a step of theirs waits, so backpressure reaches the
@@ -35,7 +35,7 @@ class FairScheduler:
         return True
 
     def run(self, step: Callable[[], None]) -> None:
-        """Calls `step` now if this turn of the loop is still free, otherwise in a turn of its own.
+        """Calls `step` now if this turn of the loop is still free, otherwise in a later turn.
 
         A queued step can't be withdrawn: it must check whether it is still needed.
         """

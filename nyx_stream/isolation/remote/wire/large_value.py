@@ -9,7 +9,7 @@ Theory of operation
 
     If a cut was wrong, or anything else isn't as expected, some piece fails to decode. Then the whole is decoded at
     once, as if nothing had been tried. So the value, or the error, is always the one that the decoder gives for the
-    whole. Pieces that all decode always make up a whole that decodes, wherever it was cut: each piece ended outside of
+    whole. Pieces that all decode always make up a whole that decodes, because each piece ended outside of
     every character, escape and string, and on the nesting level on which it began.
 
     `decode_in_steps` is a generator without I/O. `LargeValue` drives it: a few microseconds each time that more of the

@@ -197,13 +197,9 @@ def fault_of(error: BaseException, *, reason: Reason = "other", trace: str = "")
         name, message = error.name, text(error.message)
     if isinstance(error, SandboxDenied):
         name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _DENIALS), "SandboxDenied")
-        denial = Denial(
-            capability=text(error.capability),
-            action=text(error.action),
-            target=text(error.target),
-            rule=None if error.rule is None else text(error.rule),
-            reason=text(error.reason),
-            hint=text(error.hint),
+        fields = {field: getattr(error, field) for field in Denial.model_fields}
+        denial = Denial.model_validate(
+            {field: None if value is None else text(value) for field, value in fields.items()}
         )
         return RemoteFault(reason="denied", name=name, message=message, denial=denial, trace=trace)
     if isinstance(error, LimitExceeded):

@@ -24,7 +24,7 @@ class Send(Protocol):
 
 
 class _Invalid(Exception):
-    """Arguments or a result that don't validate. An exception of its own: the plugin can't raise it by accident."""
+    """Arguments or a result that don't validate. The plugin's code never raises this class."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         self.reason = reason

@@ -69,11 +69,11 @@ def seal(order: Order, prepared: Platform | None = None) -> Sealed:
 
 
 def lower_priority() -> None:
-    """Gives this process a lower priority than its host has, in a session of its own. It can't be undone.
+    """Moves this process to a new session, with a lower priority than its host has. It can't be undone.
 
     Otherwise a worker that spins gets as much processor time as the host, which then is late for everything. This isn't
     a protection: where the system doesn't allow it, the worker runs nevertheless. With autogroups Linux first divides
-    processor time among sessions, which have nice values of their own (sched(7)); without privileges these can only be
+    processor time among sessions, each with its own nice value (sched(7)); without privileges these can only be
     changed now and then.
     """
     if sys.platform == "win32":
