@@ -91,7 +91,7 @@ async def levels(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
                 continue
             if name == "fresh":
                 without_fork(environment)
-            root = tmp_path_factory.mktemp(name)
+            root = tmp_path_factory.mktemp(f"{name:_<8}")  # one length: hints align their columns by the paths
             network = NamedNetwork(
                 server.port, {"inside.example": [[INSIDE]], "closed.example": [[CLOSED]]}, dead=frozenset({CLOSED})
             )
