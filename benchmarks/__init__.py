@@ -1,5 +1,5 @@
-"""What each check costs, beside what it replaces. `python -m benchmarks` runs all of it.
+"""Benchmarks of every check next to its baseline. `python -m benchmarks` runs all of them.
 
-One file per claim, `bench_<claim>.py`, with a function `run(budget)` that yields rows and growth curves; the rest is
-the instrument. Nothing here is part of the packages.
+Each `bench_<claim>.py` has a function `run(budget)` that yields rows and growth curves. The other modules measure and
+report. None of this is part of the installed packages.
 """

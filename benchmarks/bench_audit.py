@@ -1,8 +1,8 @@
-"""The audit log: what one record costs whoever causes it, and how many reach the disk in a second.
+"""The audit log: the cost of a record for its caller, and how many records reach the disk in a second.
 
-The first is the CPU time of the calling thread: making the event and handing it over. Then, for each fsync policy, the
-wall time from the first record until `close` has synced the file, with the writing thread at work beside; and from one
-record until `flush` has confirmed it.
+The first is the CPU time of the calling thread, which creates the event and queues it. Then, for each fsync policy: the
+wall time from the first record until `close` has synced the file, while the writing thread runs; and from one record
+until `flush` has confirmed it.
 """
 
 import tempfile
@@ -14,19 +14,18 @@ from typing import get_args
 
 from benchmarks.measure import Result, Row, Target
 from benchmarks.timing import EMPTY, Budget, empty_call, interleave, once_each
-from nyx_stream.audit import AuditLog
-from nyx_stream.audit.log import Fsync
+from nyx_stream.audit import AuditLog, Fsync
 from nyx_stream.guard import Decision, SandboxGuard
 from nyx_stream.plugin_sandbox import SandboxPolicy
 
 _DECISION = Decision(True, "GET https://api.met.no/v1/**", "allowed by the rule")
-_EVENT = "1.4 µs of it are the nine fields of a frozen AuditEvent"
-_LINE = "a line takes 5 µs of the writing thread, 1.1 of them for its hash, in turn with the thread that records"
+_EVENT = "creating a frozen AuditEvent with nine fields takes 1.4 µs of it"
+_LINE = "a line takes 5 µs in the writing thread, 1.1 of them for its hash; the two threads take turns"
 _RECORDS = 60_000
-"""Fewer than the log keeps in memory: none is dropped. A third in a quick run."""
+"""Fewer than the log keeps in memory, so none is dropped. A quick run uses a third."""
 
 _FLUSHES = 200
-_FLUSH = "two turns of threads, one write, and at fsync each one sync"
+_FLUSH = "two thread switches, one write and, with fsync each, one sync"
 
 
 def run(budget: Budget) -> Iterator[Result]:
@@ -35,7 +34,7 @@ def run(budget: Budget) -> Iterator[Result]:
         times = interleave(
             budget,
             {
-                "record": lambda count: _record(path, count, time.thread_time, whole=False),
+                "record": lambda count: _record(path, count, time.thread_time, until_closed=False),
                 EMPTY: empty_call(),
             },
         )
@@ -53,11 +52,11 @@ def run(budget: Budget) -> Iterator[Result]:
 
 
 def _share(path: str, fsync: Fsync, records: int, _: int) -> float:
-    return _record(path, records, time.perf_counter, whole=True, fsync=fsync) / records
+    return _record(path, records, time.perf_counter, until_closed=True, fsync=fsync) / records
 
 
 def _flush(path: str, fsync: Fsync, _: int) -> float:
-    """Seconds from recording one event until the log confirms it: a group of one, the dearest there is."""
+    """Returns the seconds from recording one event until the log confirms it: a batch of one, the worst case."""
     with closing(AuditLog.open(path, fsync=fsync)) as log:
         guard = SandboxGuard(SandboxPolicy.locked_down(), plugin="weather", audit=log.record)
         start = time.perf_counter()
@@ -67,7 +66,7 @@ def _flush(path: str, fsync: Fsync, _: int) -> float:
         return (time.perf_counter() - start) / _FLUSHES
 
 
-def _record(path: str, count: int, clock: Callable[[], float], *, whole: bool, fsync: Fsync = "never") -> float:
+def _record(path: str, count: int, clock: Callable[[], float], *, until_closed: bool, fsync: Fsync = "never") -> float:
     log = AuditLog.open(path, fsync=fsync)
     guard = SandboxGuard(SandboxPolicy.locked_down(), plugin="weather", audit=log.record)
     start = clock()
@@ -75,4 +74,4 @@ def _record(path: str, count: int, clock: Callable[[], float], *, whole: bool, f
         guard.record("http", "GET", "https://api.met.no/v1/forecast?lat=59.9", _DECISION)
     taken = clock() - start
     log.close()
-    return clock() - start if whole else taken
+    return clock() - start if until_closed else taken

@@ -1,6 +1,6 @@
-"""What a capability costs a sealed plugin, beside the same plugin inline: one request, one small file, one echo.
+"""The cost of capabilities in a sealed plugin, next to the same plugin inline: one request, one small file, one echo.
 
-Wall time, taken inside the plugin by the clock of its own process: each waits for the other side of a socket.
+Measures wall time inside the plugin, because each operation waits for the other side of a socket.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ import time
 
 from nyx_stream import Plugin, export
 
-ASK = b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"
+REQUEST = b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"
 
 
-class Bench(Plugin):
+class BenchmarkPlugin(Plugin):
     async def setup(self) -> None:
         await self.files.write_bytes("small", bytes(1024))
 
@@ -39,26 +39,26 @@ class Bench(Plugin):
             pass
 
     async def _echo(self, port: int) -> None:
-        await self._stream.send(ASK)
+        await self._stream.send(REQUEST)
         await self._stream.receive()
 
     @export
-    async def time(self, act: str, port: int, count: int) -> float:
-        if act == "echo":
+    async def time(self, operation: str, port: int, count: int) -> float:
+        if operation == "echo":
             self._stream = await self.connect("127.0.0.1", port)
-        once = getattr(self, f"_{act}")
+        once = getattr(self, f"_{operation}")
         start = time.perf_counter()
         for _ in range(count):
             await once(port)
         taken = time.perf_counter() - start
-        if act == "echo":
+        if operation == "echo":
             await self._stream.aclose()
         return taken
 """
 _MANIFEST = """
 id = "{name}"
 version = "1.0.0"
-entry = "bench_plugin:Bench"
+entry = "bench_plugin:BenchmarkPlugin"
 [permissions]
 connect = ["127.0.0.1"]
 write = ["$DATA"]
@@ -83,10 +83,10 @@ def run(budget: Budget) -> Iterator[Result]:
                 for claim, target in _CLAIMS.values():
                     yield Row(claim, target=target, reason=str(error))
                 return
-            for act, (claim, target) in _CLAIMS.items():
+            for operation, (claim, target) in _CLAIMS.items():
                 loops = {
-                    "sealed": _loop(runner, sealed, act, server.port),
-                    "inline": _loop(runner, inline, act, server.port),
+                    "sealed": _loop(runner, sealed, operation, server.port),
+                    "inline": _loop(runner, inline, operation, server.port),
                 }
                 times = interleave(budget, loops)
                 yield Row(claim, times["sealed"], times["inline"], target)
@@ -95,17 +95,17 @@ def run(budget: Budget) -> Iterator[Result]:
 
 
 async def _load(host: PluginHost, folder: str, level: Any) -> Any:
-    place = Path(folder) / level
-    place.mkdir()
-    (place / "plugin.toml").write_text(_MANIFEST.format(name=level), encoding="utf-8")
-    (place / "bench_plugin.py").write_text(_CODE, encoding="utf-8")
+    path = Path(folder) / level
+    path.mkdir()
+    (path / "plugin.toml").write_text(_MANIFEST.format(name=level), encoding="utf-8")
+    (path / "bench_plugin.py").write_text(_CODE, encoding="utf-8")
     policy = SandboxPolicy.locked_down().allow_connect_host("127.0.0.1").allow_path_prefix("$DATA")
-    return await host.load(place, policy=policy.with_limits(call_timeout="10min"), isolation=level)
+    return await host.load(path, policy=policy.with_limits(call_timeout="10min"), isolation=level)
 
 
-def _loop(runner: asyncio.Runner, plugin: Any, act: str, port: int) -> Loop:
+def _loop(runner: asyncio.Runner, plugin: Any, operation: str, port: int) -> Loop:
     def repeat(count: int) -> float:
-        taken: float = runner.run(plugin.call("time", act=act, port=port, count=count))
+        taken: float = runner.run(plugin.call("time", operation=operation, port=port, count=count))
         return taken
 
     return repeat

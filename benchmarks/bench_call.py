@@ -1,7 +1,7 @@
 """A call into a plugin at level `inline`, against awaiting the same method with the same validation.
 
-The baseline is `pydantic.validate_call(validate_return=True)` around the method: what a careful host would write. What
-the host adds is the timeout, the bounds on concurrency, the attribution of the running code and the accounting.
+The baseline is `pydantic.validate_call(validate_return=True)` around the method, as a careful host would write it. The
+host adds the timeout, the concurrency limit, the attribution of the running code and the accounting.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from benchmarks.timing import Budget, Loop, awaited, interleave
 from nyx_stream import Handle, PluginHost
 
 _ADDED = (
-    "what is added: a timer for the timeout, the bounds on concurrency, the attribution of the running code and the "
-    "accounting, each of them one or two calls, where the method itself does nothing"
+    "the host adds a timer for the timeout, the concurrency limit, the attribution of the running code and the "
+    "accounting; each is one or two calls, and the method itself does nothing"
 )
 
 
 class Direct:
-    """The twins of the plugin's methods."""
+    """The plugin's methods without a host."""
 
     @validate_call(validate_return=True)
     async def empty(self) -> None:
@@ -78,13 +78,13 @@ def _by_plugins(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder
         handles.extend([await host.load(write_plugin(folder, name)) for name in names])
 
     async def unload() -> None:
-        # One after the other: all at once, each would look for its own among the tasks that stop the others.
+        # One after the other: concurrently, each would search its task among those that stop the others.
         for handle in handles:
             await host.unload(handle.id)
 
     for size in sizes:
         runner.run(load_up_to(size))
-        loops[str(size)] = _in_turn(runner, handles[:size])
+        loops[str(size)] = _round_robin(runner, handles[:size])
     times = interleave(budget, loops, rounds=budget.curve)
     runner.run(unload())
     return Growth(
@@ -97,11 +97,11 @@ def _by_plugins(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder
     )
 
 
-def _in_turn(runner: asyncio.Runner, handles: Sequence[Handle]) -> Loop:
-    turn = itertools.cycle(handles)
+def _round_robin(runner: asyncio.Runner, handles: Sequence[Handle]) -> Loop:
+    order = itertools.cycle(handles)
 
     async def repeat(count: int) -> float:
-        chosen = list(itertools.islice(turn, count))
+        chosen = list(itertools.islice(order, count))
         start = time.perf_counter()
         for handle in chosen:
             await handle.call("empty")

@@ -1,7 +1,7 @@
-"""`check_connect`: may this plugin connect to that host? A look-up, whatever the number of rules.
+"""`check_connect`: may this plugin connect to that host? A look-up, independent of the number of rules.
 
-The baseline is N, the time of an empty Python function call. The growth curves have a second one: reading the rules one
-by one, as allow-lists of a few lines of code do.
+The baseline is N, the time of an empty Python function call. The growth curves have a second baseline: comparing the
+rules one by one, as simple allow-lists do.
 """
 
 import gc
@@ -15,11 +15,11 @@ from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
 from nyx_stream.policy import ConnectRule
 
 MILLION = 1_000_000
-_NEW = "5 N to be called and find the host unknown, 6 N to take it apart and find its zone"
-_PLAIN = f"{_NEW}, 5 N for the pattern over its label, 3 N to look at its length and at the room in the memory"
-_HYPHEN = f"{_NEW}, 8 N for the pattern that tells a hyphen inside a label from one at its end"
-_READ_BY_ONE = 10_000
-"""Rules that the naive baseline is timed with at most: their patterns are compiled first. A tenth in a quick run."""
+_NEW = "5 N for the call and the failed look-up, 6 N to split the host and look up its zone"
+_PLAIN = f"{_NEW}, 5 N for the pattern of its label, 3 N to check its length and the size of the cache"
+_HYPHEN = f"{_NEW}, 8 N for the pattern that accepts a hyphen only inside a label"
+_MAX_NAIVE_RULES = 10_000
+"""Maximum rules of the naive baseline, which compiles their patterns first. A quick run uses a tenth."""
 
 
 def run(budget: Budget) -> Iterator[Result]:
@@ -30,9 +30,9 @@ def run(budget: Budget) -> Iterator[Result]:
 
 
 def guard_of(rules: int) -> SandboxGuard:
-    """Returns a guard with that many rules, the last but one for `api.example.com`, the last for `*.example.org`."""
-    # Rules as values: reading a million texts would take most of a quick run.
-    # And without the collector, which would look through all of them again and again.
+    """Returns a guard with that many rules; the last two are `api.example.com` and `*.example.org`."""
+    # Rules as values: parsing a million texts would take most of a quick run.
+    # And without the garbage collector, which would traverse all of them repeatedly.
     gc.disable()
     try:
         others = tuple(ConnectRule(f"host{number}.example.net") for number in range(rules - 2))
@@ -47,7 +47,7 @@ def seen(guard: SandboxGuard, host: str = "api.example.com") -> Loop:
 
 
 def unseen(guard: SandboxGuard, pattern: str = "cdn{}.example.org") -> Loop:
-    """Returns a loop over checks of hosts, each a new one."""
+    """Returns a loop over checks, each with a new host."""
     numbers = itertools.count()
 
     def loop(count: int) -> float:
@@ -92,7 +92,7 @@ def _by_rules(budget: Budget) -> Growth:
     for size in sizes:
         guard = guard_of(size)
         loops |= {f"seen {size}": seen(guard), f"new {size}": unseen(guard)}
-        if size <= (_READ_BY_ONE // 10 if budget.quick else _READ_BY_ONE):
+        if size <= (_MAX_NAIVE_RULES // 10 if budget.quick else _MAX_NAIVE_RULES):
             rules = [rule.text for rule in guard.policy.connect]
             loops[f"naive {size}"] = statement(
                 "any(match(host, rule) for rule in rules)", match=fnmatchcase, host="api.example.com", rules=rules
@@ -132,10 +132,10 @@ def _by_plugins(budget: Budget) -> Growth:
 
 
 def _round_robin(guards: list[SandboxGuard]) -> Loop:
-    turn = itertools.cycle(guards)
+    order = itertools.cycle(guards)
 
     def loop(count: int) -> float:
-        chosen = list(itertools.islice(turn, count))
+        chosen = list(itertools.islice(order, count))
         start = cpu_time()
         for guard in chosen:
             guard.check_connect("api.example.com", 443)

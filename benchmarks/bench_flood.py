@@ -1,8 +1,8 @@
-"""A plugin that floods: 1,000,000 denied checks, each of another host, beside 10,000 checks that another plugin makes.
+"""A plugin that floods the guard: 1,000,000 denied checks, each of a new host, during 10,000 checks of another plugin.
 
-Before each check of the quiet plugin the other one makes a hundred that are denied. In every second batch it makes
-allowed ones instead, for as long: the baseline is a neighbour that is as busy, and may. What is asked: does the flood
-push anything out of the quiet plugin's memory, does it grow the process, does it slow the slowest check in a hundred.
+Before each check of the quiet plugin, the other one makes a hundred denied checks. In every second batch it makes
+allowed checks for the same time: the baseline is an equally busy neighbour. The questions: Does the flood evict
+anything from the quiet plugin's cache? Does the process grow? Does the slowest check in a hundred get slower?
 """
 
 import gc
@@ -20,15 +20,15 @@ from nyx_stream.plugin_sandbox import NetworkDenied, SandboxGuard, SandboxPolicy
 
 _CHECKS = 10_000
 _BATCHES = 20
-_BESIDE = 100
-"""Checks of the neighbour before each check of the quiet plugin: 10,000 times 100 is a million."""
+_DENIED_PER_CHECK = 100
+"""Checks of the neighbour before each check of the quiet plugin; 10,000 times 100 is a million."""
 
 
-_AS_LONG = 10
-"""Allowed checks, of new hosts, that take as long as a denied one with its exception."""
+_ALLOWED_PER_DENIED = 10
+"""Allowed checks of new hosts that take as long as one denied check with its exception."""
 
-_FEWER = 10
-"""One in so many checks is made beside the busy neighbour: enough for a baseline."""
+_BASELINE_SHARE = 10
+"""Every tenth check runs next to the busy neighbour, which is enough for a baseline."""
 
 
 def run(budget: Budget) -> Iterator[Result]:
@@ -37,22 +37,22 @@ def run(budget: Budget) -> Iterator[Result]:
     numbers = itertools.count()
 
     def flood() -> None:
-        for _ in range(_BESIDE):
+        for _ in range(_DENIED_PER_CHECK):
             with suppress(NetworkDenied):
                 loud.check_connect(f"host{next(numbers)}.example.net", 443)
 
     def work() -> None:
-        for _ in range(_BESIDE * _AS_LONG):
+        for _ in range(_DENIED_PER_CHECK * _ALLOWED_PER_DENIED):
             loud.check_connect(f"host{next(numbers)}.example.org", 443)
 
     beside: dict[str, list[float]] = {"flood": [], "work": []}
     for neighbour in (work, flood):
-        _slowest(quiet, neighbour, budget.rounds)
+        _p99(quiet, neighbour, budget.rounds)
     gc.collect()
     before = psutil.Process().memory_info().rss
     for _ in range(_BATCHES):
-        beside["flood"].append(_slowest(quiet, flood, _CHECKS // _BATCHES))
-        beside["work"].append(_slowest(quiet, work, _CHECKS // _BATCHES // _FEWER))
+        beside["flood"].append(_p99(quiet, flood, _CHECKS // _BATCHES))
+        beside["work"].append(_p99(quiet, work, _CHECKS // _BATCHES // _BASELINE_SHARE))
     gc.collect()
     grown = max(psutil.Process().memory_info().rss - before, 0)
     yield Row(
@@ -66,8 +66,8 @@ def run(budget: Budget) -> Iterator[Result]:
     )
 
 
-def _slowest(guard: SandboxGuard, meanwhile: Callable[[], None], checks: int) -> float:
-    """Returns the 99th percentile of the seconds that a check takes."""
+def _p99(guard: SandboxGuard, meanwhile: Callable[[], None], checks: int) -> float:
+    """Returns the 99th percentile of a check's seconds."""
     times: list[int] = []
     for _ in range(checks):
         meanwhile()

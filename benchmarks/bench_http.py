@@ -1,8 +1,8 @@
-"""The guarded HTTP client, beside plain httpx and its peers, against one loopback server.
+"""The guarded HTTP client, next to plain httpx and its peers, against one loopback server.
 
-A request is timed by the CPU time of client and server together, so the ratio includes what the server takes, alike for
-all, but no waiting for a processor; a download by the wall clock. Every client keeps its connections alive; the guarded
-one judges every request and every connection.
+A request is timed by the CPU time of client and server together: the ratio includes the server's share, which is the
+same for all, and excludes waiting for a processor. A download is timed by the wall clock. Every client keeps its
+connections alive; the guarded one checks every request and every connection.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def run(budget: Budget) -> Iterator[Result]:
 
 
 async def _clients(port: int, clients: dict[str, Any], missing: dict[str, str]) -> AsyncGenerator[None, None]:
-    """Fills `clients` by name, and `missing` with why a peer is not among them; closes them when it goes on."""
+    """Fills `clients` by name, and `missing` with the reason for each absent peer. Closes the clients when resumed."""
     rules = (f"GET http://127.0.0.1:{port}/**", "https://api.example.com/v1/**")
     policy = SandboxPolicy.locked_down().allow_request(*rules).with_limits(response_bytes="4GiB", queue=1024)
     clients["guarded"] = GuardedClient(SandboxGuard(policy, plugin="bench"), Lease("bench", "http"))
@@ -64,7 +64,7 @@ async def _finish(closing: AsyncGenerator[None, None]) -> None:
 
 
 def _curves(clients: Mapping[str, Any]) -> list[str]:
-    """Returns the names in the order of a chart, the baseline last."""
+    """Returns the names in chart order, the baseline last."""
     return sorted(clients, key=lambda name: (name == "httpx", name))
 
 
@@ -87,7 +87,7 @@ def _requests(
     times: dict[int, dict[str, Measure]] = {}
     for tasks in numbers:
         loops = {name: _get(runner, client, served, tasks) for name, client in clients.items()}
-        # Many short rounds: what is timed waits for another process, and a busy moment must not hit half of them.
+        # Many short rounds: the loops wait for another process, and a busy moment must not affect half of them.
         long_enough = Budget(budget.quick, budget.rounds, max(budget.sample, 5e-3 + tasks * 5e-4))
         times[tasks] = interleave(long_enough, loops, rounds=budget.rounds if tasks in bounds else budget.curve)
     for tasks, bound in bounds.items():
@@ -123,7 +123,7 @@ def _peer(
         loops = {"guarded": _get(runner, guarded, served, 1), version(package): _get(runner, client, served, 1)}
         times = interleave(budget, loops)
         yield Row(claim, times["guarded"], times[version(package)])
-    except Exception as error:  # whatever a peer has against a loopback server
+    except Exception as error:  # a peer may refuse a loopback server in any way
         yield Row(claim, reason=f"{version(package)}: {type(error).__name__}: {error}")
     finally:
         runner.run(client.aclose())
@@ -131,7 +131,7 @@ def _peer(
 
 def _httpx_secure(module: Any, port: int) -> Any:
     client = httpx.AsyncClient(trust_env=False)
-    # Loopback is not globally reachable, so its own validator must take over.
+    # Loopback is not globally reachable, so the peer needs a custom validator.
     module.httpx_ssrf_protection(
         client, custom_validator=lambda *target: target[2] == port, check_globally_reachable=False
     )
@@ -148,17 +148,17 @@ _PEERS: Mapping[str, Callable[[Any, int], Any]] = {"httpx-secure": _httpx_secure
 
 
 def _bodies(budget: Budget, runner: asyncio.Runner, clients: Mapping[str, Any], origin: str) -> Iterator[Result]:
-    whole = (128 if budget.quick else 1024) * _MIB
+    size = (128 if budget.quick else 1024) * _MIB
     sizes = [0, 1 << 10, 1 << 15, _MIB, 32 * _MIB, *([] if budget.quick else [256 * _MIB, 1024 * _MIB])]
     curves: dict[str, list[tuple[float, Measure]]] = {name: [] for name in clients}
     for size in sizes:
         loops = {name: _download(runner, client, f"{origin}/{size}", size) for name, client in clients.items()}
         for name, measure in once_each(budget, loops, rounds=3 if budget.quick else 5).items():
             curves[name].append((size, measure))
-    loops = {name: _download(runner, clients[name], f"{origin}/{whole}", whole) for name in ("guarded", "httpx")}
+    loops = {name: _download(runner, clients[name], f"{origin}/{size}", size) for name in ("guarded", "httpx")}
     times = once_each(budget, loops, rounds=3 if budget.quick else 7)
     yield Row(
-        f"guarded download of {whole // _MIB:,} MiB inline, against httpx",
+        f"guarded download of {size // _MIB:,} MiB inline, against httpx",
         times["guarded"],
         times["httpx"],
         Target("ratio", 1),
@@ -194,6 +194,6 @@ def _denied(budget: Budget, runner: asyncio.Runner, client: Any) -> Iterator[Row
         return get
 
     loops = {name: awaited(runner, refused(url), clock=cpu_time) for name, url in places.items()}
-    reason = "nearly half is httpx parsing the URL, two fifths the guard reading its parts and deciding"
+    reason = "httpx takes nearly half to parse the URL, the guard two fifths to read its parts and decide"
     for name, measure in interleave(budget, loops).items():
         yield Row(f"denied request ({name}), from call to exception", measure, None, Target("s", 40e-6), reason)

@@ -1,7 +1,6 @@
-"""What importing costs, beyond starting the interpreter: CPU time of a child process, less that of an empty one.
+"""The cost of imports: CPU time of a child process, minus that of one that imports nothing.
 
-Bytecode is cached, as after an installation. `nyx_core` is imported by its doorway, for the package alone brings
-nothing.
+Bytecode is cached, as after an installation. `nyx_core` alone imports nothing, so `nyx_core.sandbox` is measured.
 """
 
 import os
@@ -31,15 +30,15 @@ async def main():
 asyncio.run(main())
 """
 
-_CORE = "dataclasses, with inspect and ast behind it, takes half of it; ctypes, re and hashlib most of the rest"
-_HOST = "asyncio takes about 40 ms of it; what needs pydantic is imported when a host is entered"
+_CORE = "dataclasses, which imports inspect and ast, takes half of it; ctypes, re and hashlib most of the rest"
+_HOST = "asyncio takes about 40 ms of it; entering a host imports pydantic"
 _ENTERING = "pydantic and its first model take about 150 ms of it, asyncio about 40 ms"
 
 
 def run(budget: Budget) -> Iterator[Result]:
     if not hasattr(os, "wait4"):
         for code, _ in _CLAIMS:
-            yield Row(code, reason="this platform does not tell the CPU time of one child process")
+            yield Row(code, reason="this platform does not report the CPU time of one child process")
         return
     loops = {code: _child(code) for code in ("pass", *(code for code, _ in _CLAIMS), _ENTERED)}
     times = once_each(budget, loops, rounds=5 if budget.quick else 31)
@@ -52,12 +51,12 @@ def run(budget: Budget) -> Iterator[Result]:
 
 
 def _beyond(times: Measure, bare: Measure) -> Measure:
-    """Returns what each child took beyond the empty one of its round."""
+    """Returns the time of each child minus that of the empty child in its round."""
     return Measure("import", tuple(taken - least for taken, least in zip(times.values, bare.values, strict=True)))
 
 
 def _child(code: str) -> Loop:
-    """Returns a loop over child processes; gives their user and system time."""
+    """Returns a loop over child processes that measures their user and system time."""
     where = os.pathsep.join(entry for entry in sys.path if entry)
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": where, "PYTHONDONTWRITEBYTECODE": ""}

@@ -1,14 +1,14 @@
-"""How late the host's event loop is while a sealed plugin floods it: beside the same loop with nothing to do.
+"""Event-loop lag of the host while a sealed plugin floods it, next to the same loop when idle.
 
-Another process writes to a socket of the host's every millisecond; what is taken down is how long after the write the
-host's loop runs the reader. (A timer would not do: `epoll_wait` counts in milliseconds.) Each round times the idle loop
-and then each flood for as long, and takes the median and the 99th percentile of the round. So the delays of the machine
-itself, of which there are some on one that is not quiet, are in both figures.
+Another process writes to a socket of the host every millisecond, and the benchmark measures how long after the write
+the host's loop runs the reader. (A timer is too coarse: `epoll_wait` counts milliseconds.) Each round times the idle
+loop and then each flood for the same time, and takes the median and the 99th percentile of the round. So delays of a
+busy machine are in both figures.
 
-What the host waits for a processor, while worker, server and others have them all, is in the figures too. The last rows
-are of a host that has a processor to itself: its workers (`worker_cpus`), the server and who knocks have the others.
-Started by `chrt -R -f 10` it does not wait either; but then Linux stops the host for 50 ms of each second in which it
-never rested, unless `kernel.sched_rt_runtime_us` is -1 (sched(7)).
+The figures include the time that the host waits for a processor while worker, server and others use all of them. In the
+last rows the host has its own processor: its workers (`worker_cpus`), the server and the probe use the others. A host
+started with `chrt -R -f 10` doesn't wait either, but Linux then stops it for 50 ms of each second in which it never
+slept, unless `kernel.sched_rt_runtime_us` is -1 (sched(7)).
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from nyx_stream.errors import PluginError
 from nyx_stream.plugin_sandbox import SandboxPolicy
 
 _STAMP = Struct("=d")
-_KNOCK = """
+_PROBE = """
 import socket, struct, sys, time
 end = socket.socket(fileno=int(sys.argv[1]))
 try:
@@ -41,10 +41,10 @@ try:
         time.sleep(1e-3)
         end.send(struct.pack("=d", time.monotonic()))
 except OSError:
-    pass  # the host has what it wants
+    pass  # the host has closed the socket
 """
-_REST = 0.1
-"""Seconds after a flood in which what is left of it flows off."""
+_DRAIN = 0.1
+"""Seconds after a flood in which its remaining data drains."""
 
 _CODE = """
 import asyncio
@@ -118,14 +118,14 @@ _FLOODS = {
     "items": "answers with a stream of 1 MiB items",
     "download": "reads an endless response through the broker",
 }
-_BUSY = "a machine that is busy otherwise: the host waits for a processor, and idle it found one free"
-_MADE_OF = {
-    "asks": "requests run in threads beside the loop, which waits for the interpreter's lock that they hold in turn",
-    "items": "64 KiB are received, and beside that 30 to 80 µs of JSON are read, in a turn of the loop",
-    "download": "16 KiB are read and sent on in a turn of the loop, while worker and server want a processor each",
+_BUSY = "the machine is busy: the host waits for a processor, which it did not when idle"
+_REASONS = {
+    "asks": "requests run in threads next to the loop, which waits for the interpreter lock",
+    "items": "one iteration of the loop receives 64 KiB and also parses JSON for 30 to 80 µs",
+    "download": "one iteration of the loop reads and sends 16 KiB, while worker and server each need a processor",
 }
 _CLAIM = "how late the host's loop is while a worker {}, {}, against idle"
-_APART = "{}, the host with a processor to itself"
+_OWN_PROCESSOR = "{}, the host with a processor to itself"
 _STREAMS = ("items", "download")
 _Late = dict[str, list[list[float]]]
 
@@ -139,14 +139,14 @@ def run(budget: Budget) -> Iterator[Result]:
         except PluginError as error:
             yield from _unmeasured(_FLOODS, str(error))
             return
-        yield from _rows(late, _FLOODS, _MADE_OF)
-        there = {name: _APART.format(_FLOODS[name]) for name in _STREAMS}
-        with _processor_of_its_own(server.pid) as others:
+        yield from _rows(late, _FLOODS, _REASONS)
+        there = {name: _OWN_PROCESSOR.format(_FLOODS[name]) for name in _STREAMS}
+        with _own_processor(server.pid) as others:
             if others:
                 late = asyncio.run(_measured(there, rounds, seconds, url, others))
                 yield from _rows(late, there, {})
             else:
-                yield from _unmeasured(there, "there is one processor")
+                yield from _unmeasured(there, "this machine has one processor")
 
 
 def _rows(late: _Late, floods: dict[str, str], reasons: dict[str, str]) -> Iterator[Row]:
@@ -164,8 +164,8 @@ def _unmeasured(floods: dict[str, str], reason: str) -> Iterator[Row]:
 
 
 @contextmanager
-def _processor_of_its_own(server: int) -> Iterator[Collection[int]]:
-    """Puts this thread on one processor and the server on the others; yields those, if there are any."""
+def _own_processor(server: int) -> Iterator[Collection[int]]:
+    """Binds this thread to one processor and the server to the others. Yields the others, if any."""
     own, *others = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
     if not others:
         yield others
@@ -184,18 +184,18 @@ async def _measured(
     with tempfile.TemporaryDirectory() as folder:
         async with PluginHost(data_dir=f"{folder}/data", worker_cpus=cpus) as host:
             plugin = await _load(host, folder, seconds)
-            with _knocked_at(cpus) as stamps:
+            with _probed(cpus) as stamps:
                 return await _rounds(plugin, floods, rounds, seconds, url, stamps)
 
 
 async def _load(host: PluginHost, folder: str, seconds: float) -> Any:
-    place = Path(folder) / "flood"
-    place.mkdir()
-    (place / "plugin.toml").write_text(_MANIFEST, encoding="utf-8")
-    (place / "bench_plugin.py").write_text(_CODE.replace("SECONDS", f"{seconds}"), encoding="utf-8")
+    path = Path(folder) / "flood"
+    path.mkdir()
+    (path / "plugin.toml").write_text(_MANIFEST, encoding="utf-8")
+    (path / "bench_plugin.py").write_text(_CODE.replace("SECONDS", f"{seconds}"), encoding="utf-8")
     policy = SandboxPolicy.locked_down().allow_connect_host("127.0.0.1").allow_path_prefix("$DATA")
     limits = {"call_timeout": "10min", "response_bytes": "64GiB"}
-    return await host.load(place, policy=policy.with_limits(**limits), isolation="process")
+    return await host.load(path, policy=policy.with_limits(**limits), isolation="process")
 
 
 async def _rounds(
@@ -212,7 +212,7 @@ async def _rounds(
         "download": partial(plugin.call, "download", url=url),
     }
     late: _Late = {name: [] for name in ("idle", *floods)}
-    with suppress(TimeoutError):  # what is made when it is first asked for is no flood
+    with suppress(TimeoutError):  # creates everything that is created on first use
         async with asyncio.timeout(seconds):
             await acts["download"]()
     for _ in range(rounds):
@@ -222,31 +222,31 @@ async def _rounds(
                 async with asyncio.timeout(seconds):
                     await acts[name]()
             late[name].append(sorted(stamps))
-            await asyncio.sleep(_REST)
+            await asyncio.sleep(_DRAIN)
     return late
 
 
 @contextmanager
-def _knocked_at(cpus: Collection[int] | None) -> Iterator[list[float]]:
-    """Has another process knock, on the processors `cpus` or on any.
+def _probed(cpus: Collection[int] | None) -> Iterator[list[float]]:
+    """Runs a probe in another process, on the processors `cpus` or on any.
 
-    Yields a list to which the seconds from each knock to its being heard are added.
+    Yields the list that collects the seconds from each write of the probe to its reading.
     """
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     late: list[float] = []
 
-    def heard() -> None:
+    def read_probe() -> None:
         data = ours.recv(2**16)
         now = time.monotonic()
         late.extend(now - sent for (sent,) in _STAMP.iter_unpack(data))
 
     ours.setblocking(False)
-    with subprocess.Popen([sys.executable, "-c", _KNOCK, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as knocking:
+    with subprocess.Popen([sys.executable, "-c", _PROBE, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as probe:
         theirs.close()
         if cpus is not None and sys.platform == "linux":
-            os.sched_setaffinity(knocking.pid, cpus)
-        loop.add_reader(ours, heard)
+            os.sched_setaffinity(probe.pid, cpus)
+        loop.add_reader(ours, read_probe)
         try:
             yield late
         finally:

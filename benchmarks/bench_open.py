@@ -1,7 +1,7 @@
-"""Opening a file so that no link leads out, beside what it replaces.
+"""Opening a file beneath a folder, so that no link leads out, next to what it replaces.
 
-Against a plain `os.open`; against the check that most code has instead (realpath, compare the prefix, open by name),
-which loses to whoever swaps a name in between; and `files.read_bytes` against aiofiles.
+The baselines: a plain `os.open`; the common check (realpath, compare the prefix, open by name), which an attacker
+defeats by swapping a name in between; and aiofiles for `files.read_bytes`.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from nyx_stream.policy import SandboxPolicy
 
 _CONTENT = b"x" * 4096
 _THROUGH_CTYPES = (
-    "of what is added, 1.3 µs are the os.fstat that tells a regular file, with which os.open alone would be at 1.36 ×, "
-    "0.6 µs the Python around the two calls, and 0.5 µs ctypes, through which openat2 is called"
+    "1.3 µs of the difference are os.fstat, which detects regular files and would put os.open at 1.36 ×; 0.6 µs are "
+    "the Python around the two calls, and 0.5 µs are ctypes, which calls openat2"
 )
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC
-_WAYS = {
+_METHODS = {
     "safe": "safe open",
     "walk": "the walk, without openat2",
     "judged": "with a deny rule inside",
@@ -55,20 +55,20 @@ def run(budget: Budget) -> Iterator[Result]:
     yield Growth(
         "open + close by depth",
         "components below the grant",
-        tuple(Series(name, tuple((depth, times[depth][way]) for depth in depths)) for way, name in _WAYS.items()),
+        tuple(Series(name, tuple((depth, times[depth][way]) for depth in depths)) for way, name in _METHODS.items()),
     )
-    yield from _whole_files(budget)
+    yield from _full_path_files(budget)
 
 
 def _allow(below: str, absolute: str) -> None:
-    """A judge without objections: what is left is the cost of asking the kernel for the canonical path."""
+    """Accepts every path, so that only the kernel's cost for the canonical path is measured."""
 
 
 @contextmanager
 def _folder(depth: int) -> Iterator[tuple[str, str]]:
-    """A directory with a file of 4 KiB `depth` components below it: the directory and the path below."""
+    """Creates a file of 4 KiB, `depth` components below a directory. Yields the directory and the relative path."""
     with tempfile.TemporaryDirectory() as base:
-        # As deep as a plugin's data directory lies: every way here pays for the names above it but the safe ones.
+        # As deep as a plugin's data directory: all methods but the safe ones resolve the names above it.
         real = os.path.join(os.path.realpath(base), "plugins", "weather", "data")
         path = "/".join(["d"] * (depth - 1) + ["file.txt"])
         os.makedirs(os.path.dirname(os.path.join(real, path)), exist_ok=True)
@@ -78,19 +78,19 @@ def _folder(depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _opens(budget: Budget, depth: int) -> dict[str, Measure]:
-    """Times all ways to open one file and close it again."""
+    """Times each way to open and close one file."""
     with _folder(depth) as (base, path):
-        whole = os.path.join(base, path)
+        full_path = os.path.join(base, path)
         native, walking = open_root(base), open_root(base, walking_opener)
 
         def realpath_and_check() -> None:
-            real = os.path.realpath(whole)
+            real = os.path.realpath(full_path)
             if not real.startswith(base + os.sep):
-                raise PermissionError(whole)
+                raise PermissionError(full_path)
             os.close(os.open(real, _FLAGS))
 
         loops: dict[str, Loop] = {
-            "os.open": calls(lambda: os.close(os.open(whole, _FLAGS))),
+            "os.open": calls(lambda: os.close(os.open(full_path, _FLAGS))),
             "realpath": calls(realpath_and_check),
             "safe": calls(lambda: os.close(open_file(native, path, os.O_RDONLY))),
             "walk": calls(lambda: os.close(open_file(walking, path, os.O_RDONLY))),
@@ -103,21 +103,21 @@ def _opens(budget: Budget, depth: int) -> dict[str, Measure]:
             walking.close()
 
 
-def _whole_files(budget: Budget) -> Iterator[Row]:
-    """Reading and writing 4 KiB through the capability and through aiofiles: wall time, for threads take part."""
+def _full_path_files(budget: Budget) -> Iterator[Row]:
+    """Reads and writes 4 KiB through the capability and through aiofiles. Wall time, because threads take part."""
     with _folder(1) as (base, path), asyncio.Runner() as runner:
-        whole = os.path.join(base, path)
+        full_path = os.path.join(base, path)
         places = {"$DATA": base}
         guard = SandboxGuard(SandboxPolicy.locked_down().allow_path_prefix("$DATA"), plugin="bench", places=places)
         lease = Lease("bench", "files")
         files = GuardedFiles(guard, lease, places=places)
 
         async def read_by_aiofiles() -> bytes:
-            async with aiofiles.open(whole, "rb") as file:
+            async with aiofiles.open(full_path, "rb") as file:
                 return await file.read()
 
         async def write_by_aiofiles() -> int:
-            async with aiofiles.open(whole, "wb") as file:
+            async with aiofiles.open(full_path, "wb") as file:
                 return await file.write(_CONTENT)
 
         async def read_by_open() -> bytes:

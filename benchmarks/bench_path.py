@@ -1,7 +1,8 @@
-"""`check_path`: may this plugin touch that path, by its text? Against asking the file system with `pathlib`.
+"""`check_path`: may this plugin access that path, judged by its text? Compared with asking the file system through
+`pathlib`.
 
-The baseline of the ratio is what is commonly written instead: `Path(path).resolve().is_relative_to(prefix)`, which
-reads every link on the way and is no safer, for the path may change before it is opened.
+The baseline is the common check `Path(path).resolve().is_relative_to(prefix)`. It reads every link on the way and isn't
+safer, because the path may change before it is opened.
 """
 
 import itertools
@@ -36,7 +37,7 @@ def _check(guard: SandboxGuard, path: str) -> Loop:
 
 
 def _other_names(guard: SandboxGuard, folder: str) -> Loop:
-    """Returns a loop over paths in a folder that was seen before, each with a new name."""
+    """Returns a loop over new names in a known folder."""
     numbers = itertools.count()
 
     def loop(count: int) -> float:

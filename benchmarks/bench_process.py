@@ -1,7 +1,7 @@
 """Level `process`: starting a sealed worker, calling into it, and streaming a download through its broker.
 
-A worker is ready when `PluginHost.load` returns: forked, sealed, witnessed, the plugin imported and set up. The zygote
-is warm, as it is from the first plugin on. The peers start `python -S -c pass`, which imports nothing at all.
+A worker is ready when `PluginHost.load` returns: it is forked, sealed and verified, and the plugin is imported and set
+up. The zygote is warm, as it is after the first plugin. The peers start `python -S -c pass`, which imports nothing.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from nyx_stream.plugin_sandbox import SandboxPolicy
 _READY = "sealed worker ready"
 _PEERS = " starting python -S -c pass"
 _CALL = "empty call to a sealed worker, against a socketpair echo"
-_ENCODED = "the same round trip, and beside it arguments and result that are validated and encoded on both sides"
-_REST = 0.03
-"""Seconds between two starts: in a burst they also measure the making of the next worker."""
+_ENCODED = "the same round trip, plus arguments and results that are validated and encoded on both sides"
+_PAUSE = 0.03
+"""Seconds between two starts; without a pause they would also measure how the next worker is created."""
 _PASS = [os.path.realpath(sys.executable), "-S", "-c", "pass"]
 _READABLE = ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev", sys.prefix, os.path.realpath(sys.base_prefix)]
 
@@ -82,12 +82,12 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
     async def load(count: int) -> float:
         taken = 0.0
         for _ in range(count):
-            await asyncio.sleep(_REST)
+            await asyncio.sleep(_PAUSE)
             before = {child.pid: _used(child.pid) for child in psutil.Process().children(recursive=True)}
             start = time.perf_counter()
             handle = await host.load(plugin, isolation="process")
             taken += time.perf_counter() - start
-            pid = handle._entry.life.level.pid  # type: ignore[union-attr]  # a level of this kind has one
+            pid = handle._entry.life.level.pid  # type: ignore[union-attr]  # the process level has a process id
             used.append(_used(pid).since(before.get(pid, _Used())))
             await host.unload("starting")
         return taken
@@ -102,11 +102,11 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
         try:
             loops[package] = prepare(found)
             loops[package](1)
-        except Exception as error:  # whatever keeps a peer from working on this host
+        except Exception as error:  # a peer may fail on this host in any way
             del loops[package]
             missing[package] = f"{version(package)}: {type(error).__name__}: {error}"
     times = once_each(budget, loops, rounds=21 if budget.quick else 201)
-    made_of = _made_of(used, times["worker"])
+    made_of = _breakdown(used, times["worker"])
     yield Row(_READY, times["worker"], None, Target("s", 5e-3), made_of)
     for package in ("sandlock", "nono-py"):
         claim = f"{_READY}, against {package}{_PEERS}"
@@ -118,7 +118,7 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
 
 
 class _Used(NamedTuple):
-    """What a process has used: seconds on a processor and of waiting for one, page faults that read no disk."""
+    """What a process has used: seconds on a processor, seconds waiting for one, and minor page faults."""
 
     on_cpu: float = 0.0
     waiting: float = 0.0
@@ -129,7 +129,7 @@ class _Used(NamedTuple):
 
 
 def _used(pid: int) -> _Used:
-    """Reads it (proc_pid_stat(5); schedstat of Documentation/scheduler); nothing where the system does not tell."""
+    """Reads the usage (proc_pid_stat(5); schedstat of Documentation/scheduler), or zeros where it is unavailable."""
     try:
         on_cpu, waiting, _ = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
         faults = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[7]
@@ -138,13 +138,13 @@ def _used(pid: int) -> _Used:
     return _Used(int(on_cpu) / 1e9, int(waiting) / 1e9, int(faults))
 
 
-def _made_of(used: list[_Used], times: Measure) -> str:
-    """Says what one start is made of, in medians; the worker had been forked before."""
+def _breakdown(used: list[_Used], times: Measure) -> str:
+    """Describes what one start consists of, in medians; the worker was forked before."""
     worst = statistics.quantiles(times.values, n=100)[-1] * 1e3
     on_cpu, waiting, faults = (statistics.median(part) for part in zip(*used, strict=True))
     return (
-        f"p99 {worst:.1f} ms; from its order on a worker needs {on_cpu * 1e3:.1f} ms of a processor, "
-        f"with {faults:.0f} page faults, and waits {waiting * 1e3:.1f} ms for one; the rest is the host's"
+        f"p99 {worst:.1f} ms; after its order a worker needs {on_cpu * 1e3:.1f} ms of a processor, "
+        f"with {faults:.0f} page faults, and waits {waiting * 1e3:.1f} ms for one; the host takes the rest"
     )
 
 
@@ -183,8 +183,8 @@ def _calls(budget: Budget, runner: asyncio.Runner, worker: Any) -> Row:
     return Row(_CALL, times["call"], times["socketpair echo"], Target("ratio", 1.5), _ENCODED)
 
 
-class _Asking(asyncio.Protocol):
-    """One message out, one back."""
+class _EchoClient(asyncio.Protocol):
+    """Sends one message and receives one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -192,7 +192,7 @@ class _Asking(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.answer.set_result(data)
 
-    async def ask(self) -> bytes:
+    async def round_trip(self) -> bytes:
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.transport.write(b"x" * 64)
         return await self.answer
@@ -222,21 +222,21 @@ asyncio.run(main())
 
 @contextmanager
 def _echo(runner: asyncio.Runner) -> Iterator[Callable[[], Any]]:
-    """Starts another process that echoes over a socketpair; yields what to await for one round trip."""
+    """Starts a process that echoes over a socketpair. Yields a function that awaits one round trip."""
     ours, theirs = socket.socketpair()
 
-    async def connect() -> _Asking:
-        _, protocol = await asyncio.get_running_loop().create_connection(_Asking, sock=ours)
+    async def connect() -> _EchoClient:
+        _, protocol = await asyncio.get_running_loop().create_connection(_EchoClient, sock=ours)
         return protocol
 
     with subprocess.Popen([sys.executable, "-c", _ECHO, str(theirs.fileno())], pass_fds=[theirs.fileno()]):
         theirs.close()
-        asking = runner.run(connect())
+        client = runner.run(connect())
         try:
-            yield asking.ask
+            yield client.round_trip
         finally:
-            asking.transport.close()
-            runner.run(asyncio.sleep(0))  # the transport closes its socket in the next step of the loop
+            client.transport.close()
+            runner.run(asyncio.sleep(0))  # the transport closes its socket in the next iteration of the loop
 
 
 def _download(runner: asyncio.Runner, worker: Any, near: Any, url: str, size: int) -> Row:

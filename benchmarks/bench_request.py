@@ -1,7 +1,7 @@
 """`check_request`: may this plugin send that request? Decided on the canonical parts of the URL.
 
-A denied request is timed from the call to the exception in the caller's hands: a plugin that keeps trying must not cost
-more than one that is let in.
+A denied request is timed from the call until the caller has the exception: a plugin that keeps trying must not cost
+more than one that is allowed.
 """
 
 import itertools

@@ -1,7 +1,7 @@
-"""The tripwire: what its audit hook costs the host's own code, per `open`.
+"""The tripwire: the cost of its audit hook for the host's own code, per `open`.
 
-An audit hook cannot be removed (PEP 578), so the twins run in two child processes, in turn: one with the hook, one
-without. Both import the same modules.
+An audit hook cannot be removed (PEP 578), so two child processes run alternately, one with the hook and one without.
+Both import the same modules.
 """
 
 import subprocess
@@ -60,7 +60,7 @@ def _rows(budget: Budget, path: str) -> Iterator[Row]:
             times[f"{kind}, tripwire"],
             times[f"{kind}, none"],
             Target("ratio", 1.1) if kind == "open" else None,
-            "one call of a Python function by the interpreter, for each of the events that an open raises",
+            "the interpreter calls a Python function for each event that an open raises",
         )
 
 

@@ -11,30 +11,30 @@ from benchmarks.html_report import to_html
 from benchmarks.peers import peer
 from benchmarks.progress import progress_of
 from benchmarks.pyperf_export import write_pyperf
-from benchmarks.session import Bench, Report, benches, run_all
+from benchmarks.session import Benchmark, Report, find_benchmarks, run_all
 from benchmarks.table import print_table
 
 _HTML = "benchmarks.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs benchmarks; returns 0, or 1 where one broke off or nothing was timed, or 2 for wrong arguments."""
-    there_are = benches()
-    options = _parser(there_are).parse_args(arguments)
+    """Runs benchmarks. Returns 0; 1 if one failed or nothing was timed; 2 for wrong arguments."""
+    available = find_benchmarks()
+    options = _parser(available).parse_args(arguments)
     if options.list:
-        for bench in there_are:
-            print(f"{bench.name:10} {bench.about}")
+        for benchmark in available:
+            print(f"{benchmark.name:10} {benchmark.about}")
         return 0
     pyperf = peer("pyperf") if options.pyperf is not None else None
     if isinstance(pyperf, str):
         sys.exit(pyperf)
     before = _read(options.compare) if options.compare is not None else None
-    chosen = [bench for bench in there_are if not options.only or bench.name in options.only]
+    chosen = [benchmark for benchmark in available if not options.only or benchmark.name in options.only]
     try:
         with progress_of(chosen) as progress:
             report = run_all(chosen, quick=options.quick, progress=progress)
     except KeyboardInterrupt:
-        return 130  # as a shell says it of what SIGINT ended
+        return 130  # the exit status that a shell reports for SIGINT
     print_table(report, before)
     written = _write(options, report, before, pyperf)
     if not report.timed:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace, report: Report, before: Report | None, pyperf: Any) -> bool:
-    """Writes the files that were asked for; returns whether all could be written."""
+    """Writes the requested files. Returns whether all could be written."""
     writers: list[tuple[str, Path | None, Callable[[Path], object]]] = [
         ("figures", options.json, lambda path: path.write_text(report.to_json(), encoding="utf-8")),
         ("report", options.html, lambda path: path.write_text(to_html(report, before), encoding="utf-8")),
@@ -62,18 +62,24 @@ def _write(options: argparse.Namespace, report: Report, before: Report | None, p
     return done
 
 
-def _parser(there_are: Sequence[Bench]) -> argparse.ArgumentParser:
+def _parser(available: Sequence[Benchmark]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="What each check costs, beside what it replaces."
+        prog="python -m benchmarks", description="Measure every check next to its baseline."
     )
-    names = [bench.name for bench in there_are]
+    names = [benchmark.name for benchmark in available]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, growth curves without their ends")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--html", type=Path, metavar="FILE", default=Path(_HTML), help=f"the report ({_HTML})")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="show the figures of an earlier --json beside")
-    parser.add_argument("--pyperf", type=Path, metavar="FILE", help="write the values for pyperf's own commands")
-    parser.add_argument("--list", action="store_true", help="say what there is and stop")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter growth curves")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        default=Path(_HTML),
+        help=f"write the report to this file (default: {_HTML})",
+    )
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="also show the figures of an earlier --json file")
+    parser.add_argument("--pyperf", type=Path, metavar="FILE", help="write the values for pyperf's commands")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
     return parser
 
 
@@ -83,4 +89,4 @@ def _read(path: Path) -> Report:
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
     except (ValueError, KeyError, TypeError) as error:
-        sys.exit(f"{path}: not the figures of an earlier run: {error!r}")
+        sys.exit(f"{path}: not a file that --json wrote: {error!r}")

@@ -1,4 +1,4 @@
-"""Figures in words: times, sizes and rates with three digits. Pure."""
+"""Formats times, sizes and rates with three digits."""
 
 from benchmarks.measure import Kind, Row, Target, quartiles
 
@@ -8,14 +8,14 @@ _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
 def amount(value: float, unit: str) -> str:
-    """Returns `value` seconds or bytes as a text such as `103 ns` or `1.5 MiB`."""
+    """Formats `value` seconds or bytes, such as `103 ns` or `1.5 MiB`."""
     steps = _TIMES if unit == "s" else _SIZES
     size, name = next(((size, name) for size, name in steps if abs(value) >= size), steps[-1])
     return f"{_digits(value / size)} {name}"
 
 
 def figure(value: float, kind: Kind) -> str:
-    """Returns a headline figure as a text such as `3.1 N`, `0.74 ×`, `38 µs` or `184,000 /s`."""
+    """Formats a headline figure, such as `3.1 N`, `0.74 ×`, `38 µs` or `184,000 /s`."""
     if kind in ("s", "B"):
         return amount(value, kind)
     if kind == "/s":
@@ -24,14 +24,14 @@ def figure(value: float, kind: Kind) -> str:
 
 
 def target(goal: Target | None) -> str:
-    """Returns a target as a text such as `≤ 4 N`."""
+    """Formats a target, such as `≤ 4 N`."""
     if goal is None:
         return ""
     return f"{'≥' if goal.at_least else '≤'} {figure(goal.bound, goal.kind)}"
 
 
 def spread(row: Row) -> str:
-    """Returns half the distance between the quartiles of the headline figure, in per cent of its median."""
+    """Returns half the distance between the quartiles of the headline figure, in percent of its median."""
     if not row.value or len(row.figures) < 2:
         return ""
     low, high = quartiles(row.figures)
@@ -39,7 +39,7 @@ def spread(row: Row) -> str:
 
 
 def outcome(row: Row) -> str:
-    """Returns `reached`, `missed`, `not measured`, or nothing for a row without a target."""
+    """Returns `reached`, `missed`, `not measured`, or an empty string for a row without a target."""
     if row.value is None:
         return "not measured"
     return {True: "reached", False: "missed", None: ""}[row.reached]

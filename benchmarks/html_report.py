@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it, no script and nothing to fetch. Pure."""
+"""Builds the report: one HTML file without scripts or external resources."""
 
 import re
 from html import escape
@@ -48,10 +48,10 @@ pre { background: var(--panel); padding: .8rem; overflow-x: auto }
 """
 
 _CODE = re.compile("`([^`]+)`")
-_READING = (
-    "N is the time of an empty Python function call. What is compared was timed in the same rounds, and a ratio is "
-    "taken within its round; a figure is the median over the rounds, the spread half the distance between the "
-    "quartiles. Axes are logarithmic."
+_EXPLANATION = (
+    "N is the time of an empty Python function call. Guarded and baseline costs were timed in the same rounds, and a "
+    "ratio is taken within its round. A figure is the median over the rounds; the spread is half the distance between "
+    "the quartiles. Axes are logarithmic."
 )
 
 
@@ -65,9 +65,9 @@ def to_html(report: Report, before: Report | None = None) -> str:
         "<h1>What safety costs</h1>",
         f'<p class="faint">{escape(" · ".join(report.machine.values()))}{" · quick run" if report.quick else ""}</p>',
         f"<p>{escape(summary(report))}, in {report.seconds:.0f} s. Peers: {escape(peers(report))}.</p>",
-        f'<p class="faint">{escape(_READING)}</p>',
+        f'<p class="faint">{escape(_EXPLANATION)}</p>',
         _table(report, before),
-        "<h3>How far from the target: left of the line is better than it</h3>",
+        "<h3>Distance from the target: left of the line is better</h3>",
         svg.outcomes(report.rows),
         *(_section(section, key) for section in report.sections),
     ]
@@ -90,7 +90,7 @@ def _section(section: Section, key: str) -> str:
     for growth in section.growths:
         parts += [f"<h3>{escape(growth.title)}</h3>", svg.lines(growth)]
     if section.failure:
-        parts.append(f'<p class="missed">It broke off:</p><pre>{escape(section.failure)}</pre>')
+        parts.append(f'<p class="missed">It failed:</p><pre>{escape(section.failure)}</pre>')
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""A loopback HTTP server in a process of its own, as fast as asyncio can, so that the clients are what is timed."""
+"""A loopback HTTP server in a separate process, fast enough that the benchmarks measure the clients."""
 
 import asyncio
 import multiprocessing
@@ -17,7 +17,7 @@ _PIECE = bytes(256 * 1024)
 
 
 class _Server(asyncio.Protocol):
-    """Answers `/N` with N bytes, and anything else with a small body."""
+    """Answers `/N` with N bytes, and any other path with a small body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -36,14 +36,14 @@ class _Server(asyncio.Protocol):
             self.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._left = 0  # a client that has had enough goes before the end; transports take writes even then
+        self._left = 0  # the client may close early; transports accept writes even then
 
     def pause_writing(self) -> None:
         self._full = True
 
     def resume_writing(self) -> None:
         self._full = False
-        asyncio.get_running_loop().call_soon(self._write)  # not from within a write that may find the client gone
+        asyncio.get_running_loop().call_soon(self._write)  # not inside a write, which may find the connection closed
 
     def _write(self) -> None:
         while self._left and not self._full and not self._transport.is_closing():
@@ -54,16 +54,16 @@ class _Server(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where the server is: on 127.0.0.1 at `port`, in process `pid`."""
+    """The server: on 127.0.0.1 at `port`, in process `pid`."""
 
     port: int
     pid: int
 
     def clock(self) -> float:
-        """Returns the CPU time of this process and of the server together; the wall clock where none tells it.
+        """Returns the CPU time of this process and the server together, or the wall clock if that is unavailable.
 
-        Their sum is what a request takes on an idle machine, without the waiting for a processor that a busy one adds,
-        which may be several times as much. Source: "schedstat" in the kernel's Documentation/scheduler.
+        The sum is the duration of a request on an idle machine. It excludes waiting for a processor, which may take
+        several times as long on a busy machine. Source: "schedstat" in the kernel's Documentation/scheduler.
         """
         try:
             on_cpu = Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[0]
@@ -74,7 +74,7 @@ class Served:
 
 @contextmanager
 def serving() -> Iterator[Served]:
-    """Runs the server until the block is left."""
+    """Runs the server until the block exits."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=_serve, args=(theirs,), daemon=True)

@@ -1,4 +1,4 @@
-"""What a benchmark gives: measures, rows and growth curves. Values only; knows no clock and no claim."""
+"""The results of a benchmark as values: measures, rows and growth curves."""
 
 import statistics
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 Unit = Literal["s", "B"]
 
 Kind = Literal["N", "ratio", "faster", "s", "/s", "B"]
-"""How a row's figure is made.
+"""How a row's figure is computed.
 
 `N`, `ratio`: guarded / baseline, where for `N` the baseline is an empty call. `faster`: baseline / guarded. `s`, `B`:
 the guarded value itself. `/s`: operations per second, guarded.
@@ -17,7 +17,7 @@ the guarded value itself. `/s`: operations per second, guarded.
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What one thing cost: one value per repeat, of one operation, in seconds or bytes."""
+    """The cost of one operation, in seconds or bytes: one value per round."""
 
     name: str
     values: tuple[float, ...]
@@ -34,7 +34,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The figure to reach: at most `bound`, or at least it where more is better."""
+    """The target of a figure: at most `bound`, or at least `bound` for kinds where more is better."""
 
     kind: Kind
     bound: float
@@ -52,11 +52,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        claim: what is claimed, in words.
-        guarded: the cost with Nyx; `None` where it could not be measured.
-        baseline: the cost of what it replaces, from the same rounds.
-        target: the figure to reach; `None` where the row is there to compare.
-        reason: why it was not measured, or what the limit is made of; told unless the target is reached.
+        claim: what is measured, in words. `--compare` matches rows by it.
+        guarded: the cost with Nyx; `None` if it could not be measured.
+        baseline: the cost without Nyx, from the same rounds.
+        target: the target; `None` for a row that is only a comparison.
+        reason: why it was not measured, or what the cost consists of; shown unless the target is reached.
     """
 
     claim: str
@@ -94,21 +94,21 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target was reached; `None` where there is none, or nothing to hold against it."""
+        """Whether the target was reached; `None` without a target or a figure."""
         value = self.value
         return None if value is None or self.target is None else self.target.reached(value)
 
     @property
     def remark(self) -> str:
-        """The reason, where it is to be told."""
+        """The reason, if it should be shown."""
         return "" if self.reached else self.reason
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         return cls(
             data["claim"],
-            _measure(data["guarded"]),
-            _measure(data["baseline"]),
+            _optional_measure(data["guarded"]),
+            _optional_measure(data["baseline"]),
             Target(**data["target"]) if data["target"] is not None else None,
             data["reason"],
         )
@@ -116,7 +116,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve: a measure at each x, rising."""
+    """One curve: a measure at each x, in ascending order."""
 
     name: str
     points: tuple[tuple[float, Measure], ...]
@@ -124,7 +124,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How a cost grows: curves over one x axis. By custom the first is guarded, the last its baseline."""
+    """How a cost grows: curves over one x axis. By convention the first is guarded and the last is its baseline."""
 
     title: str
     x_label: str
@@ -133,7 +133,7 @@ class Growth:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         series = tuple(
-            Series(curve["name"], tuple((x, _known(measure)) for x, measure in curve["points"]))
+            Series(curve["name"], tuple((x, _measure_from(measure)) for x, measure in curve["points"]))
             for curve in data["series"]
         )
         return cls(data["title"], data["x_label"], series)
@@ -143,16 +143,16 @@ Result = Row | Growth
 
 
 def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
-    """Returns the first and the third quartile: the spread that is printed."""
+    """Returns the first and the third quartile."""
     if len(values) < 2:
         return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, high
 
 
-def _known(data: Mapping[str, Any]) -> Measure:
+def _measure_from(data: Mapping[str, Any]) -> Measure:
     return Measure(data["name"], tuple(data["values"]), data["unit"])
 
 
-def _measure(data: Mapping[str, Any] | None) -> Measure | None:
-    return None if data is None else _known(data)
+def _optional_measure(data: Mapping[str, Any] | None) -> Measure | None:
+    return None if data is None else _measure_from(data)

@@ -1,15 +1,15 @@
-"""Peers: packages with the same aim, timed beside Nyx where they are installed (`pip install nyx-sandbox[bench]`)."""
+"""Peers: packages with the same purpose, measured next to Nyx if the extra `bench` has installed them."""
 
 import importlib
 import importlib.metadata
 from types import ModuleType
 
 PEERS = ("httpx-secure", "httpx2", "nono-py", "sandlock", "ssrfguard")
-"""The distributions, as the extra `bench` names them."""
+"""The distributions in the extra `bench`."""
 
 
 def survey() -> dict[str, str]:
-    """Returns the version of each peer, `""` where it is not installed."""
+    """Returns the version of each peer, `""` if it is not installed."""
     found: dict[str, str] = {}
     for name in PEERS:
         try:
@@ -20,7 +20,7 @@ def survey() -> dict[str, str]:
 
 
 def peer(module: str) -> ModuleType | str:
-    """Returns the module of a peer, or the reason why there is none."""
+    """Returns the module of a peer, or the reason why it cannot be imported."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

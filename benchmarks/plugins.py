@@ -1,4 +1,4 @@
-"""A plugin folder to measure with, written where it is needed."""
+"""Writes the plugin that several benchmarks use."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from nyx_stream import Plugin, export
 
 
-class Bench(Plugin):
+class BenchmarkPlugin(Plugin):
     @export
     async def empty(self) -> None:
         pass
@@ -28,12 +28,13 @@ class Bench(Plugin):
 
 
 def write_plugin(folder: str, name: str = "bench", *, request: str | None = None) -> str:
-    """Writes a plugin below `folder` and returns its own folder. `request` is the rule that it asks for."""
-    place = Path(folder) / name
-    place.mkdir()
-    asked = f'[permissions]\nrequest = ["{request}"]\n[limits]\nresponse_bytes = "4GiB"\ncall_timeout = "10min"\n'
-    (place / "plugin.toml").write_text(
-        f'id = "{name}"\nversion = "1.0.0"\nentry = "bench_plugin:Bench"\n{asked if request else ""}', encoding="utf-8"
+    """Writes a plugin below `folder` and returns its folder. `request` is the request rule of its manifest."""
+    path = Path(folder) / name
+    path.mkdir()
+    permissions = f'[permissions]\nrequest = ["{request}"]\n[limits]\nresponse_bytes = "4GiB"\ncall_timeout = "10min"\n'
+    (path / "plugin.toml").write_text(
+        f'id = "{name}"\nversion = "1.0.0"\nentry = "bench_plugin:BenchmarkPlugin"\n{permissions if request else ""}',
+        encoding="utf-8",
     )
-    (place / "bench_plugin.py").write_text(_CODE, encoding="utf-8")
-    return str(place)
+    (path / "bench_plugin.py").write_text(_CODE, encoding="utf-8")
+    return str(path)

@@ -1,20 +1,18 @@
-"""What is running, on the standard error: a bar where `rich` is installed and a person watches, lines otherwise."""
+"""Shows progress on stderr: a bar if `rich` is installed and stderr is a terminal, lines otherwise."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.measure import Result, Row
-from benchmarks.session import Bench
-
-Progress = Callable[[Bench, Result | None], None]
+from benchmarks.session import Benchmark, Progress
 
 
 @contextmanager
-def progress_of(chosen: Sequence[Bench]) -> Iterator[Progress]:
-    """Yields what to call with each result, and with `None` when a benchmark begins."""
+def progress_of(chosen: Sequence[Benchmark]) -> Iterator[Progress]:
+    """Yields the callback for `run_all`."""
     try:
-        import rich  # noqa: F401  # optional, for people
+        import rich  # noqa: F401  # optional: only checks that it is installed
     except ImportError:
         yield _lines
         return
@@ -25,13 +23,13 @@ def progress_of(chosen: Sequence[Bench]) -> Iterator[Progress]:
         yield progress
 
 
-def _lines(bench: Bench, result: Result | None) -> None:
+def _lines(benchmark: Benchmark, result: Result | None) -> None:
     text = "…" if result is None else result.claim if isinstance(result, Row) else result.title
-    print(f"{bench.name}: {text}", file=sys.stderr)
+    print(f"{benchmark.name}: {text}", file=sys.stderr)
 
 
 @contextmanager
-def _bar(chosen: Sequence[Bench]) -> Iterator[Progress]:
+def _bar(chosen: Sequence[Benchmark]) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -41,13 +39,13 @@ def _bar(chosen: Sequence[Bench]) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(chosen))
 
-        def progress(bench: Bench, result: Result | None) -> None:
+        def progress(benchmark: Benchmark, result: Result | None) -> None:
             nonlocal begun
             if result is None:
-                bar.update(task, completed=begun, description=bench.name)
+                bar.update(task, completed=begun, description=benchmark.name)
                 begun += 1
             else:
                 text = result.claim if isinstance(result, Row) else result.title
-                bar.update(task, description=f"{bench.name}: {text}")
+                bar.update(task, description=f"{benchmark.name}: {text}")
 
         yield progress

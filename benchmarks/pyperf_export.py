@@ -1,4 +1,4 @@
-"""The measured values as a pyperf suite, for its `stats`, `hist` and `compare_to`. Needs pyperf (extra `bench`)."""
+"""Exports the measured values as a pyperf suite, for `stats`, `hist` and `compare_to`. Needs pyperf (extra `bench`)."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def write_pyperf(pyperf: Any, report: Report, path: str) -> None:
     runs = {
         name: pyperf.Run(list(measure.values), metadata={"name": name, "unit": "second"}, collect_metadata=False)
         for name, measure in found.items()
-        # pyperf takes positive times only.
+        # pyperf accepts only positive times.
         if measure.unit == "s" and min(measure.values) > 0
     }
     if runs:

@@ -1,4 +1,4 @@
-"""Runs benchmarks, each in its process, and gathers what they give. Prints nothing."""
+"""Runs benchmarks, each in its own process, and collects their results."""
 
 import dataclasses
 import json
@@ -16,19 +16,22 @@ from typing import IO, Any, Self
 from benchmarks.measure import Growth, Result, Row
 from benchmarks.peers import survey
 
+Progress = Callable[["Benchmark", Result | None], None]
+"""Gets each result of a benchmark, and `None` when it begins."""
+
 _HERE = Path(__file__).parent
 _ORDER = [
     *("connect", "request", "path", "flood", "open", "http"),
     *("process", "broker", "latency", "call", "audit", "tripwire", "import"),
 ]
-"""How a reader goes through them; one that is not listed comes last."""
+"""The order of the report; benchmarks that are not listed come last."""
 
 _LAST_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """One file: its name on the command line, its module, and the first paragraph of its docstring."""
+class Benchmark:
+    """One benchmark: its name on the command line, its module, and the first paragraph of its docstring."""
 
     name: str
     module: str
@@ -37,7 +40,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Section:
-    """What one benchmark gave, and how long it took. `failure` has its last words if it broke off."""
+    """The results of one benchmark and its duration. `failure` has the last lines of stderr if it failed."""
 
     name: str
     about: str
@@ -49,13 +52,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run, as it is written to JSON and read back.
+    """A whole run, as `--json` stores it.
 
     Attributes:
-        quick: whether the ends of growth curves were cut.
-        machine: what the figures depend on.
-        sections: what each benchmark gave.
-        peers: each package that is timed beside Nyx, with its version, or `""` where it is not installed.
+        quick: whether growth curves were shortened.
+        machine: processor, system and Python version.
+        sections: the results of each benchmark.
+        peers: the version of each peer, or `""` if it is not installed.
     """
 
     quick: bool
@@ -69,17 +72,17 @@ class Report:
 
     @property
     def timed(self) -> bool:
-        """Whether anything at all was measured."""
+        """Whether anything was measured."""
         return any(row.value is not None for row in self.rows)
 
     @property
     def seconds(self) -> float:
-        """How long the whole run took."""
+        """The duration of the whole run."""
         return sum(section.seconds for section in self.sections)
 
     @property
     def failed(self) -> bool:
-        """Whether a benchmark broke off."""
+        """Whether a benchmark failed."""
         return any(section.failure for section in self.sections)
 
     def to_json(self) -> str:
@@ -87,7 +90,7 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises `ValueError`, `KeyError` or `TypeError` for what `to_json` did not write."""
+        """Raises `ValueError`, `KeyError` or `TypeError` if `to_json` did not write the text."""
         data = json.loads(text)
         sections = tuple(
             Section(
@@ -103,19 +106,19 @@ class Report:
         return cls(data["quick"], data["machine"], sections, data.get("peers", {}))
 
 
-def benches() -> list[Bench]:
-    """Returns every benchmark there is, in reading order."""
-    found = [_bench(path) for path in sorted(_HERE.glob("bench_*.py"))]
-    return sorted(found, key=lambda bench: _ORDER.index(bench.name) if bench.name in _ORDER else len(_ORDER))
+def find_benchmarks() -> list[Benchmark]:
+    """Returns every benchmark, in the order of the report."""
+    found = [_read_benchmark(path) for path in sorted(_HERE.glob("bench_*.py"))]
+    return sorted(found, key=lambda found: _ORDER.index(found.name) if found.name in _ORDER else len(_ORDER))
 
 
-def run_all(chosen: Iterable[Bench], *, quick: bool, progress: Callable[[Bench, Result | None], None]) -> Report:
-    """Runs the chosen benchmarks; `progress` is told each result, and `None` when a benchmark begins."""
-    return Report(quick, machine(), tuple(_run(bench, quick, progress) for bench in chosen), survey())
+def run_all(chosen: Iterable[Benchmark], *, quick: bool, progress: Progress) -> Report:
+    """Runs the chosen benchmarks. `progress` gets each result, and `None` when a benchmark begins."""
+    return Report(quick, machine(), tuple(_run(benchmark, quick, progress) for benchmark in chosen), survey())
 
 
 def machine() -> dict[str, str]:
-    """Returns what the figures depend on, and nothing that names this host."""
+    """Returns what the figures depend on, without anything that identifies this host."""
     system = platform.release().split("-")[0]
     return {
         "processor": f"{os.cpu_count()} cores, {platform.machine()}{_processor()}",
@@ -133,42 +136,42 @@ def _processor() -> str:
     return f", {names[0]}" if names else ""
 
 
-def _bench(path: Path) -> Bench:
-    # Read, not imported: importing a benchmark imports what it measures.
+def _read_benchmark(path: Path) -> Benchmark:
+    # Parsed as text, because importing a benchmark imports what it measures.
     about = ""
     text = path.read_text(encoding="utf-8")
     if text.startswith('"""'):
         about = " ".join(text[3:].partition('"""')[0].partition("\n\n")[0].split())
-    return Bench(path.stem.removeprefix("bench_"), f"{__package__}.{path.stem}", about)
+    return Benchmark(path.stem.removeprefix("bench_"), f"{__package__}.{path.stem}", about)
 
 
-def _run(bench: Bench, quick: bool, progress: Callable[[Bench, Result | None], None]) -> Section:
-    progress(bench, None)
+def _run(benchmark: Benchmark, quick: bool, progress: Progress) -> Section:
+    progress(benchmark, None)
     rows: list[Row] = []
     growths: list[Growth] = []
-    begun = time.monotonic()
-    command = [sys.executable, "-m", f"{__package__}.worker", bench.module, "quick" if quick else "full"]
-    # The standard error goes to a file: a pipe that nobody reads would stop the benchmark once it is full.
+    started = time.monotonic()
+    command = [sys.executable, "-m", f"{__package__}.worker", benchmark.module, "quick" if quick else "full"]
+    # stderr goes to a file: an unread pipe would block the benchmark once it is full.
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, encoding="utf-8", cwd=_HERE.parent, env=_environment()
+            command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", cwd=_HERE.parent, env=_environment()
         ) as process,
     ):
         for line in process.stdout or ():
             result = _result(json.loads(line))
-            progress(bench, result)
+            progress(benchmark, result)
             if isinstance(result, Row):
                 rows.append(result)
             else:
                 growths.append(result)
-        failure = "" if process.wait() == 0 else _last_lines(said, process.returncode)
-    return Section(bench.name, bench.about, tuple(rows), tuple(growths), failure, time.monotonic() - begun)
+        failure = "" if process.wait() == 0 else _last_lines(errors, process.returncode)
+    return Section(benchmark.name, benchmark.about, tuple(rows), tuple(growths), failure, time.monotonic() - started)
 
 
-def _last_lines(said: IO[str], status: int) -> str:
-    said.seek(0)
-    return "\n".join([*said.read().splitlines()[-_LAST_LINES:], f"(exit status {status})"])
+def _last_lines(errors: IO[str], status: int) -> str:
+    errors.seek(0)
+    return "\n".join([*errors.read().splitlines()[-_LAST_LINES:], f"(exit status {status})"])
 
 
 def _result(message: dict[str, Any]) -> Result:
@@ -176,6 +179,6 @@ def _result(message: dict[str, Any]) -> Result:
 
 
 def _environment() -> dict[str, str]:
-    # The import path of this process, however it was made; and bytecode, which the import times are about.
+    # The import path of this process; and bytecode enabled, because import times depend on it.
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}

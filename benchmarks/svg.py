@@ -1,4 +1,4 @@
-"""Plots as SVG text, with a logarithmic axis. Pure; knows measures and nothing of claims."""
+"""Draws charts with logarithmic axes as SVG text."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ _MARKS = ("circle", "square", "triangle", "diamond")
 
 
 _APART = 70
-"""Between two labels of an axis."""
+"""Minimum distance between two labels of an axis."""
 
 
 class Scale:
-    """Maps values to places on a logarithmic axis from `start` to `end`, in whole decades that hold all values.
+    """Maps values to positions on a logarithmic axis from `start` to `end`, in whole decades that contain all values.
 
-    With `tight` it begins and ends with the values themselves.
+    With `tight` the axis begins and ends with the values.
     """
 
     def __init__(self, values: Sequence[float], start: float, end: float, *, tight: bool = False) -> None:
@@ -32,7 +32,7 @@ class Scale:
         self._start = start
         self._step = (end - start) / (self._high - self._low)
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         return self._start + (math.log10(value) - self._low) * self._step if value > 0 else self._start
 
     @property
@@ -59,12 +59,12 @@ def bars(rows: Sequence[Row]) -> str:
                 continue
             if measure.unit == unit:
                 parts.append(_bar(measure, kind, scale, top))
-            else:  # there is no axis for it: its value only
+            else:  # this unit has no axis: show the value as text
                 parts.append(_text(_LABELS + 5, top + 12, figures.amount(measure.median, measure.unit), "value"))
             top += _BAR + 2
         top += 8
     grid = _grid_down(scale, unit, top)
-    return _svg(_WIDTH, top + 24, [*grid, *parts], "cost of each, guarded beside its baseline")
+    return _svg(_WIDTH, top + 24, [*grid, *parts], "cost of each, guarded next to its baseline")
 
 
 def lines(growth: Growth) -> str:
@@ -74,17 +74,17 @@ def lines(growth: Growth) -> str:
     if not points:
         return ""
     unit = points[0][1].unit
-    places = sorted({max(x, 1.0) for x, _ in points})
-    across = Scale(places, left, right, tight=True)
+    xs = sorted({max(x, 1.0) for x, _ in points})
+    across = Scale(xs, left, right, tight=True)
     up = Scale([value for _, m in points for value in (m.median, *m.quartiles)], bottom, 10)
     parts = [
-        f'<line class="grid" x1="{left}" x2="{right}" y1="{up.place(v):.1f}" y2="{up.place(v):.1f}"/>'
-        + _text(left - 8, up.place(v) + 4, figures.amount(v, unit), "tick end")
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{up.position(v):.1f}" y2="{up.position(v):.1f}"/>'
+        + _text(left - 8, up.position(v) + 4, figures.amount(v, unit), "tick end")
         for v in up.decades
     ]
     free = 0.0
-    for x in places:
-        if (at := across.place(x)) >= free:
+    for x in xs:
+        if (at := across.position(x)) >= free:
             parts.append(_text(at, bottom + 18, _count(x, growth.x_label), "tick middle"))
             free = at + _APART
     parts.append(_text((left + right) / 2, bottom + 38, growth.x_label, "tick middle"))
@@ -92,33 +92,33 @@ def lines(growth: Growth) -> str:
     last = len(growth.series) - 1
     for number, series in enumerate(growth.series):
         kind = "cb" if number == last > 0 else f"c{number}"
-        parts.append(_curve(number, kind, [(across.place(max(x, 1)), m) for x, m in series.points], up))
+        parts.append(_curve(number, kind, [(across.position(max(x, 1)), m) for x, m in series.points], up))
         parts.append(_mark(number, kind, left + 6, top - 4) + _text(left + 18, top, series.name, "label"))
         top += 18
     return _svg(_WIDTH, top, parts, growth.title)
 
 
 def outcomes(rows: Sequence[Row]) -> str:
-    """Returns a chart of how far each row is from its target: left of the line is better than it."""
+    """Returns a chart of each row's distance from its target; left of the line is better."""
     shown = [row for row in rows if row.value and row.target is not None]
     if not shown:
         return ""
     shares = [_share(row) for row in shown]
     scale = Scale([0.1, 10, *shares], _LABELS, _WIDTH - 120)
     height = 20 * len(shown) + 8
-    one = scale.place(1)
+    one = scale.position(1)
     parts = [
-        f'<line class="grid" x1="{scale.place(v):.1f}" x2="{scale.place(v):.1f}" y1="0" y2="{height}"/>'
-        + _text(scale.place(v), height + 16, f"{v:g} × target", "tick middle")
+        f'<line class="grid" x1="{scale.position(v):.1f}" x2="{scale.position(v):.1f}" y1="0" y2="{height}"/>'
+        + _text(scale.position(v), height + 16, f"{v:g} × target", "tick middle")
         for v in scale.decades
     ]
     parts.append(f'<line class="target" x1="{one:.1f}" x2="{one:.1f}" y1="0" y2="{height}"/>')
-    for place, (row, share) in enumerate(zip(shown, shares, strict=True)):
-        y = 20 * place + 14
+    for number, (row, share) in enumerate(zip(shown, shares, strict=True)):
+        y = 20 * number + 14
         kind = "reached" if row.reached else "missed"
         parts.append(_label(0, y + 4, row.claim, "label"))
-        parts.append(f'<line class="{kind}" x1="{one:.1f}" x2="{scale.place(share):.1f}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="{kind}" cx="{scale.place(share):.1f}" cy="{y}" r="5"/>')
+        parts.append(f'<line class="{kind}" x1="{one:.1f}" x2="{scale.position(share):.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="{kind}" cx="{scale.position(share):.1f}" cy="{y}" r="5"/>')
         figure = figures.figure(row.value or 0, row.kind)
         parts.append(_text(_WIDTH, y + 4, figure, "value end"))
     return _svg(_WIDTH, height + 24, parts, "every figure as a share of its target")
@@ -131,8 +131,8 @@ def _share(row: Row) -> float:
 
 
 def _bar(measure: Measure, kind: str, scale: Scale, top: float) -> str:
-    left, end = _LABELS, scale.place(measure.median)
-    low, high = (scale.place(value) for value in measure.quartiles)
+    left, end = _LABELS, scale.position(measure.median)
+    low, high = (scale.position(value) for value in measure.quartiles)
     middle = top + _BAR / 2
     return (
         f'<rect class="{kind}" x="{left}" y="{top:.1f}" width="{max(end - left, 1):.1f}" height="{_BAR}">'
@@ -144,17 +144,17 @@ def _bar(measure: Measure, kind: str, scale: Scale, top: float) -> str:
 
 def _grid_down(scale: Scale, unit: str, bottom: float) -> list[str]:
     return [
-        f'<line class="grid" x1="{scale.place(v):.1f}" x2="{scale.place(v):.1f}" y1="0" y2="{bottom:.1f}"/>'
-        + _text(scale.place(v), bottom + 16, figures.amount(v, unit), "tick middle")
+        f'<line class="grid" x1="{scale.position(v):.1f}" x2="{scale.position(v):.1f}" y1="0" y2="{bottom:.1f}"/>'
+        + _text(scale.position(v), bottom + 16, figures.amount(v, unit), "tick middle")
         for v in scale.decades
     ]
 
 
 def _curve(number: int, kind: str, points: Sequence[tuple[float, Measure]], up: Scale) -> str:
-    line = " ".join(f"{x:.1f},{up.place(m.median):.1f}" for x, m in points)
-    upper = [f"{x:.1f},{up.place(m.quartiles[1]):.1f}" for x, m in points]
-    lower = [f"{x:.1f},{up.place(m.quartiles[0]):.1f}" for x, m in reversed(points)]
-    marks = "".join(_mark(number, kind, x, up.place(m.median), f"{m.median:.3g}") for x, m in points)
+    line = " ".join(f"{x:.1f},{up.position(m.median):.1f}" for x, m in points)
+    upper = [f"{x:.1f},{up.position(m.quartiles[1]):.1f}" for x, m in points]
+    lower = [f"{x:.1f},{up.position(m.quartiles[0]):.1f}" for x, m in reversed(points)]
+    marks = "".join(_mark(number, kind, x, up.position(m.median), f"{m.median:.3g}") for x, m in points)
     return (
         f'<polygon class="band {kind}" points="{" ".join(upper + lower)}"/>'
         f'<polyline class="curve {kind}" points="{line}"/>{marks}'

@@ -1,4 +1,4 @@
-"""The table at the end of a run, on the standard output: with `rich` where it is installed, as plain text otherwise."""
+"""Prints the table at the end of a run: with `rich` if it is installed, as plain text otherwise."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ _HEADS = ("claim", "guarded", "baseline", "figure", "spread", "target", "outcome
 
 
 def print_table(report: Report, before: Report | None = None) -> None:
-    """Prints a line for every row, with the reasons and what broke off below it."""
+    """Prints one line per row, then the reasons and the failures."""
     lines = [cells_of(row, before) for row in report.rows]
     heads = heads_of(before)
     try:
@@ -22,33 +22,34 @@ def print_table(report: Report, before: Report | None = None) -> None:
             print(textwrap.fill(f"{row.claim}: {row.remark}", 118, subsequent_indent="    "))
     for section in report.sections:
         if section.failure:
-            print(f"{section.name} broke off:\n{textwrap.indent(section.failure, '    ')}")
+            print(f"{section.name} failed:\n{textwrap.indent(section.failure, '    ')}")
     print(f"peers: {peers(report)}")
-    took = f"{', quick' if report.quick else ''}, in {report.seconds:.0f} s"
-    print(f"{summary(report)}; {' · '.join(report.machine.values())}{took}")
+    duration = f"{', quick' if report.quick else ''}, in {report.seconds:.0f} s"
+    print(f"{summary(report)}; {' · '.join(report.machine.values())}{duration}")
 
 
 def heads_of(before: Report | None) -> tuple[str, ...]:
-    """Returns the heads of the columns."""
+    """Returns the column headings."""
     return (*_HEADS, "before") if before is not None else _HEADS
 
 
 def summary(report: Report) -> str:
     """Returns how many targets were reached."""
-    aims = [row for row in report.rows if row.target is not None]
-    counts = {word: sum(figures.outcome(row) == word for row in aims) for word in ("reached", "missed", "not measured")}
-    return ", ".join(f"{count} {word}" for word, count in counts.items())
+    targets = [row for row in report.rows if row.target is not None]
+    outcomes = [figures.outcome(row) for row in targets]
+    counts = {outcome: outcomes.count(outcome) for outcome in ("reached", "missed", "not measured")}
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
 
 
 def peers(report: Report) -> str:
-    """Returns which packages were timed beside Nyx, and which were not, for they are not installed."""
-    there = [f"{name} {version}" for name, version in report.peers.items() if version]
+    """Returns the peers that were measured, and those that are not installed."""
+    installed = [f"{name} {version}" for name, version in report.peers.items() if version]
     absent = [name for name, version in report.peers.items() if not version]
-    return "; ".join([", ".join(there) or "none", *([f"not installed: {', '.join(absent)}"] if absent else [])])
+    return "; ".join([", ".join(installed) or "none", *([f"not installed: {', '.join(absent)}"] if absent else [])])
 
 
 def cells_of(row: Row, before: Report | None) -> tuple[str, ...]:
-    """Returns the texts of one line, as many as there are heads."""
+    """Returns the texts of one line, one per heading."""
     cells = (
         row.claim,
         figures.amount(row.guarded.median, row.guarded.unit) if row.guarded is not None else "",
@@ -62,7 +63,7 @@ def cells_of(row: Row, before: Report | None) -> tuple[str, ...]:
 
 
 def _before(row: Row, before: Report) -> str:
-    """Returns the earlier figure, and the present one as a multiple of it."""
+    """Returns the earlier figure, and the ratio of the current one to it."""
     old = next((old for old in before.rows if old.claim == row.claim and old.kind == row.kind), None)
     if old is None or not old.value:
         return ""
@@ -84,11 +85,11 @@ def _print_rich(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
 
     styles = {"reached": "green", "missed": "bold red", "not measured": "yellow"}
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place == 0 else "right", no_wrap=place > 0)
+    for column, head in enumerate(heads):
+        table.add_column(head, justify="left" if column == 0 else "right", no_wrap=column > 0)
     for cells in lines:
         table.add_row(*cells, style=styles.get(cells[6]) if cells[6] != "reached" else None)
     console = Console()
-    # A pipe has no width: what reads it gets every column whole.
+    # A pipe has no width: use one that fits every column.
     console = console if console.is_terminal else Console(width=200)
     console.print(table)

@@ -1,7 +1,7 @@
-"""One benchmark in a process of its own: `python -m benchmarks.worker MODULE quick|full`.
+"""Runs one benchmark in its own process: `python -m benchmarks.worker MODULE quick|full`.
 
-So none finds what another left behind: a million rules in memory, an audit hook, a warm cache. Each result goes to the
-standard output as a line of JSON; what the benchmark itself prints goes to the standard error.
+So no benchmark is affected by another's state: a million rules in memory, an audit hook, a warm cache. Each result is a
+line of JSON on stdout; the benchmark's own output goes to stderr.
 """
 
 import contextlib

@@ -1,4 +1,7 @@
-"""OS-level limits for one process. Knows nothing of plugins and never imports `nyx_stream`.
+"""OS-level limits for the current process.
 
-The doorway is `nyx_core.sandbox`.
+Start at `nyx_core.sandbox`. `nyx_core.beneath` opens files below a directory.
+
+`nyx_core` works alone, without `nyx_stream`. Each folder named after an OS has the layers of that OS, and a module
+`platform` that puts them in order.
 """

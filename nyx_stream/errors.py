@@ -1,33 +1,31 @@
-"""The error tree of Nyx: every error that a host, a plugin or the command line can meet.
+"""The error tree of Nyx: every error that it raises to a host, a plugin or the command line.
 
-    NyxError
-    ├── PolicyError (ValueError)              a policy or manifest file is wrong: `problems` lists every fault
-    │   └── ManifestError
-    ├── SandboxDenied (PermissionError)       a capability refused: plugin, capability, action, target, rule, reason
-    │   ├── NetworkDenied
-    │   ├── FilesystemDenied
-    │   ├── TripwireDenied                    plugin code went round its capabilities, inline level
-    │   └── Revoked                           the host took the capability back
-    ├── AuditError                            the audit log cannot be opened, or lost events
-    ├── WatchUnavailable (ImportError)        a policy file is to be watched, and the extra `watch` is missing
-    ├── LockError                             the lock file is broken, or cannot be trusted
-    ├── LimitExceeded                         a limit of the grant was reached: body bytes, header bytes, …
-    └── PluginError                           `plugin` names it
-        ├── PluginNotFound (LookupError)      no such folder, distribution or loaded plugin
-        ├── PluginLoadError                   the entry point does not import or is not a Plugin
-        │   ├── ContentChanged                its files are not those that the lock file has for its version
-        │   └── UpdateWaiting                 a new version wants more than the accepted one
-        ├── PluginSetupError                  `setup` raised; the cause is chained
-        ├── PluginStateError                  the lifecycle does not allow that now
-        ├── UnknownMethod (LookupError)
-        ├── InvalidArguments (ValueError)
-        ├── InvalidResult (ValueError)
-        ├── PluginBusy                        the plugin's queue of calls is full
-        ├── PluginTimeout (TimeoutError)
-        ├── PluginCallError                   the method itself raised; the cause is chained
-        └── PluginCrashed                     the plugin's task or process ended during the call
-
-This module imports nothing of Nyx but `text`.
+NyxError
+├── PolicyError (ValueError)              a policy file or call is wrong: `problems` lists every fault
+│   └── ManifestError
+├── SandboxDenied (PermissionError)       a capability refused: plugin, capability, action, target, rule, reason
+│   ├── NetworkDenied
+│   ├── FilesystemDenied
+│   ├── TripwireDenied                    plugin code at level `inline` bypassed its capabilities
+│   └── Revoked                           the capability's lease has ended
+├── AuditError                            the audit log cannot be opened, or lost events
+├── WatchUnavailable (ImportError)        watching a policy file needs the extra `watch`
+├── LockError                             the lock file is broken or cannot be trusted
+├── LimitExceeded                         a limit of the grant was reached: body bytes, header bytes, …
+└── PluginError                           `plugin` names it
+    ├── PluginNotFound (LookupError)      no such folder, distribution or loaded plugin
+    ├── PluginLoadError                   the entry point does not import or is not a Plugin
+    │   ├── ContentChanged                its files differ from those that the lock file records
+    │   └── UpdateWaiting                 a new version asks for more than the accepted one
+    ├── PluginSetupError                  `setup` raised; the cause is chained
+    ├── PluginStateError                  the lifecycle does not allow that now
+    ├── UnknownMethod (LookupError)
+    ├── InvalidArguments (ValueError)
+    ├── InvalidResult (ValueError)
+    ├── PluginBusy                        the plugin's queue of calls is full
+    ├── PluginTimeout (TimeoutError)
+    ├── PluginCallError                   the method itself raised; the cause is chained
+    └── PluginCrashed                     the plugin's task or process ended during the call
 """
 
 import errno
@@ -36,17 +34,50 @@ from dataclasses import dataclass
 
 from nyx_stream.text import escape
 
+__all__ = [
+    "AuditError",
+    "ContentChanged",
+    "FilesystemDenied",
+    "InvalidArguments",
+    "InvalidResult",
+    "LimitExceeded",
+    "LockError",
+    "ManifestError",
+    "NetworkDenied",
+    "NyxError",
+    "PluginBusy",
+    "PluginCallError",
+    "PluginCrashed",
+    "PluginError",
+    "PluginLoadError",
+    "PluginNotFound",
+    "PluginSetupError",
+    "PluginStateError",
+    "PluginTimeout",
+    "PolicyError",
+    "Problem",
+    "Revoked",
+    "SandboxDenied",
+    "TripwireDenied",
+    "UnknownMethod",
+    "UpdateWaiting",
+    "WatchUnavailable",
+]
+
 
 class NyxError(Exception):
-    """Base of every error that Nyx raises on purpose."""
+    """The base class of all errors of Nyx."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault of a configuration text.
 
-    `where` names the file or builder call, `line` and `column` count from 1 (`None` where unknown), `excerpt` is
-    the text that is wrong and `offset` the place of the fault inside it, for the caret.
+    Attributes:
+        where: the file or builder call.
+        line: the line, from 1, or `None`.
+        excerpt: the text that is wrong, or `None`.
+        offset: the index of the fault in `excerpt`, for the caret.
     """
 
     message: str
@@ -62,13 +93,13 @@ class Problem:
         head = f"{place}: {self.message}" if place else self.message
         if self.excerpt is None:
             return head
-        # Escaping may lengthen what stands before the fault: the caret goes under the escaped text.
+        # Escaping can lengthen the text before the fault; the caret goes under the escaped text.
         caret = len(escape(self.excerpt[: self.offset]))
         return f"{head}\n    {escape(self.excerpt)}\n    {' ' * caret}^"
 
 
 class PolicyError(NyxError, ValueError):
-    """A policy cannot be built. Whoever wrote the policy is at fault; `problems` holds every fault found."""
+    """A policy cannot be built. The policy is at fault; `problems` has every fault found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -76,17 +107,17 @@ class PolicyError(NyxError, ValueError):
 
 
 class ManifestError(PolicyError):
-    """A plugin.toml cannot be read. The plugin's author is at fault; `problems` holds every fault found."""
+    """A plugin.toml cannot be read. The plugin is at fault; `problems` has every fault found."""
 
 
 class SandboxDenied(NyxError, PermissionError):
-    """A capability refused an operation. Nothing was done: no system call, no packet.
+    """A capability refused an operation before it made any system call or sent any packet.
 
     Attributes:
-        plugin: id of the plugin, or `None` for a guard that serves no plugin.
+        plugin: id of the plugin, or `None` for a guard without a plugin.
         capability: `"connect"`, `"http"`, `"files"`, …
-        action: what was tried: `"GET"`, `"connect"`, `"read"`, `"write"`, …
-        target: what it was tried on, as the plugin gave it; escaped in the text of the error.
+        action: the operation: `"GET"`, `"connect"`, `"read"`, `"write"`, …
+        target: the operation's target, as the plugin gave it; escaped in the text of the error.
         rule: text of the rule that decided, or `None` if no rule matched.
         reason: why, in words.
     """
@@ -109,17 +140,17 @@ class SandboxDenied(NyxError, PermissionError):
         self.rule = rule
         self.reason = reason
         self._hint = hint
-        # The text is built when it is asked for: a denial that is caught and dropped costs no search for a fix.
+        # The text is built on demand, so a denial that is caught and dropped doesn't search for a fix.
         super().__init__(errno.EACCES, "denied")
 
     @property
     def hint(self) -> str:
-        """What was granted, what was asked, and the smallest change that would allow it; may be empty."""
+        """What the policy grants, what the manifest asks for, and the smallest change that would help; may be empty."""
         return self._hint if isinstance(self._hint, str) else self._hint()
 
     def __str__(self) -> str:
         who = f"{escape(self.plugin)}: " if self.plugin else ""
-        # The action may be the plugin's text too: the method of a request.
+        # The action can be text from the plugin too: the method of a request.
         what = " ".join(dict.fromkeys((self.capability, self.action)))
         head = f"{who}{escape(what)} {escape(self.target)} denied: {self.reason}"
         hint = self.hint
@@ -142,19 +173,19 @@ class NetworkDenied(SandboxDenied):
 
 
 class FilesystemDenied(SandboxDenied):
-    """A path is not granted, or leads out of what is granted."""
+    """A path is not granted, or leads outside the granted prefix."""
 
 
 class TripwireDenied(SandboxDenied):
-    """Plugin code at level `inline` went round its capabilities; `target` ends with its source line."""
+    """Plugin code at level `inline` bypassed its capabilities; `target` ends with its source line."""
 
 
 class Revoked(SandboxDenied):
-    """The host took the capability back, its time is over, its budget used up, or its plugin was unloaded."""
+    """The capability's lease has ended: revoked, expired, used up, or its plugin was unloaded."""
 
 
 class WatchUnavailable(NyxError, ImportError):
-    """A policy file is to be watched, and what watches files is not installed."""
+    """Watching a policy file needs the extra `watch`, which isn't installed."""
 
 
 class LimitExceeded(NyxError):
@@ -170,7 +201,7 @@ class LimitExceeded(NyxError):
 
 
 class AuditError(NyxError):
-    """The audit log cannot be opened, or lost events. `path` names it, `lost` counts the events."""
+    """The audit log cannot be opened, or lost events. `path` names it, `lost` is the number of events."""
 
     def __init__(self, path: str, message: str, lost: int = 0) -> None:
         self.path = path
@@ -179,7 +210,7 @@ class AuditError(NyxError):
 
 
 class LockError(NyxError):
-    """The lock file is broken, or cannot be trusted. Nothing that depends on it was done. `path` names it."""
+    """The lock file `path` is broken or cannot be trusted. The operation that needed it was not performed."""
 
     def __init__(self, path: str, message: str) -> None:
         self.path = path
@@ -187,7 +218,7 @@ class LockError(NyxError):
 
 
 class PluginError(NyxError):
-    """Something is wrong with one plugin; no other plugin is touched."""
+    """One plugin failed; other plugins aren't affected."""
 
     def __init__(self, plugin: str, message: str) -> None:
         self.plugin = plugin
@@ -196,7 +227,7 @@ class PluginError(NyxError):
 
 
 class PluginNotFound(PluginError, LookupError):
-    """No such plugin folder, distribution or loaded plugin."""
+    """There is no such plugin folder, distribution or loaded plugin."""
 
 
 class PluginLoadError(PluginError):
@@ -204,11 +235,11 @@ class PluginLoadError(PluginError):
 
 
 class ContentChanged(PluginLoadError):
-    """The plugin's files are not those that the lock file has for this version. Nothing of them ran."""
+    """The plugin's files differ from those that the lock file records for this version. None of its code ran."""
 
 
 class UpdateWaiting(PluginLoadError):
-    """This version wants more than the one that was accepted; it runs when somebody has accepted it."""
+    """This version asks for more than the accepted one. It runs after an operator has accepted it."""
 
 
 class PluginSetupError(PluginError):
@@ -224,19 +255,19 @@ class UnknownMethod(PluginError, LookupError):
 
 
 class InvalidArguments(PluginError, ValueError):
-    """The arguments do not fit the method's annotations. The caller is at fault."""
+    """The arguments don't match the method's annotations. The caller is at fault."""
 
 
 class InvalidResult(PluginError, ValueError):
-    """The result does not fit the method's annotation. The plugin is at fault."""
+    """The result doesn't match the method's annotation. The plugin is at fault."""
 
 
 class PluginBusy(PluginError):
-    """The plugin's queue of calls is full; nothing was started."""
+    """The plugin's queue of calls is full; the call was not started."""
 
 
 class PluginTimeout(PluginError, TimeoutError):
-    """The call outlived its timeout and was cancelled."""
+    """The call exceeded its timeout and was cancelled."""
 
 
 class PluginCallError(PluginError):
@@ -244,4 +275,4 @@ class PluginCallError(PluginError):
 
 
 class PluginCrashed(PluginError):
-    """The plugin ended while the call ran: a background task failed, or its process died."""
+    """The plugin ended during the call: a background task failed, or its process died."""

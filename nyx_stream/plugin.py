@@ -1,6 +1,6 @@
-"""What a plugin author writes with: `Plugin` and `export`. Knows no host, no guard and no isolation level.
+"""The interface for plugin authors: `Plugin` and `export`.
 
-A plugin reaches the world through a `Context`, which the isolation level provides; that is the only seam.
+A plugin gets its capabilities through a `Context`, which the isolation level provides.
 """
 
 import inspect
@@ -23,7 +23,7 @@ _MARK = "__nyx_export__"
 
 
 class Context(Protocol):
-    """What an isolation level gives to one plugin."""
+    """What an isolation level provides to one plugin."""
 
     @property
     def manifest(self) -> "Manifest":
@@ -38,7 +38,7 @@ class Context(Protocol):
         """The granted environment variables that are set."""
 
     def capability(self, name: str) -> Any:
-        """Returns the capability, made on first use."""
+        """Returns the capability; creates it on first use."""
 
     async def ask(self, kind: str, target: str, why: str) -> "Approval":
         """Asks the host for an optional permission."""
@@ -48,10 +48,10 @@ class Context(Protocol):
 
 
 class Plugin:
-    """Base of every plugin. One instance per load; all of it runs on the event loop of its level.
+    """The base class of every plugin. A load creates one instance, which runs on the event loop of its level.
 
-    `setup` and `teardown` are optional. Methods marked with `export` can be called by the host. The attributes below
-    are there already in `__init__`, which takes no arguments.
+    `setup` and `teardown` are optional. The host can call methods marked with `export`. The attributes below are
+    already set in `__init__`, which takes no arguments.
     """
 
     _context: Context
@@ -63,10 +63,10 @@ class Plugin:
                 raise TypeError(f"{cls.__name__}.{name} must be an async method")
 
     async def setup(self) -> None:
-        """Runs once before the first call; if it raises, the plugin is failed."""
+        """Runs once before the first call. If it raises, the load fails."""
 
     async def teardown(self) -> None:
-        """Runs once after the last call, with the capabilities still there."""
+        """Runs once after the last call, while the capabilities still work."""
 
     @property
     @final
@@ -83,7 +83,7 @@ class Plugin:
     @property
     @final
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """The logger `nyx.plugin.<id>` of the host."""
+        """The host's logger `nyx.plugin.<id>`."""
         return self._context.log
 
     @property
@@ -95,56 +95,56 @@ class Plugin:
     @property
     @final
     def http(self) -> "GuardedClient":
-        """The guarded HTTP client, an `httpx.AsyncClient`. Refuses what is not granted with `NetworkDenied`."""
+        """The guarded HTTP client, an `httpx.AsyncClient`. Raises `NetworkDenied` if a request is not granted."""
         client: GuardedClient = self._context.capability("http")
         return client
 
     @property
     @final
     def files(self) -> "GuardedFiles":
-        """The guarded file opener. Refuses what is not granted with `FilesystemDenied`."""
+        """The guarded file opener. Raises `FilesystemDenied` if a path is not granted."""
         files: GuardedFiles = self._context.capability("files")
         return files
 
     @final
     async def connect(self, host: str, port: int) -> "ByteStream":
-        """Connects to a host by TCP, where a connect rule grants it; returns an anyio byte stream.
+        """Connects to a host by TCP, if a connect rule grants it; returns an anyio byte stream.
 
         Raises:
-            NetworkDenied: it is not granted, or the name leads to an address that is not.
-            OSError: the network's own.
+            NetworkDenied: it is not granted, or the name resolves to an address that is not.
+            OSError: the connection failed.
         """
         stream: ByteStream = await self._context.capability("connect")(host, port)
         return stream
 
     @final
     async def request(self, kind: str, target: str, *, why: str = "") -> "Approval":
-        """Asks the host for a permission that the manifest has as optional; returns what came of it.
+        """Asks the host for a permission that the manifest marks as optional, and returns the result.
 
-        `if await self.request("request", "GET https://api.example.com/v1/**", why="to show the map"): …` What is
-        granted is the rule of the manifest that covers `target`. A no is no error, and nothing that can be asked is.
-        That may take as long as a person does; when the call that asks is cancelled, the question stays open, and the
-        next one to ask for the same gets its answer.
+        `if await self.request("request", "GET https://api.example.com/v1/**", why="to show the map"): …` An approval
+        grants the manifest's rule that covers `target`. A refusal is a normal result, also for a permission that the
+        manifest does not have. The approver may be a person, so this can take long. If the waiting call is cancelled,
+        the question stays open, and the next request for the same permission gets its answer.
 
         Args:
             kind: `"connect"`, `"request"`, `"read"` or `"write"`.
-            target: a rule of that kind: the one in the manifest, or something narrower.
-            why: one sentence for whoever decides.
+            target: a rule of that kind: the one in the manifest, or a narrower one.
+            why: one sentence for the approver.
 
         Raises:
-            TypeError, ValueError: an argument is no text, or has more than 2048 characters.
+            TypeError, ValueError: an argument is not text, or has more than 2048 characters.
         """
-        from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT  # few plugins ask
+        from nyx_stream.policy.approval import MAX_KIND_LENGTH, MAX_TEXT_LENGTH  # few plugins ask
 
         texts = []
         for name, given, longest in (
-            ("kind", kind, LONGEST_KIND),
-            ("target", target, LONGEST_TEXT),
-            ("why", why, LONGEST_TEXT),
+            ("kind", kind, MAX_KIND_LENGTH),
+            ("target", target, MAX_TEXT_LENGTH),
+            ("why", why, MAX_TEXT_LENGTH),
         ):
             if not isinstance(given, str):
                 raise TypeError(f"{name} is a str, not {type(given).__name__}")
-            # A lone surrogate cannot leave a process.
+            # A lone surrogate can't be encoded for another process.
             text = given.encode("utf-8", "backslashreplace").decode("utf-8")
             if len(text) > longest:
                 raise ValueError(f"{name} has more than {longest} characters")
@@ -153,18 +153,18 @@ class Plugin:
 
     @final
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Starts a background task. It ends with the plugin; if it raises, the plugin is failed."""
+        """Starts a background task. It ends with the plugin; if it raises, the plugin fails."""
         return self._context.spawn(coroutine)
 
 
 def export(method: _Method) -> _Method:
     """Marks an async method, or an async generator (a stream of results), as callable by the host.
 
-    Arguments and results are validated by pydantic from the annotations; a method without a return annotation returns
-    JSON values.
+    pydantic validates arguments and results against the annotations. A method without a return annotation returns JSON
+    values.
 
     Raises:
-        TypeError: `method` is neither.
+        TypeError: `method` is neither of them.
     """
     if not (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)):
         raise TypeError(f"only async methods and async generators can be exported, not {method!r}")
@@ -175,7 +175,7 @@ def export(method: _Method) -> _Method:
 def exported(plugin: type[Plugin]) -> tuple[str, ...]:
     """Returns the names of the exported methods of a plugin class, sorted.
 
-    An override counts only if it is marked itself: what its author did not export is not exported.
+    An override is exported only if it is marked itself.
     """
     found: dict[str, object] = {}
     for base in reversed(plugin.__mro__):

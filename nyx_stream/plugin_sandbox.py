@@ -1,4 +1,4 @@
-"""The doorway for hosts that use the guard alone: a policy, its decision point, and the errors it raises."""
+"""The interface for hosts that use the guard alone: a policy, its decision point, and the errors it raises."""
 
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, SandboxDenied
 from nyx_stream.guard import Decision, SandboxGuard

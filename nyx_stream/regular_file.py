@@ -1,4 +1,4 @@
-"""Opening a file that somebody named for the host to read: a regular one, or an error at once. Knows no content."""
+"""Opens a file that an operator or a plugin names, if it is a regular file, without ever blocking."""
 
 import errno
 import os
@@ -11,22 +11,22 @@ for _name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK"):
 
 
 class NotRegular(OSError):
-    """There is something else than a regular file: a directory, a pipe, a device or a socket."""
+    """The path is not a regular file, but a directory, a pipe, a device or a socket."""
 
 
 def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> BinaryIO:
-    """Opens a regular file to be read. The caller bounds what it reads: a file may say that it is small, and grow.
+    """Opens a regular file for reading. The caller must bound what it reads, because the file may grow meanwhile.
 
     Args:
         path: the file.
-        links: whether the path may be that of a symbolic link to one.
+        links: whether the path may be a symbolic link to a file.
 
     Raises:
-        NotRegular: it is no regular file.
+        NotRegular: it isn't a regular file.
         OSError: it cannot be opened.
     """
-    # Looked at before it is opened, for opening a device does something: a tape is rewound. Opened without waiting, and
-    # looked at again, for by then it may be a pipe that nobody writes.
+    # Checked before opening, because opening a device can have effects, such as rewinding a tape. Opened without
+    # blocking and checked again, because the file may have been replaced by a pipe without a writer.
     _must_be_regular(os.stat(path, follow_symlinks=links), path)
     descriptor = os.open(path, _FLAGS | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     try:
@@ -39,4 +39,4 @@ def open_regular(path: str | os.PathLike[str], *, links: bool = True) -> BinaryI
 
 def _must_be_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise NotRegular(errno.EINVAL, "is no regular file", os.fspath(path))
+        raise NotRegular(errno.EINVAL, "not a regular file", os.fspath(path))

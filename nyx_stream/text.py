@@ -1,22 +1,22 @@
-"""Text that came from a plugin or a peer, made safe to print. Knows nothing of rules or plugins."""
+"""Makes text from a plugin or a peer safe to print."""
 
 import sys
 import traceback
 import unicodedata
 from typing import Any
 
-# Cc control, Cf format (bidirectional marks, zero-width characters), Cs surrogate, Co private use,
-# Cn unassigned, Zl and Zp line and paragraph separators: none of them may shape a terminal line.
+# Cc control, Cf format (bidirectional marks, zero-width characters), Cs surrogate, Co private use, Cn unassigned, Zl
+# and Zp line and paragraph separators: each of them can change how a terminal shows a line.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
-LONGEST = 2048
-"""Characters of a target that are kept; what a plugin sends can be of any length."""
+MAX_LENGTH = 2048
+"""Characters that are kept; a plugin can send text of any length."""
 
 
-def escape(text: str, limit: int = LONGEST) -> str:
+def escape(text: str, limit: int = MAX_LENGTH) -> str:
     r"""Returns `text` with every character that could forge or hide output as `\uXXXX`, cut to `limit`."""
     cut = text[:limit]
-    if not cut.isprintable():  # of these categories and of spaces none is printable: the fast way lets none through
+    if not cut.isprintable():  # false if there is any character of these categories
         cut = "".join(_escaped(c) if unicodedata.category(c) in _HIDDEN else c for c in cut)
     return cut if len(text) <= limit else f"{cut}… ({len(text)} characters)"
 

@@ -1,4 +1,4 @@
-"""The order of the pages: four parts and the examples; inside a part, the pages named here first, all others after."""
+"""Sorts the pages into four parts and the examples. In a part, the pages listed here come first, then all others."""
 
 import os
 from typing import Any
@@ -16,7 +16,7 @@ _PARTS = {
             "approve-permissions.md",
             "read-the-audit-log.md",
             "observe.md",
-            "keep-the-host-punctual.md",
+            "reduce-event-loop-lag.md",
         ],
     ),
     "Reference": ("reference", ["command-line.md", "rules.md", "policy-file.md", "manifest-file.md", "host-file.md"]),
@@ -26,7 +26,7 @@ _EXAMPLES = "examples"
 
 
 def on_config(config: Any) -> Any:
-    """Called by mkdocs before it reads the pages."""
+    """Sets the navigation; mkdocs calls this before it reads the pages."""
     config["nav"] = [{"Nyx": "index.md"}, *_parts(config["docs_dir"])]
     return config
 

@@ -1,19 +1,20 @@
-"""Opening below a directory that is held open, so that no name can lead out of it. Knows no policy.
+"""File operations below a directory that is held open. No path can lead out of it.
 
-`open_root` holds a directory; the operations take it, a path relative to it and, where the caller wants to
-see what a path really led to before anything changes, a `Judge`. On Linux openat2 resolves, elsewhere on
-POSIX (and under filters that refuse openat2) a walk by components; on Windows what was opened is compared by
-its final path. `beneath.text` is about path text alone.
+`open_root` opens the directory. Every operation takes that root, a path relative to it and, optionally, a `Judge`: a
+callback that gets the canonical path before anything changes. On Linux, openat2 resolves paths. Other POSIX systems,
+and Linux processes whose seccomp filter refuses openat2, walk the path component by component. Windows compares the
+final path of what was opened. `beneath.text` works on path text alone.
 """
 
 import sys
 
-from nyx_core.beneath.errors import EscapesRoot, NotPlain
-from nyx_core.beneath.judge import Judge
+from nyx_core.beneath.errors import EscapesRoot, Judge, NotPlain
 
 if sys.platform == "win32":
     from nyx_core.beneath.windows import (
-        Root,
+        WindowsRoot as Root,
+    )
+    from nyx_core.beneath.windows import (
         list_directory,
         make_directory,
         open_file,

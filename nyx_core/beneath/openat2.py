@@ -1,7 +1,6 @@
-"""openat2(2) of Linux 5.6: the kernel itself keeps the resolution below a directory. Knows no policy.
+"""openat2(2) of Linux 5.6: the kernel keeps path resolution below a directory.
 
-glibc has no wrapper, so the call goes through its `syscall`. Source: openat2(2),
-include/uapi/linux/openat2.h.
+glibc has no wrapper, so the call goes through `syscall`. Source: openat2(2), include/uapi/linux/openat2.h.
 """
 
 import ctypes
@@ -18,35 +17,35 @@ RESOLVE_BENEATH = 0x08
 # Linux gives new calls one number on every architecture since 5.1 (alpha, which adds 110, has no Python builds).
 _SYS_OPENAT2 = 437
 
-RETRIES = 64
-"""How often EAGAIN is met with another try. The kernel answers it when a rename anywhere on the system
-happened during a `..`, since it then cannot prove that the walk stayed below; a storm of renames must not
-hold a thread."""
+MAX_RETRIES = 64
+"""How often the call is repeated after EAGAIN. The kernel returns it if anything on the system was renamed during a
+`..`, because it can't prove then that the walk stayed below. The limit keeps a storm of renames from holding a thread.
+"""
 
 
 class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def openat2_opener(root: int, otherwise: Opener | None = None) -> Opener:
-    """An opener below the directory descriptor `root`, `(path, open flags, mode) -> descriptor`.
+def openat2_opener(root: int, fallback: Opener | None = None) -> Opener:
+    """An opener below the directory descriptor `root`.
 
-    `otherwise` takes over where openat2 answers ENOSYS (before Linux 5.6), EPERM (a seccomp filter that does
-    not know the call) or ELOOP (which may mean a magic link, which is an escape).
+    `fallback` is called if openat2 fails with ENOSYS (before Linux 5.6), EPERM (a seccomp filter that doesn't know the
+    call) or ELOOP (which may mean a magic link, an escape).
 
     The opener raises:
         EscapesRoot: an absolute path or link, a `..` above the root.
-        OSError: what open(2) gives; EAGAIN after `RETRIES` races; without `otherwise` also the three above.
+        OSError: what open(2) gives; EAGAIN after `MAX_RETRIES` races; without `fallback` also the three above.
     """
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
-    # Arguments as they are passed, converted once: anew in each call that would cost a fifth of it.
+    # Arguments are converted once: converting them in each call would take a fifth of its time.
     number, directory = ctypes.c_long.from_param(_SYS_OPENAT2), ctypes.c_long.from_param(root)
     size = ctypes.c_size_t.from_param(ctypes.sizeof(_OpenHow))
-    hows: dict[int, object] = {}  # by flags; with O_CREAT by flags and mode, so never by such flags alone
+    hows: dict[int, object] = {}  # by flags; with O_CREAT by flags and mode
 
     def open_below(path: bytes, flags: int, mode: int) -> int:
-        if 0 in path:  # not b"\0", which costs ten times as much
+        if 0 in path:  # b"\0" would cost ten times as much
             raise ValueError("embedded null byte")
         if flags in hows:
             how = hows[flags]
@@ -56,42 +55,42 @@ def openat2_opener(root: int, otherwise: Opener | None = None) -> Opener:
         opened: int = call(number, directory, path, how, size)
         if opened >= 0:
             return opened
-        for _ in range(RETRIES):
+        for _ in range(MAX_RETRIES):
             error = ctypes.get_errno()
-            # EINTR: as os.open does (PEP 475). Python runs its signal handlers between two calls.
+            # EINTR is retried as in os.open (PEP 475). Python runs signal handlers between two calls.
             if error not in (errno.EAGAIN, errno.EINTR):
                 break
             opened = call(number, directory, path, how, size)
             if opened >= 0:
                 return opened
-        return _failed(ctypes.get_errno(), path, flags, mode, otherwise)
+        return _failed(ctypes.get_errno(), path, flags, mode, fallback)
 
     return open_below
 
 
-def _failed(error: int, path: bytes, flags: int, mode: int, otherwise: Opener | None) -> int:
+def _failed(error: int, path: bytes, flags: int, mode: int, fallback: Opener | None) -> int:
     if error == errno.EXDEV:
         raise EscapesRoot(path)
-    if otherwise is not None and error in (errno.ENOSYS, errno.EPERM, errno.ELOOP):
-        return otherwise(path, flags, mode)
+    if fallback is not None and error in (errno.ENOSYS, errno.EPERM, errno.ELOOP):
+        return fallback(path, flags, mode)
     raise OSError(error, os.strerror(error), os.fsdecode(path))
 
 
 def _open_how(flags: int, mode: int) -> object:
-    """A pointer to the structure, which it keeps; no call writes to it, so threads may share it."""
+    """A pointer that keeps the structure alive. No call writes to it, so threads may share it."""
     # The kernel refuses what openat ignores: a mode without O_CREAT is EINVAL.
     return ctypes.byref(_OpenHow(flags, mode if flags & os.O_CREAT else 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
 
 
 def probe() -> str | None:
-    """Why this process cannot use openat2, or `None` if it can. Opens the root directory once and closes it."""
+    """Why this process can't use openat2, or `None` if it can. Opens the root directory once and closes it."""
     if sys.platform != "linux":
         return "openat2 is a Linux system call"
     base = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(openat2_opener(base)(b".", os.O_PATH | os.O_CLOEXEC, 0))
     except OSError as error:
-        # Any other answer, such as EACCES where the root directory is closed to this user, is the call's own.
+        # Any other error, such as EACCES for the root directory, comes from the call itself.
         if error.errno in (errno.ENOSYS, errno.EPERM):
             return f"openat2 answers {errno.errorcode[error.errno]}"
     finally:

@@ -1,15 +1,15 @@
-r"""Path text: what a path says before any file system is asked. Pure; knows no descriptor and no rule.
+r"""Path text: normal forms and comparison of paths, without access to a file system.
 
-Three flavours, all usable on every platform:
+Three flavours, usable on every platform:
 
-- `posix`: names are bytes that compare exactly; `//` counts as `/`.
-- `macos`: as `posix`, but one name has many spellings: APFS ignores normalisation form and, by default, case.
-- `windows`: `/` and `\` both separate and case does not count. Win32 gives further texts a meaning of their
-  own (devices, streams, short names, stripped dots); they are refused, since their text does not say what
-  they open. Source: "Naming Files, Paths, and Namespaces", Microsoft.
+- `posix`: names are bytes that compare exactly; `//` means `/`.
+- `macos`: like `posix`, but APFS ignores the normalisation form and, by default, case.
+- `windows`: `/` and `\` are both separators, and case is ignored. Texts that Win32 treats specially (devices, streams,
+  short names, stripped dots) are refused, because the text doesn't show what they open.
+  Source: "Naming Files, Paths, and Namespaces", Microsoft.
 
-The order of use is `refuse_reason`, then `is_absolute` (a relative path is joined to its base by the caller),
-then `normalise`, then `fold` on what is compared.
+Call `refuse_reason` first, then `is_absolute` (the caller joins a relative path to its base), then `normalise`, then
+`fold` on both sides of a comparison.
 """
 
 import re
@@ -23,14 +23,14 @@ NATIVE: Flavour = "windows" if sys.platform == "win32" else "macos" if sys.platf
 """The flavour of the running platform."""
 
 _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9¹²³])", re.IGNORECASE)
-# An 8.3 alias, PROGRA~1.TXT: the long name behind it may be any, so its text cannot be decided on.
+# An 8.3 alias such as PROGRA~1.TXT can stand for any long name, so a rule can't match its text.
 _SHORT = re.compile(r"[^.~]{1,6}~[0-9]{1,6}(?:\.[^.]{0,3})?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f<>"|?*]')
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def is_absolute(path: str, flavour: Flavour = NATIVE) -> bool:
-    r"""Whether `path` names one place whatever the working directory: `/a`; `C:\a` but not `C:a` or `\a`."""
+    r"""Whether `path` is independent of the working directory: `/a`; `C:\a` but not `C:a` or `\a`."""
     if flavour != "windows":
         return path.startswith("/")
     return _DRIVE.match(path) is not None and path[2:3] in ("\\", "/")
@@ -44,17 +44,16 @@ def components(path: str, flavour: Flavour = NATIVE) -> tuple[str, ...]:
 
 
 def normalise(path: str, flavour: Flavour = NATIVE) -> str:
-    r"""The lexical normal form of an absolute path: one separator, no `.`, no `..`, none at the end.
+    r"""The lexical normal form of an absolute path: single separators, no `.` or `..`, no separator at the end.
 
-    `..` at the root stays at the root, as in the kernel. The drive letter becomes upper case. The result
-    compares by text once both sides went through `fold`.
+    `..` at the root stays at the root, as in the kernel. The drive letter becomes upper case.
 
     Raises:
         ValueError: `path` is not absolute.
     """
     if not is_absolute(path, flavour):
-        raise ValueError("a path is normalised once it is absolute")
-    # Nearly every path is normal already; these two searches cost less than taking it apart.
+        raise ValueError(f"cannot normalise {path!r}: the path must be absolute")
+    # Nearly every path is normal already, and these searches cost less than splitting it.
     if flavour != "windows" and "//" not in path and "/." not in path and (path[-1] != "/" or path == "/"):
         return path
     names = components(path, flavour)
@@ -70,11 +69,11 @@ def normalise(path: str, flavour: Flavour = NATIVE) -> str:
 
 
 def fold(text: str, flavour: Flavour = NATIVE) -> str:
-    """What two spellings of one name have in common: compare `fold(a) == fold(b)`, never show it.
+    """A key that is equal for all spellings of a name. For comparison only, not for display.
 
-    `windows` maps each character to upper case by itself, as NTFS does with its $UpCase table (`ß` stays).
-    `macos` folds case and normalisation form: on a case-sensitive volume that takes two names for one, which
-    may only matter to a rule's text, because what is opened lies below a directory that is held open.
+    `windows` maps characters to upper case one by one, as NTFS does with its $UpCase table (`ß` stays). `macos` folds
+    case and normalisation form. On a case-sensitive volume that makes two names equal, which affects only the matching
+    of rules: files are opened below a directory that is held open.
     """
     if flavour == "posix":
         return text
@@ -84,11 +83,11 @@ def fold(text: str, flavour: Flavour = NATIVE) -> str:
 
 
 def refuse_reason(path: str, flavour: Flavour = NATIVE) -> str | None:
-    """Why this text can never be decided on, or `None`. Takes the text as it came, absolute or relative."""
+    """Why no rule can decide on this path, absolute or relative, or `None` if one can."""
     if not path:
         return "the path is empty"
     if "\0" in path:
-        return "the path holds a NUL character"
+        return "the path contains a NUL character"
     if not path.isascii() and not _encodable(path, flavour):
         return "the path cannot be encoded as a file name"
     return _windows_reason(path) if flavour == "windows" else None
@@ -97,7 +96,7 @@ def refuse_reason(path: str, flavour: Flavour = NATIVE) -> str | None:
 def _windows_reason(path: str) -> str | None:
     text = path.replace("\\", "/")
     if text.startswith("//"):
-        return "UNC, device and verbatim paths are not decided by their text"
+        return "UNC, device and verbatim paths can't be matched by rules"
     if text.startswith("/"):
         return "the path is relative to the current drive"
     if _DRIVE.match(text):
@@ -116,20 +115,20 @@ def _windows_name_reason(name: str) -> str | None:
     if ":" in name:
         return "the path names an alternate data stream"
     if _FORBIDDEN.search(name):
-        return "the path holds a character that no Windows file name may have"
+        return "the path contains a character that Windows doesn't allow in file names"
     if name[-1] in ". ":
-        return "Windows drops a trailing dot or space, so the name is another one"
-    # Win32 looks at what stands before the first dot, without the spaces after it: "nul .txt" is the device.
+        return "Windows drops the trailing dot or space of a name"
+    # Win32 compares the part before the first dot, without trailing spaces: "nul .txt" is the device.
     if _DEVICE.fullmatch(name.split(".", 1)[0].rstrip(" ")):
         return "the path names a device"
     if _SHORT.fullmatch(name):
-        return "the path holds a short (8.3) name, whose long name its text does not tell"
+        return "the path contains a short (8.3) name, which doesn't show the long name"
     return None
 
 
 def _upper(character: str) -> str:
     upper = character.upper()
-    # The dotless i and the long s have ASCII capitals in Unicode and none in $UpCase.
+    # The dotless i and the long s have ASCII capitals in Unicode but not in $UpCase.
     if len(upper) != 1 or (upper.isascii() and not character.isascii()):
         return character
     return upper

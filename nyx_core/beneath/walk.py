@@ -1,10 +1,10 @@
-"""The walking twin of openat2: component by component with O_NOFOLLOW, links resolved here. Knows no policy.
+"""Resolves a path below a directory without openat2: component by component with O_NOFOLLOW.
 
-It serves kernels and filters without openat2, and macOS; it is also the oracle that the fast way is tested
-against, so where a rule of the kernel's own walk is surprising, it is followed (fs/namei.c).
+It's used on macOS and where openat2 is missing or filtered. Tests compare openat2 with it, so it follows the kernel's
+path walk (fs/namei.c) even where that is surprising.
 
-No step trusts a name twice: each directory is held open, `..` goes back to the descriptor that the walk came
-from, and a link is read from the directory that is held.
+No step looks a name up twice: each directory is held open, `..` returns to the descriptor that the walk came from, and
+a link is read from the directory that is held.
 """
 
 import errno
@@ -17,22 +17,21 @@ from typing import NamedTuple, Self
 from nyx_core.beneath.errors import EscapesRoot
 
 Opener = Callable[[bytes, int, int], int]
-"""`(path, open flags, mode) -> descriptor`, below the root that it was made for."""
+"""`(path, flags of open(2), mode) -> descriptor`, below the root that it was made for."""
 
 MAX_LINKS = 40
 """Links followed in one resolution before ELOOP: MAXSYMLINKS of include/linux/namei.h."""
 
 PATH_MAX = 4096
-"""Bytes of a path with its NUL, include/uapi/linux/limits.h: a longer one is ENAMETOOLONG before any
-look-up."""
+"""Bytes of a path with its NUL, include/uapi/linux/limits.h. A longer one is ENAMETOOLONG before any lookup."""
 
-# Search permission is enough to walk through a directory. macOS has O_SEARCH for that and no O_PATH.
+# Walking through a directory needs search permission only. macOS has O_SEARCH for that instead of O_PATH.
 O_WALK: int = getattr(os, "O_PATH", getattr(os, "O_SEARCH", os.O_RDONLY)) | os.O_CLOEXEC
 O_PATH: int = getattr(os, "O_PATH", 0)
 
 
-class Spot(NamedTuple):
-    """Where a resolution ended: a directory that is held open, and a name in it that is no link (or `.`)."""
+class LastComponent(NamedTuple):
+    """The end of a resolution: a directory that the walk holds open, and a name in it, or `.`."""
 
     directory: int
     name: bytes
@@ -40,12 +39,12 @@ class Spot(NamedTuple):
 
 
 class Walk:
-    """One resolution below `root`. A context manager: leaving it closes every descriptor the walk opened."""
+    """One resolution below `root`. A context manager that closes every descriptor the walk opened."""
 
     def __init__(self, root: int, path: bytes) -> None:
         self._path = path
         self._held = [root]
-        self._left: list[bytes] = []  # components still to go, the next one last
+        self._remaining: list[bytes] = []  # remaining components in reverse order
         self._links = 0
         self._must_be_directory = False
         if 0 in path:
@@ -63,22 +62,29 @@ class Walk:
         while len(self._held) > 1:
             os.close(self._held.pop())
 
-    def parent(self) -> Spot:
-        """Goes to the directory of the last component, which is `.` where the path ends in `.` or `..`."""
-        while self._left:
-            name = self._left.pop()
+    def parent(self) -> LastComponent:
+        """Walks to the directory of the last component, which is `.` if the path ends in `.` or `..`."""
+        while self._remaining:
+            name = self._remaining.pop()
             if name == b"..":
                 self._up()
             elif name != b".":
-                if not self._left:
-                    return Spot(self._held[-1], name, self._must_be_directory)
+                if not self._remaining:
+                    return LastComponent(self._held[-1], name, self._must_be_directory)
                 self._down(name)
-        return Spot(self._held[-1], b".", True)
+        return LastComponent(self._held[-1], b".", True)
 
-    def follow(self, spot: Spot) -> bool:
-        """Takes the link at `spot` into what is left to walk, or says `False` if there is no link."""
+    def resolve(self) -> LastComponent:
+        """Walks to the last component, following links at the end too."""
+        last = self.parent()
+        while self.follow(last):
+            last = self.parent()
+        return last
+
+    def follow(self, last: LastComponent) -> bool:
+        """If `last` is a link, adds its target to the remaining path and returns `True`."""
         try:
-            target = os.readlink(spot.name, dir_fd=spot.directory)
+            target = os.readlink(last.name, dir_fd=last.directory)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return False
@@ -86,7 +92,7 @@ class Walk:
         self._links += 1
         if self._links > MAX_LINKS:
             raise self._error(errno.ELOOP)
-        if _is_magic(spot.directory):
+        if _has_magic_links(last.directory):
             raise EscapesRoot(self._path)
         self._push(target)
         return True
@@ -95,12 +101,12 @@ class Walk:
         if path.startswith(b"/"):
             raise EscapesRoot(self._path)
         names = [name for name in path.split(b"/") if name]
-        if not self._left:
+        if not self._remaining:
             self._must_be_directory |= path.endswith(b"/")
-        self._left.extend(reversed(names))
+        self._remaining.extend(reversed(names))
 
     def _up(self) -> None:
-        # The kernel asks for search permission before it looks at `..`.
+        # The kernel checks search permission before it handles `..`.
         os.stat(b".", dir_fd=self._held[-1])
         if len(self._held) == 1:
             raise EscapesRoot(self._path)
@@ -111,10 +117,10 @@ class Walk:
         try:
             self._held.append(os.open(name, O_WALK | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here))
         except OSError as error:
-            # With O_DIRECTORY Linux says ENOTDIR of a link, other kernels ELOOP (FreeBSD: EMLINK).
+            # For a link with O_DIRECTORY, Linux gives ENOTDIR, other kernels ELOOP (FreeBSD: EMLINK).
             if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
                 raise
-            if not self.follow(Spot(here, name, True)):
+            if not self.follow(LastComponent(here, name, True)):
                 raise self._error(errno.ENOTDIR) from None
 
     def _error(self, number: int) -> OSError:
@@ -122,38 +128,38 @@ class Walk:
 
 
 def walking_opener(root: int) -> Opener:
-    """An opener below the directory descriptor `root`, `(path, open flags, mode) -> descriptor`.
+    """An opener below the directory descriptor `root`.
 
     The opener raises:
         EscapesRoot: an absolute path or link, a `..` above the root, a magic link of procfs.
-        OSError: what open(2) gives; ELOOP also if a name was a link and is none any more.
+        OSError: what open(2) gives; also ELOOP if a name stopped being a link meanwhile.
     """
 
     def open_below(path: bytes, flags: int, mode: int) -> int:
         with Walk(root, path) as walk:
             while True:
-                opened = _open_spot(walk, walk.parent(), flags, mode, path)
+                opened = _open_last(walk, walk.parent(), flags, mode, path)
                 if opened is not None:
                     return opened
 
     return open_below
 
 
-def _open_spot(walk: Walk, spot: Spot, flags: int, mode: int, path: bytes) -> int | None:
-    """Opens the last component, or returns `None` when it was a link and the walk goes on."""
-    if flags & os.O_CREAT and spot.must_be_directory:
-        # As open_last_lookups does before it looks the name up, and do_open for dots, which it does look up.
+def _open_last(walk: Walk, last: LastComponent, flags: int, mode: int, path: bytes) -> int | None:
+    """Opens the last component. Returns `None` if it was a link, whose target is to be walked next."""
+    if flags & os.O_CREAT and last.must_be_directory:
+        # open_last_lookups checks this before the lookup, do_open for dots after it.
         number = errno.EISDIR
-        if spot.name == b".":
-            os.stat(b".", dir_fd=spot.directory)
+        if last.name == b".":
+            os.stat(b".", dir_fd=last.directory)
             number = errno.EEXIST if flags & os.O_EXCL else errno.EISDIR
         raise OSError(number, os.strerror(number), os.fsdecode(path))
-    if spot.must_be_directory:
+    if last.must_be_directory:
         flags |= os.O_DIRECTORY
     try:
-        opened = os.open(spot.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=spot.directory)
+        opened = os.open(last.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=last.directory)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and walk.follow(spot):
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and walk.follow(last):
             return None
         error.filename = os.fsdecode(path)
         raise
@@ -161,13 +167,13 @@ def _open_spot(walk: Walk, spot: Spot, flags: int, mode: int, path: bytes) -> in
     if not flags & O_PATH or not stat.S_ISLNK(os.fstat(opened).st_mode):
         return opened
     os.close(opened)
-    if walk.follow(spot):
+    if walk.follow(last):
         return None
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
 
 
-def _is_magic(directory: int) -> bool:
-    """Whether links of this directory are magic: all of procfs but the ones at its top are (proc(5))."""
+def _has_magic_links(directory: int) -> bool:
+    """Whether links in this directory are magic: in all of procfs except its top directory (proc(5))."""
     if sys.platform != "linux":
         return False
     try:

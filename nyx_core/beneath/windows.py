@@ -1,12 +1,12 @@
-r"""Opening below a directory on Windows, which has no descriptor-relative open: open, then compare where it led to.
+r"""Operations below a directory on Windows, which can't open relative to a handle: open, then compare the final path.
 
-The text is refused first where Win32 would read more into it than a path (`text.refuse_reason`), and is then opened
-verbatim (`\\?\`), so that Win32 parses nothing. `..` is taken away lexically, as Win32 does itself. Then the final
-path of the handle must lie below the final path of the root, which is held open. What changes a name first opens
-the directory of the name in this way and holds it: nobody can rename a directory that is open without
-FILE_SHARE_DELETE, nor one above it. A file is never cut or created before the comparison.
+Theory of operation: `text.refuse_reason` first refuses paths that Win32 would interpret. The rest is opened verbatim
+(`\\?\`), so that Win32 parses nothing, with `..` removed lexically, as Win32 does. Then the final path of the handle
+must be below the final path of the root, which is held open. An operation that changes a name first opens the name's
+directory in this way and holds it: a directory that is open without FILE_SHARE_DELETE can't be renamed, nor can its
+parents. A file is never truncated or created before the comparison.
 
-The operations are those of `opening` and `changing`, with the same meaning.
+The functions have the names and the meaning of those in `opening` and `changing`.
 """
 
 import contextlib
@@ -18,10 +18,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nyx_core.beneath.errors import EscapesRoot, NotPlain
-from nyx_core.beneath.judge import Judge
+from nyx_core.beneath.errors import EscapesRoot, Judge, NotPlain
 from nyx_core.beneath.text import components, fold, refuse_reason
-from nyx_core.beneath.win32_files import (
+from nyx_core.windows.kernel32 import (
     CREATE_NEW,
     FILE_FLAG_BACKUP_SEMANTICS,
     FILE_FLAG_OPEN_REPARSE_POINT,
@@ -37,43 +36,43 @@ VERBATIM = "\\\\?\\"
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
-    r"""A directory held open by `handle`; `path` is its final path, verbatim. Of a granted file, `only` is the name."""
+class WindowsRoot:
+    r"""A directory held open by `handle`; `path` is its verbatim final path. `file_name` as in `Root`."""
 
     kernel: Kernel32
     handle: int
     path: str
-    only: str | None = None
+    file_name: str | None = None
 
     def close(self) -> None:
-        """Closes the handle. Descriptors handed out before stay open."""
+        """Closes the handle. Descriptors returned earlier stay open."""
         self.kernel.close(self.handle)
 
 
-def open_root(path: str, kernel: Kernel32 | None = None) -> Root:
-    """Opens the directory or file `path` as a root; links in `path` are followed, now and never again."""
+def open_root(path: str, kernel: Kernel32 | None = None) -> WindowsRoot:
+    """Opens the directory or file `path` as a root. Links in `path` are followed now, and not again later."""
     kernel = kernel or load_kernel32()
-    handle = kernel.open(path, FILE_READ_ATTRIBUTES, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)
+    handle = kernel.open_file(path, FILE_READ_ATTRIBUTES, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)
     final = kernel.final_path(handle)
     if os.path.isdir(final):
-        return Root(kernel, handle, final)
+        return WindowsRoot(kernel, handle, final)
     kernel.close(handle)
     directory, name = final.rsplit("\\", 1)
-    held = kernel.open(directory + "\\", FILE_READ_ATTRIBUTES, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)
-    return Root(kernel, held, kernel.final_path(held), name)
+    held = kernel.open_file(directory + "\\", FILE_READ_ATTRIBUTES, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)
+    return WindowsRoot(kernel, held, kernel.final_path(held), name)
 
 
-def resolve(path: str, only: str | None = None) -> list[str]:
+def resolve(path: str, file_name: str | None = None) -> list[str]:
     """The names from the root to `path`, lexically.
 
     Raises:
         EscapesRoot: the path is absolute, or goes above the root.
-        OSError: EINVAL, the text has a meaning of its own to Win32; ENOTDIR, it goes below a granted file.
+        OSError: EINVAL, Win32 would interpret the text; ENOTDIR, the path goes below a granted file.
     """
-    if only is not None:
+    if file_name is not None:
         if path not in ("", "."):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        return [only]
+        return [file_name]
     if path.replace("/", "\\").startswith("\\") or path[1:2] == ":":
         raise EscapesRoot(path)
     reason = refuse_reason(path, "windows")
@@ -104,93 +103,95 @@ def below(root: str, final: str) -> str:
     return final[len(inside) :]
 
 
-def open_file(root: Root, path: str, flags: int, mode: int = 0o666, judge: Judge | None = None) -> int:
-    """Opens the regular file `path` with the flags of `os.open`; `mode` says only whether it may be written."""
+def open_file(root: WindowsRoot, path: str, flags: int, mode: int = 0o666, judge: Judge | None = None) -> int:
+    """Opens the regular file `path` with the flags of `os.open`. Of `mode`, only the owner's write bit counts."""
     access = GENERIC_WRITE | GENERIC_READ if flags & (os.O_RDWR | os.O_WRONLY) else GENERIC_READ
     create, exclusive = bool(flags & os.O_CREAT), bool(flags & os.O_CREAT and flags & os.O_EXCL)
     if not exclusive:
         try:
-            return _as_file(root, _reach(root, path, access, judge), path, flags)
+            return _as_file(root, _open_existing(root, path, access, judge), path, flags)
         except FileNotFoundError:
             if not create:
                 raise
-    with _directory_of(root, path, judge) as place:
-        handle = root.kernel.open(place, access, CREATE_NEW, FILE_FLAG_OPEN_REPARSE_POINT)
+    with _held_parent(root, path, judge) as target:
+        handle = root.kernel.open_file(target, access, CREATE_NEW, FILE_FLAG_OPEN_REPARSE_POINT)
         descriptor = _as_file(root, handle, path, flags)
         if not mode & 0o200:
-            os.chmod(place, stat.S_IREAD)
+            os.chmod(target, stat.S_IREAD)
         return descriptor
 
 
-def list_directory(root: Root, path: str, judge: Judge | None = None) -> list[str]:
-    """The names in the directory `path`, in no order."""
-    with _held(root, path, judge) as final:
+def list_directory(root: WindowsRoot, path: str, judge: Judge | None = None) -> list[str]:
+    """The names in the directory `path`, unordered."""
+    with _held_path(root, path, judge) as final:
         return os.listdir(final)
 
 
-def status(root: Root, path: str, judge: Judge | None = None) -> os.stat_result:
-    """The status of `path`, links followed."""
-    with _held(root, path, judge) as final:
+def status(root: WindowsRoot, path: str, judge: Judge | None = None) -> os.stat_result:
+    """The status of `path`. Follows links."""
+    with _held_path(root, path, judge) as final:
         return os.stat(final)
 
 
-def make_directory(root: Root, path: str, mode: int = 0o777, judge: Judge | None = None) -> None:
-    r"""Makes a directory. `name\` is `name`."""
-    with _directory_of(root, path.rstrip("/\\") or path, judge) as place:
-        os.mkdir(place, mode)
+def make_directory(root: WindowsRoot, path: str, mode: int = 0o777, judge: Judge | None = None) -> None:
+    r"""Makes a directory. `name\` means `name`."""
+    with _held_parent(root, path.rstrip("/\\") or path, judge) as target:
+        os.mkdir(target, mode)
 
 
 def rename(
-    source: tuple[Root, str], target: tuple[Root, str], judges: tuple[Judge | None, Judge | None] = (None, None)
+    source: tuple[WindowsRoot, str],
+    target: tuple[WindowsRoot, str],
+    judges: tuple[Judge | None, Judge | None] = (None, None),
 ) -> None:
-    """Gives a name another place, replacing a file that stands there."""
-    with _directory_of(*source, judges[0]) as old, _directory_of(*target, judges[1]) as new:
+    """Renames, and replaces an existing file at the target."""
+    with _held_parent(*source, judges[0]) as old, _held_parent(*target, judges[1]) as new:
         os.replace(old, new)
 
 
-def remove(root: Root, path: str, judge: Judge | None = None) -> None:
+def remove(root: WindowsRoot, path: str, judge: Judge | None = None) -> None:
     """Removes a file, a link or an empty directory."""
-    with _directory_of(root, path, judge) as place:
-        if _is_directory(place):
-            os.rmdir(place)
+    with _held_parent(root, path, judge) as target:
+        if _is_directory(target):
+            os.rmdir(target)
         else:
-            os.unlink(place)
+            os.unlink(target)
 
 
-def remove_tree(root: Root, path: str, judge: Judge | None = None) -> None:
-    """Removes `path` and everything below it; of links and junctions, the links."""
-    with _directory_of(root, path, judge) as place:
-        if _is_directory(place):
-            shutil.rmtree(place)
+def remove_tree(root: WindowsRoot, path: str, judge: Judge | None = None) -> None:
+    """Removes `path` and everything below it. Removes links and junctions, not their targets."""
+    with _held_parent(root, path, judge) as target:
+        if _is_directory(target):
+            shutil.rmtree(target)
         else:
-            os.unlink(place)
+            os.unlink(target)
 
 
-def replace_file(root: Root, path: str, content: bytes, judge: Judge | None = None) -> None:
-    """Writes a whole file atomically. A link at `path` is not followed but refused: it has no place of its own."""
-    with _directory_of(root, path, judge) as place:
-        if os.path.lexists(place) and not stat.S_ISREG(os.lstat(place).st_mode):
+def replace_file(root: WindowsRoot, path: str, content: bytes, judge: Judge | None = None) -> None:
+    """Writes a file atomically. A link at `path` is refused."""
+    with _held_parent(root, path, judge) as target:
+        if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        temporary = os.path.join(os.path.dirname(place), f".nyx-{os.urandom(8).hex()}")
+        temporary = os.path.join(os.path.dirname(target), f".nyx-{os.urandom(8).hex()}")
         try:
             with open(temporary, "xb") as file:
                 file.write(content)
-            os.replace(temporary, place)
+            os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
 
 
-def _reach(root: Root, path: str, access: int, judge: Judge | None) -> int:
-    """Opens what is there, compares where it led to, and has that judged. Returns a handle."""
-    kernel, names = root.kernel, resolve(path, root.only)
-    place = "\\".join([root.path.rstrip("\\"), *names])
-    handle = kernel.open(place, access, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)
+def _open_existing(root: WindowsRoot, path: str, access: int, judge: Judge | None) -> int:
+    """Opens an existing `path`, compares its final path with the root, and calls `judge`. Returns a handle."""
+    kernel, names = root.kernel, resolve(path, root.file_name)
+    target = "\\".join([root.path.rstrip("\\"), *names])
+    handle = kernel.open_file(target, access, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS)
     try:
         final = kernel.final_path(handle)
         inside = below(root.path, final)
-        if not kernel.is_disk(handle):
+        if not kernel.is_disk_file(handle):
             raise NotPlain(path)
         if judge is not None:
             judge(inside, final.removeprefix(VERBATIM))
@@ -201,9 +202,9 @@ def _reach(root: Root, path: str, access: int, judge: Judge | None) -> int:
 
 
 @contextlib.contextmanager
-def _held(root: Root, path: str, judge: Judge | None) -> Iterator[str]:
-    """The final path of `path`, which cannot be renamed away inside the `with` block."""
-    handle = _reach(root, path, FILE_READ_ATTRIBUTES, judge)
+def _held_path(root: WindowsRoot, path: str, judge: Judge | None) -> Iterator[str]:
+    """The final path of `path`, which can't be renamed inside the `with` block."""
+    handle = _open_existing(root, path, FILE_READ_ATTRIBUTES, judge)
     try:
         yield root.kernel.final_path(handle)
     finally:
@@ -211,26 +212,30 @@ def _held(root: Root, path: str, judge: Judge | None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _directory_of(root: Root, path: str, judge: Judge | None) -> Iterator[str]:
-    """The place of a name: the final path of its directory, which is held, and the name."""
-    names = resolve(path, root.only)
-    if (root.only is None and components("x\\" + path, "windows")[-1] == "..") or path[-1:] in ("/", "\\") or not names:
-        raise IsADirectoryError(errno.EISDIR, "the path ends in no name that could be changed", path)
+def _held_parent(root: WindowsRoot, path: str, judge: Judge | None) -> Iterator[str]:
+    """The final path of the directory of `path`, which is held open, joined with the name."""
+    names = resolve(path, root.file_name)
+    if (
+        (root.file_name is None and components("x\\" + path, "windows")[-1] == "..")
+        or path[-1:] in ("/", "\\")
+        or not names
+    ):
+        raise IsADirectoryError(errno.EISDIR, "the path does not end in a name", path)
     *above, name = names
-    parent = Root(root.kernel, root.handle, root.path)
-    handle = _reach(parent, "\\".join(above) or ".", FILE_READ_ATTRIBUTES, None)
+    parent = WindowsRoot(root.kernel, root.handle, root.path)
+    handle = _open_existing(parent, "\\".join(above) or ".", FILE_READ_ATTRIBUTES, None)
     try:
         final = root.kernel.final_path(handle)
-        place = final.rstrip("\\") + "\\" + name
+        target = final.rstrip("\\") + "\\" + name
         if judge is not None:
-            judge(below(root.path, place), place.removeprefix(VERBATIM))
-        yield place
+            judge(below(root.path, target), target.removeprefix(VERBATIM))
+        yield target
     finally:
         root.kernel.close(handle)
 
 
-def _as_file(root: Root, handle: int, path: str, flags: int) -> int:
-    """A descriptor in place of the handle, cut if that was asked for.
+def _as_file(root: WindowsRoot, handle: int, path: str, flags: int) -> int:
+    """Turns the handle into a descriptor, and truncates the file if `flags` say so.
 
     Raises:
         IsADirectoryError: it is a directory.
@@ -252,7 +257,7 @@ def _as_file(root: Root, handle: int, path: str, flags: int) -> int:
 
 
 def descriptor_of(handle: int, flags: int) -> int:
-    """A descriptor that owns the handle from now on.
+    """A descriptor that owns the handle.
 
     Raises:
         OSError: this is not Windows.
@@ -263,8 +268,8 @@ def descriptor_of(handle: int, flags: int) -> int:
         kept = flags & (os.O_APPEND | os.O_RDWR | os.O_WRONLY | os.O_BINARY)
         return msvcrt.open_osfhandle(handle, kept | os.O_NOINHERIT)
     else:  # noqa: RET505 - mypy reads the two halves for two platforms
-        raise OSError(errno.ENOSYS, "descriptors of handles are a matter of Windows")
+        raise OSError(errno.ENOSYS, "only Windows has handles")
 
 
-def _is_directory(place: str) -> bool:
-    return stat.S_ISDIR(os.lstat(place).st_mode)
+def _is_directory(path: str) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)

@@ -1,1 +1,1 @@
-"""Layers of Linux: one mechanism per file."""
+"""The layers of Linux."""

@@ -1,6 +1,6 @@
-"""Puts the process into a cgroup of its own, where one is delegated. Optional. cgroups(7), cgroup v2.
+"""Puts the process into a new cgroup, if one is delegated. Optional. cgroups(7), cgroup v2.
 
-The limits count the whole cgroup's resident memory and tasks, and so hold for children too, unlike rlimits.
+Unlike rlimits, the limits count resident memory and tasks of the whole cgroup, so they include children.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REMEDY = "cgroup v2 with the controllers memory and pids delegated, e.g. systemd
 
 
 def own_cgroup(mounts: str, membership: str) -> str | None:
-    """Directory of this process's v2 cgroup, from the texts of /proc/self/mounts and /proc/self/cgroup."""
+    """Directory of this process's v2 cgroup, from the contents of /proc/self/mounts and /proc/self/cgroup."""
     roots = [fields[1] for line in mounts.splitlines() if (fields := line.split())[2:3] == ["cgroup2"]]
     paths = [line[3:] for line in membership.splitlines() if line.startswith("0::")]
     if not roots or not paths:
@@ -29,10 +29,12 @@ def own_cgroup(mounts: str, membership: str) -> str | None:
 
 def settings(limits: ResourceLimits) -> dict[str, str]:
     """What to write into the files of the new cgroup."""
-    wanted = (
-        {} if limits.memory is None else {"memory.high": str(limits.memory.soft), "memory.max": str(limits.memory.hard)}
-    )
-    return wanted | ({} if limits.processes is None else {"pids.max": str(limits.processes.hard)})
+    wanted: dict[str, str] = {}
+    if limits.memory is not None:
+        wanted |= {"memory.high": str(limits.memory.soft), "memory.max": str(limits.memory.hard)}
+    if limits.processes is not None:
+        wanted["pids.max"] = str(limits.processes.hard)
+    return wanted
 
 
 def _read(path: str) -> str:
@@ -41,24 +43,24 @@ def _read(path: str) -> str:
 
 
 class Cgroup(NamedTuple):
-    """The layer. `proc` is where /proc/self is found."""
+    """The layer. `proc` is the path of /proc/self."""
 
     proc: str = "/proc/self"
     name: str = "cgroup"
 
     def probe(self) -> LayerReport:
-        """Whether the own cgroup may be divided and has the controllers."""
+        """Whether the current cgroup is delegated and has the controllers."""
         parent, report = self._parent()
         return report or LayerReport(self.name, LayerState.ACTIVE, f"{parent} is delegated")
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
-        """Make a child cgroup, move this process into it, and limit it.
+        """Make a child cgroup, move this process into it, and set its limits.
 
-        A cgroup with processes of its own passes no controller on (cgroups(7), "no internal processes"), so the move
-        comes first. If anything fails afterwards, the process goes back and the child is removed.
+        The move comes first, because a cgroup that has processes can't enable controllers for its children (cgroups(7),
+        "no internal processes"). If a later step fails, the process moves back and the child is removed.
         """
         if not wanted.cgroup:
-            return LayerReport(self.name, LayerState.DISABLED, "not asked for")
+            return LayerReport(self.name, LayerState.DISABLED, "not requested")
         parent, report = self._parent()
         if report is not None:
             return report
@@ -97,7 +99,7 @@ class Cgroup(NamedTuple):
 
 
 def _write(path: str, text: str) -> None:
-    # Never created: a file that is missing is a controller that is missing.
+    # Without O_CREAT: a missing file means a missing controller.
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode("ascii"))

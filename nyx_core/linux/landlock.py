@@ -1,4 +1,4 @@
-"""Applies Landlock: paths, TCP ports and scopes. What is asked for is decided in `landlock_rules`.
+"""Applies Landlock: paths, TCP ports and scopes. `landlock_rules` decides on the ruleset.
 
 Source: landlock(7). The domain covers the calling thread and what it starts; ABI 8 can cover every thread.
 """
@@ -11,11 +11,18 @@ import stat
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from nyx_core.linux.landlock_rules import FILE_RIGHTS, NEWEST_ABI, PathRule, Ruleset, ruleset_for, uncovered
+from nyx_core.linux.landlock_rules import (
+    FILE_RIGHTS,
+    NEWEST_ABI,
+    LandlockPathRule,
+    LandlockRuleset,
+    ruleset_for,
+    uncovered,
+)
 from nyx_core.linux.libc import syscall
-from nyx_core.linux.runtime_paths import runtime_paths
-from nyx_core.linux.threads import thread_count
-from nyx_core.sandbox.report import LayerReport, LayerState
+from nyx_core.linux.procfs import thread_count
+from nyx_core.posix.process import python_paths
+from nyx_core.sandbox.report import LayerReport, LayerState, errno_name
 
 if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
@@ -40,65 +47,65 @@ def abi() -> int:
 
 
 def errata() -> int | None:
-    """Bits of the corrections that the running kernel has, or `None` where it cannot tell (before Linux 6.15)."""
+    """Bits of the errata fixed in the running kernel, or `None` if it can't tell (before Linux 6.15)."""
     try:
         return syscall("landlock_create_ruleset", None, 0, ERRATA)
     except OSError:
         return None
 
 
-class Begun:
-    """A ruleset with the interpreter's paths in it, to which the others are added when they are known.
+class PreparedRuleset:
+    """A ruleset that already has the rules on the interpreter's paths, as they were when it was made.
 
-    The paths are those that existed when it was begun. Holds a descriptor, which is handed out once.
+    It holds a descriptor, until `take` or `close` is called.
     """
 
     def __init__(self, wanted: Confinement, newest: int = NEWEST_ABI) -> None:
-        """Raises `OSError` where there is no Landlock."""
-        self.resolving = _resolves_names(wanted)
-        self.runtime = runtime_paths(network=self.resolving)
+        """Raises `OSError` if there is no Landlock."""
+        self.python_paths = python_paths()
         self._abi = min(abi(), newest)
-        ruleset = ruleset_for(wanted, self._abi, self.runtime)
+        ruleset = ruleset_for(wanted, self._abi, self.python_paths)
         self._ruleset = ruleset._replace(paths=tuple(rule for rule in ruleset.paths if not rule.required))
-        self._handle: int | None = None
+        self._descriptor: int | None = None
         if not ruleset.empty:
-            self._handle = _create(ruleset, self._abi)
-            _add_paths(self._handle, self._ruleset.paths)
+            self._descriptor = _create(ruleset, self._abi)
+            _add_paths(self._descriptor, self._ruleset.paths)
 
     def held(self) -> frozenset[int]:
-        """The descriptor, while it is not handed out."""
-        return frozenset() if self._handle is None else frozenset({self._handle})
+        """The descriptor, until it's taken or closed."""
+        return frozenset() if self._descriptor is None else frozenset({self._descriptor})
 
-    def hand_out(self, wanted: Ruleset, used: int) -> tuple[int, int] | None:
-        """The descriptor, and how many of the last paths of `wanted` are in it; `None`, and nothing is held any more,
-        where what was begun is no part of `wanted`.
+    def take(self, wanted: LandlockRuleset, used_abi: int) -> tuple[int, int] | None:
+        """The descriptor, and how many of the last paths of `wanted` it already has.
+
+        If it can't be extended to `wanted`, closes it and returns `None`.
         """
-        handle, self._handle = self._handle, None
-        if handle is None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
             return None
         count = len(self._ruleset.paths)
         same = wanted[:3] == self._ruleset[:3] and wanted.paths[len(wanted.paths) - count :] == self._ruleset.paths
-        if same and used == self._abi:
-            return handle, count
-        os.close(handle)
+        if same and used_abi == self._abi:
+            return descriptor, count
+        os.close(descriptor)
         return None
 
-    def drop(self) -> None:
-        """Closes what was not handed out."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+    def close(self) -> None:
+        """Closes the descriptor unless it was taken."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class Landlock(NamedTuple):
     """The layer.
 
-    `newest` is the highest ABI to use, for a kernel that is newer or is to look older; `begun` was done ahead.
+    `newest` is the highest ABI to use, for a kernel that is newer or should look older. `prepared` was made ahead.
     """
 
     newest: int = NEWEST_ABI
     name: str = "landlock"
-    begun: Begun | None = None
+    prepared: PreparedRuleset | None = None
 
     def probe(self) -> LayerReport:
         """Ask for the ABI."""
@@ -113,8 +120,8 @@ class Landlock(NamedTuple):
         try:
             return self._apply(wanted)
         finally:
-            if self.begun is not None:
-                self.begun.drop()
+            if self.prepared is not None:
+                self.prepared.close()
 
     def _apply(self, wanted: Confinement) -> LayerReport:
         if ruleset_for(wanted, NEWEST_ABI).empty:
@@ -127,13 +134,12 @@ class Landlock(NamedTuple):
         every_thread = _may_have_threads()
         if every_thread and used < TSYNC_SINCE:
             return self._stand_in(wanted, self._threads(used))
-        ahead = self.begun if self.begun is not None and self.begun.resolving == _resolves_names(wanted) else None
-        paths = runtime_paths(network=_resolves_names(wanted)) if ahead is None else ahead.runtime
+        paths = python_paths() if self.prepared is None else self.prepared.python_paths
         ruleset = ruleset_for(wanted, used, paths)
-        _enter(ruleset, used, RESTRICT_SELF_TSYNC if every_thread else 0, ahead)
+        enter_domain(ruleset, used, RESTRICT_SELF_TSYNC if every_thread else 0, self.prepared)
         return self._entered(wanted, ruleset, used)
 
-    def _entered(self, wanted: Confinement, ruleset: Ruleset, used: int) -> LayerReport:
+    def _entered(self, wanted: Confinement, ruleset: LandlockRuleset, used: int) -> LayerReport:
         gaps = uncovered(wanted, used)
         facts = (
             ("abi", str(used)),
@@ -151,9 +157,8 @@ class Landlock(NamedTuple):
         return LayerReport(self.name, LayerState.ACTIVE, f"domain entered, ABI {used}", facts=facts)
 
     def _absent(self, error: OSError) -> LayerReport:
-        number = error.errno or 0
-        reason = f"no Landlock: {errno.errorcode.get(number, str(number))}"
-        return LayerReport(self.name, LayerState.UNAVAILABLE, reason, REMEDIES.get(number, ""))
+        remedy = REMEDIES.get(error.errno or 0, "")
+        return LayerReport(self.name, LayerState.UNAVAILABLE, f"no Landlock: {errno_name(error.errno)}", remedy)
 
     def _threads(self, used: int) -> LayerReport:
         reason = f"threads exist already, or cannot be counted, and ABI {used} covers the calling one only"
@@ -173,48 +178,40 @@ def _may_have_threads() -> bool:
     try:
         return thread_count() > 1
     except OSError:
-        return True  # without /proc nobody knows, and a thread left out would be a hole
+        return True  # unknown without /proc, and an uncovered thread would be a hole
 
 
-def _resolves_names(wanted: Confinement) -> bool:
-    return wanted.network.sockets != "none"
-
-
-def _enter(ruleset: Ruleset, used: int, flags: int, begun: Begun | None = None) -> None:
-    ahead = None if begun is None else begun.hand_out(ruleset, used)
-    handle, done = (_create(ruleset, used), 0) if ahead is None else ahead
+def enter_domain(ruleset: LandlockRuleset, used_abi: int, flags: int, prepared: PreparedRuleset | None = None) -> None:
+    """Restrict this process to `ruleset` irreversibly; raises `OSError`. `flags`: see landlock_restrict_self(2)."""
+    taken = None if prepared is None else prepared.take(ruleset, used_abi)
+    descriptor, done = (_create(ruleset, used_abi), 0) if taken is None else taken
     try:
-        _add_paths(handle, ruleset.paths[: len(ruleset.paths) - done])
+        _add_paths(descriptor, ruleset.paths[: len(ruleset.paths) - done])
         for port, rights in ruleset.ports:
-            syscall("landlock_add_rule", handle, RULE_NET_PORT, struct.pack("=QQ", rights, port), 0)
-        syscall("landlock_restrict_self", handle, flags)
+            syscall("landlock_add_rule", descriptor, RULE_NET_PORT, struct.pack("=QQ", rights, port), 0)
+        syscall("landlock_restrict_self", descriptor, flags)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _create(ruleset: Ruleset, used: int) -> int:
+def _create(ruleset: LandlockRuleset, used_abi: int) -> int:
     attributes = struct.pack("=QQQ", ruleset.filesystem, ruleset.network, ruleset.scoped)
-    # Trailing fields that the kernel does not have are E2BIG unless zero, and fields are missing before ABI 4 and 6.
-    size = 8 if used < 4 else 16 if used < 6 else 24
-    return syscall("landlock_create_ruleset", attributes[:size], size, 0)  # close-on-exec, as the kernel makes it
+    # Trailing fields that the kernel lacks are E2BIG unless zero; they were added with ABI 4 and 6.
+    size = 8 if used_abi < 4 else 16 if used_abi < 6 else 24
+    return syscall("landlock_create_ruleset", attributes[:size], size, 0)  # the kernel sets close-on-exec
 
 
-def _add_paths(handle: int, rules: tuple[PathRule, ...]) -> None:
+def _add_paths(ruleset: int, rules: tuple[LandlockPathRule, ...]) -> None:
     for rule in rules:
-        _add_path(handle, rule.path, rule.rights, required=rule.required)
-
-
-def _add_path(handle: int, path: str, rights: int, *, required: bool) -> None:
-    try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        if not required and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-            return
-        raise
-    try:
-        if not stat.S_ISDIR(os.fstat(place).st_mode):
-            rights &= FILE_RIGHTS
-        if rights:
-            syscall("landlock_add_rule", handle, RULE_PATH_BENEATH, struct.pack("=Qi", rights, place), 0)
-    finally:
-        os.close(place)
+        try:
+            path = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            if not rule.required and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                continue
+            raise
+        try:
+            rights = rule.rights if stat.S_ISDIR(os.fstat(path).st_mode) else rule.rights & FILE_RIGHTS
+            if rights:
+                syscall("landlock_add_rule", ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights, path), 0)
+        finally:
+            os.close(path)

@@ -1,7 +1,7 @@
-"""What a confinement means in Landlock's terms, per ABI. Pure: opens no path and calls no kernel.
+"""Translates a confinement into a Landlock ruleset for an ABI. Pure functions.
 
 Source: landlock(7) and linux/landlock.h. ABI 1 is Linux 5.13, 2 is 5.19, 3 is 6.2, 4 is 6.7, 5 is 6.10, 6 is 6.12,
-7 is 6.15, 8 is 7.0, 9 is 7.1. A bit that the running ABI does not have is EINVAL, so every set is masked.
+7 is 6.15, 8 is 7.0, 9 is 7.1. A bit that the running ABI lacks is EINVAL, so every set of rights is masked.
 """
 
 from __future__ import annotations
@@ -38,40 +38,58 @@ SCOPE_ABSTRACT_UNIX = 1 << 0
 SCOPE_SIGNAL = 1 << 1
 
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV | RESOLVE_UNIX
-"""Rights that a rule on something other than a directory may name; any other is EINVAL."""
+"""Rights that a rule for something other than a directory may have; any other is EINVAL."""
 
 READS = READ_FILE | READ_DIR
 MAKES = MAKE_CHAR | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_BLOCK | MAKE_SYM
 WRITES = WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKES | REFER | TRUNCATE | IOCTL_DEV
 GRANTED_WRITES = WRITES & ~(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
-"""What a writable path gives: everything but device nodes and their ioctls."""
+"""Rights of a writable path: everything except device nodes and their ioctls."""
 
 _SINCE = {REFER: 2, TRUNCATE: 3, IOCTL_DEV: 5, RESOLVE_UNIX: 9}
 _NET_SINCE = 4
 _SCOPE_SINCE = 6
 
 
-class PathRule(NamedTuple):
-    """Rights below one path. `required`: whether it is an error that the path does not exist."""
+# What the interpreter and the C library read at run time. Missing paths are skipped.
+LIBRARIES = (
+    "/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
+)  # fmt: skip
+# Certificates and configuration by name: private keys are in the same directories, and a host may run as root.
+TRUST = (
+    "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
+    "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
+)  # fmt: skip
+TIME = ("/etc/localtime", "/usr/share/zoneinfo")
+DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
+NAME_RESOLUTION = (  # getaddrinfo through nss
+    "/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf",
+    "/etc/services", "/etc/protocols", "/run/systemd/resolve",
+)  # fmt: skip
+
+
+class LandlockPathRule(NamedTuple):
+    """Rights below one path. `required`: whether it's an error if the path doesn't exist."""
 
     path: str
     rights: int
     required: bool = True
 
 
-class Ruleset(NamedTuple):
-    """Everything that Landlock is asked for, masked for one ABI.
+class LandlockRuleset(NamedTuple):
+    """A ruleset, masked for one ABI.
 
     Attributes:
         filesystem, network, scoped: handled rights; each is refused unless a rule allows it.
         paths, ports: what is allowed; `ports` maps a TCP port to its rights.
-        masked: what was wanted and this ABI cannot do, in words.
+        masked: what this ABI lacks, in words.
     """
 
     filesystem: int
     network: int
     scoped: int
-    paths: tuple[PathRule, ...]
+    paths: tuple[LandlockPathRule, ...]
     ports: tuple[tuple[int, int], ...]
     masked: tuple[str, ...]
 
@@ -87,8 +105,8 @@ def rights_of(abi: int) -> int:
     return everything & ~sum(bit for bit, since in _SINCE.items() if since > abi)
 
 
-def ruleset_for(wanted: Confinement, abi: int, runtime: tuple[str, ...] = ()) -> Ruleset:
-    """The ruleset of `wanted` on a kernel with this ABI. `runtime` are the paths of the interpreter."""
+def ruleset_for(wanted: Confinement, abi: int, python_paths: tuple[str, ...] = ()) -> LandlockRuleset:
+    """The ruleset of `wanted` on a kernel with this ABI. `python_paths` are those of the interpreter's own files."""
     filesystem = _handled(wanted)
     network, scoped = _network_and_scopes(wanted)
     supported = rights_of(abi)
@@ -97,11 +115,11 @@ def ruleset_for(wanted: Confinement, abi: int, runtime: tuple[str, ...] = ()) ->
         masked.append("tcp ports")
     if scoped and abi < _SCOPE_SINCE:
         masked.append("scopes")
-    return Ruleset(
+    return LandlockRuleset(
         filesystem=filesystem & supported,
         network=network if abi >= _NET_SINCE else 0,
         scoped=scoped if abi >= _SCOPE_SINCE else 0,
-        paths=_path_rules(wanted, runtime, filesystem & supported),
+        paths=_path_rules(wanted, python_paths, filesystem & supported),
         ports=_port_rules(wanted) if abi >= _NET_SINCE else (),
         masked=tuple(masked),
     )
@@ -136,7 +154,7 @@ def _network_and_scopes(wanted: Confinement) -> tuple[int, int]:
     return network, scoped if wanted.ipc else scoped | SCOPE_SIGNAL
 
 
-def _path_rules(wanted: Confinement, runtime: tuple[str, ...], handled: int) -> tuple[PathRule, ...]:
+def _path_rules(wanted: Confinement, python_paths: tuple[str, ...], handled: int) -> tuple[LandlockPathRule, ...]:
     makes = GRANTED_WRITES if wanted.network.sockets == "unrestricted" else GRANTED_WRITES & ~MAKE_SOCK
     rights: dict[str, int] = {}
     for paths, granted in (
@@ -146,10 +164,12 @@ def _path_rules(wanted: Confinement, runtime: tuple[str, ...], handled: int) -> 
     ):
         for path in paths:
             rights[path] = rights.get(path, 0) | granted
-    rules = [PathRule(path, right & handled) for path, right in rights.items()]
+    rules = [LandlockPathRule(path, right & handled) for path, right in rights.items()]
     if wanted.python_runtime:
-        rules += [PathRule(path, READS & handled, required=False) for path in runtime]
-        rules.append(PathRule("/dev/null", (READ_FILE | WRITE_FILE | TRUNCATE) & handled, required=False))
+        names = () if wanted.network.sockets == "none" else NAME_RESOLUTION
+        runtime = dict.fromkeys((*python_paths, *LIBRARIES, *TRUST, *TIME, *DEVICES, *names))
+        rules += [LandlockPathRule(path, READS & handled, required=False) for path in runtime]
+        rules.append(LandlockPathRule("/dev/null", (READ_FILE | WRITE_FILE | TRUNCATE) & handled, required=False))
     return tuple(rule for rule in rules if rule.rights)
 
 
@@ -161,10 +181,10 @@ def _port_rules(wanted: Confinement) -> tuple[tuple[int, int], ...]:
 
 
 def uncovered(wanted: Confinement, abi: int) -> tuple[str, ...]:
-    """What `wanted` asks for that neither this ABI nor a seccomp filter can enforce, in words.
+    """What `wanted` restricts that neither this ABI nor a seccomp filter can enforce, in words.
 
-    `abi` 0 means that Landlock is absent or does not cover every thread. A filter sees no paths: it can refuse
-    to write anywhere, but not to read here and there.
+    `abi` 0 means that Landlock is absent or doesn't cover every thread. A filter can't see paths: it can refuse all
+    writing, but not reading of certain paths.
     """
     gaps = []
     if abi == 0:

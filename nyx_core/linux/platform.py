@@ -1,64 +1,67 @@
-"""Linux: its layers in the order that matters, and what to say of the host."""
+"""Linux: its layers in order, and what reports say of the host."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from nyx_core.layers import Platform
-from nyx_core.linux import landlock, seccomp
-from nyx_core.linux.capabilities import Capabilities
+from nyx_core.linux import landlock, libc, seccomp
 from nyx_core.linux.cgroup import Cgroup
-from nyx_core.linux.environment import WipedEnvironment
 from nyx_core.linux.namespaces import Namespaces
-from nyx_core.linux.no_new_privs import NoNewPrivs
-from nyx_core.linux.privileges import Privileges
-from nyx_core.linux.usage import usage
+from nyx_core.linux.privileges import Capabilities, LinuxPrivileges, NoNewPrivs
+from nyx_core.linux.procfs import environment_block, open_descriptors, rlimit_usage
 from nyx_core.linux.witness import witness
 from nyx_core.posix.descriptors import Descriptors
-from nyx_core.posix.process import Process
-from nyx_core.posix.rlimits import Limits
+from nyx_core.posix.process import PosixProcess
+from nyx_core.posix.rlimits import Rlimits
+from nyx_core.sandbox.environment import Environment
+from nyx_core.sandbox.platform import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from nyx_core.sandbox.confinement import Confinement
 
 
 def platform() -> Platform:
-    """The layers: what needs privileges first, then what reads /proc, then the locks, for those refuse the rest."""
-    return _of(Descriptors(listed_in_proc), landlock.Landlock())
+    """The layers. First those that need privileges, then those that read /proc, then the locks, which refuse both."""
+    return _platform(Descriptors(open_descriptors), landlock.Landlock())
 
 
 def prepared(wanted: Confinement) -> Platform:
-    """The same, with a ruleset begun for what `wanted` and confinements like it have in common."""
+    """The same, with a Landlock ruleset that has the rules which `wanted` and similar confinements share."""
     try:
-        begun = landlock.Begun(wanted)
-    except OSError:  # the layer will tell
+        ruleset = landlock.PreparedRuleset(wanted)
+    except OSError:  # the layer will report it
         return platform()
-    return _of(Descriptors(listed_in_proc, held=begun.held), landlock.Landlock(begun=begun))
+    return _platform(Descriptors(open_descriptors, held=ruleset.held), landlock.Landlock(prepared=ruleset))
 
 
-def _of(descriptors: Descriptors, lock: landlock.Landlock) -> Platform:
+def _platform(descriptors: Descriptors, lock: landlock.Landlock) -> Platform:
     layers = (
-        Process(),
+        PosixProcess(),
         descriptors,
-        WipedEnvironment(),
+        Environment(erase_environment),
         Cgroup(),
         Namespaces(),
-        Privileges(),
+        LinuxPrivileges(),
         Capabilities(),
-        Limits(usage),
+        Rlimits(rlimit_usage),
         NoNewPrivs(),
         lock,
         seccomp.Seccomp(),
     )
-    return Platform("linux", layers, witness, facts, seccomp.posture, prepared)
+    return Platform("linux", layers, witness, facts, prepared, seccomp.posture)
 
 
-def listed_in_proc() -> Iterable[int]:
-    """Numbers in /proc/self/fd: exactly what is open, and the listing itself; raises `OSError` without /proc."""
-    return [int(name) for name in os.listdir("/proc/self/fd")]
+def erase_environment() -> int | None:
+    """Remove every variable, and overwrite the block that /proc/self/environ shows. Returns its size, if it's found."""
+    start, end = environment_block()
+    os.environ.clear()
+    # Entries without "=" were never in os.environ. Once nothing points into the block, it can be overwritten.
+    libc.clear_environment()
+    if not 0 < start <= end:
+        return None
+    libc.wipe(start, end)
+    return end - start
 
 
 def facts() -> tuple[tuple[str, str], ...]:

@@ -1,8 +1,4 @@
-"""Tries, after locking, one forbidden act per axis, and tells what got through. Whether that is fatal others decide.
-
-Each act is harmless should it succeed: it is undone at once, or its arguments are such that a kernel that is reached
-answers something else (EFAULT, EBADF, EINVAL) than one that is not (EPERM, EACCES, ENOSYS).
-"""
+"""Attempts one forbidden operation per axis after locking. The engine decides what a success means."""
 
 from __future__ import annotations
 
@@ -11,18 +7,18 @@ import os
 import struct
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from nyx_core.linux.capabilities import set_capabilities
 from nyx_core.linux.libc import syscall
-from nyx_core.sandbox.report import LayerReport, LayerState, WitnessResult
+from nyx_core.linux.privileges import set_capabilities
+from nyx_core.sandbox.platform import WitnessAttempt, run_attempts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from nyx_core.sandbox.confinement import Confinement
+    from nyx_core.sandbox.report import LayerReport, WitnessResult
 
-REFUSALS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
 SIGCHLD = 17
 AF_UNIX, AF_INET = 1, 2
 SOCK_STREAM, SOCK_DGRAM = 1, 2
@@ -30,94 +26,63 @@ PROT_NONE, PROT_READ, PROT_EXEC = 0, 1, 4
 MAP_PRIVATE_ANONYMOUS = 0x22
 F_DUPFD = 0
 LOOPBACK = bytes((127, 0, 0, 1))
-SCRATCH = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 nothing is created there by name
-
-
-class Act(NamedTuple):
-    """One forbidden act. It is tried if any of `layers` is in force."""
-
-    axis: str
-    name: str
-    layers: tuple[str, ...]
-    attempt: Callable[[], object]
-    refusals: frozenset[int] = REFUSALS
+SCRATCH = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 files there get no name
 
 
 def witness(wanted: Confinement, applied: tuple[LayerReport, ...]) -> tuple[WitnessResult, ...]:
-    """Try everything that `wanted` forbids and some layer in force should refuse."""
-    active = {report.name for report in applied if report.state is LayerState.ACTIVE or report.stand_in}
+    """Attempt everything that `wanted` forbids and a layer in force should refuse."""
     limits = {limit.name: limit.soft for report in applied for limit in report.limits}
-    acts = (*_acts(wanted), *_limit_acts(limits))
-    return tuple(_try(act) for act in acts if active.intersection(act.layers))
+    return run_attempts((*_attempts(wanted), *_limit_attempts(limits)), applied)
 
 
-def _try(act: Act) -> WitnessResult:
-    try:
-        act.attempt()
-    except OSError as error:
-        number = error.errno or 0
-        answer = errno.errorcode.get(number, str(number))
-        return WitnessResult(act.axis, act.name, number in act.refusals, answer)
-    return WitnessResult(act.axis, act.name, False, "succeeded")
-
-
-def _acts(wanted: Confinement) -> Iterator[Act]:
+def _attempts(wanted: Confinement) -> Iterator[WitnessAttempt]:
     seccomp = ("seccomp",)
-    yield Act("kernel", "unshare(0)", seccomp, lambda: syscall("unshare", 0))
-    yield Act("kernel", "ptrace", seccomp, lambda: syscall("ptrace", 0xFFFF, -1, None, None))
-    yield Act("kernel", "io_uring_setup", seccomp, lambda: syscall("io_uring_setup", 0, None))
+    yield WitnessAttempt("kernel", "unshare(0)", seccomp, lambda: syscall("unshare", 0))
+    yield WitnessAttempt("kernel", "ptrace", seccomp, lambda: syscall("ptrace", 0xFFFF, -1, None, None))
+    yield WitnessAttempt("kernel", "io_uring_setup", seccomp, lambda: syscall("io_uring_setup", 0, None))
     if not wanted.subprocess:
-        yield Act("subprocess", "clone", seccomp, _clone)
-        yield Act("subprocess", "execve", seccomp, lambda: syscall("execve", None, None, None))
-    yield from _network_acts(wanted)
+        yield WitnessAttempt("subprocess", "clone", seccomp, _clone)
+        yield WitnessAttempt("subprocess", "execve", seccomp, lambda: syscall("execve", None, None, None))
+    yield from _network_attempts(wanted)
     if wanted.writes_restricted:
-        yield Act("writes", "create a file", ("landlock", "seccomp"), lambda: _create(wanted))
-        yield Act("writes", "fchmod", seccomp, lambda: syscall("fchmod", -1, 0))
+        yield WitnessAttempt("writes", "create a file", ("landlock", "seccomp"), lambda: _create(wanted))
+        yield WitnessAttempt("writes", "fchmod", seccomp, lambda: syscall("fchmod", -1, 0))
     if wanted.reads_restricted:
-        yield Act("reads", "list /", ("landlock",), lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)))
+        yield WitnessAttempt("reads", "list /", ("landlock",), lambda: os.close(os.open("/", os.O_DIRECTORY)))
     if not wanted.native_code:
-        yield Act("native_code", "map executable memory", seccomp, _map_executable)
+        yield WitnessAttempt("native_code", "map executable memory", seccomp, _map_executable)
     if not wanted.ipc:
         layers = ("landlock",) if wanted.subprocess else seccomp
-        yield Act("ipc", "signal the parent", layers, lambda: os.kill(os.getppid() or 1, 0))
+        yield WitnessAttempt("ipc", "signal the parent", layers, lambda: os.kill(os.getppid() or 1, 0))
     if not wanted.capabilities:
-        yield Act("capabilities", "capset", ("capabilities",), lambda: set_capabilities(0, 1, 0))
+        yield WitnessAttempt("capabilities", "capset", ("capabilities",), lambda: set_capabilities(0, 1, 0))
     if wanted.run_as is not None:
-        yield Act("privileges", "become root", ("privileges",), lambda: os.setresuid(0, 0, 0))
+        yield WitnessAttempt("privileges", "become root", ("privileges",), lambda: os.setresuid(0, 0, 0))
 
 
-def _network_acts(wanted: Confinement) -> Iterator[Act]:
-    if wanted.network.sockets == "unrestricted":
+def _network_attempts(wanted: Confinement) -> Iterator[WitnessAttempt]:
+    network, landlock = wanted.network, ("landlock",)
+    if network.sockets == "unrestricted":
         return
     kinds = {"UDP": (AF_INET, SOCK_DGRAM), "Unix": (AF_UNIX, SOCK_STREAM)}
-    if wanted.network.sockets == "none":
+    if network.sockets == "none":
         kinds["TCP"] = (AF_INET, SOCK_STREAM)
     else:
-        yield Act(
-            "network",
-            "connect to another port",
-            ("landlock",),
-            lambda: _tcp("connect", wanted.network.connect),
-        )
-        yield Act("network", "bind another port", ("landlock",), lambda: _tcp("bind", wanted.network.bind))
+        yield WitnessAttempt("network", "connect to another port", landlock, lambda: _tcp("connect", network.connect))
+        yield WitnessAttempt("network", "bind another port", landlock, lambda: _tcp("bind", network.bind))
     for name, (family, kind) in kinds.items():
-        yield Act("network", f"{name} socket", ("seccomp",), partial(_socket, family, kind))
+        yield WitnessAttempt("network", f"{name} socket", ("seccomp",), partial(_socket, family, kind))
 
 
-def _limit_acts(soft: dict[str, int]) -> Iterator[Act]:
-    if soft.get("memory", -1) > 0:
-        size = soft["memory"] + 4096
-        yield Act(
-            "limits",
-            "map too much memory",
-            ("limits",),
-            lambda: _map(size, PROT_NONE),
-            frozenset({errno.ENOMEM}),
-        )
-    if soft.get("open_files", -1) > 0:
-        # EMFILE: more descriptors than that are open already, so not even the one to duplicate can be made.
-        full = frozenset({errno.EINVAL, errno.EMFILE})
-        yield Act("limits", "use too high a descriptor", ("limits",), lambda: _duplicate(soft["open_files"]), full)
+def _limit_attempts(soft: dict[str, int]) -> Iterator[WitnessAttempt]:
+    limits, memory, open_files = ("limits",), soft.get("memory", -1), soft.get("open_files", -1)
+    if memory > 0:
+        refusals = frozenset({errno.ENOMEM})
+        yield WitnessAttempt("limits", "map too much memory", limits, lambda: _map(memory + 4096, PROT_NONE), refusals)
+    if open_files > 0:
+        # EMFILE: more descriptors than that are open already, so not even the one to duplicate can be created.
+        refusals = frozenset({errno.EINVAL, errno.EMFILE})
+        yield WitnessAttempt("limits", "use too high a descriptor", limits, lambda: _duplicate(open_files), refusals)
 
 
 def _clone() -> None:
@@ -159,7 +124,7 @@ def _duplicate(number: int) -> None:
 
 
 def _create(wanted: Confinement) -> None:
-    """Make a nameless file somewhere outside the grants where ordinary permissions would allow it."""
+    """Create a nameless file outside the grants where ordinary permissions would allow it."""
     for directory in (*SCRATCH, os.getcwd()):
         granted = any((directory + "/").startswith(path.rstrip("/") + "/") for path in wanted.writable)
         if granted or not os.access(directory, os.W_OK | os.X_OK):
@@ -169,6 +134,6 @@ def _create(wanted: Confinement) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EROFS):
                 raise
-            continue  # this file system makes no nameless files
+            continue  # this file system doesn't support nameless files
         return
     os.close(os.open(sys.executable or "/proc/self/exe", os.O_WRONLY))

@@ -1,1 +1,1 @@
-"""Layers of macOS: one mechanism per file."""
+"""The layers of macOS."""

@@ -1,36 +1,33 @@
-"""macOS: its layers in the order that matters, and what to say of the host."""
+"""macOS: its layers in order, and what reports say of the host."""
 
 from __future__ import annotations
 
-import platform as host
+import platform as platform_info
 from functools import partial
 
-from nyx_core.layers import Platform
 from nyx_core.macos.seatbelt import Seatbelt
-from nyx_core.posix.announced import announced_posture
 from nyx_core.posix.descriptors import Descriptors, listed_in_dev_fd
-from nyx_core.posix.environment import Environment
-from nyx_core.posix.measured import usage
-from nyx_core.posix.privileges import Privileges
-from nyx_core.posix.process import Process
-from nyx_core.posix.python_paths import python_paths
-from nyx_core.posix.rlimits import Limits
+from nyx_core.posix.process import PosixProcess, Privileges, python_paths
+from nyx_core.posix.psutil_usage import psutil_usage
+from nyx_core.posix.rlimits import Rlimits
 from nyx_core.posix.witness import witness
+from nyx_core.sandbox.environment import Environment
+from nyx_core.sandbox.platform import Platform
 
 
 def platform() -> Platform:
-    """The order: seatbelt is the last, since what comes before it may need what it refuses."""
+    """The layers. Seatbelt is the last, because the others may need what it refuses."""
     layers = (
-        Process(),
+        PosixProcess(),
         Descriptors(listed_in_dev_fd),
         Environment(),
         Privileges(),
-        Limits(usage),
+        Rlimits(psutil_usage),
         Seatbelt(python_paths),
     )
-    return Platform("macos", layers, partial(witness, "seatbelt"), facts, announced_posture)
+    return Platform("macos", layers, partial(witness, "seatbelt"), facts)
 
 
 def facts() -> tuple[tuple[str, str], ...]:
-    """The release, which decides what seatbelt knows."""
-    return (("macos", host.mac_ver()[0]),)
+    """The release, on which the rules of seatbelt depend."""
+    return (("macos", platform_info.mac_ver()[0]),)

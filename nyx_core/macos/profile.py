@@ -1,8 +1,8 @@
-"""The seatbelt profile of a confinement, as text. Pure: applies nothing and asks no file system.
+"""The seatbelt profile of a confinement, as text.
 
 Source: the profiles in /System/Library/Sandbox/Profiles and /usr/share/sandbox of macOS 10.14 to 15; Apple
-documents the language nowhere. Among rules that match, the last one decides. Rules match canonical paths:
-`/tmp` is `/private/tmp`, so whoever calls this resolves links first.
+doesn't document the language. Among the rules that match, the last one decides. Rules match canonical paths: `/tmp` is
+`/private/tmp`, so the caller resolves links first.
 """
 
 from __future__ import annotations
@@ -13,18 +13,9 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement, Network
 
 RUNTIME = (
-    "/usr/lib",
-    "/usr/share",
-    "/System/Library",
-    "/System/Volumes/Preboot/Cryptexes",
-    "/private/etc/localtime",
-    "/private/etc/ssl",
-    "/private/var/db/dyld",
-    "/private/var/db/timezone",
-    "/dev/null",
-    "/dev/random",
-    "/dev/urandom",
-)
+    "/usr/lib", "/usr/share", "/System/Library", "/System/Volumes/Preboot/Cryptexes", "/private/etc/localtime",
+    "/private/etc/ssl", "/private/var/db/dyld", "/private/var/db/timezone", "/dev/null", "/dev/random", "/dev/urandom",
+)  # fmt: skip
 """What the C library, the dynamic linker and Python's extension modules open."""
 
 NAMES = ("/private/etc/hosts", "/private/etc/resolv.conf", "/private/etc/services", "/private/etc/protocols")
@@ -33,7 +24,7 @@ RESOLVER = "/private/var/run/mDNSResponder"
 CHILDREN = (
     "(deny process-fork)",
     "(deny process-exec*)",
-    # What follows would have launchd or LaunchServices start a program outside this sandbox.
+    # With these, launchd or LaunchServices would start a program outside this sandbox.
     "(deny job-creation)",
     "(deny lsopen)",
     "(deny appleevent-send)",
@@ -54,9 +45,9 @@ NO_RESOLVER = '(deny mach-lookup (global-name "com.apple.dnssd.service"))'
 
 
 def profile(wanted: Confinement, python_paths: tuple[str, ...]) -> str:
-    """The whole profile, one rule a line. Raises `ValueError` for a path that no profile can hold.
+    """The profile, one rule per line. Raises `ValueError` for a path that a profile can't contain.
 
-    `wanted` and `python_paths`, where the interpreter reads its own files, have canonical paths.
+    Paths in `wanted` and `python_paths`, which has the interpreter's own files, are canonical.
     """
     rules = ["(version 1)", "(allow default)"]
     rules += _execution(wanted)
@@ -70,9 +61,9 @@ def profile(wanted: Confinement, python_paths: tuple[str, ...]) -> str:
 
 
 def quoted(path: str) -> str:
-    """`path` as a string of the profile language. Raises `ValueError` where it has control characters."""
+    """`path` as a string of the profile language. Raises `ValueError` if it has control characters."""
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in path):
-        raise ValueError(f"path {path!r}: a seatbelt profile holds no control characters")
+        raise ValueError(f"path {path!r}: a seatbelt profile cannot contain control characters")
     escaped = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -105,7 +96,7 @@ def _files(wanted: Confinement, python_paths: tuple[str, ...]) -> tuple[str, ...
         names = NAMES if wanted.network.sockets != "none" else ()
         executable = wanted.executable if wanted.subprocess else ()
         readable = (*wanted.readable, *wanted.writable, *executable, *runtime, *names)
-        # Resolving a path looks at the directories above it: names and sizes stay visible, content does not.
+        # Resolving a path reads metadata of its parents, so names and sizes stay visible; content doesn't.
         rules += ("(deny file-read*)", "(allow file-read-metadata)", *_allowed("file-read*", readable))
     if wanted.writes_restricted:
         rules += ("(deny file-write*)", *_allowed("file-write*", wanted.writable))

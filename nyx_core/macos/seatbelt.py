@@ -1,8 +1,8 @@
-"""Applies a seatbelt profile to this process. What the profile says is decided in `profile`.
+"""Applies a seatbelt profile to this process. `profile` decides its rules.
 
-Source: <sandbox.h> and sandbox_init(3); deprecated since macOS 10.8 and used by the system's browsers all the
-same. A profile given as text takes flags 0, which the header does not name. A process enters a sandbox once:
-a second profile is refused with EPERM, so a confinement cannot be tightened later.
+Source: <sandbox.h> and sandbox_init(3), deprecated since macOS 10.8 but used by browsers. A profile as text needs
+flags 0, which the header doesn't name. A process can enter one sandbox only: a second profile is refused with EPERM, so
+a confinement can't be tightened later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nyx_core.macos.profile import profile
-from nyx_core.sandbox.report import LayerReport, LayerState
+from nyx_core.sandbox.report import LayerReport, LayerState, errno_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,13 +30,13 @@ MEANINGS = {
 
 
 def system_library() -> Any:
-    """The libraries that this process has loaded; libSystem has `sandbox_init` where it can be had."""
+    """The libraries that this process has loaded. On macOS, libSystem has `sandbox_init`."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
-    """The functions of <sandbox.h> of one library, bound to their signatures."""
+class SeatbeltLibrary:
+    """The functions of <sandbox.h>, bound to their signatures."""
 
     library: Any
 
@@ -45,14 +45,12 @@ class Calls:
         init.restype, init.argtypes = ctypes.c_int, [ctypes.c_char_p, ctypes.c_uint64, ctypes.c_void_p]
         free = self.library.sandbox_free_error
         free.restype, free.argtypes = None, [ctypes.c_void_p]
-        # The third parameter is followed by "...", of which the questions asked here pass nothing.
+        # Variadic after the third parameter; the calls here pass nothing more.
         check = self.library.sandbox_check
         check.restype, check.argtypes = ctypes.c_int, [ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
 
     def enter(self, text: str) -> None:
-        """Enter the sandbox of a profile. Raises `OSError` with errno's meaning and what the compiler
-        said.
-        """
+        """Enter the sandbox of a profile. Raises `OSError` with the meaning of errno and the compiler's message."""
         message = ctypes.c_void_p()
         answer = self.library.sandbox_init(os.fsencode(text), PROFILE_TEXT, ctypes.addressof(message))
         number = ctypes.get_errno()
@@ -61,9 +59,8 @@ class Calls:
             said = ctypes.string_at(message.value).decode("utf-8", "replace").strip()
             self.library.sandbox_free_error(message.value)
         if answer != 0:
-            name = errno.errorcode.get(number, str(number))
             meaning = MEANINGS.get(number, os.strerror(number))
-            raise OSError(number, "; ".join(filter(None, (f"sandbox_init: {name}, {meaning}", said))))
+            raise OSError(number, "; ".join(filter(None, (f"sandbox_init: {errno_name(number)}, {meaning}", said))))
 
     def sandboxed(self) -> bool:
         """Whether this process is in a sandbox."""
@@ -76,8 +73,8 @@ class Seatbelt:
     """The layer.
 
     Attributes:
-        python_paths: where the interpreter reads its own files.
-        open_library: opens the library whose calls are made; `AttributeError` if it has none of them.
+        python_paths: the paths of the interpreter's own files.
+        open_library: opens the library to call.
     """
 
     python_paths: Callable[[], tuple[str, ...]]
@@ -85,14 +82,14 @@ class Seatbelt:
     name: str = "seatbelt"
 
     def probe(self) -> LayerReport:
-        """Whether the functions are there, and whether a sandbox can still be entered."""
+        """Whether the functions exist, and whether a sandbox can still be entered."""
         try:
-            inside = Calls(self.open_library()).sandboxed()
+            inside = SeatbeltLibrary(self.open_library()).sandboxed()
         except (OSError, AttributeError) as error:
             return self._unavailable(f"no seatbelt: {error}")
         if inside:
             return self._unavailable(f"sandbox_init: {MEANINGS[errno.EPERM]}")
-        return LayerReport(self.name, LayerState.ACTIVE, "sandbox_init is there")
+        return LayerReport(self.name, LayerState.ACTIVE, "sandbox_init is available")
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
         """Enter the sandbox of `wanted`, then ask the kernel whether this process is in one."""
@@ -100,13 +97,13 @@ class Seatbelt:
             return LayerReport(self.name, LayerState.DISABLED, "nothing that seatbelt mediates is restricted")
         try:
             text = profile(canonical(wanted), tuple(map(os.path.realpath, self.python_paths())))
-            calls = Calls(self.open_library())
-            calls.enter(text)
-            inside = calls.sandboxed()
+            library = SeatbeltLibrary(self.open_library())
+            library.enter(text)
+            inside = library.sandboxed()
         except (OSError, AttributeError, ValueError) as error:
             return self._unavailable(str(getattr(error, "strerror", None) or error))
         if not inside:
-            return self._unavailable("sandbox_init answered 0, but the process is in no sandbox")
+            return self._unavailable("sandbox_init returned 0, but the process is not in a sandbox")
         facts = (("rules", str(text.count("\n"))), ("profile", text))
         if not wanted.native_code:
             reason = "in a sandbox, but seatbelt does not mediate executable memory without a file"
@@ -114,12 +111,12 @@ class Seatbelt:
         return LayerReport(self.name, LayerState.ACTIVE, "in a sandbox", facts=facts)
 
     def _unavailable(self, reason: str) -> LayerReport:
-        remedy = "macOS with sandbox_init, and a process that is in no sandbox yet"
+        remedy = "macOS with sandbox_init, and a process that is not in a sandbox yet"
         return LayerReport(self.name, LayerState.UNAVAILABLE, reason, remedy)
 
 
 def canonical(wanted: Confinement) -> Confinement:
-    """`wanted` with every path as the kernel knows it, links resolved."""
+    """`wanted` with links in every path resolved."""
     return replace(
         wanted,
         readable=tuple(map(os.path.realpath, wanted.readable)),

@@ -1,1 +1,1 @@
-"""Layers of OpenBSD: one mechanism per file."""
+"""The layers of OpenBSD."""

@@ -1,38 +1,33 @@
-"""OpenBSD: its layers in the order that matters, and what to say of the host."""
+"""OpenBSD: its layers in order, and what reports say of the host."""
 
 from __future__ import annotations
 
-import platform as host
+import platform as platform_info
 from functools import partial
 
-from nyx_core.layers import Platform
 from nyx_core.openbsd.pledge import Pledge
-from nyx_core.posix.announced import announced_posture
 from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
-from nyx_core.posix.environment import Environment
-from nyx_core.posix.measured import usage
-from nyx_core.posix.privileges import Privileges
-from nyx_core.posix.process import Process
-from nyx_core.posix.python_paths import python_paths
-from nyx_core.posix.rlimits import Limits
+from nyx_core.posix.process import PosixProcess, Privileges, python_paths
+from nyx_core.posix.psutil_usage import psutil_usage
+from nyx_core.posix.rlimits import Rlimits
 from nyx_core.posix.witness import witness
+from nyx_core.sandbox.environment import Environment
+from nyx_core.sandbox.platform import Platform
 
 
 def platform() -> Platform:
-    """The order: setrlimit(2), setuid(2) and setsid(2) need promises that are not made, so pledge is the
-    last.
-    """
+    """The layers. Pledge is the last, because setrlimit(2), setuid(2) and setsid(2) need promises it doesn't make."""
     layers = (
-        Process(),
+        PosixProcess(),
         Descriptors(below_the_hard_limit),
         Environment(),
         Privileges(),
-        Limits(usage),
+        Rlimits(psutil_usage),
         Pledge(python_paths),
     )
-    return Platform("openbsd", layers, partial(witness, "pledge"), facts, announced_posture)
+    return Platform("openbsd", layers, partial(witness, "pledge"), facts)
 
 
 def facts() -> tuple[tuple[str, str], ...]:
-    """The release, which decides what pledge knows."""
-    return (("release", host.release()),)
+    """The release, on which the promises of pledge depend."""
+    return (("release", platform_info.release()),)

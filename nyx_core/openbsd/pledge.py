@@ -1,8 +1,7 @@
-"""Unveils the paths, locks the view, then pledges. What is unveiled and promised is decided in `promises`.
+"""Unveils paths, locks the view of the file system, then pledges. `promises` decides on the arguments.
 
-Source: unveil(2) and pledge(2) of OpenBSD 7.7. The first unveil hides the rest of the file system, and
-nothing gives it back. A process that has unveiled and cannot pledge is neither what it was nor confined: it
-must not start.
+Source: unveil(2) and pledge(2) of OpenBSD 7.7. The first unveil hides the rest of the file system irreversibly. A
+process that has unveiled and can't pledge is only partly confined and must not run a plugin.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nyx_core.openbsd.promises import promises, shortfalls, unveils
-from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.report import LayerReport, LayerState, SandboxReport
+from nyx_core.sandbox.report import LayerReport, LayerState, SandboxError, SandboxReport, errno_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,10 +43,8 @@ def system_libc() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
-    """pledge(2) and unveil(2) of one C library, bound to their signatures. Raises `OSError` with what errno
-    means.
-    """
+class PledgeLibrary:
+    """pledge(2) and unveil(2), bound to their signatures. Raises `OSError` with the meaning of errno."""
 
     libc: Any
 
@@ -59,33 +55,32 @@ class Calls:
             function.argtypes = [TEXT, TEXT]
 
     def unveil(self, path: str, permissions: str) -> None:
-        """Make `path`, and what is below it, visible with `permissions`."""
+        """Make `path` and everything below visible with `permissions`."""
         answer = self.libc.unveil(os.fsencode(path), permissions.encode("ascii"))
         _check(answer, f"unveil({path!r}, {permissions!r})", UNVEIL_ERRORS)
 
     def lock(self) -> None:
-        """Let nobody unveil anything more."""
+        """Refuse every further unveil."""
         _check(self.libc.unveil(None, None), "unveil(NULL, NULL)", UNVEIL_ERRORS)
 
     def pledge(self, promised: str) -> None:
-        """Give up whatever is not promised. What a program that is executed may do is left as it is."""
+        """Give up everything that isn't promised. Doesn't restrict programs that are executed."""
         _check(self.libc.pledge(promised.encode("ascii"), None), f"pledge({promised!r})", PLEDGE_ERRORS)
 
 
 def _check(answer: int, call: str, meanings: dict[int, str]) -> None:
     if answer != 0:
         number = ctypes.get_errno()
-        name = errno.errorcode.get(number, str(number))
-        raise OSError(number, f"{call}: {name}, {meanings.get(number, os.strerror(number))}")
+        raise OSError(number, f"{call}: {errno_name(number)}, {meanings.get(number, os.strerror(number))}")
 
 
 @dataclass(frozen=True, slots=True)
 class Pledge:
-    """The layer: both calls, for between them there is no way back and no place to stop.
+    """The layer. It makes both calls, because unveiling can't be undone.
 
     Attributes:
-        python_paths: where the interpreter reads its own files.
-        open_libc: opens the library whose calls are made; it may raise `OSError` or lack them.
+        python_paths: the paths of the interpreter's own files.
+        open_libc: opens the library to call; it may raise `OSError` or lack the functions.
     """
 
     python_paths: Callable[[], tuple[str, ...]]
@@ -95,29 +90,29 @@ class Pledge:
     def probe(self) -> LayerReport:
         """Look for the two functions."""
         try:
-            Calls(self.open_libc())
+            PledgeLibrary(self.open_libc())
         except (OSError, AttributeError) as error:
             return self._unavailable(error)
-        return LayerReport(self.name, LayerState.ACTIVE, "pledge and unveil are there")
+        return LayerReport(self.name, LayerState.ACTIVE, "pledge and unveil are available")
 
     def apply(self, wanted: Confinement, before: tuple[LayerReport, ...], /) -> LayerReport:
-        """Unveil, lock, pledge. Raises `SandboxError` when the view is already closed and the rest fails."""
+        """Unveil, lock, pledge. Raises `SandboxError` if paths were unveiled and the rest fails."""
         try:
-            calls = Calls(self.open_libc())
+            library = PledgeLibrary(self.open_libc())
         except (OSError, AttributeError) as error:
             return self._unavailable(error)
         view, promised = unveils(wanted, self.python_paths()), promises(wanted)
         done = 0
         try:
             for path, permissions in view:
-                calls.unveil(path, permissions)
+                library.unveil(path, permissions)
                 done += 1
             if view:
-                calls.lock()
-            calls.pledge(promised)
+                library.lock()
+            library.pledge(promised)
         except OSError as error:
             if done:
-                raise self._half_way(wanted, before, f"{done} of {len(view)} paths", error) from error
+                raise self._partly_confined(wanted, before, f"{done} of {len(view)} paths", error) from error
             return self._unavailable(error)
         return self._applied(wanted, promised, view)
 
@@ -132,13 +127,11 @@ class Pledge:
         reason = f"pledged, {len(view)} paths unveiled and locked" if view else "pledged, every path visible"
         return LayerReport(self.name, LayerState.ACTIVE, reason, facts=facts)
 
-    def _half_way(
+    def _partly_confined(
         self, wanted: Confinement, before: tuple[LayerReport, ...], unveiled: str, error: OSError
     ) -> SandboxError:
-        """No `may_degrade` covers this: the view is closed, so the process is not as it was, and not
-        confined.
-        """
-        reason = f"{unveiled} are unveiled for good, but {error.strerror}"
+        """The error for a process that unveiled and didn't pledge. `may_degrade` doesn't cover it."""
+        reason = f"{unveiled} are unveiled irreversibly, but {error.strerror}"
         own = LayerReport(self.name, LayerState.UNAVAILABLE, reason, "a new process")
         system = os.uname()
         report = SandboxReport(

@@ -1,6 +1,4 @@
-"""What a confinement promises, as the texts of pledge(2) and unveil(2). Pure: makes no call and opens
-nothing.
-"""
+"""The arguments of pledge(2) and unveil(2) for a confinement."""
 
 from __future__ import annotations
 
@@ -10,28 +8,20 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement
 
 ALWAYS = ("stdio", "rpath", "flock", "sendfd", "recvfd", "error")
-"""What every Python process needs, and `error`: a refused call then answers ENOSYS, where the kernel would
-kill. `sendfd` and `recvfd` pass on descriptors that are open anyway, never directories.
+"""What every Python process needs, and `error`, which makes a refused call fail with ENOSYS instead of killing the
+process. `sendfd` and `recvfd` pass descriptors that are open already, except of directories.
 """
 
 WRITES = ("wpath", "cpath", "fattr")
 NETWORK = ("inet", "dns")
 ANY_SOCKET = ("mcast", "unix")
 CHILDREN = ("proc", "exec")
-"""`proc` permits fork(2), kill(2) and setsid(2): only a confinement that may have subprocesses promises
-it.
-"""
+"""`proc` permits fork(2), kill(2) and setsid(2), so only a confinement with subprocesses promises it."""
 
 RUNTIME = (
-    "/usr/lib",
-    "/usr/libexec/ld.so",
-    "/usr/local/lib",
-    "/var/run/ld.so.hints",
-    "/etc/localtime",
-    "/usr/share/zoneinfo",
-    "/etc/malloc.conf",
-    "/dev/urandom",
-)
+    "/usr/lib", "/usr/libexec/ld.so", "/usr/local/lib", "/var/run/ld.so.hints", "/etc/localtime", "/usr/share/zoneinfo",
+    "/etc/malloc.conf", "/dev/urandom",
+)  # fmt: skip
 """What the C library, the run-time linker and Python's extension modules open."""
 
 NAMES_AND_TRUST = ("/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/protocols", "/etc/ssl")
@@ -41,9 +31,8 @@ NAMES_AND_TRUST = ("/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/prot
 def promises(wanted: Confinement) -> str:
     """The promises of `wanted`, in the order of this file.
 
-    MINIMAL is `stdio rpath flock sendfd recvfd error wpath cpath fattr inet dns mcast unix prot_exec`; STRICT
-    is `stdio rpath flock sendfd recvfd error prot_exec`. None has `unveil`: the view of the file system is
-    closed by then.
+    MINIMAL is `stdio rpath flock sendfd recvfd error wpath cpath fattr inet dns mcast unix prot_exec`; STRICT is
+    `stdio rpath flock sendfd recvfd error prot_exec`. Neither has `unveil`, because unveiling is finished by then.
     """
     found = [*ALWAYS]
     if wanted.writable:
@@ -60,7 +49,7 @@ def promises(wanted: Confinement) -> str:
 
 
 def shortfalls(wanted: Confinement) -> tuple[str, ...]:
-    """What `wanted` closes and no promise can: one sentence each."""
+    """What `wanted` closes and promises can't, as sentences."""
     found = []
     if wanted.network.sockets == "tcp":
         found.append("inet admits every port, and UDP")
@@ -70,14 +59,13 @@ def shortfalls(wanted: Confinement) -> tuple[str, ...]:
 
 
 def unveils(wanted: Confinement, python_paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Paths and permissions to unveil, ascending; empty where no path is told from another.
+    """Paths and permissions to unveil, sorted; empty if all paths have the same permissions.
 
-    Where every path is readable and none writable, the promises alone refuse every write: that keeps a
-    process that pledged before, and so may not unveil any more, able to tighten.
+    If every path is readable and none writable, the promises alone refuse writing. So a process that pledged before,
+    and may no longer unveil, can still be tightened.
 
-    The kernel takes the permissions of the nearest unveiled directory above a file and of no other, so each
-    path carries those of every path above it too. Each path stands once: a second call could not add to the
-    first.
+    The kernel uses the permissions of the nearest unveiled directory above a file only, so each path also has those of
+    every path above it. Each path occurs once, because a second call couldn't add to the first.
     """
     if not wanted.reads_restricted and (not wanted.writes_restricted or not wanted.writable):
         return ()

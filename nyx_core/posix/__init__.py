@@ -1,1 +1,1 @@
-"""Layers that every POSIX system has: limits, environment, session. Must not know one OS from another."""
+"""The layers that every POSIX system has."""

@@ -1,6 +1,6 @@
-"""Resource limits of one process: decided by pure functions, set with setrlimit(2). Knows no one OS.
+"""Resource limits of a process: pure functions choose the values, setrlimit(2) sets them.
 
-What a process uses already, and whether it is exempt, each platform tells through `Usage`.
+Each platform measures through `RlimitUsage` what the process uses already, and whether its user is exempt.
 """
 
 from __future__ import annotations
@@ -17,19 +17,30 @@ if TYPE_CHECKING:
     from nyx_core.sandbox.confinement import Confinement, ResourceLimits
 
 UNLIMITED = resource.RLIM_INFINITY
-# OpenBSD has no RLIMIT_AS: its RLIMIT_DATA counts what is mapped without a file (getrlimit(2)).
-MEMORY: int = getattr(resource, "RLIMIT_AS", resource.RLIMIT_DATA)
 HEADROOM = 8 * MIB
-"""A process this close below its memory limit could not finish being confined: it counts as above it."""
+"""A process this close below its memory limit couldn't finish being confined, so it's treated as above the limit."""
+
+# OpenBSD has no RLIMIT_AS; its RLIMIT_DATA counts memory that is mapped without a file (getrlimit(2)).
+MEMORY: int = getattr(resource, "RLIMIT_AS", resource.RLIMIT_DATA)
+RESOURCES = {
+    "memory": (MEMORY, "bytes"),
+    "processes": (resource.RLIMIT_NPROC, "count"),
+    "open_files": (resource.RLIMIT_NOFILE, "count"),
+    "cpu_seconds": (resource.RLIMIT_CPU, "seconds"),
+    "file_size": (resource.RLIMIT_FSIZE, "bytes"),
+    "core": (resource.RLIMIT_CORE, "bytes"),
+}
+"""Resource number and unit of each field of `ResourceLimits`."""
 
 
-class Usage(NamedTuple):
-    """What the process uses before it is limited; `None` where the OS does not tell.
+class RlimitUsage(NamedTuple):
+    """What the process uses before it's limited; `None` if the OS doesn't tell.
 
     Attributes:
         address_space: bytes mapped.
-        own_tasks, user_tasks: processes and threads that are this process, and that belong to its user.
-        processes_exempt: why the limit on processes does not bind this user; empty if it does.
+        own_tasks: processes and threads of this process.
+        user_tasks: processes and threads of its user.
+        processes_exempt: why the limit on processes doesn't apply to this user; empty if it does.
     """
 
     address_space: int | None
@@ -38,8 +49,8 @@ class Usage(NamedTuple):
     processes_exempt: str = ""
 
 
-class Wish(NamedTuple):
-    """One limit to set: its resource number, what was asked, what to ask the kernel for, and why they differ."""
+class RlimitRequest(NamedTuple):
+    """A limit to set: its resource number, what was requested, what to ask the kernel for, and why they differ."""
 
     name: str
     unit: str
@@ -49,28 +60,24 @@ class Wish(NamedTuple):
     note: str
 
 
-def wishes(limits: ResourceLimits, usage: Usage) -> tuple[Wish, ...]:
-    """What to set, before clamping. Raises `LookupError` for a limit that cannot be placed without `usage`."""
+def rlimit_requests(limits: ResourceLimits, usage: RlimitUsage) -> tuple[RlimitRequest, ...]:
+    """The limits to set, before clamping. Raises `LookupError` if one needs a part of `usage` that is unknown."""
     found = []
-    if limits.memory is not None:
-        goal, note = memory_goal(limits.memory, usage)
-        found.append(Wish("memory", "bytes", MEMORY, limits.memory, goal, note))
-    if limits.processes is not None:
-        goal, note = processes_goal(limits.processes, usage)
-        found.append(Wish("processes", "count", resource.RLIMIT_NPROC, limits.processes, goal, note))
-    for name, unit, number, asked in (
-        ("open_files", "count", resource.RLIMIT_NOFILE, limits.open_files),
-        ("cpu_seconds", "seconds", resource.RLIMIT_CPU, limits.cpu_seconds),
-        ("file_size", "bytes", resource.RLIMIT_FSIZE, limits.file_size),
-        ("core", "bytes", resource.RLIMIT_CORE, limits.core),
-    ):
-        if asked is not None:
-            found.append(Wish(name, unit, number, asked, asked, ""))
+    for name, (number, unit) in RESOURCES.items():
+        asked: Limit | None = getattr(limits, name)
+        if asked is None:
+            continue
+        goal, note = asked, ""
+        if name == "memory":
+            goal, note = memory_goal(asked, usage)
+        elif name == "processes":
+            goal, note = processes_goal(asked, usage)
+        found.append(RlimitRequest(name, unit, number, asked, goal, note))
     return tuple(found)
 
 
-def memory_goal(asked: Limit, usage: Usage) -> tuple[Limit, str]:
-    """Literal for a process below the limit, use + limit for one above it, so that applying never kills."""
+def memory_goal(asked: Limit, usage: RlimitUsage) -> tuple[Limit, str]:
+    """Literal for a process below the limit, use + limit for one above it, so that applying doesn't kill it."""
     if usage.address_space is None:
         raise LookupError("memory in use cannot be read")
     if usage.address_space + HEADROOM <= asked.soft:
@@ -79,8 +86,8 @@ def memory_goal(asked: Limit, usage: Usage) -> tuple[Limit, str]:
     return Limit(used + asked.soft, used + asked.hard), f"{used} bytes were mapped already: use + limit"
 
 
-def processes_goal(asked: Limit, usage: Usage) -> tuple[Limit, str]:
-    """Literal where the count is this process's own, otherwise count + limit: the kernel counts the whole user."""
+def processes_goal(asked: Limit, usage: RlimitUsage) -> tuple[Limit, str]:
+    """Literal if the user has only this process, otherwise count + limit: the kernel counts per user."""
     if usage.processes_exempt:
         return asked, f"literal, but not enforced: {usage.processes_exempt}"
     if usage.user_tasks is None or usage.own_tasks is None:
@@ -93,72 +100,60 @@ def processes_goal(asked: Limit, usage: Usage) -> tuple[Limit, str]:
 
 
 def clamp(goal: Limit, soft: int, hard: int) -> Limit:
-    """`goal` within the limits in force, given as getrlimit(2) gives them: no limit is ever raised."""
-    most = goal.hard if hard == UNLIMITED else min(goal.hard, hard)
-    least = goal.soft if soft == UNLIMITED else min(goal.soft, soft)
-    return Limit(min(least, most), most)
+    """`goal` within the limits in force, given as getrlimit(2) gives them. No limit is ever raised."""
+    max_hard = goal.hard if hard == UNLIMITED else min(goal.hard, hard)
+    max_soft = goal.soft if soft == UNLIMITED else min(goal.soft, soft)
+    return Limit(min(max_soft, max_hard), max_hard)
 
 
-class Limits(NamedTuple):
+class Rlimits(NamedTuple):
     """The layer. `usage` measures this process."""
 
-    usage: Callable[[], Usage]
+    usage: Callable[[], RlimitUsage]
     name: str = "limits"
 
     def probe(self) -> LayerReport:
         """Read the limits that are in force."""
-        facts = tuple((name, _shown(number)) for name, number in _NUMBERS)
+        facts = tuple((name, _limits_as_text(number)) for name, (number, _) in RESOURCES.items())
         return LayerReport(self.name, LayerState.ACTIVE, "can be lowered", facts=facts)
 
     def apply(self, wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
-        """Set every limit asked for; one that cannot be set does not keep the others from being set."""
+        """Set every requested limit. If one can't be set, the others still are."""
         try:
-            asked = wishes(wanted.limits, self.usage())
+            requests = rlimit_requests(wanted.limits, self.usage())
         except LookupError as error:
-            return LayerReport(
-                self.name, LayerState.UNAVAILABLE, f"no limit was set: {error.args[0]}", "a readable /proc"
-            )
+            reason = f"no limit was set: {error.args[0]}"
+            return LayerReport(self.name, LayerState.UNAVAILABLE, reason, "a readable /proc")
         reports, failures = [], []
-        for wish in asked:
+        for request in requests:
             try:
-                reports.append(_set(wish))
+                reports.append(_set(request))
             except (OSError, ValueError) as error:
-                failures.append(f"{wish.name}: {error}")
-                reports.append(_reported(wish, f"could not be set: {error}"))
+                failures.append(f"{request.name}: {error}")
+                reports.append(_limit_report(request, f"could not be set: {error}"))
         if failures:
             return LayerReport(self.name, LayerState.UNAVAILABLE, "; ".join(failures), limits=tuple(reports))
         if not reports:
-            return LayerReport(self.name, LayerState.DISABLED, "no limit was asked for")
+            return LayerReport(self.name, LayerState.DISABLED, "no limit was requested")
         return LayerReport(self.name, LayerState.ACTIVE, f"{len(reports)} set and read back", limits=tuple(reports))
 
 
-_NUMBERS = (
-    ("memory", MEMORY),
-    ("open_files", resource.RLIMIT_NOFILE),
-    ("processes", resource.RLIMIT_NPROC),
-    ("cpu_seconds", resource.RLIMIT_CPU),
-    ("file_size", resource.RLIMIT_FSIZE),
-    ("core", resource.RLIMIT_CORE),
-)
-
-
-def _shown(number: int) -> str:
+def _limits_as_text(number: int) -> str:
     return "/".join("none" if value == UNLIMITED else str(value) for value in resource.getrlimit(number))
 
 
-def _set(wish: Wish) -> LimitReport:
-    soft, hard = resource.getrlimit(wish.number)
-    goal = clamp(wish.goal, soft, hard)
-    note = wish.note
-    if goal != wish.goal:
-        note = f"{note}; " * bool(note) + f"clamped to the limits in force, {_shown(wish.number)}"
-    resource.setrlimit(wish.number, (goal.soft, goal.hard))
-    report = _reported(wish, note)
+def _set(request: RlimitRequest) -> LimitReport:
+    goal = clamp(request.goal, *resource.getrlimit(request.number))
+    note = request.note
+    if goal != request.goal:
+        note = f"{note}; " * bool(note) + f"clamped to the limits in force, {_limits_as_text(request.number)}"
+    resource.setrlimit(request.number, (goal.soft, goal.hard))
+    report = _limit_report(request, note)
     if (report.soft, report.hard) != (goal.soft, goal.hard):
-        raise OSError(f"asked for {goal.soft}/{goal.hard}, in force {report.soft}/{report.hard}")
+        raise OSError(f"requested {goal.soft}/{goal.hard}, in force {report.soft}/{report.hard}")
     return report
 
 
-def _reported(wish: Wish, note: str) -> LimitReport:
-    soft, hard = (-1 if value == UNLIMITED else value for value in resource.getrlimit(wish.number))
-    return LimitReport(wish.name, wish.unit, wish.asked.soft, wish.asked.hard, soft, hard, note)
+def _limit_report(request: RlimitRequest, note: str) -> LimitReport:
+    soft, hard = (-1 if value == UNLIMITED else value for value in resource.getrlimit(request.number))
+    return LimitReport(request.name, request.unit, request.asked.soft, request.asked.hard, soft, hard, note)

@@ -1,7 +1,7 @@
-"""The doorway of the OS layer: confine this process, and learn what really holds. Knows no plugins.
+"""Confine this process, and report what is enforced.
 
-The values are loaded with this package. The four functions, and with them the platform's layers, are loaded when they
-are first named: layers import the values from here, and confining itself then imports nothing.
+The values are loaded with this package. The four functions, and with them the layers of the platform, are loaded when
+they are first used: layers import the values from here, and confining then imports nothing.
 """
 
 from nyx_core.sandbox.confinement import (
@@ -13,10 +13,9 @@ from nyx_core.sandbox.confinement import (
     SandboxPolicy,
     SandboxStatus,
 )
-from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, SandboxReport, WitnessResult
+from nyx_core.sandbox.report import LayerReport, LayerState, LimitReport, SandboxError, SandboxReport, WitnessResult
 
-TYPE_CHECKING = False  # `typing` takes an eighth of what this import does
+TYPE_CHECKING = False  # importing `typing` takes an eighth of this import
 if TYPE_CHECKING:
     from nyx_core.sandbox.api import apply_policy, confine, prepare, probe
 
@@ -44,6 +43,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in ("apply_policy", "confine", "prepare", "probe"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nyx_core.sandbox import api as doorway
+    from nyx_core.sandbox import api
 
-    return getattr(doorway, name)
+    return getattr(api, name)

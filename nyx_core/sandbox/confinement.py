@@ -1,4 +1,4 @@
-"""What the OS layer is asked to do: frozen values, checked when built. Does no I/O and knows no platform."""
+"""What a process is confined to: frozen values, checked when built, and the two ready-made policies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class SandboxPolicy(Enum):
 
 
 class SandboxStatus(Enum):
-    """What `apply_policy` answers when it does not raise."""
+    """The result of `apply_policy`."""
 
     APPLIED = "applied"
     UNSUPPORTED = "unsupported"
 
 
-class Limit(namedtuple("Limit", "soft hard")):  # noqa: PYI024  # `typing` takes an eighth of what the import does
+class Limit(namedtuple("Limit", "soft hard")):  # noqa: PYI024  # importing `typing` takes an eighth of this import
     """A soft and a hard limit in one unit; `soft` never exceeds `hard`."""
 
     soft: int
@@ -34,7 +34,7 @@ class Limit(namedtuple("Limit", "soft hard")):  # noqa: PYI024  # `typing` takes
 
     @classmethod
     def of(cls, value: int) -> Limit:
-        """The same value as soft and hard limit."""
+        """A limit with the same soft and hard value."""
         return cls(value, value)
 
 
@@ -46,7 +46,7 @@ NO_CORE = Limit(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """Limits on one process. `None` leaves the limit that is in force.
+    """Limits on one process. `None` keeps the limit that is in force.
 
     Attributes:
         memory: bytes of address space (`RLIMIT_AS`).
@@ -75,7 +75,7 @@ class ResourceLimits:
 class Network:
     """Which sockets a process may have. Build it with `none`, `tcp` or `unrestricted`.
 
-    `connect` and `bind` are TCP ports, and mean something only when `sockets` is `"tcp"`.
+    `connect` and `bind` are TCP ports, used only if `sockets` is `"tcp"`.
     """
 
     sockets: str = "none"
@@ -93,17 +93,17 @@ class Network:
 
     @classmethod
     def none(cls) -> Network:
-        """No socket but a connected pair of Unix sockets (asyncio needs one)."""
+        """No sockets except a connected pair of Unix sockets (asyncio needs one)."""
         return cls()
 
     @classmethod
     def tcp(cls, *, connect: tuple[int, ...] = (), bind: tuple[int, ...] = ()) -> Network:
-        """TCP over IPv4 and IPv6, to and on these ports only."""
+        """TCP over IPv4 and IPv6, connecting to and binding these ports only."""
         return cls("tcp", tuple(connect), tuple(bind))
 
     @classmethod
     def unrestricted(cls) -> Network:
-        """Every kind of socket that the process may have already."""
+        """No restriction on sockets."""
         return cls("unrestricted")
 
 
@@ -121,32 +121,32 @@ class RunAs:
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """Everything that may be asked of the OS layer. With no arguments it grants next to nothing.
+    """Everything that can be requested of the OS layer. The defaults grant next to nothing.
 
-    Paths are absolute; each covers itself and what lies below it. `"/"` in one of the three leaves that
-    kind of access as it is.
+    Paths are absolute; each covers itself and everything below. `"/"` in one of the three fields leaves that kind of
+    access unrestricted.
 
     Attributes:
         limits: resource limits, clamped to the hard limits in force.
         readable: paths that may be opened for reading and listed.
         writable: paths below which files may be read, written, created, renamed and removed.
         executable: paths below which files may be executed; useless without `subprocess`.
-        python_runtime: the interpreter may go on reading its standard library and installed packages.
-        network: which sockets may be made.
+        python_runtime: the interpreter may still read its standard library and installed packages.
+        network: which sockets may be created.
         subprocess: may fork and exec.
         native_code: may map new executable memory, and so load extension modules.
-        environment: names of the variables that stay; `None` keeps all of them.
-        keep_descriptors: descriptors that stay open; `None` keeps all of them.
+        environment: names of the variables to keep; `None` keeps all.
+        keep_descriptors: descriptors to keep open; `None` keeps all.
         ipc: may signal other processes and share memory, semaphores and message queues with them.
-        capabilities: may keep its capabilities (Linux) but for `CAP_SYS_RESOURCE`, which lifts limits;
-            otherwise all are dropped for good.
-        run_as: user and group to become; `None` stays as it is.
+        capabilities: may keep its capabilities (Linux) except `CAP_SYS_RESOURCE`, which lifts limits; otherwise all are
+            dropped irreversibly.
+        run_as: user and group to become; `None` keeps the current ones.
         umask: file mode creation mask.
-        working_directory: directory to change to first; `None` stays.
+        working_directory: directory to change to first; `None` doesn't change it.
         new_session: leave the controlling terminal and unblock every signal.
         namespaces: any of `"user"`, `"mount"`, `"pid"`, `"net"` (Linux).
-        cgroup: put the process into a cgroup of its own, with the memory and process limits (cgroup v2).
-        may_degrade: names of layers whose failure is reported instead of raised.
+        cgroup: put the process into a new cgroup with the memory and process limits (cgroup v2).
+        may_degrade: names of layers whose failure is reported, not raised.
         policy: the policy that this was made from, for the environment and the report.
     """
 
@@ -179,23 +179,23 @@ class Confinement:
         if unknown:
             raise ValueError(f"unknown namespaces: {', '.join(sorted(unknown))}")
         if self.run_as is not None and "user" in self.namespaces:
-            raise ValueError("run_as and a user namespace exclude each other: only the own user is mapped there")
+            raise ValueError("run_as cannot be combined with a user namespace, which maps only the current user")
         if not 0 <= self.umask <= 0o777:
             raise ValueError(f"umask {self.umask:#o}: want 0 to 0o777")
 
     @property
     def writes_restricted(self) -> bool:
-        """Whether opening files for writing is restricted at all."""
+        """Whether opening files for writing is restricted."""
         return "/" not in self.writable
 
     @property
     def reads_restricted(self) -> bool:
-        """Whether opening files for reading is restricted at all."""
+        """Whether opening files for reading is restricted."""
         return "/" not in self.readable
 
     @property
     def closed(self) -> frozenset[str]:
-        """Names of the axes that this confinement closes, wholly or in part. A later one may close more."""
+        """Names of the axes that this confinement closes, fully or in part. A later one may close more."""
         axes = {
             "subprocess": not self.subprocess,
             "network": self.network.sockets == "none",
@@ -208,13 +208,47 @@ class Confinement:
         return frozenset(name for name, closed in axes.items() if closed)
 
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of everything asked for: equal confinements have equal digests."""
-        import hashlib  # loads OpenSSL, which whoever only builds a confinement does not need
+        """SHA-256 of every field, in hexadecimal: equal confinements have equal digests."""
+        import hashlib  # loads OpenSSL, which building a confinement doesn't need
 
         parts = [f"{name}={_stable(getattr(self, name))}" for name in self.__slots__]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _stable(value: object) -> str:
-    """A text that is the same in every process: sets have no order of their own."""
+    """A text that is the same in every process: sets are sorted."""
     return repr(sorted(value)) if isinstance(value, frozenset) else repr(value)
+
+
+MAY_DEGRADE = frozenset(
+    {
+        "namespaces",
+        "cgroup",
+        # Existing threads keep their capabilities. A host that confines itself late gets a warning, not an error.
+        "capabilities",
+        # The guide requires rlimits on macOS, and seatbelt only where it's available.
+        "seatbelt",
+        # The guide requires the Job Object on Windows, which closes neither network nor files.
+        "access",
+    }
+)
+"""Layers that the ready-made policies request but don't require. A missing one is logged as a warning."""
+
+EVERYWHERE = ("/",)
+
+
+def confinement_for(policy: SandboxPolicy) -> Confinement:
+    """MINIMAL refuses new processes and leaves the rest. STRICT also refuses sockets and changes to files."""
+    minimal = policy is SandboxPolicy.MINIMAL
+    return Confinement(
+        readable=EVERYWHERE,
+        writable=EVERYWHERE if minimal else (),
+        executable=EVERYWHERE,
+        network=Network.unrestricted() if minimal else Network.none(),
+        ipc=minimal,
+        environment=None,
+        keep_descriptors=None,
+        capabilities=minimal,
+        may_degrade=MAY_DEGRADE,
+        policy=policy,
+    )

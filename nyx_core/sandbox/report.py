@@ -1,10 +1,15 @@
-"""What the OS layer really did, as values: frozen, and plain enough for JSON. Measures nothing itself."""
+"""The report on a confinement, as frozen values that convert to JSON and to text, and the error that carries it."""
 
 from __future__ import annotations
 
+import errno
 from collections import namedtuple
 from dataclasses import dataclass
 from enum import Enum
+
+TYPE_CHECKING = False  # importing `typing` takes an eighth of what importing `nyx_core.sandbox` does
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class LayerState(Enum):
@@ -19,13 +24,13 @@ class LayerState(Enum):
     DISABLED = "disabled"
 
 
-# `typing.NamedTuple` would say the same, and `typing` takes an eighth of the time that importing the doorway does.
+# `typing.NamedTuple` would import `typing`.
 class LimitReport(
     namedtuple("LimitReport", "name unit asked_soft asked_hard soft hard note", defaults=("",))  # noqa: PYI024
 ):
-    """One resource limit: what was asked, what is in force, and why they differ.
+    """One resource limit: what was requested, what is in force, and why they differ.
 
-    A value of -1 means that there is no limit. `unit` is `"bytes"`, `"seconds"` or `"count"`.
+    -1 means unlimited. `unit` is `"bytes"`, `"seconds"` or `"count"`.
     """
 
     name: str
@@ -40,7 +45,7 @@ class LimitReport(
 
 
 class WitnessResult(namedtuple("WitnessResult", "axis act refused answer")):  # noqa: PYI024
-    """One forbidden act really tried after locking. `answer` is what the system said, e.g. `EPERM`."""
+    """One forbidden operation, attempted after locking. `answer` is the system's answer, e.g. `EPERM`."""
 
     axis: str
     act: str
@@ -58,9 +63,9 @@ class LayerReport(
     """One layer: its state and why.
 
     Attributes:
-        reason: one sentence: what it enforces now, or what is missing.
+        reason: what it enforces now, or what is missing, in one sentence.
         remedy: the sysctl, kernel option or privilege that would provide what is missing.
-        stand_in: the layer that enforces the same instead, if one does; the confinement then holds.
+        stand_in: the layer that enforces the same instead, if any; the confinement then holds.
         facts: further measured values, as name and text.
         limits: the limits this layer set, if it sets any.
     """
@@ -77,7 +82,7 @@ class LayerReport(
 
     @property
     def holds(self) -> bool:
-        """Whether what was asked of this layer is enforced, by itself or its stand-in, or nothing was asked."""
+        """Whether the layer or its stand-in enforces what was requested, or nothing was requested."""
         return self.state in (LayerState.ACTIVE, LayerState.DISABLED) or bool(self.stand_in)
 
 
@@ -89,15 +94,15 @@ class SandboxReport:
         platform: `sys.platform`.
         kernel: release of the running kernel or OS.
         machine: processor architecture as the OS names it.
-        facts: what else was measured of the host, e.g. `landlock_abi`, `landlock_errata`.
+        facts: further properties of the host, e.g. `landlock_abi`, `landlock_errata`.
         policy: `"minimal"`, `"strict"` or `None`.
-        policy_hash: `Confinement.digest()` of what was asked; empty in a survey.
-        repeated: the same was in force already, and nothing was applied anew.
+        policy_hash: `Confinement.digest()` of what was requested; empty in a survey.
+        repeated: the same was in force already, and nothing was applied.
         layers: in the order in which they were applied.
-        limits: every limit asked for, with what is in force.
-        descriptors: open descriptors after applying; `None` where that cannot be known.
+        limits: every requested limit, with what is in force.
+        descriptors: open descriptors after applying; `None` if unknown.
         environment: names of the variables that are set after applying.
-        witness: forbidden acts tried after locking.
+        witness: forbidden operations attempted after locking.
     """
 
     platform: str
@@ -137,12 +142,51 @@ class SandboxReport:
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """`to_dict` as JSON text."""
-        import json  # costs more than all of this module, and most callers never ask
+        import json  # takes longer to load than this module, and most callers don't need it
 
         return json.dumps(self.to_dict(), indent=indent)
 
     def to_table(self) -> str:
-        """The report for a person: one line per layer, limit and witness."""
-        from nyx_core.sandbox.platform_table import draw
+        """The report as text: one line per layer, limit and witness result, and what would provide a missing layer."""
+        return "\n".join(self._lines())
 
-        return draw(self)
+    def _lines(self) -> Iterator[str]:
+        facts = "".join(f", {name.replace('_', ' ')} {value}" for name, value in self.facts)
+        yield f"{self.platform} {self.kernel} {self.machine}{facts}".rstrip()
+        if self.policy_hash:
+            yield f"policy {self.policy or 'custom'} {self.policy_hash[:12]}{', in force already' * self.repeated}"
+        width = max((len(layer.name) for layer in self.layers), default=0)
+        for layer in self.layers:
+            yield f"  {layer.name:{width}}  {layer.state.value:11}  {layer.reason}"
+            if layer.remedy:
+                yield f"  {'':{width}}  {'':11}  needs: {layer.remedy}"
+        if not self.layers:
+            yield "  no layers for this platform: only the guard in Python decides"
+        for limit in self.limits:
+            asked = f"{limit.asked_soft}/{limit.asked_hard}"
+            note = f" ({limit.note})" if limit.note else ""
+            yield f"  limit    {limit.name}: {limit.soft}/{limit.hard} {limit.unit}, asked {asked}{note}"
+        for result in self.witness:
+            verdict = "refused" if result.refused else "NOT REFUSED"
+            yield f"  witness  {result.axis}: {result.act}: {verdict}, {result.answer}"
+
+
+class SandboxError(RuntimeError):
+    """A required layer couldn't be applied, the witness succeeded, or less was requested than is in force.
+
+    The process may be partly confined when this is raised. It's unfit to run a plugin: end it.
+
+    Attributes:
+        report: what was reached, layer by layer; `None` if nothing was tried.
+        layer: name of the layer that refused, or `None` if it wasn't a single layer.
+    """
+
+    def __init__(self, message: str, *, report: SandboxReport | None = None, layer: str | None = None) -> None:
+        self.report = report
+        self.layer = layer
+        super().__init__(message)
+
+
+def errno_name(number: int | None) -> str:
+    """`EPERM` for 1; the number as text if it has no name."""
+    return errno.errorcode.get(number or 0, str(number or "no errno"))

@@ -1,1 +1,1 @@
-"""Layers of Windows: one mechanism per file."""
+"""The layers of Windows."""

@@ -1,8 +1,8 @@
-"""What a Job Object is told and what it answers, as values and as bytes. Makes no call.
+"""The limits of a Job Object, as values and as the records of the Windows API.
 
 Source: winnt.h and learn.microsoft.com, `JOBOBJECT_EXTENDED_LIMIT_INFORMATION` and the structures in it.
-Windows aligns `LARGE_INTEGER` to 8 bytes on 32-bit systems too, so the layouts differ only in the width of
-`SIZE_T` and in padding. `word` is that width in bytes: 4 or 8.
+Windows aligns `LARGE_INTEGER` to 8 bytes on 32-bit systems too, so the layouts differ only in the width of `SIZE_T`
+and in padding. `word` is that width in bytes: 4 or 8.
 """
 
 from __future__ import annotations
@@ -18,41 +18,36 @@ LIMIT_SILENT_BREAKAWAY_OK = 0x1000
 LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 
 # JOBOBJECTINFOCLASS
-BASIC_ACCOUNTING = 1
 BASIC_UI_RESTRICTIONS = 4
 EXTENDED_LIMITS = 9
 
 UI_RESTRICTIONS = 0xFF
-"""Handles, reading and writing the clipboard, system parameters, display settings, global atoms, desktops and
-logging off: every restriction of winnt.h that a job can put on the user interface
-(JOB_OBJECT_UILIMIT_ALL).
+"""Every restriction of winnt.h on the user interface (JOB_OBJECT_UILIMIT_ALL): handles, reading and writing the
+clipboard, system parameters, display settings, global atoms, desktops and logging off.
 """
 
 TICKS = 10_000_000  # PerProcessUserTimeLimit counts 100 ns
-LONGEST = (1 << 63) - 1
-PAGE = 4096  # a job keeps memory limits in pages of 4 KiB on every processor that Windows runs on
+MAX_TICKS = (1 << 63) - 1
+PAGE = 4096  # a job rounds memory limits to pages of 4 KiB on every processor
 
 # PerProcessUserTimeLimit PerJobUserTimeLimit LimitFlags MinimumWorkingSetSize MaximumWorkingSetSize
 # ActiveProcessLimit Affinity PriorityClass SchedulingClass, then six IO_COUNTERS, then ProcessMemoryLimit
 # JobMemoryLimit PeakProcessMemoryUsed PeakJobMemoryUsed.
 _EXTENDED = {4: struct.Struct("<qqIIIIIII4x6Q4I"), 8: struct.Struct("<qqI4xQQI4xQII6Q4Q")}
-_WORD = struct.Struct("<I")
-# TotalUserTime TotalKernelTime ThisPeriodTotalUserTime ThisPeriodTotalKernelTime TotalPageFaultCount
-# TotalProcesses ActiveProcesses TotalTerminatedProcesses
-_ACCOUNTING = struct.Struct("<4q4I")
+UI_RECORD = struct.Struct("<I")  # JOBOBJECT_BASIC_UI_RESTRICTIONS
 # cb PageFaultCount, then nine SIZE_T of which the last is PrivateUsage
 _MEMORY = {4: struct.Struct("<II9I"), 8: struct.Struct("<II9Q")}
 
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Limits of one job. `None` is no limit.
+    """Limits of a job. `None` means unlimited.
 
     Attributes:
-        active_processes: processes that may be in the job at once; 1 leaves the process alone.
+        active_processes: processes that may be in the job at once; with 1 the process can't start another.
         process_memory: bytes that one process may commit.
         process_seconds: user-mode processor seconds of one process.
-        kill_on_close: closing the last handle ends every process in the job.
+        kill_on_close: closing the last handle kills every process in the job.
         breakaway: a child may leave the job.
     """
 
@@ -74,9 +69,7 @@ class JobLimits:
         )
 
     def lacks(self, asked: JobLimits) -> tuple[str, ...]:
-        """What of `asked` these limits do not enforce, by name and value; empty if they are at least as
-        tight.
-        """
+        """Names and values of `asked` that these limits don't enforce; empty if they are at least as tight."""
         missing = {
             f"active_processes {asked.active_processes}": not _within(self.active_processes, asked.active_processes),
             f"process_memory {asked.process_memory}": not _within(self.process_memory, asked.process_memory),
@@ -92,11 +85,11 @@ def _within(found: int | None, asked: int | None) -> bool:
 
 
 def limits_record(limits: JobLimits, word: int) -> bytes:
-    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes where `word` is 4, 144 where it is 8.
+    """A `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`: 112 bytes if `word` is 4, 144 if it is 8.
 
-    A value that is too large for its field becomes the largest that fits, which is tighter.
+    A value that is too large for its field is replaced by the largest that fits, which is tighter.
     """
-    ticks = min((limits.process_seconds or 0) * TICKS, LONGEST)
+    ticks = min((limits.process_seconds or 0) * TICKS, MAX_TICKS)
     active = min(limits.active_processes or 0, 0xFFFF_FFFF)
     memory = min(limits.process_memory or 0, (1 << 8 * word) - 1)
     return _EXTENDED[word].pack(ticks, 0, limits.flags, 0, 0, active, 0, 0, 0, *(0,) * 6, memory, 0, 0, 0)
@@ -108,7 +101,7 @@ def limits_size(word: int) -> int:
 
 
 def read_limits(record: bytes | bytearray, word: int) -> JobLimits:
-    """The limits in a `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`; values whose flag is not set do not count."""
+    """The limits in a `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`; values without their flag are ignored."""
     fields = _EXTENDED[word].unpack(record)
     flags = fields[2]
     return JobLimits(
@@ -120,30 +113,8 @@ def read_limits(record: bytes | bytearray, word: int) -> JobLimits:
     )
 
 
-def ui_record(restrictions: int) -> bytes:
-    """A `JOBOBJECT_BASIC_UI_RESTRICTIONS`: 4 bytes."""
-    return _WORD.pack(restrictions)
-
-
-def read_ui(record: bytes | bytearray) -> int:
-    """The restrictions in a `JOBOBJECT_BASIC_UI_RESTRICTIONS`."""
-    return int(_WORD.unpack(record)[0])
-
-
-def accounting_size() -> int:
-    """Size in bytes of a `JOBOBJECT_BASIC_ACCOUNTING_INFORMATION`: 48."""
-    return _ACCOUNTING.size
-
-
-def read_active_processes(record: bytes | bytearray) -> int:
-    """`ActiveProcesses` of a `JOBOBJECT_BASIC_ACCOUNTING_INFORMATION`."""
-    return int(_ACCOUNTING.unpack(record)[6])
-
-
 def memory_record(word: int) -> bytearray:
-    """An empty `PROCESS_MEMORY_COUNTERS_EX` that carries its own size: 44 bytes where `word` is 4, else
-    80.
-    """
+    """An empty `PROCESS_MEMORY_COUNTERS_EX` with its size in the first field: 44 bytes if `word` is 4, else 80."""
     layout = _MEMORY[word]
     return bytearray(layout.pack(layout.size, *(0,) * 10))
 
@@ -151,8 +122,7 @@ def memory_record(word: int) -> bytearray:
 def read_committed(record: bytes | bytearray, word: int) -> int:
     """Bytes that the process has committed, from a `PROCESS_MEMORY_COUNTERS_EX`.
 
-    `PagefileUsage` and `PrivateUsage` are the same value; the former is zero on Windows 7, the latter under
-    Wine 8.
+    `PagefileUsage` and `PrivateUsage` are the same value, but the first is zero on Windows 7, the second under Wine 8.
     """
     fields = _MEMORY[word].unpack(record)
     return int(max(fields[8], fields[10]))

@@ -1,45 +1,46 @@
-"""The record of every decision: what an event is, a log that keeps it, and the proof that the log is what was written.
-
-Guard, capabilities, isolation and host write to it; it imports none of them.
-"""
+"""The audit log: events, a log file that keeps them in a hash chain, and the verification of that file."""
 
 from typing import TYPE_CHECKING, Any
 
 from nyx_stream.audit.event import AuditEvent, AuditSink
-from nyx_stream.audit.fan_out import fan_out
 
 if TYPE_CHECKING:
-    from nyx_stream.audit.log import AuditLog
-    from nyx_stream.audit.reading import read_log
-    from nyx_stream.audit.to_logging import LoggingSink
-    from nyx_stream.audit.verification import Fault, Verification, verify
+    from nyx_stream.audit.log import AuditLog, Fsync, WhenFull
+    from nyx_stream.audit.reader import read_log
+    from nyx_stream.audit.sinks import LoggingSink, fan_out
+    from nyx_stream.audit.verifier import Fault, Verification, verify
 
 __all__ = [
     "AuditEvent",
     "AuditLog",
     "AuditSink",
     "Fault",
+    "Fsync",
     "LoggingSink",
     "Verification",
+    "WhenFull",
     "fan_out",
     "read_log",
     "verify",
 ]
 
-_HOMES = {
+_MODULES = {
     "AuditLog": "log",
-    "Fault": "verification",
-    "LoggingSink": "to_logging",
-    "Verification": "verification",
-    "read_log": "reading",
-    "verify": "verification",
+    "Fault": "verifier",
+    "Fsync": "log",
+    "LoggingSink": "sinks",
+    "Verification": "verifier",
+    "WhenFull": "log",
+    "fan_out": "sinks",
+    "read_log": "reader",
+    "verify": "verifier",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # A guard makes events and keeps none: it does without the log, and so without asyncio.
-    if name not in _HOMES:
+    # Imported on first use: a guard only makes events, and a worker should not load asyncio and the log for that.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Events on their way from whoever caused them to the thread that writes them. Knows neither files nor lines."""
+"""The queue between the threads that record events and the thread that writes them."""
 
 import logging
 import threading
@@ -9,98 +9,99 @@ from nyx_stream.audit.event import AuditEvent
 _log = logging.getLogger("nyx.audit")
 
 
-class Confirmation:
-    """Stands in the queue behind the events that it is asked for; `error` says why they are not confirmed."""
+class FlushRequest:
+    """Marks a position in the queue; completed when every event before it is written. `error` says why it failed."""
 
-    __slots__ = ("_given", "error")
+    __slots__ = ("_completed", "error")
 
     def __init__(self) -> None:
         self.error: OSError | None = None
-        self._given = threading.Event()
+        self._completed = threading.Event()
 
-    def give(self, error: OSError | None = None) -> None:
-        """Answers whoever waits; only the first answer counts."""
-        if not self._given.is_set():
+    def complete(self, error: OSError | None = None) -> None:
+        """Wakes the waiting thread. Only the first call counts."""
+        if not self._completed.is_set():
             self.error = error
-            self._given.set()
+            self._completed.set()
 
     def wait(self, timeout: float | None) -> bool:
-        """Returns whether it was answered in time."""
-        return self._given.wait(timeout)
+        """Returns whether it was completed in time."""
+        return self._completed.wait(timeout)
 
 
 class EventQueue:
-    """The queue: any thread puts, one thread takes.
+    """A bounded queue: any thread puts, one thread takes.
 
     Args:
         path: of the log, for messages.
-        capacity: events that it holds.
-        block: whether `put` waits for room; otherwise the event is dropped and counted.
+        capacity: maximum number of events.
+        block: whether `put` waits when the queue is full; otherwise the event is dropped and counted.
     """
 
     def __init__(self, path: str, capacity: int, *, block: bool) -> None:
-        self.items: deque[AuditEvent | Confirmation] = deque()
+        self.items: deque[AuditEvent | FlushRequest] = deque()
         self.lost = 0
         """Events that were dropped."""
         self.wake = threading.Event()
-        self.taker: threading.Thread | None = None
-        """The thread that takes: it never waits for itself."""
+        """Set when there's something for the consumer to do."""
+        self.consumer: threading.Thread | None = None
+        """The thread that takes. It never waits for space, since only it can make any."""
         self._path = path
         self._capacity = capacity
         self._block = block
         self._closed = False
-        self._counting = threading.Lock()
-        self._room = threading.Condition()
-        self._blocked = 0
+        self._lost_lock = threading.Lock()
+        self._has_space = threading.Condition()
+        self._blocked_threads = 0
 
     def put(self, event: AuditEvent) -> None:
         """Adds an event, or drops and counts it."""
-        if len(self.items) >= self._capacity and not self._wait_for_room():
-            self.drop(1)
+        if len(self.items) >= self._capacity and not self._wait_for_space():
+            self.count_lost(1)
             return
         self.items.append(event)
         if not self.wake.is_set():
             self.wake.set()
 
-    def ask(self) -> Confirmation:
-        """Adds a confirmation behind everything that this thread has put."""
-        asked = Confirmation()
-        self.items.append(asked)
+    def request_flush(self) -> FlushRequest:
+        """Adds a flush request behind everything that this thread has put."""
+        request = FlushRequest()
+        self.items.append(request)
         self.wake.set()
-        return asked
+        return request
 
-    def take(self) -> AuditEvent | Confirmation | None:
-        """Takes the oldest, or `None`."""
+    def take(self) -> AuditEvent | FlushRequest | None:
+        """Takes the oldest item, or returns `None` if the queue is empty."""
         if not self.items:
             return None
         item = self.items.popleft()
-        if self._blocked:
-            with self._room:
-                self._room.notify()
+        if self._blocked_threads:
+            with self._has_space:
+                self._has_space.notify()
         return item
 
-    def drop(self, count: int) -> None:
+    def count_lost(self, count: int) -> None:
         """Counts events as lost."""
-        with self._counting:
+        with self._lost_lock:
             self.lost += count
 
     def close(self) -> None:
-        """From now on every event is dropped and counted; who waits for room goes on."""
+        """Makes `put` drop and count every event from now on, and wakes the threads that wait for space."""
         self._closed = True
-        self._capacity = 0  # so that `put` has one thing to look at
+        self._capacity = 0  # so that `put` needs only one check
         self.wake.set()
-        with self._room:
-            self._room.notify_all()
+        with self._has_space:
+            self._has_space.notify_all()
 
-    def _wait_for_room(self) -> bool:
-        if self._block and not self._closed and threading.current_thread() is not self.taker:
-            with self._room:
-                self._blocked += 1  # first: `take` looks at it after it has made room
+    def _wait_for_space(self) -> bool:
+        if self._block and not self._closed and threading.current_thread() is not self.consumer:
+            with self._has_space:
+                self._blocked_threads += 1  # before the check: `take` reads it after it has made space
                 try:
                     while len(self.items) >= self._capacity and not self._closed:
-                        self._room.wait()
+                        self._has_space.wait()
                 finally:
-                    self._blocked -= 1
+                    self._blocked_threads -= 1
             if not self._closed:
                 return True
         if self._closed:

@@ -1,7 +1,7 @@
-"""A log of events in a file of JSON lines, written by a thread of its own.
+"""A log of events in a file of JSON lines, written by a background thread.
 
-An event is *acknowledged* when `flush` has returned after it was recorded, or `close` has: then it survives `kill -9`
-of this process, and at `fsync="each"` a power cut too. Imports nothing of Nyx but this room and the error tree.
+An event is *acknowledged* when `flush` has returned after it was recorded, or `close` has. It then survives `kill -9`
+of this process, and with `fsync="each"` a power cut too.
 """
 
 import asyncio
@@ -22,33 +22,34 @@ if TYPE_CHECKING:
     from nyx_stream.audit.event import AuditSink
 
 Fsync: TypeAlias = Literal["each", "interval", "never"]
-"""When the disk is asked to confirm. A killed process loses nothing acknowledged at any of them; a power cut loses
+"""When the disk must confirm writes. A killed process never loses acknowledged events; a power cut loses
 
-- `"each"`: nothing that was acknowledged; every batch is synced before the next is written;
+- `"each"`: nothing that was acknowledged, since every batch is synced before the next one is written;
 - `"interval"`: at most the last `sync_interval` seconds;
-- `"never"`: what the operating system had not written yet, commonly up to 30 seconds. `close` still syncs.
+- `"never"`: what the operating system hadn't written yet, commonly up to 30 seconds. `close` still syncs.
 """
 
 WhenFull: TypeAlias = Literal["block", "stop-plugins", "drop-and-count"]
-"""What happens when the file cannot take an event: a full disk, a quota, a directory gone read-only.
+"""What happens when the file can't take an event: a full disk, a quota, a directory that became read-only.
 
-Always: the error goes to the logger `nyx.audit` and to `on_failure` at once, events wait in memory up to `capacity`,
-the write is tried again four times a second, and `close` raises `AuditError` if one was lost. And then
+In every case the error goes to the logger `nyx.audit` and to `on_failure` at once, up to `capacity` events are kept in
+memory, the write is retried four times a second, and `close` raises `AuditError` if an event was lost. In addition:
 
-- `"drop-and-count"`: what comes when the memory is full is dropped and counted; the file tells how many, once it can;
-- `"block"`: nothing is dropped: whoever records when the memory is full waits. On an event loop that is the whole host:
-  it stands still rather than act unrecorded; until the log is closed, from another thread, or the process killed;
-- `"stop-plugins"`: the host fails its plugins with the first error and starts none until the file takes records again.
+- `"drop-and-count"`: events are dropped and counted when the memory is full; a record says how many, once it can be
+  written;
+- `"block"`: nothing is dropped. Recording waits when the memory is full. On an event loop this stops the whole host,
+  until the log is closed from another thread or the process is killed;
+- `"stop-plugins"`: the host fails its plugins at the first error and starts none until the file takes records again.
 
-A segment that cannot be sealed and renamed grows on, and no event waits for that: it is told like any failure, in the
-log too, and `"stop-plugins"` stops plugins then as well.
+A segment that can't be sealed and renamed grows on, and events are written as usual. This is reported like any failure,
+also in the log, and `"stop-plugins"` stops plugins in this case too.
 """
 
 CAPACITY = 65_536
-"""Events that wait in memory while the file cannot take them; about 30 MB."""
+"""Events that are kept in memory while the file can't take them; about 30 MB."""
 
 SEGMENT_BYTES = 64 << 20
-SMALLEST_SEGMENT = 4096
+MIN_SEGMENT_BYTES = 4096
 
 
 class AuditOptions(TypedDict, total=False):
@@ -64,17 +65,17 @@ class AuditOptions(TypedDict, total=False):
 
 
 class AuditLog:
-    """An `AuditSink` (its `record`) over a file. Use `async with AuditLog.open(path) as log`."""
+    """A log file. Its method `record` is an `AuditSink`. Use `async with AuditLog.open(path) as log`."""
 
-    def __init__(self, path: str, file: LogFile, waiting: EventQueue, writer: Writer, when_full: WhenFull) -> None:
+    def __init__(self, path: str, file: LogFile, queue: EventQueue, writer: Writer, when_full: WhenFull) -> None:
         self.path = path
         self.when_full: WhenFull = when_full
-        self.record: AuditSink = waiting.put  # not a method of its own: every decision of every plugin comes by here
-        """Takes one event, from any thread. Never raises, and never blocks unless `when_full` is `"block"`."""
+        self.record: AuditSink = queue.put  # bound directly: every decision of every plugin is recorded here
+        """Takes one event, from any thread. Never raises, and blocks only if `when_full` is `"block"`."""
         self._file = file
-        self._waiting = waiting
+        self._queue = queue
         self._writer = writer
-        self._told = 0  # of the lost events, how many a `flush` has raised for
+        self._lost_reported = 0  # lost events that a `flush` has raised for
         self._closed = False
 
     @classmethod
@@ -94,25 +95,31 @@ class AuditLog:
         """Opens or creates the log at `path` and starts its thread.
 
         Args:
-            path: a regular file; created with mode 0600. Several logs may share it, if their options are the same.
-            fsync: when the disk confirms; see `Fsync`.
+            path: a regular file; created with mode 0600. A file has one writer: opening it again before the log is
+                closed is an error. Hosts of one process may share one `AuditLog`.
+            fsync: when the disk must confirm writes; see `Fsync`.
             sync_interval: seconds, for `fsync="interval"`.
             segment_bytes: a file that has grown to this size is sealed and renamed to `PATH.000001` and so on.
-            when_full: what happens when the file cannot take an event; see `WhenFull`.
-            key: 16 to 64 secret bytes that the hashes are keyed with; without one, whoever can write the file can
-                compute a chain of their own.
+            when_full: what happens when the file can't take an event; see `WhenFull`.
+            key: 16 to 64 secret bytes that key the hashes. Without a key, anyone who can write the file can compute a
+                new chain.
             keep_queries: whether targets keep query string, fragment and user of a URL, instead of `…`.
-            capacity: events kept in memory while the file cannot take them.
-            on_failure: is told the first error of every row of errors, on the log's thread.
+            capacity: events kept in memory while the file can't take them.
+            on_failure: called with the first error of each series of errors, on the log's thread.
 
         Raises:
-            AuditError: the file cannot be opened for appending, or is no log of that key. The cause is chained.
-            ValueError: an option is out of its range.
+            AuditError: the file can't be opened for appending, another writer has it open, or it isn't a log with that
+                key. The cause is chained.
+            ValueError: an option is out of range.
         """
         if key and len(key) not in KEY_SIZES:
             raise ValueError(f"an audit key has {KEY_SIZES.start} to {KEY_SIZES.stop - 1} bytes, not {len(key)}")
-        if segment_bytes < SMALLEST_SEGMENT or capacity < 1 or not 0 < sync_interval < threading.TIMEOUT_MAX:
-            raise ValueError(f"a segment has {SMALLEST_SEGMENT} bytes or more, capacity and interval more than none")
+        if segment_bytes < MIN_SEGMENT_BYTES:
+            raise ValueError(f"segment_bytes must be at least {MIN_SEGMENT_BYTES} bytes, not {segment_bytes}")
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {capacity}")
+        if not 0 < sync_interval < threading.TIMEOUT_MAX:
+            raise ValueError(f"sync_interval must be a positive number of seconds, not {sync_interval}")
         name = os.fspath(path)
         file = LogFile(os.path.realpath(name), key, segment_bytes, durable=fsync == "each")
         try:
@@ -120,60 +127,60 @@ class AuditLog:
         except OSError as error:
             file.close()
             raise AuditError(name, f"cannot be opened: {error}") from error
-        waiting = EventQueue(name, capacity, block=when_full == "block")
+        queue = EventQueue(name, capacity, block=when_full == "block")
         encode = Encoder(keep_queries=keep_queries).members
-        writer = Writer(name, waiting, file, encode, sync_interval if fsync == "interval" else None)
+        writer = Writer(name, queue, file, encode, sync_interval if fsync == "interval" else None)
         if on_failure is not None:
             writer.watch(on_failure)
         writer.start()
-        return cls(name, file, waiting, writer, when_full)
+        return cls(name, file, queue, writer, when_full)
 
     @property
     def failure(self) -> OSError | None:
-        """The error that the file gives at present; `None` while it takes lines."""
+        """The present error of the file; `None` while it takes events."""
         return self._writer.failure
 
     @property
     def lost(self) -> int:
         """Events that were dropped since the log was opened."""
-        return self._waiting.lost
+        return self._queue.lost
 
     @property
     def head(self) -> str:
-        """The hash of the last record that this log wrote: published elsewhere, it proves all up to there."""
+        """The hash of the last record that this log wrote. Published elsewhere, it proves all records up to it."""
         return self._file.position.head.hex()
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns when every event that this thread recorded before is acknowledged. Blocks.
 
         Raises:
-            AuditError: the file does not take them at present, or not within `timeout` seconds, and they still wait;
-                or events were dropped since the last `flush`; or the log is closed.
+            AuditError: the file doesn't take the events at present, or not within `timeout` seconds (they're still
+                kept); or events were dropped since the last `flush`; or the log is closed.
         """
-        asked = self._waiting.ask()
+        request = self._queue.request_flush()
         if not self._writer.running:
             raise AuditError(self.path, "is closed")
-        if not asked.wait(timeout):
+        if not request.wait(timeout):
             raise AuditError(self.path, f"did not confirm within {timeout} seconds")
-        if asked.error is not None:
-            raise AuditError(self.path, f"not confirmed: {asked.error}") from asked.error
-        lost, self._told = self.lost - self._told, self.lost
+        if request.error is not None:
+            raise AuditError(self.path, f"not confirmed: {request.error}") from request.error
+        lost, self._lost_reported = self.lost - self._lost_reported, self.lost
         if lost:
-            raise AuditError(self.path, f"{lost} events were lost", lost)
+            raise AuditError(self.path, f"{_events(lost)} lost", lost)
 
     async def aflush(self, timeout: float | None = None) -> None:
         """`flush`, without blocking the event loop."""
         await asyncio.to_thread(self.flush, timeout)
 
-    def watch(self, on_failure: Callable[[OSError], object]) -> Callable[[], None]:
-        """Has `on_failure` told the first error of every row of errors, on the log's thread.
+    def watch(self, on_failure: Callable[[OSError], object]) -> Callable[[], object]:
+        """Calls `on_failure` with the first error of each series of errors, on the log's thread.
 
-        Returns what ends that.
+        Returns a function that ends this.
         """
         return self._writer.watch(on_failure)
 
     def close(self) -> None:
-        """Writes what waits, seals and syncs the file and ends the thread. Blocks; a second call does nothing.
+        """Writes the remaining events, seals and syncs the file, and ends the thread. Blocks; can be called twice.
 
         Raises:
             AuditError: events were lost, or the disk did not confirm them.
@@ -181,7 +188,7 @@ class AuditLog:
         if self._closed:
             return
         self._closed = True
-        self._waiting.close()
+        self._queue.close()
         self._writer.stop()
         failure = self.failure
         try:
@@ -192,8 +199,8 @@ class AuditLog:
         finally:
             self._file.close()
         if self.lost:
-            why = f": {failure}" if failure is not None else ""
-            raise AuditError(self.path, f"{self.lost} events were lost{why}", self.lost) from failure
+            reason = f": {failure}" if failure is not None else ""
+            raise AuditError(self.path, f"{_events(self.lost)} lost{reason}", self.lost) from failure
         if failure is not None:
             raise AuditError(self.path, f"not confirmed by the disk: {failure}") from failure
 
@@ -208,3 +215,7 @@ class AuditLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _events(count: int) -> str:
+    return "1 event was" if count == 1 else f"{count} events were"

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.budget import Budget, BudgetCounter, Stopwatch, Tally, later, new_tally
 from nyx_stream.errors import Revoked
-from nyx_stream.policy.terms import Term, print_term
+from nyx_stream.policy.limits import Term, print_term
 
 if TYPE_CHECKING:
     import asyncio
@@ -152,7 +152,7 @@ class Lease:
             lease._meter.take(budget, amount)
 
     def limit(self, terms: Mapping[str, Term | None]) -> None:
-        """Sets terms anew, from now on, by name, as `policy.terms.parse_terms` gives them; `None` lifts one.
+        """Sets terms anew, from now on, by name, as `policy.limits.parse_terms` gives them; `None` lifts one.
 
         Terms that are not named go on as they are. Raises `Revoked` if the lease has ended: it does not come back.
         """

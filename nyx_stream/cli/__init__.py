@@ -1,4 +1,4 @@
-"""The `nyx` command. This file must import nothing of the extra `cli`, so that it can say when that is missing."""
+"""The `nyx` command. This file imports nothing from the extra `cli`, so that it can report when it's missing."""
 
 import sys
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ __all__ = ["ExitCode", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command of `nyx` and returns its exit code; `arguments` are the process's own by default."""
+    """Runs one command of `nyx` and returns its exit code. `arguments` defaults to those of the process."""
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:  # before a command began, or when it was over
+    except KeyboardInterrupt:  # before a command began, or after it ended
         print("nyx: interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
 

@@ -1,4 +1,4 @@
-"""`nyx approve`: what lies where a plugin is loaded from, beside what a lock file has accepted; and accepting it."""
+"""`nyx approve`: compares a plugin with a lock file, and accepts its version and content."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
+from nyx_stream.cli.options import Json, PluginArgument
 from nyx_stream.host import find
 from nyx_stream.host.lockfile.file import LockFile
 from nyx_stream.host.lockfile.verification import Verdict, accept, compare
@@ -13,52 +14,47 @@ from nyx_stream.text import escape
 
 
 def approve(
-    plugin: Annotated[str, typer.Argument(help="The plugin's folder, or the id of an installed plugin.")],
+    plugin: PluginArgument,
     lock: Annotated[str, typer.Option(help="The lock file of the host.")],
     show: Annotated[
-        bool, typer.Option("--show", help="Only say what would be accepted; 1 if something waits.")
+        bool, typer.Option("--show", help="Only show what would be accepted; exit code 1 if an update is pending.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> int:
-    """Accept a plugin's version and content in a lock file, and forget what was approved of another content."""
+    """Accept a plugin's version and content in a lock file.
+
+    Approvals that were given for other content are removed.
+    """
     source, file = find(plugin), LockFile(lock)
     verdict = compare(source, file.read().get(source.manifest.id)) if show else accept(file, source)
-    name = source.manifest.id
+    name, found, known = source.manifest.id, verdict.found, verdict.known
+    same_content = known is None or known.content == found.content
+    removed = [] if known is None or same_content else [f"{item.kind} {escape(item.rule)}" for item in known.approvals]
     if json:
-        output.say_json(_document(name, verdict, accepted=not show))
-    else:
-        _print(name, verdict, accepted=not show)
-    return ExitCode.DENIED if show and verdict.refused is not None else ExitCode.OK
-
-
-def _document(name: str, verdict: Verdict, *, accepted: bool) -> dict[str, object]:
-    known = verdict.known
-    return {
-        "plugin": name,
-        "accepted": accepted,
-        "version": verdict.found.version,
-        "content": verdict.found.content,
-        "before": None if known is None else {"version": known.version, "content": known.content},
-        "more": [item.model_dump() for item in verdict.more],
-        "refused": verdict.refused,
-        "forgotten": len(_forgotten(verdict)),
-    }
-
-
-def _print(name: str, verdict: Verdict, *, accepted: bool) -> None:
-    found, known = verdict.found, verdict.known
+        output.print_json(
+            {
+                "plugin": name,
+                "accepted": not show,
+                "version": found.version,
+                "content": found.content,
+                "before": None if known is None else {"version": known.version, "content": known.content},
+                "more": [item.model_dump() for item in verdict.more],
+                "refused": verdict.refused,
+                "forgotten": len(removed),
+            }
+        )
+        return _exit_code(verdict, show)
     if known is not None:
-        output.say(f"recorded: {name} {known.version}, {known.content}")
-    output.say(f"{'accepted' if accepted else 'found'}: {name} {found.version}, {found.content}")
+        output.print_text(f"recorded: {name} {known.version}, {known.content}")
+    output.print_text(f"{'found' if show else 'accepted'}: {name} {found.version}, {found.content}")
     for item in verdict.more:
-        output.say(f"  wants more: {item.kind} {escape(item.rule)}")
-    for text in _forgotten(verdict):
-        output.say(f"  approved of the recorded content, {'forgotten' if accepted else 'to be forgotten'}: {text}")
-    if not accepted and verdict.refused is not None:
-        output.say(f"  waits: {verdict.refused}")
+        output.print_text(f"  wants more: {item.kind} {escape(item.rule)}")
+    for text in removed:
+        output.print_text(f"  approval {'to be removed' if show else 'removed'}, given for other content: {text}")
+    if show and verdict.refused is not None:
+        output.print_text(f"  pending: {verdict.refused}")
+    return _exit_code(verdict, show)
 
 
-def _forgotten(verdict: Verdict) -> list[str]:
-    if verdict.known is None or verdict.known.content == verdict.found.content:
-        return []
-    return [f"{item.kind} {escape(item.rule)}" for item in verdict.known.approvals]
+def _exit_code(verdict: Verdict, show: bool) -> int:
+    return ExitCode.DENIED if show and verdict.refused is not None else ExitCode.OK

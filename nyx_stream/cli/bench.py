@@ -1,4 +1,4 @@
-"""`nyx bench`: what each check costs, beside what it replaces. The benchmarks lie in the checkout only."""
+"""`nyx bench`: runs the benchmarks, which are in the checkout but not in the installed package."""
 
 import os
 import subprocess
@@ -16,21 +16,25 @@ _CHECKOUT = Path(__file__).parents[2]
 
 def bench(
     only: Annotated[list[str] | None, typer.Option(help="Only the benchmark of this name; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look, in about a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions; takes about a minute.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
     compare: Annotated[Path | None, typer.Option(help="Show the change since the figures of this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
 ) -> int:
-    """Measure every check beside its unguarded baseline, in one run."""
+    """Measure every check beside its unguarded baseline."""
     if not (_CHECKOUT / "benchmarks" / "command.py").is_file():
-        output.complain("the benchmarks are not in the installed package: run this in a checkout, installed with -e")
+        output.print_error(
+            "the installed package has no benchmarks; run these two commands in a checkout of the repository:\n"
+            "  pip install '.[bench]'\n"
+            "  python -m benchmarks"
+        )
         return ExitCode.FILE
     files = {"--json": json, "--compare": compare, "--html": html}
     arguments = [word for name in only or () for word in ("--only", name)]
     arguments += ["--quick"] if quick else []
     arguments += [word for name, path in files.items() if path is not None for word in (name, os.path.abspath(path))]
     path = os.pathsep.join([str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # A process of its own: what the command line has imported would be part of what is measured.
+    # A separate process, so that the modules that the command line imports don't affect the figures.
     done = subprocess.run(  # noqa: S603  # our own interpreter, and options that were parsed
         [sys.executable, "-m", "benchmarks", *arguments], env=os.environ | {"PYTHONPATH": path}, check=False
     )

@@ -1,4 +1,4 @@
-"""The one table of exit codes, and which error ends in which. Knows errors, not commands."""
+"""The exit codes, and which error results in which code."""
 
 from enum import IntEnum
 from typing import Self
@@ -21,7 +21,7 @@ from nyx_stream.errors import (
 
 
 class ExitCode(IntEnum):
-    """What the `nyx` command ends with. `meaning` is the line of the table in the docs."""
+    """Exit codes of the `nyx` command. `meaning` is the line of the table in the docs."""
 
     meaning: str
 
@@ -31,24 +31,24 @@ class ExitCode(IntEnum):
         code.meaning = meaning
         return code
 
-    OK = 0, "done; for `nyx why`: allowed; for `nyx check`: nothing found that would fail"
+    OK = 0, "success; for `nyx why`: allowed; for `nyx check`: nothing found that would fail"
     DENIED = (
         1,
         (
-            "the answer of `nyx why`, `nyx check` or `nyx audit verify` is no; `nyx plan --diff` wants more; "
-            "a call was refused"
+            "`nyx why`, `nyx check` or `nyx audit verify` has a negative result; `nyx plan --diff`: the new "
+            "one asks for more; a call was refused"
         ),
     )
     USAGE = 2, "the command line is wrong"
-    CONFIG = 3, "a policy, a manifest, a host file or a lock file is wrong; what is wrong is printed, with its line"
-    PLUGIN = 4, "the plugin is not there, does not load, or its `setup` fails"
-    CALL = 5, "the call failed: no such method, wrong arguments or result, or the method raised"
-    LIMIT = 6, "a limit of the grant was reached: the timeout, a size, the queue of calls"
-    FILE = 7, "a file cannot be read or written"
-    EXTRA = 8, "the command line is not installed: the extra `cli` is missing"
-    SANDBOX = 9, "a layer that was required cannot be applied on this host"
-    INTERNAL = 70, "a fault of Nyx itself; `NYX_LOG=debug` prints where"
-    INTERRUPTED = 130, "ended by an interrupt from the keyboard"
+    CONFIG = 3, "a policy, manifest, host file or lock file is wrong; the message has the line"
+    PLUGIN = 4, "the plugin doesn't exist or doesn't load, or its `setup` fails"
+    CALL = 5, "the call failed: unknown method, wrong arguments or result, or the method raised"
+    LIMIT = 6, "a limit of the grant was reached: a timeout, a size, the queue of calls"
+    FILE = 7, "a file can't be read or written"
+    EXTRA = 8, "the command line isn't installed: the extra `cli` is missing"
+    SANDBOX = 9, "a required layer can't be applied on this host"
+    INTERNAL = 70, "an internal error of Nyx; `NYX_LOG=debug` prints where"
+    INTERRUPTED = 130, "interrupted from the keyboard"
 
 
 # The first match decides, so the narrower errors come first.
@@ -68,7 +68,7 @@ _BY_ERROR: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Ex
 
 def code_of(error: BaseException) -> ExitCode:
     """Returns the exit code for an error that ends a command."""
-    # A method that let a denial or a limit through failed because of that, and says so to whoever asks by code.
+    # A method that did not catch a denial or an exceeded limit failed because of it.
     for cause in (error, error.__cause__):
         if isinstance(cause, SandboxDenied):
             return ExitCode.DENIED

@@ -1,8 +1,8 @@
-"""Running a command on an event loop so that an interrupt from the keyboard ends it, whenever it comes.
+"""Runs a command on an event loop so that Ctrl-C ends it at any moment.
 
-`asyncio.run` cancels the command, and leaves three gaps. An interrupt that comes just before the loop goes to sleep, or
-in another thread, is noticed when something else wakes the loop. A command that makes another error of its cancellation
-ends with that error. And one that is interrupted when it is nearly done ends as if nothing had happened.
+`asyncio.run` cancels the command, but leaves three gaps. An interrupt that arrives just before the loop goes to sleep,
+or in another thread, is noticed only when something else wakes the loop. A command that raises another error when it's
+cancelled ends with that error. A command that is interrupted when it's nearly done ends as if nothing had happened.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def run_async(command: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine as `asyncio.run` does. Raises KeyboardInterrupt after an interrupt, whatever came of it.
+    """Runs a coroutine like `asyncio.run`. After an interrupt it always raises KeyboardInterrupt.
 
-    Where interrupts are ignored, as in the background of a shell without job control, they stay ignored.
+    If interrupts are ignored, as in the background of a shell without job control, they stay ignored.
     """
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -28,64 +28,60 @@ def run_async(command: Coroutine[Any, Any, T]) -> T:
     try:
         with asyncio.Runner() as runner:
             interrupt = _Interrupt(runner.get_loop())
-            with interrupt.caught(), _woken(runner.get_loop()):
+            with interrupt.handled(), _wake_on_signals(runner.get_loop()):
                 try:
                     return runner.run(interrupt.watch(command))
                 finally:
-                    if interrupt.came:
+                    if interrupt.received:
                         raise KeyboardInterrupt
     finally:
-        command.close()  # an interrupt may come before its first step
+        command.close()  # an interrupt may arrive before its first step
 
 
 class _Interrupt:
-    """The first cancels the command, a second ends it where it stands: a plugin that never yields cannot keep it."""
+    """The first interrupt cancels the command. A second one raises at once, even if the command never yields."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.came = False
+        self.received = False
         self._loop = loop
         self._task: asyncio.Task[Any] | None = None
 
     async def watch(self, command: Coroutine[Any, Any, T]) -> T:
-        """Runs the command as what an interrupt cancels."""
+        """Runs the command as the task that an interrupt cancels."""
         self._task = asyncio.current_task()
         return await command
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Takes interrupts for the time of the `with` block."""
-        previous = signal.signal(signal.SIGINT, self._take)
+    def handled(self) -> Iterator[None]:
+        """Handles interrupts during the `with` block."""
+        previous = signal.signal(signal.SIGINT, self._handle)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
 
-    def _take(self, _number: int, _frame: FrameType | None) -> None:
-        first, self.came = not self.came, True
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        first, self.received = not self.received, True
         if not first or self._task is None or self._task.done():
             raise KeyboardInterrupt
         self._task.cancel()
-        self._loop.call_soon_threadsafe(_nothing)
+        self._loop.call_soon_threadsafe(lambda: None)
 
 
 @contextmanager
-def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Has every signal wake the loop: Python runs a handler when the main thread runs, and does not wake that."""
-    if not hasattr(loop, "add_signal_handler") or not hasattr(socket, "AF_UNIX"):  # Windows: asyncio sees to it
+def _wake_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Makes every signal wake the loop: Python runs handlers in the main thread, but doesn't wake it."""
+    if not hasattr(loop, "add_signal_handler") or not hasattr(socket, "AF_UNIX"):  # asyncio does it on Windows
         yield
         return
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        loop.add_reader(ours, lambda: ours.recv(4096))
-        previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        loop.add_reader(receiver, lambda: receiver.recv(4096))
+        previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(previous)
-            loop.remove_reader(ours)
-
-
-def _nothing() -> None:
-    return
+            loop.remove_reader(receiver)

@@ -1,8 +1,8 @@
-"""Which layer enforces a rule or a limit, by isolation level. The table that `nyx plan` prints and the docs explain.
+"""Which layer enforces a rule or a limit, by isolation level: the table that `nyx plan` prints and the docs explain.
 
-At a level with a sealed process the kernel enforces what this machine can; what it lacks is handed in as `missing`.
-`guard` is the Python decision point in front of a capability; `kernel` refuses everything that does not come through
-it; `host` is the framework that runs the calls. `nothing` is said plainly: such a limit is a wish at that level.
+`guard` is the Python check in front of a capability. `kernel` refuses everything that bypasses it, as far as this
+machine can; the layers that it lacks are passed as `missing`. `host` is the framework that runs the calls. `nothing`
+means that the limit isn't enforced at that level.
 """
 
 from collections.abc import Collection
@@ -16,13 +16,13 @@ RULE_KINDS = ("connect", "request", "read", "write", "env")
 _BY_HOST = frozenset({"call_timeout", "setup_timeout", "concurrency", "queue"})
 _BY_KERNEL = frozenset({"memory", "processes", "cpu_time"})
 
-# Sealing layers that a rule needs, each on the system that has it; without one of them there is a way round the guard.
-_LOCKS = frozenset({"seccomp", "seatbelt", "pledge", "kernel"})
+# The sealing layers that a rule needs, for every system. If one is missing, the guard can be bypassed.
+_SYSTEM_CALL_FILTERS = frozenset({"seccomp", "seatbelt", "pledge", "kernel"})
 _NEEDS = {
-    "connect": _LOCKS,
-    "request": _LOCKS,
-    "read": _LOCKS | {"landlock"},
-    "write": _LOCKS | {"landlock"},
+    "connect": _SYSTEM_CALL_FILTERS,
+    "request": _SYSTEM_CALL_FILTERS,
+    "read": _SYSTEM_CALL_FILTERS | {"landlock"},
+    "write": _SYSTEM_CALL_FILTERS | {"landlock"},
     "env": frozenset({"environment", "kernel"}),
 }
 
@@ -30,19 +30,19 @@ _NEEDS = {
 def layer_of_rule(kind: str, isolation: Level, missing: Collection[str] = ()) -> str:
     """Returns the layers that enforce a rule of `kind` (connect, request, read, write, env)."""
     if kind not in RULE_KINDS:
-        raise ValueError(f"{kind!r} is no kind of rule")
+        raise ValueError(f"{kind!r} isn't a kind of rule")
     return "guard" if isolation == "inline" or not _NEEDS[kind].isdisjoint(missing) else "guard+kernel"
 
 
 def layer_of_limit(name: str, isolation: Level, missing: Collection[str] = ()) -> str:
     """Returns the layer that enforces the limit `name`."""
     if name not in {field.name for field in fields(Limits)}:
-        raise ValueError(f"{name!r} is no limit")
-    limited = isolation != "inline" and "limits" not in missing
+        raise ValueError(f"{name!r} isn't a limit")
+    kernel_limits = isolation != "inline" and "limits" not in missing
     if name in _BY_HOST:
         return "host"
     if name in _BY_KERNEL:
-        return "kernel" if limited else "nothing"
-    if name == "open_files" and limited:
-        return "guard+kernel"  # beside what the files capability counts, every descriptor
+        return "kernel" if kernel_limits else "nothing"
+    if name == "open_files" and kernel_limits:
+        return "guard+kernel"  # the files capability counts its own files, the kernel every descriptor
     return "guard"

@@ -1,5 +1,6 @@
-"""`nyx new`: a plugin to begin with, which passes `nyx check` and its own test."""
+"""`nyx new`: creates a plugin that passes `nyx check` and its own test."""
 
+import errno
 import os
 import re
 from importlib.resources import files
@@ -19,26 +20,26 @@ _FILES = {
 
 
 def new(
-    directory: Annotated[str, typer.Argument(help="The folder to make; its name becomes the id.")],
+    directory: Annotated[str, typer.Argument(help="The folder to create; its name becomes the plugin's id.")],
 ) -> None:
-    """Make a new plugin: manifest, policy, code and a test."""
+    """Create a plugin: manifest, policy, code and a test."""
     name = os.path.basename(os.path.abspath(directory))
     names = _names(name)
     os.makedirs(directory, exist_ok=True)
     if os.listdir(directory):
-        raise FileExistsError(17, "the folder is not empty", directory)
+        raise FileExistsError(errno.EEXIST, "the folder is not empty", directory)
     for target, source in _FILES.items():
         text = files("nyx_stream.cli").joinpath("skeleton", source).read_text(encoding="utf-8")
         path = os.path.join(directory, target.format_map(names))
         with open(path, "x", encoding="utf-8") as file:
             file.write(Template(text).substitute(names))
-        output.say(path.replace(os.sep, "/"))
+        output.print_text(path.replace(os.sep, "/"))
 
 
 def _names(name: str) -> dict[str, str]:
-    """Returns the id, module and class for a folder's name. Raises `typer.BadParameter` where it gives none."""
+    """Returns id, module and class for a folder's name. Raises `typer.BadParameter` if none can be derived."""
     plugin = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64]
     module = plugin.replace("-", "_")
     if not module.isidentifier():
-        raise typer.BadParameter("the folder's name begins with a letter and has letters, digits and hyphens")
+        raise typer.BadParameter("the folder's name must start with a letter and have letters, digits and hyphens")
     return {"id": plugin, "module": module, "cls": "".join(part.capitalize() for part in module.split("_"))}

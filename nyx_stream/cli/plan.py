@@ -1,79 +1,80 @@
-"""`nyx plan`: what a plugin would get under a policy, rule by rule, before anything of it runs."""
+"""`nyx plan`: shows what a plugin would be granted under a policy, or what changes between two of them."""
 
-from collections.abc import Iterable
+import os
+import tomllib
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
 
 from nyx_stream.cli import output
-from nyx_stream.cli.isolation import IsolationOption
+from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
-from nyx_stream.cli.optional import to_be_asked
-from nyx_stream.cli.places import places_of
-from nyx_stream.cli.plan_diff import plan_diff
+from nyx_stream.cli.options import DataDir, Isolation, IsolationOption, Json, places_of
 from nyx_stream.host import find
+from nyx_stream.host.approvals.store import denied_by, on_request
 from nyx_stream.isolation.backend import Level
 from nyx_stream.policy import Limits, SandboxPolicy
-from nyx_stream.policy.coverage import Rule
+from nyx_stream.policy.approval import OptionalPermission
+from nyx_stream.policy.difference import Change, difference, wants_more
 from nyx_stream.policy.grant import Grant, GrantRow
+from nyx_stream.policy.manifest import FILE_NAME, Manifest
+from nyx_stream.policy.rules import Rule
 from nyx_stream.text import escape
 
 
 def plan(
     plugin: Annotated[str | None, typer.Argument(help="The plugin's folder, or the id of an installed plugin.")] = None,
     policy: Annotated[str | None, typer.Option(help="The policy file.")] = None,
-    isolation: Annotated[IsolationOption, typer.Option(help="Where it would run.")] = IsolationOption.inline,
-    data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
+    isolation: Isolation = IsolationOption.inline,
+    data_dir: DataDir = None,
     diff: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="OLD NEW", help="Instead: two plugins, manifests or policies, and what changes."),
+        typer.Option(metavar="OLD NEW", help="Compare two plugins, manifests or policies instead."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> int | None:
-    """Show what a plugin asks for, what a policy grants of it by which line, and which layer enforces that.
+    """Show what a plugin would be granted under a policy.
 
-    With --diff, show what changes between two manifests or policies; exit code 1 says that the new one wants more.
+    For each permission: which line grants it, and which layer enforces it. With --diff, show what changes between two
+    manifests or policies; the exit code is 1 if the new one wants more.
     """
     if diff is not None:
         if plugin is not None or policy is not None:
-            raise typer.BadParameter("--diff takes two places, and neither a plugin nor a policy besides")
-        return plan_diff(*diff, json=json)
+            raise typer.BadParameter("--diff cannot be combined with a plugin or --policy")
+        return _plan_diff(*diff, json=json)
     if plugin is None or policy is None:
-        raise typer.BadParameter("PLUGIN and --policy are needed, or --diff OLD NEW")
+        raise typer.BadParameter("give PLUGIN and --policy FILE, or --diff OLD NEW")
     source = find(plugin)
     places = places_of(source.manifest.id, source.folder, data_dir)
     grant = Grant.of(source.manifest, SandboxPolicy.from_toml(policy), places)
     seal = _seal_at(isolation.value)
+    document = _document(grant, seal)
     if json:
-        output.say_json(_document(grant, seal))
+        output.print_json(document)
     else:
-        _print(grant, seal)
+        _print(document, seal.unsupported)
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Seal:
-    """What a level has of the kernel on this machine.
+    """What the kernel enforces at a level on this machine.
 
     Attributes:
-        gaps: layers that a sealed process needs and that cannot be had, each with the reason.
-        impossible: why the level cannot be had at all; empty if it can.
+        gaps: layers that a sealed process needs but this machine lacks, each with the reason.
+        unsupported: why the level isn't available; empty if it is.
     """
 
     level: Level
     gaps: tuple[tuple[str, str], ...] = ()
-    impossible: str = ""
-
-    @property
-    def missing(self) -> frozenset[str]:
-        return frozenset(name for name, _ in self.gaps)
+    unsupported: str = ""
 
 
 def _seal_at(level: Level) -> _Seal:
     if level != "process":
         return _Seal(level)
-    # Imports far more than a plan at another level needs.
+    # Late: plans at other levels don't need it.
     from nyx_stream.isolation.remote.wire.confinement import missing_layers, missing_sockets
 
     return _Seal(level, missing_layers(), missing_sockets())
@@ -81,31 +82,34 @@ def _seal_at(level: Level) -> _Seal:
 
 def _document(grant: Grant, seal: _Seal) -> dict[str, Any]:
     level, degrade = seal.level, grant.policy.degrade
+    missing = frozenset(name for name, _ in seal.gaps)
+    rows = [(row, _rule(row, level, missing)) for row in grant.rows()]
     return {
         "plugin": grant.manifest.id,
         "version": grant.manifest.version,
         "isolation": level,
         "degrade": degrade,
-        "loads_here": not seal.impossible and (not seal.gaps or degrade == "allow"),
+        "loads_here": not seal.unsupported and (not seal.gaps or degrade == "allow"),
         "not_enforced": [{"layer": name, "reason": reason} for name, reason in seal.gaps],
-        "rules": [_rule(row, seal) for row in grant.rows()],
-        "not_granted": [_rule(row, seal) for row in grant.not_granted()],
-        "optional": [_rule(row, seal) | {"when": when} for row, when in to_be_asked(grant)],
-        "limits": {
-            name: {"value": value, "from": origin, "layer": layer}
-            for name, value, origin, layer in _limits(grant, seal)
-        },
+        "rules": [rule for _, rule in rows],
+        "not_granted": [_rule(row, level, missing) for row in grant.not_granted()],
+        "optional": [
+            rule | {"when": _condition(grant, row)} for row, rule in rows if row.optional and row.status != "granted"
+        ],
+        "limits": _limits(grant, level, missing),
         "env": list(grant.env),
         "credentials": [
             {"rule": item.rule.text, "header": item.header, "from": item.origin, "at": str(item.source)}
             for item in grant.policy.credentials
         ],
-        "report_only": [{"verdict": verdict, "rule": rule.text, "at": _at(rule)} for verdict, rule in _on_trial(grant)],
+        "report_only": [
+            {"verdict": verdict, "rule": rule.text, "at": _at(rule)} for verdict, rule in _report_only_rules(grant)
+        ],
         "places": dict(grant.places),
     }
 
 
-def _rule(row: GrantRow, seal: _Seal) -> dict[str, Any]:
+def _rule(row: GrantRow, level: Level, missing: frozenset[str]) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "asked": row.asked,
@@ -113,67 +117,23 @@ def _rule(row: GrantRow, seal: _Seal) -> dict[str, Any]:
         "status": row.status,
         "granted_by": [{"rule": rule.text, "at": _at(rule)} for rule in row.by],
         "denied_by": [{"rule": rule.text, "at": _at(rule)} for rule in row.denied_by],
-        "layer": layer_of_rule(row.kind, seal.level, seal.missing),
+        "layer": layer_of_rule(row.kind, level, missing),
         "why": row.why,
     }
 
 
-def _limits(grant: Grant, seal: _Seal) -> list[tuple[str, str | int, str, str]]:
-    """Returns (name, printed value, who set it, layer) of each limit, in the order of `Limits`."""
-    printed, defaults = grant.limits.printed(), Limits().printed()
+def _limits(grant: Grant, level: Level, missing: frozenset[str]) -> dict[str, dict[str, Any]]:
+    values, defaults = grant.limits.printed(), Limits().printed()
     policy = grant.policy.limits.printed()
-    rows = []
+    limits = {}
     for name in (field.name for field in fields(Limits)):
-        asked = name in grant.manifest.asked_limits and printed[name] != policy[name]
-        origin = "plugin.toml" if asked else "default" if printed[name] == defaults[name] else "policy"
-        rows.append((name, printed[name], origin, layer_of_limit(name, seal.level, seal.missing)))
-    return rows
+        requested = name in grant.manifest.asked_limits and values[name] != policy[name]
+        origin = "plugin.toml" if requested else "default" if values[name] == defaults[name] else "policy"
+        limits[name] = {"value": values[name], "from": origin, "layer": layer_of_limit(name, level, missing)}
+    return limits
 
 
-def _print(grant: Grant, seal: _Seal) -> None:
-    rows = grant.rows()
-    output.say(f"{grant.manifest.id} {grant.manifest.version} at level {seal.level}")
-    _print_gaps(grant, seal)
-    output.say("")
-    if rows:
-        output.table(("KIND", "ASKED", "STATUS", "BY", "DENIED BY", "LAYER"), (_cells(row, seal) for row in rows))
-    else:
-        output.say("It asks for nothing.")
-    output.say("\nLimits")
-    output.table(
-        ("LIMIT", "VALUE", "SET BY", "LAYER"),
-        ((name, str(value), origin, layer) for name, value, origin, layer in _limits(grant, seal)),
-    )
-    output.say(f"\nEnvironment: {', '.join(grant.env) or 'nothing'}")
-    for item in grant.policy.credentials:
-        output.say(f"Credential: {escape(item.text)} ({item.source})")
-    for verdict, rule in _on_trial(grant):
-        output.say(f"Report only: {verdict} {escape(rule.text)} ({_at(rule)})")
-    for place, directory in sorted(grant.places.items()):
-        output.say(f"{place}: {escape(directory)}")
-    missing = grant.not_granted()
-    output.say(f"\nAsked and not granted: {len(missing) or 'nothing'}")
-    for row in missing:
-        why = f' ("{escape(row.why, 200)}")' if row.why else ""
-        part = "only in part" if row.status == "partly" else "not at all"
-        output.say(f"  {row.kind} {escape(row.asked)}: {part}{why}")
-    for row, when in to_be_asked(grant):
-        why = f' ("{escape(row.why, 200)}")' if row.why else ""
-        output.say(f"Optional: {row.kind} {escape(row.asked)}: {when}{why}")
-
-
-def _print_gaps(grant: Grant, seal: _Seal) -> None:
-    if seal.impossible:
-        output.say(f"It cannot be loaded here: {seal.impossible}")
-    elif seal.gaps and grant.policy.degrade == "refuse":
-        output.say('It cannot be loaded here, unless the policy says degrade = "allow". What is missing:')
-    elif seal.gaps:
-        output.say('Not enforced here, as degrade = "allow" in the policy lets pass:')
-    for name, reason in seal.gaps:
-        output.say(f"  {name}: {escape(reason)}")
-
-
-def _on_trial(grant: Grant) -> list[tuple[str, Rule]]:
+def _report_only_rules(grant: Grant) -> list[tuple[str, Rule]]:
     rules = grant.policy.report
     if rules is None:
         return []
@@ -182,16 +142,130 @@ def _on_trial(grant: Grant) -> list[tuple[str, Rule]]:
     return [*(("allow", rule) for rule in allowed), *(("deny", rule) for rule in denied)]
 
 
-def _cells(row: GrantRow, seal: _Seal) -> tuple[str, ...]:
-    by = "the policy's env" if row.kind == "env" and row.status == "granted" else _cited(row.by)
-    layer = layer_of_rule(row.kind, seal.level, seal.missing)
-    status = "optional" if row.optional and row.status == "refused" else row.status
-    return (row.kind, row.asked, status, by, _cited(row.denied_by), layer)
-
-
-def _cited(rules: Iterable[Rule]) -> str:
-    return ", ".join(_at(rule) or rule.text for rule in rules) or "-"
+def _condition(grant: Grant, row: GrantRow) -> str:
+    if row.kind == "env" or row.rule is None:
+        return "never"
+    if (denied := denied_by(grant.policy, row.kind, row.rule)) is not None:
+        return f"never: {denied}"
+    given = on_request(grant.policy, OptionalPermission(row.kind, row.rule), grant.places)
+    if given is not None:
+        return f"on request ({given.source or given.text})"
+    return "on request, if the host's approver agrees"
 
 
 def _at(rule: Rule) -> str | None:
     return None if rule.source is None else str(rule.source)
+
+
+def _print(plan: dict[str, Any], unsupported: str) -> None:
+    output.print_text(f"{plan['plugin']} {plan['version']} at level {plan['isolation']}")
+    if unsupported:
+        output.print_text(f"It cannot be loaded on this machine: {unsupported}")
+    elif not plan["loads_here"]:
+        output.print_text('It cannot be loaded on this machine unless the policy has degrade = "allow". Missing:')
+    elif plan["not_enforced"]:
+        output.print_text('Not enforced on this machine, which the policy accepts with degrade = "allow":')
+    for gap in plan["not_enforced"]:
+        output.print_text(f"  {gap['layer']}: {escape(gap['reason'])}")
+    output.print_text("")
+    if plan["rules"]:
+        optional = [(rule["kind"], rule["asked"]) for rule in plan["optional"] if rule["status"] == "refused"]
+        head = ("KIND", "ASKED", "STATUS", "BY", "DENIED BY", "LAYER")
+        output.print_table(head, (_cells(rule, optional) for rule in plan["rules"]))
+    else:
+        output.print_text("It requests nothing.")
+    output.print_text("\nLimits")
+    rows = ((name, str(limit["value"]), limit["from"], limit["layer"]) for name, limit in plan["limits"].items())
+    output.print_table(("LIMIT", "VALUE", "SET BY", "LAYER"), rows)
+    output.print_text(f"\nEnvironment: {', '.join(plan['env']) or 'nothing'}")
+    for item in plan["credentials"]:
+        text = f"{item['header']} from {item['from']} for {item['rule']}"
+        output.print_text(f"Credential: {escape(text)} ({item['at']})")
+    for rule in plan["report_only"]:
+        output.print_text(f"Report only: {rule['verdict']} {escape(rule['rule'])} ({rule['at']})")
+    for place, directory in sorted(plan["places"].items()):
+        output.print_text(f"{place}: {escape(directory)}")
+    output.print_text(f"\nRequested but not granted: {len(plan['not_granted']) or 'nothing'}")
+    for rule in plan["not_granted"]:
+        part = "only in part" if rule["status"] == "partly" else "not at all"
+        output.print_text(f"  {rule['kind']} {escape(rule['asked'])}: {part}{_reason(rule)}")
+    for rule in plan["optional"]:
+        output.print_text(f"Optional: {rule['kind']} {escape(rule['asked'])}: {rule['when']}{_reason(rule)}")
+
+
+def _cells(rule: dict[str, Any], optional: list[tuple[str, str]]) -> tuple[str, ...]:
+    kind, asked, status = rule["kind"], rule["asked"], rule["status"]
+    by = "the policy's env" if kind == "env" and status == "granted" else _cite(rule["granted_by"])
+    if (kind, asked) in optional:
+        status = "optional"
+    return (kind, asked, status, by, _cite(rule["denied_by"]), rule["layer"])
+
+
+def _cite(rules: list[dict[str, str]]) -> str:
+    return ", ".join(rule["at"] or rule["rule"] for rule in rules) or "-"
+
+
+def _reason(rule: dict[str, Any]) -> str:
+    return f' ("{escape(rule["why"], 200)}")' if rule["why"] else ""
+
+
+def _plan_diff(old: str, new: str, *, json: bool) -> int:
+    """Prints the changes; returns the exit code, which says whether `new` wants more."""
+    one, other = _load(old), _load(new)
+    if isinstance(one, Manifest) != isinstance(other, Manifest):
+        given = f"{_title(one)} and {_title(other)}"
+        raise typer.BadParameter(f"--diff compares two manifests or two policies, not {given}")
+    changes = difference(one, other)
+    more = wants_more(changes)
+    if json:
+        details = {"wants_more": more, "changes": [_change(change) for change in changes]}
+        output.print_json({"old": _origin(old, one), "new": _origin(new, other), **details})
+        return ExitCode.DENIED if more else ExitCode.OK
+    output.print_text(f"old: {_title(one)} ({escape(old)})")
+    output.print_text(f"new: {_title(other)} ({escape(new)})\n")
+    if not changes:
+        output.print_text("No changes.")
+        return ExitCode.OK
+    names = ("what", "section", "kind", "old", "new", "more", "at")
+    rows = (_change(change) | {"more": "more" if change.more else None} for change in changes)
+    heads = ("CHANGE", *(name.upper() for name in names[1:]))
+    output.print_table(heads, ([row[name] or "-" for name in names] for row in rows))
+    wanting = sum(change.more for change in changes)
+    verb = "wants" if wanting == 1 else "want"
+    total = output.count(len(changes), "change")
+    output.print_text(f"\n{wanting} of {total} {verb} more." if wanting else "\nNo change wants more.")
+    return ExitCode.DENIED if more else ExitCode.OK
+
+
+def _load(where: str) -> Manifest | SandboxPolicy:
+    """Loads the manifest of a folder or an installed plugin, or a file: a manifest if it has `entry`, else a policy."""
+    if not os.path.isfile(where):
+        return find(where).manifest
+    with open(where, "rb") as file:
+        try:
+            is_manifest = "entry" in tomllib.load(file)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError):  # reported with its position when the file is loaded
+            is_manifest = os.path.basename(where) == FILE_NAME
+    return Manifest.from_toml(where) if is_manifest else SandboxPolicy.from_toml(where)
+
+
+def _title(loaded: Manifest | SandboxPolicy) -> str:
+    return f"the manifest of {loaded.id} {loaded.version}" if isinstance(loaded, Manifest) else "a policy"
+
+
+def _origin(where: str, loaded: Manifest | SandboxPolicy) -> dict[str, str]:
+    if isinstance(loaded, Manifest):
+        return {"kind": "manifest", "from": where, "id": loaded.id, "version": loaded.version}
+    return {"kind": "policy", "from": where}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "section": change.section,
+        "kind": change.kind,
+        "what": change.what,
+        "old": change.old,
+        "new": change.new,
+        "more": change.more,
+        "at": None if change.at is None else str(change.at),
+    }

@@ -1,7 +1,7 @@
-"""What a plugin's source says it does, read as syntax: nothing is imported and nothing runs.
+"""Scans a plugin's source code for capabilities, URLs and calls that bypass the capabilities.
 
-A scan sees what is written plainly, which is what honest code does. It proves nothing about hostile code; the sandbox
-is for that. Knows neither manifests nor policies.
+The code is parsed, but never imported or run. The scan finds plainly written uses, as in honest code. It proves nothing
+about hostile code, which the sandbox is for.
 """
 
 import ast
@@ -20,27 +20,27 @@ _METHODS = {
     "delete": "DELETE",
     "options": "OPTIONS",
 }
-_LARGEST = 4 * 2**20
-"""Bytes of one source file."""
+_MAX_BYTES = 4 * 2**20
+"""Maximum size of a source file."""
 _NOT_SCANNED = ("__pycache__", "tests", "node_modules")
 
-# What goes round the capabilities, by dotted name or by the module it lies in, and what to do instead.
-_ROUND = {
+# Functions, or modules of functions, that bypass the capabilities, and what to use instead.
+_BYPASSES = {
     "open": "use self.files.open",
     "io.open": "use self.files.open",
     "os.open": "use self.files.open",
     "pathlib.Path": "use self.files",
-    "os.system": "a plugin starts no process",
-    "os.popen": "a plugin starts no process",
-    "os.fork": "a plugin starts no process",
-    "os.posix_spawn": "a plugin starts no process",
-    "asyncio.create_subprocess_exec": "a plugin starts no process",
-    "asyncio.create_subprocess_shell": "a plugin starts no process",
+    "os.system": "a plugin cannot start processes",
+    "os.popen": "a plugin cannot start processes",
+    "os.fork": "a plugin cannot start processes",
+    "os.posix_spawn": "a plugin cannot start processes",
+    "asyncio.create_subprocess_exec": "a plugin cannot start processes",
+    "asyncio.create_subprocess_shell": "a plugin cannot start processes",
     "asyncio.open_connection": "use self.connect, or self.http",
     "httpx.AsyncClient": "use self.http",
     "httpx.Client": "use self.http",
-    "subprocess": "a plugin starts no process",
-    "multiprocessing": "a plugin starts no process",
+    "subprocess": "a plugin cannot start processes",
+    "multiprocessing": "a plugin cannot start processes",
     "socket": "use self.connect, or self.http",
     "ctypes": "native code is not granted",
     "threading": "use self.spawn, or asyncio.to_thread",
@@ -49,12 +49,12 @@ _ROUND = {
     "http.client": "use self.http",
     "aiohttp": "use self.http",
 }
-_READS_ONLY = frozenset({"socket.gaierror", "socket.timeout", "subprocess.CalledProcessError", "threading.Lock"})
+_HARMLESS = frozenset({"socket.gaierror", "socket.timeout", "subprocess.CalledProcessError", "threading.Lock"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A line of a file of the plugin; the file is named from the root of the plugin's modules."""
+class SourceLocation:
+    """A line in a file of the plugin. The file name is relative to the root of the plugin's modules."""
 
     file: str
     line: int
@@ -64,52 +64,57 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Url:
-    """A URL in the text. `method` is given where it stands in a call of `self.http`, `whole` where nothing is added."""
+class UrlLiteral:
+    """A URL in the source. `method` is the HTTP method if the URL is an argument of a call of `self.http`."""
 
     text: str
     method: str | None
-    place: Place
+    location: SourceLocation
 
 
 @dataclass(frozen=True, slots=True)
 class Bypass:
-    """A call that goes round the capabilities. `instead` is the author's way."""
+    """A call that bypasses the capabilities. `instead` is what to use in its place."""
 
     name: str
     instead: str
-    place: Place
+    location: SourceLocation
 
 
 @dataclass
 class Scan:
-    """All that was seen."""
+    """Everything that the scan found."""
 
-    uses: dict[str, Place] = field(default_factory=dict)
-    """Capability by name, with the first place that uses it of `self`."""
+    uses: dict[str, SourceLocation] = field(default_factory=dict)
+    """Capabilities by name, with the first location that uses it as an attribute of `self`."""
     mentions: set[str] = field(default_factory=set)
-    """Names of capabilities that are taken of any object: another module may be given the plugin."""
-    urls: list[Url] = field(default_factory=list)
+    """Names of capabilities that are attributes of any object, since the plugin may be passed to another module."""
+    urls: list[UrlLiteral] = field(default_factory=list)
     bypasses: list[Bypass] = field(default_factory=list)
-    broken: list[tuple[Place, str]] = field(default_factory=list)
-    """Files that are no Python, with what is wrong."""
+    unreadable: list[tuple[SourceLocation, str]] = field(default_factory=list)
+    """Files that could not be parsed, with the reason."""
     trees: dict[str, ast.Module] = field(default_factory=dict)
-    """Each file's syntax, by its name from the root of the plugin's modules, with `/`."""
+    """Syntax trees by file name, relative to the root of the plugin's modules, with `/`."""
 
 
 def scan_folder(folder: str, root: str) -> Scan:
-    """Reads every module below `folder`, but for tests and hidden folders; names them from `root`. Raises `OSError`."""
+    """Scans every module below `folder` except tests and hidden folders. Names are relative to `root`.
+
+    Raises:
+        OSError: a file can't be read.
+    """
     scan = Scan()
     for path in _sources(folder):
         name = os.path.relpath(path, root).replace(os.sep, "/")
         try:
             tree = _parse(path, name)
             _Reader(scan, name).visit(tree)
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            scan.broken.append((Place(name, line), f"is no Python: {getattr(error, 'msg', error)}"))
+        except SyntaxError as error:
+            scan.unreadable.append((SourceLocation(name, error.lineno or 1), f"syntax error: {error.msg}"))
+        except ValueError as error:
+            scan.unreadable.append((SourceLocation(name, 1), f"cannot be parsed: {error}"))
         except (RecursionError, MemoryError):
-            scan.broken.append((Place(name, 1), "is nested too deep to be read"))
+            scan.unreadable.append((SourceLocation(name, 1), "cannot be parsed: nested too deeply"))
         else:
             scan.trees[name] = tree
     return scan
@@ -117,11 +122,11 @@ def scan_folder(folder: str, root: str) -> Scan:
 
 def _parse(path: str, name: str) -> ast.Module:
     with open(path, "rb") as file:
-        source = file.read(_LARGEST + 1)
-    if len(source) > _LARGEST:
-        raise ValueError(f"larger than {_LARGEST} bytes")
+        source = file.read(_MAX_BYTES + 1)
+    if len(source) > _MAX_BYTES:
+        raise ValueError(f"larger than {_MAX_BYTES} bytes")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the compiler thinks of the plugin's style is not asked here
+        warnings.simplefilter("ignore")  # the compiler's warnings about the plugin are not relevant here
         return ast.parse(source, name)
 
 
@@ -135,7 +140,7 @@ def _sources(folder: str) -> Iterator[str]:
 
 
 class _Reader(ast.NodeVisitor):
-    """Walks one module and notes into `scan`."""
+    """Visits one module and adds to `scan`."""
 
     def __init__(self, scan: Scan, name: str) -> None:
         self._scan = scan
@@ -145,9 +150,8 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self._imported[alias.asname or alias.name.partition(".")[0]] = (
-                alias.name if alias.asname else alias.name.partition(".")[0]
-            )
+            package = alias.name.partition(".")[0]
+            self._imported[alias.asname or package] = alias.name if alias.asname else package
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level == 0:
@@ -155,7 +159,7 @@ class _Reader(ast.NodeVisitor):
                 self._imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        # A text that stands alone is a docstring or a remark: its URLs are not requested.
+        # A string as a statement is a docstring or a comment, so its URLs are not requested.
         if not isinstance(node.value, ast.Constant):
             self.generic_visit(node)
 
@@ -163,28 +167,28 @@ class _Reader(ast.NodeVisitor):
         if node.attr in CAPABILITIES:
             self._scan.mentions.add(node.attr)
             if isinstance(node.value, ast.Name) and node.value.id == "self":
-                self._scan.uses.setdefault(node.attr, self._place(node))
+                self._scan.uses.setdefault(node.attr, self._location(node))
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self._dotted(node.func)
         instead = _instead(name)
         if instead is not None:
-            self._scan.bypasses.append(Bypass(name, instead, self._place(node)))
-        self._note_request(node)
+            self._scan.bypasses.append(Bypass(name, instead, self._location(node)))
+        self._add_request(node)
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        self._note_url(node, None)
+        self._add_url(node, None)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        self._note_url(node, None)
+        self._add_url(node, None)
         for value in node.values:
             if isinstance(value, ast.FormattedValue):
                 self.visit(value)
 
-    def _note_request(self, call: ast.Call) -> None:
-        """Notes the URL of `self.http.get(URL)`, `.request(METHOD, URL)` and `.stream(METHOD, URL)`."""
+    def _add_request(self, call: ast.Call) -> None:
+        """Adds the URL of `self.http.get(URL)`, `.request(METHOD, URL)` and `.stream(METHOD, URL)`."""
         function = call.func
         if not (
             isinstance(function, ast.Attribute)
@@ -194,17 +198,17 @@ class _Reader(ast.NodeVisitor):
         ):
             return
         if function.attr in _METHODS:
-            self._note_url(call.args[0], _METHODS[function.attr])
+            self._add_url(call.args[0], _METHODS[function.attr])
         elif function.attr in ("request", "stream") and len(call.args) > 1:
             method = call.args[0]
             known = isinstance(method, ast.Constant) and isinstance(method.value, str)
-            self._note_url(call.args[1], str(ast.literal_eval(method)).upper() if known else None)
+            self._add_url(call.args[1], str(ast.literal_eval(method)).upper() if known else None)
 
-    def _note_url(self, node: ast.expr, method: str | None) -> None:
+    def _add_url(self, node: ast.expr, method: str | None) -> None:
         text = _url_text(node)
         if text is not None and node not in self._seen:
             self._seen.add(node)
-            self._scan.urls.append(Url(text, method, self._place(node)))
+            self._scan.urls.append(UrlLiteral(text, method, self._location(node)))
 
     def _dotted(self, node: ast.expr) -> str:
         names: list[str] = []
@@ -215,25 +219,25 @@ class _Reader(ast.NodeVisitor):
             return ""
         return ".".join([self._imported.get(node.id, node.id), *reversed(names)])
 
-    def _place(self, node: ast.expr) -> Place:
-        return Place(self._name, node.lineno)
+    def _location(self, node: ast.expr) -> SourceLocation:
+        return SourceLocation(self._name, node.lineno)
 
 
 def _instead(name: str) -> str | None:
-    if not name or name in _READS_ONLY:
+    if not name or name in _HARMLESS:
         return None
     parts = name.split(".")
-    return next((_ROUND[head] for n in range(len(parts), 0, -1) if (head := ".".join(parts[:n])) in _ROUND), None)
+    return next((_BYPASSES[head] for n in range(len(parts), 0, -1) if (head := ".".join(parts[:n])) in _BYPASSES), None)
 
 
 def _url_text(node: ast.expr) -> str | None:
-    """Returns the URL that a text begins with; what is put in at run time stands as `x`, for a segment of a path."""
+    """Returns the URL that a string begins with. Values inserted at run time are replaced by `x`."""
     if isinstance(node, ast.Constant):
         text = node.value if isinstance(node.value, str) else ""
     elif isinstance(node, ast.JoinedStr):
         text = "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
         first = node.values[0] if node.values else None
-        # A host that is put in at run time says nothing: only what follows a written host can be judged.
+        # A host that is inserted at run time is unknown: only a URL with a written host can be checked.
         if not (isinstance(first, ast.Constant) and "/" in str(first.value).partition("://")[2]):
             return None
     else:

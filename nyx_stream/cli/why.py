@@ -1,4 +1,4 @@
-"""`nyx why`: one decision of the guard, and the rule, reason and change that belong to it. Opens and sends nothing."""
+"""`nyx why`: shows one decision of the guard with its rule, its reason, and the change that would allow it."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
-from nyx_stream.cli.places import expand, places_of
+from nyx_stream.cli.options import DataDir, Json, PolicyFile, expand, places_of
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.guard import Decision, SandboxGuard
 from nyx_stream.host import find
@@ -20,19 +20,19 @@ from nyx_stream.text import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nyx_stream.policy.coverage import Rule
+    from nyx_stream.policy.rules import Rule
 
 
-class Kind(StrEnum):
-    """What is asked about."""
+class QuestionKind(StrEnum):
+    """What the question is about."""
 
     connect = "connect"
     request = "request"
     path = "path"
 
 
-class Access(StrEnum):
-    """What is to be done with a path."""
+class AccessOption(StrEnum):
+    """Access to a path: read only, or also write."""
 
     r = "r"
     rw = "rw"
@@ -47,28 +47,31 @@ class _Answer:
 
 
 def why(
-    kind: Annotated[Kind, typer.Argument(help="connect HOST:PORT, request METHOD URL, or path PATH.")],
-    target: Annotated[list[str], typer.Argument(help="What is asked about.")],
-    policy: Annotated[str, typer.Option(help="The policy file.")],
-    manifest: Annotated[str | None, typer.Option(help="A plugin.toml: what it does not ask for is denied.")] = None,
-    plugin: Annotated[str | None, typer.Option(help="A plugin, by folder or id, instead of --manifest.")] = None,
+    kind: Annotated[QuestionKind, typer.Argument(help="connect HOST:PORT, request METHOD URL, or path PATH.")],
+    target: Annotated[list[str], typer.Argument(help="The host and port, the method and URL, or the path.")],
+    policy: PolicyFile,
+    manifest: Annotated[str | None, typer.Option(help="A plugin.toml: what it does not request is denied.")] = None,
+    plugin: Annotated[str | None, typer.Option(help="A plugin's folder or id, instead of --manifest.")] = None,
     address: Annotated[
-        list[str] | None, typer.Option(help="An answer to the look-up of the host; may be given several times.")
+        list[str] | None, typer.Option(help="An IP address that the host resolves to; may be repeated.")
     ] = None,
-    mode: Annotated[Access, typer.Option(help="For a path: read, or also write.")] = Access.r,
-    data_dir: Annotated[str | None, typer.Option(help="The host's data directory.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    mode: Annotated[AccessOption, typer.Option(help="For a path: read only, or also write.")] = AccessOption.r,
+    data_dir: DataDir = None,
+    json: Json = False,
 ) -> int:
-    """Say whether a policy allows something, by which rule, and what would change the answer."""
+    """Show whether a policy allows an action, and which rule decides.
+
+    If it's denied, shows the change that would allow it. Opens and sends nothing.
+    """
     guard, places = _guard(policy, manifest, plugin, data_dir)
     match kind:
-        case Kind.connect:
+        case QuestionKind.connect:
             (host_port,) = _exactly(1, target, "connect HOST:PORT")
             answer = _connect(guard, host_port, address)
-        case Kind.request:
+        case QuestionKind.request:
             method, url = _exactly(2, target, "request METHOD URL")
             answer = _request(guard, method, url, address)
-        case Kind.path:
+        case QuestionKind.path:
             (path,) = _exactly(1, target, "path PATH")
             answer = _path(guard, expand(path, places), mode)
     _print(guard, answer, _source(guard.policy.bind(places), answer.decision.rule), json)
@@ -77,7 +80,7 @@ def why(
 
 def _guard(policy: str, manifest: str | None, plugin: str | None, data_dir: str | None) -> tuple[SandboxGuard, Places]:
     if manifest is not None and plugin is not None:
-        raise typer.BadParameter("give --manifest or --plugin, not both")
+        raise typer.BadParameter("--manifest and --plugin cannot be combined")
     rules = SandboxPolicy.from_toml(policy)
     if manifest is None and plugin is None:
         return SandboxGuard(rules), NO_PLACES
@@ -92,15 +95,15 @@ def _guard(policy: str, manifest: str | None, plugin: str | None, data_dir: str 
 
 def _exactly(count: int, target: list[str], form: str) -> list[str]:
     if len(target) != count:
-        raise typer.BadParameter(f"the form is: nyx why --policy FILE {form}")
+        raise typer.BadParameter(f"expected: nyx why --policy FILE {form}")
     return target
 
 
 def _connect(guard: SandboxGuard, target: str, addresses: list[str] | None) -> _Answer:
     host, colon, port = target.rpartition(":")
-    # ASCII only, as a port is written: int() would read other digits, and blanks.
+    # ASCII digits only: int() would also accept other digits and blanks.
     if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise typer.BadParameter("a connection is HOST:PORT, as in api.example.com:443 or [::1]:8080")
+        raise typer.BadParameter("a connection must be HOST:PORT, as in api.example.com:443 or [::1]:8080")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     decision = guard.decide_connect(host, int(port))
     if addresses and decision.allowed:
@@ -116,16 +119,16 @@ def _request(guard: SandboxGuard, method: str, url: str, addresses: list[str] | 
     return _Answer(decision, f"http {method}", url, guard.request_error(method, url, decision))
 
 
-def _path(guard: SandboxGuard, path: str, mode: Access) -> _Answer:
+def _path(guard: SandboxGuard, path: str, mode: AccessOption) -> _Answer:
     verdict = guard.judge_path(path, mode.value)
-    action = "read" if mode is Access.r else "write"
+    action = "read" if mode is AccessOption.r else "write"
     return _Answer(verdict.decision, f"files {action}", path, guard.path_error(verdict, action, path, mode.value))
 
 
 def _print(guard: SandboxGuard, answer: _Answer, at: str | None, json: bool) -> None:
     decision = answer.decision
     if json:
-        output.say_json(
+        output.print_json(
             {
                 "allowed": decision.allowed,
                 "plugin": guard.plugin,
@@ -138,16 +141,16 @@ def _print(guard: SandboxGuard, answer: _Answer, at: str | None, json: bool) -> 
             }
         )
     elif decision.allowed:
-        who = f"{guard.plugin}: " if guard.plugin else ""
+        plugin = f"{guard.plugin}: " if guard.plugin else ""
         where = f" ({at})" if at else ""
-        output.say(f"{who}{escape(answer.what)} {escape(answer.target)} allowed: {decision.reason}")
-        output.say(f"  rule:    {escape(decision.rule or ''):<36}{where}".rstrip())
+        output.print_text(f"{plugin}{escape(answer.what)} {escape(answer.target)} allowed: {decision.reason}")
+        output.print_text(f"  rule:    {escape(decision.rule or ''):<36}{where}".rstrip())
     else:
-        output.say(str(answer.error))
+        output.print_text(str(answer.error))
 
 
 def _source(policy: SandboxPolicy, text: str | None) -> str | None:
-    """Returns where the deciding rule is written; deny rules first, as they decide first."""
+    """Returns the position of the deciding rule. Deny rules come first, since they decide first."""
     sides = (policy, policy.report) if policy.report is not None else (policy,)
     groups: tuple[Sequence[Rule], ...] = (
         *(rules for side in sides for rules in (side.denied_connect, side.denied_request, side.denied_paths)),

@@ -1,1 +1,1 @@
-"""What `nyx demo` shows: a plugin that is shipped with the package, run for real against a server on loopback."""
+"""The demonstrations of `nyx demo`: shipped plugins that really run, against an HTTP server on loopback."""

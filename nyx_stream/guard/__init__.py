@@ -1,4 +1,4 @@
-"""The decision point: rules compiled into look-ups. Pure; performs nothing and does no I/O."""
+"""The decision point: a policy compiled into look-ups."""
 
 from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.guard import SandboxGuard, path_text

@@ -1,4 +1,4 @@
-"""What a guard answers. Values only."""
+"""The values that a guard returns."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ from nyx_stream.policy import Credential, PathRule
 from nyx_stream.policy.approval import Ticket
 
 REPORT_ONLY = "report only: "
-"""What the reason of a would-be denial begins with: it was allowed, and a rule in force would not have."""
+"""The prefix of the reason of a would-be denial."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`rule` is the text of the rule that decided, `None` where no rule matched; `reason` says why, in words."""
+    """`rule` is the text of the rule that decided, or `None` if no rule matched; `reason` says why, in words."""
 
     allowed: bool
     rule: str | None
@@ -19,32 +19,38 @@ class Decision:
 
     @property
     def reported(self) -> bool:
-        """Whether this is a would-be denial: allowed, because the rule that speaks against it is on trial."""
+        """Whether this is a would-be denial: allowed only because the rule that speaks against it is report-only."""
         return self.allowed and self.reason.startswith(REPORT_ONLY)
 
-    def taken(self) -> "Decision":
-        """Returns the decision on doing now what was decided, once: what allowed it may be used up by that."""
+    def use(self) -> "Decision":
+        """Returns the decision on performing the operation now, once. That may use up a one-time approval."""
         return self
+
+
+OUTSIDE = Decision(False, None, "outside the narrowed grant")
+"""The decision of a narrowed guard on a target that only the guard it narrows allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovedDecision(Decision):
-    """Allowed by a rule that was approved while the plugin ran, and by no other."""
+    """Allowed only by a rule that was approved while the plugin runs."""
 
     ticket: Ticket
 
-    def taken(self) -> Decision:
-        why = self.ticket.take()
-        return self if why is None else Decision(False, self.rule, why)
+    def use(self) -> Decision:
+        reason = self.ticket.use()
+        return self if reason is None else Decision(False, self.rule, reason)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestVerdict:
-    """A decision on a request and the canonical parts it was made on: what is sent is built from these alone.
+    """A decision on a request, and the canonical parts it was made on. Build the request from these parts alone.
 
-    `host` is canonical (no brackets), `port` from 1 to 65535, `target` the normalised path with its query, as bytes
-    fit for a request line. Where the URL could not be read, the parts are empty. `credentials` are those of the policy
-    whose rules cover the request, at most one for each header.
+    Attributes:
+        host: canonical, without brackets; empty, like the other parts, if the URL could not be read.
+        port: from 1 to 65535.
+        target: the normalised path and the query, as bytes for a request line.
+        credentials: those of the policy whose rules cover the request, at most one for each header.
     """
 
     decision: Decision
@@ -58,10 +64,12 @@ class RequestVerdict:
 
 @dataclass(frozen=True, slots=True)
 class PathVerdict:
-    """A decision on a path by its text.
+    """A decision on the text of a path.
 
-    `path` is absolute and lexically normal, `prefix` the rule that allows it, and `below` what to open below the
-    prefix: the text as it was given there, so that the kernel resolves it physically.
+    Attributes:
+        path: absolute and lexically normal.
+        prefix: the rule that allows it, or `None`.
+        below: what to open below the prefix: the text as it was given, so that the kernel resolves it physically.
     """
 
     decision: Decision

@@ -1,34 +1,52 @@
-"""What the rules in force have allowed so far, so that the next check of it is one look-up.
+"""What the rules in force have allowed so far, so that repeating a check costs one look-up.
 
-It belongs to the rules and goes with them. Only what was allowed is remembered, and a bounded number of each kind, so a
-flood of misses neither grows it nor empties it. Knows nothing of how it was decided.
+Theory of operation
+-------------------
+A cache belongs to one compiled policy. The guard holds both in one object and replaces that object in one assignment
+when the policy changes, so a check never combines old rules with a new cache, and invalidation needs no further code.
+A thread that still holds the old object may add an entry to it; no later check reads it.
+
+Only allowed targets are cached, so a plugin that probes for denied targets can't fill the cache or evict entries.
+Connections and folders are cached only if the guard has no audit, because a cached check isn't recorded, and only if no
+approval allowed them, because an approval can end while the policy stays the same. Request verdicts are always cached:
+the guard records each check itself, and `Decision.use` checks the approval again before the request is sent.
+
+Two kinds of entry cover more than the target that created them:
+
+- A *zone* is a domain below which every single label is allowed at a port. A new host in a cached zone only needs a
+  valid label. `CompiledPolicy.open_zone` decides what is a zone.
+- A *folder* is a directory in which every name is allowed. A new name in a cached folder only needs to be a plain name.
+  `CompiledPolicy.open_folder` decides what is such a folder.
+
+Every table is bounded by `MAX_ENTRIES`. A full table is cleared: that needs no bookkeeping on a hit, and a plugin with
+more targets than that only pays the price of the uncached check. Entries with long texts aren't cached.
 """
 
 import re
 
 from nyx_stream.guard.decision import RequestVerdict
 
-REMEMBERED = 4096
-"""Allowed targets that are remembered, of each kind; hosts and zones by port."""
+MAX_ENTRIES = 4096
+"""Entries in each table; hosts and zones are counted for each port."""
 
-_PORTS = 16
-_LONGEST = 1024
+_MAX_PORTS = 16
+_MAX_TEXT_LENGTH = 1024
 
-LONGEST_LABEL = 63
+MAX_LABEL_LENGTH = 63
 """Characters of a label (RFC 1035, section 2.3.4)."""
 
-# Both find what is wrong, not what is right: where a pattern finds nothing, no match object is made, and a search for
-# one character out of a set is the cheapest there is. So a label without a hyphen, where nothing but its characters and
-# its length can be wrong, is worth a pattern of its own.
-odd_character = re.compile(r"[^a-z0-9_]").search
-"""Finds a character that stands in no label, or a hyphen."""
+# Both patterns find what is wrong. If a pattern finds nothing, no match object is created, and searching for one
+# character of a set is the cheapest search there is. A label without a hyphen can only have a wrong character or a
+# wrong length, so it gets the cheaper pattern.
+find_bad_character = re.compile(r"[^a-z0-9_]").search
+"""Finds a character that a label must not contain, or a hyphen."""
 
-no_label = re.compile(r"(?!(?!xn--|-)[a-z0-9_-]{1,63}(?<!-)\Z)").match
-"""Matches what is not one label in canonical spelling; an A-label, which takes a further look, counts as none."""
+match_bad_label = re.compile(r"(?!(?!xn--|-)[a-z0-9_-]{1,63}(?<!-)\Z)").match
+"""Matches text that isn't one canonical label. A-labels match too, because they need further validation."""
 
 
 class DecisionCache:
-    """All that was allowed."""
+    """The allowed targets of one compiled policy."""
 
     __slots__ = ("connects", "folders", "requests", "zones")
 
@@ -40,34 +58,34 @@ class DecisionCache:
         # By mode, the folders, as normal text, in which every name is allowed.
         self.folders: dict[str, set[str]] = {"r": set(), "rw": set()}
 
-    def keep_connect(self, host: str, port: int, zone: str | None) -> None:
-        """Remembers an allowed host and, where every single label below `zone` is allowed too, its zone."""
+    def add_connect(self, host: str, port: int, zone: str | None) -> None:
+        """Adds an allowed host and, if every single label below `zone` is allowed too, the zone."""
         if port not in self.connects:
-            if len(self.connects) >= _PORTS:
+            if len(self.connects) >= _MAX_PORTS:
                 self.connects.clear()
                 self.zones.clear()
             self.zones[port] = set()
             self.connects[port] = set()
-        _keep(self.connects[port], host)
+        _add(self.connects[port], host)
         if zone is not None:
-            _keep(self.zones[port], zone)
+            _add(self.zones[port], zone)
 
-    def keep_request(self, key: tuple[str, object], verdict: RequestVerdict) -> None:
-        """Remembers an allowed request under its method and URL."""
-        if len(verdict.target) > _LONGEST:
+    def add_request(self, key: tuple[str, object], verdict: RequestVerdict) -> None:
+        """Adds an allowed request under its method and URL."""
+        if len(verdict.target) > _MAX_TEXT_LENGTH:
             return
-        if len(self.requests) >= REMEMBERED:
+        if len(self.requests) >= MAX_ENTRIES:
             self.requests.clear()
         self.requests[key] = verdict
 
-    def keep_folder(self, folder: str, mode: str) -> None:
-        """Remembers a folder in which every name is allowed."""
-        _keep(self.folders[mode], folder)
+    def add_folder(self, folder: str, mode: str) -> None:
+        """Adds a folder in which every name is allowed."""
+        _add(self.folders[mode], folder)
 
 
-def _keep(known: set[str], text: str) -> None:
-    if len(text) > _LONGEST:
+def _add(entries: set[str], text: str) -> None:
+    if len(text) > _MAX_TEXT_LENGTH:
         return
-    if len(known) >= REMEMBERED:
-        known.clear()
-    known.add(text)
+    if len(entries) >= MAX_ENTRIES:
+        entries.clear()
+    entries.add(text)

@@ -1,25 +1,19 @@
-"""Why a denial, and the smallest change that would allow it.
+"""Explains a denial and names the smallest change that would allow the target.
 
-Built from the rules of policy and manifest alone, never from a target seen at run time: a plugin must not be able to
-write the rule that an operator is asked to copy.
+The text is built from the rules of policy and manifest alone, never from the target: a plugin must not be able to write
+the rule that an operator is asked to copy.
 """
 
-from collections.abc import Iterable
 from itertools import chain, islice
 
-from nyx_stream.guard.request_table import PathRules
-from nyx_stream.guard.rules import Rules
-from nyx_stream.guard.ruleset import CompiledPolicy
+from nyx_stream.guard.compiled_policy import CompiledPolicy
 from nyx_stream.guard.url_parts import UrlError, read_url
-from nyx_stream.policy import ConnectRule, PathRule, RequestRule
+from nyx_stream.policy import ConnectRule
 from nyx_stream.policy.hosts import HostError, canonical_host
-from nyx_stream.policy.path_rule import path_key
-from nyx_stream.policy.request_rule import METHOD, NEVER_METHODS
+from nyx_stream.policy.rules import METHOD, NEVER_METHODS, Rule, path_key
 from nyx_stream.text import escape
 
-Rule = ConnectRule | RequestRule | PathRule
-
-_SHOWN = 3
+_MAX_RULES = 3
 _COLUMN = 36
 
 
@@ -32,23 +26,24 @@ def explain_connect(rules: CompiledPolicy, host: object, port: object) -> str:
         return ""
     denied = rules.denied.hosts.match(name, number) if name else None
     asked = rules.asked.hosts.match(name, number) if rules.asked and name else None
-    return _lines(rules, "connect", denied, _near_host(rules.allowed, name), asked)
+    return _lines(rules, "connect", denied, [*rules.allowed.hosts.near(name)], asked)
 
 
 def explain_request(rules: CompiledPolicy, method: object, url: object) -> str:
-    """Returns the lines below a denied request."""
+    """Returns the lines below a denied request, or nothing if no rule could allow it."""
     try:
         parts = read_url(url)
     except UrlError:
         return ""
     verb = method.upper() if type(method) is str else ""
     if rules.request(method, url).decision.allowed or verb in NEVER_METHODS or not METHOD.fullmatch(verb):
-        return ""  # refused for something else than what it asks for: no rule would help
+        return ""
     origin = (parts.scheme, parts.host, parts.port)
     denied = rules.denied.hosts.match(parts.host, parts.port) or rules.denied.requests.deny(origin, verb, parts.path)
-    asked = rules.asked.allows_request(origin, verb, parts.path) if rules.asked else None
-    near = [*_first(rules.allowed.requests.at(origin)), *_near_host(rules.allowed, parts.host)]
-    # What is asked by a connect rule is granted by one: it is no line for `request`.
+    asked = rules.asked.allows_request((origin, verb, parts.path)) if rules.asked else None
+    near: list[Rule] = [*islice(chain.from_iterable(rules.allowed.requests.at(origin)), _MAX_RULES)]
+    near += rules.allowed.hosts.near(parts.host)
+    # A permission that the manifest asks for by a connect rule is granted by a connect rule.
     kind = "connect" if isinstance(asked, ConnectRule) else "request"
     return _lines(rules, kind, denied, near, asked)
 
@@ -59,28 +54,18 @@ def explain_path(rules: CompiledPolicy, normal: str, mode: str) -> str:
         return ""
     key = path_key(normal, rules.flavour)
     denied = rules.denied.paths.covering(key)
-    asked = rules.asked.allows_path(key, "r" if mode == "r" else "rw") if rules.asked else None
+    asked = rules.asked.allows_path((key, "r" if mode == "r" else "rw")) if rules.asked else None
     near = rules.allowed.paths.covering(key)
-    kind = "read" if mode == "r" else "write"
-    return _lines(rules, kind, denied, [near] if near else [], asked)
-
-
-def _near_host(allowed: Rules, host: str) -> list[Rule]:
-    return [*allowed.hosts.at(host)]
-
-
-def _first(tables: Iterable[PathRules]) -> list[Rule]:
-    return [*islice(chain.from_iterable(tables), _SHOWN)]
+    return _lines(rules, "read" if mode == "r" else "write", denied, [near] if near else [], asked)
 
 
 def _lines(rules: CompiledPolicy, kind: str, denied: Rule | None, near: list[Rule], asked: Rule | None) -> str:
     lines = [f"  denied:  {_cited(denied)}"] if denied is not None else []
-    lines += [f"  granted: {_cited(rule)}" for rule in near[:_SHOWN]] or ["  granted: nothing near it"]
+    lines += [f"  granted: {_cited(rule)}" for rule in near[:_MAX_RULES]] or ["  granted: nothing near it"]
     if rules.manifest is None:
         return "\n".join(lines)
     if asked is not None:
-        said = "connect" if isinstance(asked, ConnectRule) else kind
-        lines.append(f"  asked:   {_cited(asked, rules.manifest.reason(said, asked))}")
+        lines.append(f"  asked:   {_cited(asked, rules.manifest.reason(kind, asked))}")
     return "\n".join([*lines, f"  fix:     {_fix(kind, denied, near, asked)}"])
 
 
@@ -88,23 +73,16 @@ def _fix(kind: str, denied: Rule | None, near: list[Rule], asked: Rule | None) -
     if asked is None:
         return "no grant can allow it: the plugin's manifest does not ask for it"
     if denied is not None:
-        return f"only the operator can: take back the deny rule{_at(denied)}"
+        at = f"at {denied.source}" if denied.source is not None else escape(denied.text)
+        return f"only the operator can: take back the deny rule {at}"
     widened = next((rule for rule in near if rule.source is not None), None)
     if widened is not None:
         return f"widen {widened.source} to what {asked.source or 'the manifest'} asks"
-    return f"add to the policy, below [allow]: {kind} = [{_quoted(asked)}]"
+    return f'add to the policy, below [allow]: {kind} = ["{escape(asked.text)}"]'
 
 
 def _cited(rule: Rule, why: str | None = None) -> str:
-    said = [str(rule.source)] if rule.source is not None else []
-    said += [f'"{escape(why, 200)}"'] if why else []
+    details = [str(rule.source)] if rule.source is not None else []
+    details += [f'"{escape(why, 200)}"'] if why else []
     text = escape(rule.text)
-    return f"{text:<{_COLUMN}} ({', '.join(said)})" if said else text
-
-
-def _at(rule: Rule) -> str:
-    return f" at {rule.source}" if rule.source is not None else f" {escape(rule.text)}"
-
-
-def _quoted(rule: Rule) -> str:
-    return f'"{escape(rule.text)}"'
+    return f"{text:<{_COLUMN}} ({', '.join(details)})" if details else text

@@ -1,7 +1,6 @@
-"""The decision point. Decides, audits, explains; performs nothing and does no I/O.
+"""The decision point: decides, audits and explains. It performs nothing itself.
 
-The hot path is one look-up in what the rules in force have allowed before (`memory`). That memory belongs to the
-rules: a change of policy replaces both in one assignment, so no check sees half of a change.
+A check first looks in what the rules in force have allowed before; see `decision_cache`.
 """
 
 import os
@@ -14,22 +13,28 @@ from nyx_core.beneath.text import NATIVE, Flavour
 from nyx_stream.audit import AuditEvent
 from nyx_stream.audit.event import Layer
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, SandboxDenied
-from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
-from nyx_stream.guard.decision_cache import LONGEST_LABEL, REMEMBERED, DecisionCache, no_label, odd_character
+from nyx_stream.guard.compiled_policy import CompiledPolicy
+from nyx_stream.guard.decision import OUTSIDE, Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.decision_cache import (
+    MAX_ENTRIES,
+    MAX_LABEL_LENGTH,
+    DecisionCache,
+    find_bad_character,
+    match_bad_label,
+)
 from nyx_stream.guard.explain import explain_connect, explain_path, explain_request
-from nyx_stream.guard.ruleset import CompiledPolicy
-from nyx_stream.guard.url_parts import is_plain, is_url
+from nyx_stream.guard.url_parts import is_url, read_plain
 from nyx_stream.policy import NO_PLACES, ConnectRule, Limits, Places, RequestRule, SandboxPolicy
 from nyx_stream.policy.coverage import covers
 
-if TYPE_CHECKING:  # it brings pydantic, which takes longer to import than all of this
+if TYPE_CHECKING:
     from nyx_stream.policy.manifest import Manifest
 
 Denied = TypeVar("Denied", bound=SandboxDenied)
 
 
-class _State(DecisionCache):
-    """The rules in force and what they have allowed so far; replaced as a whole."""
+class _PolicyInForce(DecisionCache):
+    """The rules in force and what they have allowed so far; replaced as one object."""
 
     __slots__ = ("rules",)
 
@@ -41,16 +46,16 @@ class _State(DecisionCache):
 class SandboxGuard:
     """The compiled form of a policy, for one plugin or for none.
 
-    `check_…` returns `None` or raises, and is audited; `decide_…` returns a `Decision`, never raises and is not
-    audited; `judge_…` returns, beside the decision, the canonical parts that a capability acts on.
+    `check_…` returns `None` or raises, and is audited. `decide_…` returns a `Decision`, never raises and isn't audited.
+    `judge_…` also returns the canonical parts that a capability acts on.
 
     Args:
         policy: what is granted.
-        manifest: what the plugin asks for; where given, nothing else is allowed.
+        manifest: what the plugin asks for; if given, nothing else is allowed.
         plugin: id for errors and audit events; the manifest's by default.
         places: the directories of `$DATA` and `$PLUGIN`.
         audit: called with every decision of `check_…` and `record`; must neither block nor raise.
-        flavour: how path text is read; the platform's by default.
+        flavour: the syntax of paths, `"posix"` or `"windows"`; the platform's by default.
     """
 
     __slots__ = ("_audit", "_flavour", "_manifest", "_places", "_state", "plugin")
@@ -70,42 +75,46 @@ class SandboxGuard:
         self._places = places
         self._audit = audit
         self._flavour = flavour
-        self._state = _State(CompiledPolicy(policy, manifest, places, flavour))
+        self._state = _PolicyInForce(CompiledPolicy(policy, manifest, places, flavour))
 
     @property
     def policy(self) -> SandboxPolicy:
         """The policy in force."""
-        return self._state.rules.policy
+        return self._rules.policy
 
     @property
     def limits(self) -> Limits:
         """The limits in force: the policy's, or the manifest's where it asks for less."""
-        return self._state.rules.limits
+        return self._rules.limits
+
+    @property
+    def _rules(self) -> CompiledPolicy:
+        return self._state.rules
 
     def update(self, policy: SandboxPolicy) -> None:
-        """Puts another policy in force. The next check sees all of it; a check under way sees none of it."""
-        self._state = _State(CompiledPolicy(policy, self._manifest, self._places, self._flavour))
+        """Puts another policy in force, atomically. A check in progress still uses the old one."""
+        self._state = _PolicyInForce(CompiledPolicy(policy, self._manifest, self._places, self._flavour))
 
     def check_connect(self, host: str, port: int) -> None:
         """Returns if a connection is granted; raises `NetworkDenied` otherwise."""
         try:
             state = self._state
             hosts = state.connects[port]
-            # A port that only equals the number, such as 443.0, or claims to, is left to the rules.
+            # The exact types exclude 443.0 and objects that only claim to equal a cached port or host.
             if type(host) is str and type(port) is int:
                 if host in hosts:
                     return
-                # A new name in a zone that wildcard rules have opened: only its first label is to be looked at.
+                # A new host in a cached zone: only its first label needs checking.
                 label, _, zone = host.partition(".")
                 if zone in state.zones[port] and (
-                    no_label(label) is None
+                    match_bad_label(label) is None
                     if "-" in label
-                    else label and odd_character(label) is None and len(label) <= LONGEST_LABEL
+                    else label and find_bad_character(label) is None and len(label) <= MAX_LABEL_LENGTH
                 ):
-                    if len(hosts) < REMEMBERED:
+                    if len(hosts) < MAX_ENTRIES:
                         hosts.add(host)
                     return
-        except (KeyError, TypeError):  # a port that is new, or none at all
+        except (KeyError, TypeError):  # a port that isn't cached, or isn't hashable
             pass
         self._check_connect(host, port)
 
@@ -120,11 +129,11 @@ class SandboxGuard:
     def check_path(self, path: str | os.PathLike[str], mode: str = "r") -> None:
         """Returns if a path is granted by its text; raises `FilesystemDenied` otherwise. `mode` is `"r"` or `"rw"`.
 
-        What a path leads to, only opening it tells; the files capability decides on that too.
+        Only opening the path shows where links lead; the files capability decides on that as well.
         """
         if type(path) is str:
             folder, _, name = path.rpartition("/")
-            # A printable name holds no NUL and no surrogate; without its dots, "", "." and ".." are empty.
+            # A printable name has no NUL and no surrogate; "", "." and ".." are empty once stripped of dots.
             if folder in self._state.folders.get(mode, ()) and name.isprintable() and name.strip("."):
                 return
         self._check_path(path, mode)
@@ -141,9 +150,9 @@ class SandboxGuard:
         """Decides on a path by its text. `mode` is `"r"` or `"rw"`."""
         try:
             text = path_text(path)
-        except Exception as error:  # what a path object raises must not come out of a decision
-            return Decision(False, None, f"it is no path: {type(error).__name__}")
-        return self._state.rules.path(text, mode).decision
+        except Exception as error:  # raised by the path object; a decision never raises
+            return Decision(False, None, f"not a path: {type(error).__name__}")
+        return self.judge_path(text, mode).decision
 
     def decide_addresses(self, host: str, port: int, addresses: Sequence[str]) -> Decision:
         """Decides on all answers of one look-up of `host`: every address must pass."""
@@ -157,29 +166,29 @@ class SandboxGuard:
             if type(url) is str:
                 key = (method, url)
             elif is_url(url):
-                # The parsed parts of the URL: a tuple, which hashes faster than the URL. A plugin that plants
-                # another object here finds, at most, a verdict that was allowed, with the parts it was allowed for.
+                # The parsed parts of the URL: a tuple, which hashes faster than the URL. A plugin that plants another
+                # object here can at most get an allowed verdict with the parts that it was allowed for.
                 key = (method, url._uri_reference)
         try:
-            known = state.requests.get(key) if key is not None else None
+            cached = state.requests.get(key) if key is not None else None
         except TypeError:
-            key = known = None
-        if known is not None:
-            return known
+            key = cached = None
+        if cached is not None:
+            return cached
         verdict = state.rules.request(method, url)
         if verdict.decision.allowed and key is not None:
-            state.keep_request(key, verdict)
+            state.add_request(key, verdict)
         return verdict
 
     def judge_plain(self, method: str, url: str) -> RequestVerdict | None:
-        """As `judge_request`, for a text that every reader takes as it stands; `None` for any other.
+        """Like `judge_request`, for a URL text that all parsers read alike; returns `None` for any other text.
 
-        For a client that has not parsed the text yet: the parser of `httpx` costs more than this decision.
+        A client can call this before it parses the text: the parser of `httpx` costs more than this decision.
         """
-        return self.judge_request(method, url) if type(url) is str and is_plain(url) else None
+        return self.judge_request(method, url) if type(url) is str and read_plain(url) is not None else None
 
     def judge_origin(self, host: str, port: int) -> Decision:
-        """Decides whether an origin may be dialled at all: for a connection, or for some request."""
+        """Decides whether an origin may be dialled, for a connection or for some request."""
         return self._state.rules.dial(host, port)
 
     def judge_path(self, path: str | os.PathLike[str], mode: str = "r") -> PathVerdict:
@@ -187,9 +196,9 @@ class SandboxGuard:
         return self._state.rules.path(path_text(path), mode)
 
     def holds(self, rule: RequestRule) -> bool:
-        """Tells whether every request that `rule` speaks of is granted by one rule, and asked for by one.
+        """Returns whether one rule grants every request that `rule` covers, and one rule asks for all of them.
 
-        What a deny rule takes from it stays denied. Never says yes wrongly.
+        Deny rules aren't considered: they still apply to each request. Never returns true wrongly.
         """
         policy, asked = self._state.rules.policy.merged(), self._manifest
         sides: list[tuple[ConnectRule | RequestRule, ...]] = [(*policy.request, *policy.connect)]
@@ -199,18 +208,18 @@ class SandboxGuard:
 
     def is_denied_path(self, canonical: str) -> str | None:
         """Returns the text of a deny rule that covers an absolute, normal path, or `None`."""
-        rule = self._state.rules.denies_path(canonical)
+        rule = self._rules.denies_path(canonical)
         return None if rule is None else rule.text
 
     def denies_below(self, canonical: str) -> str | None:
-        """Returns the text of a deny rule that covers an absolute, normal path or lies below it, or `None`."""
-        rule = self._state.rules.denies_path(canonical, below=True)
+        """Returns the text of a deny rule that covers an absolute, normal path or a path below it, or `None`."""
+        rule = self._rules.denies_path(canonical, below=True)
         return None if rule is None else rule.text
 
     def record(self, capability: str, action: str, target: str, decision: Decision, layer: Layer = "guard") -> None:
         """Audits one decision."""
         if self._audit is not None:
-            # By position: naming the nine fields would cost half as much again.
+            # Positional, because naming the nine fields would add half to the cost.
             now, rule, reason = time.time(), decision.rule, decision.reason
             self._audit(AuditEvent(now, self.plugin, capability, action, target, decision.allowed, rule, reason, layer))
 
@@ -223,7 +232,7 @@ class SandboxGuard:
         decision: Decision,
         hint: Callable[[], str] | str = "",
     ) -> Denied:
-        """Returns the error for a denied operation."""
+        """Returns the error for a denied operation. No change of policy allows a target outside a narrowed grant."""
         return kind(
             plugin=self.plugin,
             capability=capability,
@@ -231,26 +240,26 @@ class SandboxGuard:
             target=target,
             rule=decision.rule,
             reason=decision.reason,
-            hint=hint,
+            hint="" if decision is OUTSIDE else hint,
         )
 
     def request_error(
         self, method: str, url: Any, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
     ) -> NetworkDenied:
-        """Returns the error for a denied request; printed, it says what would allow it."""
-        hint = partial(explain_request, self._state.rules, method, url)
+        """Returns the error for a denied request; its text says what would allow it."""
+        hint = partial(explain_request, self._rules, method, url)
         return self.denial(kind, "http", method, str(url), decision, hint)
 
     def connect_error(
         self, host: str, port: int, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
     ) -> NetworkDenied:
-        """Returns the error for a denied connection; printed, it says what would allow it."""
-        hint = partial(explain_connect, self._state.rules, host, port)
+        """Returns the error for a denied connection; its text says what would allow it."""
+        hint = partial(explain_connect, self._rules, host, port)
         return self.denial(kind, "connect", "connect", f"{host}:{port}", decision, hint)
 
     def path_error(self, verdict: PathVerdict, action: str, target: str, mode: str) -> FilesystemDenied:
-        """Returns the error for a path that its text denies; printed, it says what would allow it."""
-        hint = partial(explain_path, self._state.rules, verdict.path, mode)
+        """Returns the error for a path that is denied by its text; the error's text says what would allow it."""
+        hint = partial(explain_path, self._rules, verdict.path, mode)
         return self.denial(FilesystemDenied, "files", action, target, verdict.decision, hint)
 
     def _check_connect(self, host: str, port: int) -> None:
@@ -260,30 +269,30 @@ class SandboxGuard:
             self.record("connect", "connect", f"{host}:{port}", decision)
         if not decision.allowed:
             raise self.connect_error(host, port, decision)
-        # With an audit, every check is to be recorded, and so none may take the short way.
-        if self._audit is None and type(decision) is Decision:  # what was approved ends by itself
-            state.keep_connect(host, port, state.rules.open_zone(host, port))
+        # An ApprovedDecision can end without a change of policy; an audit must record every check.
+        if self._audit is None and type(decision) is Decision:
+            state.add_connect(host, port, state.rules.open_zone(host, port))
 
     def _check_path(self, path: str | os.PathLike[str], mode: str) -> None:
         state = self._state
         text = path_text(path)
         verdict = state.rules.path(text, mode)
         action = "read" if mode == "r" else "write"
-        self.record("files", action, str(text), verdict.decision)
+        self.record("files", action, text, verdict.decision)
         if not verdict.decision.allowed:
-            raise self.path_error(verdict, action, str(text), mode)
+            raise self.path_error(verdict, action, text, mode)
         if self._audit is None and (folder := state.rules.open_folder(text, mode)) is not None:
-            state.keep_folder(folder, mode)
+            state.add_folder(folder, mode)
 
 
 def path_text(path: object) -> str:
-    """Converts a path to text, once: what a path object says a second time is never asked.
+    """Converts a path to text. Call it once for each path: a path object may return another text the next time.
 
     Raises:
         TypeError: `path` is neither text nor a path object of text.
     """
-    text = os.fspath(path)  # type: ignore[call-overload]  # raises TypeError for what it does not take
+    text = os.fspath(path)  # type: ignore[call-overload]  # raises TypeError for other objects
     if not isinstance(text, str):
         raise TypeError("a path is text, not bytes")
-    # The characters of a subclass of `str`, without asking its methods.
+    # The characters of a subclass of `str`, without calling its methods.
     return text if type(text) is str else str.__str__(text)

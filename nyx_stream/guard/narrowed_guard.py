@@ -1,31 +1,29 @@
-"""A guard for what a plugin hands on: the guard it narrows, and narrower rules, must both allow a target.
+"""Attenuation: a guard for capabilities that a plugin narrows and passes on.
 
-So it never allows what the other does not, whatever the rules say and however the other's policy changes.
+A narrowed guard allows a target only if both the guard it narrows and its own rules allow it. So it never allows more
+than that guard, for any rules, and also when that guard's policy changes.
 """
 
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from nyx_stream.errors import FilesystemDenied, NetworkDenied
-from nyx_stream.guard.decision import Decision, PathVerdict, RequestVerdict
+from nyx_stream.guard.compiled_policy import CompiledPolicy
+from nyx_stream.guard.decision import OUTSIDE, Decision, PathVerdict, RequestVerdict
 from nyx_stream.guard.guard import SandboxGuard, path_text
-from nyx_stream.guard.ruleset import CompiledPolicy
-from nyx_stream.policy import Limits, PathRule, RequestRule, SandboxPolicy
+from nyx_stream.policy import PathRule, RequestRule, SandboxPolicy
 from nyx_stream.policy.coverage import covers
-
-NOT_HANDED_ON = Decision(False, None, "it is no part of what was handed on")
 
 
 class NarrowedGuard(SandboxGuard):
-    """The conjunction of `wide` and of rules. It has no policy of its own, and follows that of `wide`."""
+    """Allows what both the guard `wide` and its own rules allow. Its policy is that of `wide`; it has no cache."""
 
     __slots__ = ("_own", "_wide")
 
     def __init__(
         self, wide: SandboxGuard, *, request: Sequence[RequestRule] = (), paths: Sequence[PathRule] = ()
     ) -> None:
-        # Not the base's: every decision here is one of `wide` first.
+        # The base's constructor would compile a policy; every decision here asks `wide` first instead.
         self.plugin = wide.plugin
         self._audit = wide._audit
         self._places = wide._places
@@ -36,16 +34,12 @@ class NarrowedGuard(SandboxGuard):
         )
 
     @property
-    def policy(self) -> SandboxPolicy:
-        return self._wide.policy
-
-    @property
-    def limits(self) -> Limits:
-        return self._wide.limits
+    def _rules(self) -> CompiledPolicy:
+        return self._wide._rules
 
     def update(self, policy: SandboxPolicy) -> None:
-        """Refused: the rules that were handed on do not change. Raises `TypeError`."""
-        raise TypeError("a narrowed guard follows the guard that it narrows")
+        """Raises `TypeError`: update the guard that this one narrows."""
+        raise TypeError("a narrowed guard can't be updated; update the guard that it narrows")
 
     def check_connect(self, host: str, port: int) -> None:
         decision = self.decide_connect(host, port)
@@ -62,67 +56,36 @@ class NarrowedGuard(SandboxGuard):
             raise self.path_error(verdict, action, text, mode)
 
     def decide_connect(self, host: str, port: int) -> Decision:
-        """Bare connections are never handed on: over one, anything could be said."""
+        """Denies every bare connection: it could carry any request."""
         decision = self._wide.decide_connect(host, port)
-        return NOT_HANDED_ON if decision.allowed else decision
-
-    def decide_path(self, path: str | os.PathLike[str], mode: str = "r") -> Decision:
-        try:
-            return self.judge_path(path, mode).decision
-        except Exception as error:  # as the base: what a path object raises must not come out of a decision
-            return Decision(False, None, f"it is no path: {type(error).__name__}")
+        return OUTSIDE if decision.allowed else decision
 
     def decide_addresses(self, host: str, port: int, addresses: Sequence[str]) -> Decision:
-        return self._both(self._wide.decide_addresses(host, port, addresses), self._own.dial(host, port))
+        return self._narrow(self._wide.decide_addresses(host, port, addresses), self._own.dial(host, port))
 
     def judge_request(self, method: str, url: Any) -> RequestVerdict:
         verdict = self._wide.judge_request(method, url)
         if not verdict.decision.allowed:
             return verdict
-        # On the parts that will be sent, and not on the URL, which is not looked at a second time.
+        # Decides on the parts that will be sent, and doesn't read the URL a second time.
         host = f"[{verdict.host}]" if ":" in verdict.host else verdict.host
         sent = f"{verdict.scheme}://{host}:{verdict.port}{verdict.target.decode('ascii')}"
         own = self._own.request(verdict.method, sent).decision
-        return verdict if own.allowed else RequestVerdict(NOT_HANDED_ON, verdict.method)
+        return verdict if own.allowed else RequestVerdict(OUTSIDE, verdict.method)
 
     def judge_origin(self, host: str, port: int) -> Decision:
-        return self._both(self._wide.judge_origin(host, port), self._own.dial(host, port))
+        return self._narrow(self._wide.judge_origin(host, port), self._own.dial(host, port))
 
     def judge_path(self, path: str | os.PathLike[str], mode: str = "r") -> PathVerdict:
         text = path_text(path)
         verdict = self._wide.judge_path(text, mode)
         if not verdict.decision.allowed or self._own.path(text, mode).decision.allowed:
             return verdict
-        return PathVerdict(NOT_HANDED_ON, verdict.path)
+        return PathVerdict(OUTSIDE, verdict.path)
 
     def holds(self, rule: RequestRule) -> bool:
         return self._wide.holds(rule) and any(covers(own, rule) for own in self._own.policy.request)
 
-    def is_denied_path(self, canonical: str) -> str | None:
-        return self._wide.is_denied_path(canonical)
-
-    def denies_below(self, canonical: str) -> str | None:
-        return self._wide.denies_below(canonical)
-
-    def request_error(
-        self, method: str, url: Any, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
-    ) -> NetworkDenied:
-        if decision is NOT_HANDED_ON:  # no policy would help
-            return self.denial(kind, "http", method, str(url), decision)
-        return self._wide.request_error(method, url, decision, kind)
-
-    def connect_error(
-        self, host: str, port: int, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
-    ) -> NetworkDenied:
-        if decision is NOT_HANDED_ON:
-            return self.denial(kind, "connect", "connect", f"{host}:{port}", decision)
-        return self._wide.connect_error(host, port, decision, kind)
-
-    def path_error(self, verdict: PathVerdict, action: str, target: str, mode: str) -> FilesystemDenied:
-        if verdict.decision is NOT_HANDED_ON:
-            return self.denial(FilesystemDenied, "files", action, target, verdict.decision)
-        return self._wide.path_error(verdict, action, target, mode)
-
     @staticmethod
-    def _both(wide: Decision, own: Decision) -> Decision:
-        return NOT_HANDED_ON if wide.allowed and not own.allowed else wide
+    def _narrow(wide: Decision, own: Decision) -> Decision:
+        return OUTSIDE if wide.allowed and not own.allowed else wide

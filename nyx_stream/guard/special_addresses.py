@@ -1,9 +1,9 @@
-"""Which addresses are not plainly public.
+"""Which addresses are not globally reachable.
 
-Source: the IANA special-purpose address registries for IPv4 and IPv6 (RFC 6890, RFC 8190 and the registrations since,
-read in 2026), the IPv6 unicast allocation (only 2000::/3 is global unicast), and the one cloud platform address that
-lies in public space. A table of our own, because `ipaddress.is_global` differs between versions of Python and takes
-translated addresses (NAT64, 6to4, Teredo, IPv4-compatible) for public ones.
+Sources: the IANA special-purpose address registries for IPv4 and IPv6 (RFC 6890, RFC 8190 and later registrations, read
+in 2026), the IPv6 unicast allocation (only 2000::/3 is global unicast), and one cloud platform address in public space.
+Nyx has its own table because `ipaddress.is_global` differs between versions of Python and treats translated addresses
+(NAT64, 6to4, Teredo, IPv4-compatible) as public.
 """
 
 import ipaddress
@@ -59,13 +59,11 @@ _V6 = {
 _NAT64 = 0x64FF9B << 96
 _LOW32 = 0xFFFF_FFFF
 
-Ranges = tuple[list[int], list[str | None]]
-
 
 def why_special(version: int, number: int) -> str | None:
-    """Returns what a special address is, such as `"loopback"`, or `None` for a globally reachable one.
+    """Returns the kind of a special address, such as `"loopback"`, or `None` for a globally reachable one.
 
-    An address in 64:ff9b::/96 (NAT64) is judged by the IPv4 address inside.
+    An address in 64:ff9b::/96 (NAT64) has the kind of the IPv4 address embedded in it.
     """
     inner = embedded_ipv4(version, number)
     if inner is not None:
@@ -75,18 +73,19 @@ def why_special(version: int, number: int) -> str | None:
 
 
 def embedded_ipv4(version: int, number: int) -> int | None:
-    """Returns the IPv4 address that a NAT64 address stands for (RFC 6052, section 2.1), or `None`."""
+    """Returns the IPv4 address embedded in a NAT64 address (RFC 6052, section 2.1), or `None`."""
     return number & _LOW32 if version == 6 and number & ~_LOW32 == _NAT64 else None
 
 
 def is_loopback(version: int, number: int) -> bool:
-    """Tells whether an address is 127.0.0.0/8 or ::1."""
+    """Returns whether an address is in 127.0.0.0/8 or is ::1."""
     return number == 1 if version == 6 else number >> 24 == 127
 
 
-def _ranges(table: dict[str, str | None], bits: int) -> Ranges:
-    """Cuts nested networks into ranges that do not overlap: their starts, and what each is."""
-    networks = [(int(n.network_address), n.prefixlen, why) for n, why in _parsed(table)]
+def _ranges(table: dict[str, str | None], bits: int) -> tuple[list[int], list[str | None]]:
+    """Cuts nested networks into ranges that don't overlap; returns their starts, and the kind of each."""
+    parsed = [(ipaddress.ip_network(text), why) for text, why in table.items()]
+    networks = [(int(network.network_address), network.prefixlen, why) for network, why in parsed]
     edges = {0}
     for start, length, _ in networks:
         edges |= {start, start + (1 << (bits - length))}
@@ -99,8 +98,4 @@ def _ranges(table: dict[str, str | None], bits: int) -> Ranges:
     return starts, [most_specific(start) for start in starts]
 
 
-def _parsed(table: dict[str, str | None]) -> list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str | None]]:
-    return [(ipaddress.ip_network(text), why) for text, why in table.items()]
-
-
-_RANGES: dict[int, Ranges] = {4: _ranges(_V4, 32), 6: _ranges(_V6, 128)}
+_RANGES = {4: _ranges(_V4, 32), 6: _ranges(_V6, 128)}

@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nyx_stream.capabilities.lease import LeaseStatus
 from nyx_stream.host.approvals.store import ApprovalStatus
 from nyx_stream.host.discovery import discover, find
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.host import PluginHost
+from nyx_stream.host.observability.call_observer import Call, Observation, Observer
 from nyx_stream.host.observability.metrics import Latency, PluginMetrics
-from nyx_stream.host.observability.status import PluginStats, PluginStatus
+from nyx_stream.host.observability.status import PluginStats, PluginStatus, Waiting
 from nyx_stream.host.runtime.lifecycle import State
 from nyx_stream.policy.approval import Answer, Question
 
@@ -17,14 +19,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "ApprovalStatus",
+    "Call",
     "Handle",
     "Latency",
+    "LeaseStatus",
+    "Observation",
+    "Observer",
     "PluginHost",
     "PluginMetrics",
     "PluginStats",
     "PluginStatus",
     "Question",
     "State",
+    "Waiting",
     "discover",
     "find",
     "read_config",

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from nyx_stream.audit.key import read_key
-from nyx_stream.audit.log import SMALLEST_SEGMENT, AuditOptions, Fsync, WhenFull
+from nyx_stream.audit.chain import read_key
+from nyx_stream.audit.log import MIN_SEGMENT_BYTES, AuditOptions, Fsync, WhenFull
 from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem, WatchUnavailable
 from nyx_stream.host.discovery import find
 from nyx_stream.host.observability.status import OnFail
@@ -17,7 +17,7 @@ from nyx_stream.isolation.backend import Level, PluginSource
 from nyx_stream.isolation.process.affinity import parse_cpus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.config_file import ConfigFile, Table
-from nyx_stream.policy.units import parse_duration, parse_size
+from nyx_stream.policy.limits import parse_duration, parse_size
 
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -149,8 +149,8 @@ def _audit_options(file: ConfigFile[HostFile], table: AuditTable, folder: str) -
         file.fault(("audit", "sync_interval"), str(error))
     try:
         options["segment_bytes"] = size = parse_size(table.segment)
-        if size < SMALLEST_SEGMENT:
-            file.fault(("audit", "segment"), f"a segment has {SMALLEST_SEGMENT} bytes or more")
+        if size < MIN_SEGMENT_BYTES:
+            file.fault(("audit", "segment"), f"a segment has {MIN_SEGMENT_BYTES} bytes or more")
     except ValueError as error:
         file.fault(("audit", "segment"), str(error))
     if table.key_file is not None:

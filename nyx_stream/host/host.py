@@ -30,7 +30,7 @@ from nyx_stream.host.runtime.plugin_run import PluginRun
 from nyx_stream.host.runtime.registry import Registry
 from nyx_stream.host.runtime.restarts import Restarts
 from nyx_stream.isolation.backend import Level
-from nyx_stream.policy.units import parse_duration
+from nyx_stream.policy.limits import parse_duration
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network

@@ -1,4 +1,4 @@
-"""The metrics of a host in Prometheus' format. Needs the extra `prometheus`. Serves nothing by itself."""
+"""The metrics of a host in Prometheus' text format. Needs the extra `prometheus`."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +13,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from nyx_stream.host import PluginHost, PluginMetrics
-from nyx_stream.observe.readings import LATENCY, LOST, LOST_MEANING, READINGS, Reading
+from nyx_stream.observe.readings import LATENCY, LATENCY_MEANING, LOST, LOST_MEANING, READINGS, MetricReading
+
+__all__ = ["CONTENT_TYPE", "PluginCollector", "prometheus_text"]
+
+__all__ = ["CONTENT_TYPE", "PluginCollector", "prometheus_text"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of what `prometheus_text` returns."""
@@ -22,15 +26,15 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class PluginCollector(Collector):
     """A host as a collector of prometheus_client: `REGISTRY.register(PluginCollector(host))`.
 
-    Every series has the label `plugin`. The quantiles of a duration are those of the plugin's last calls, 512 at most.
-    May be collected on any thread, and yields no series once the host is closed.
+    Every series has the label `plugin`. The quantiles of a duration cover the plugin's last 512 calls. The collector
+    may run on any thread, and yields no series of plugins once the host is closed.
     """
 
     def __init__(self, host: PluginHost) -> None:
         self._host = host
 
     def describe(self) -> Iterator[Metric]:
-        """Names the families without measuring anything."""
+        """Yields the families without measuring anything."""
         yield from _families((), {})
 
     def collect(self) -> Iterator[Metric]:
@@ -46,36 +50,36 @@ def prometheus_text(host: PluginHost) -> str:
 
 
 def _families(plugins: tuple[PluginMetrics, ...], lost: Mapping[str, int]) -> Iterator[Metric]:
-    info = InfoMetricFamily("nyx_plugin", "What it is and where it runs.", labels=("plugin",))
-    for found in plugins:
-        info.add_metric((found.plugin,), {"version": found.version, "isolation": found.isolation})
+    info = InfoMetricFamily("nyx_plugin", "Version and isolation level.", labels=("plugin",))
+    for plugin in plugins:
+        info.add_metric((plugin.plugin,), {"version": plugin.version, "isolation": plugin.isolation})
     yield info
     for reading in READINGS:
         yield _family(reading, plugins)
     yield _durations(plugins)
-    drops = CounterMetricFamily(LOST.replace(".", "_"), LOST_MEANING, labels=("sink",))
+    lost_events = CounterMetricFamily(LOST.replace(".", "_"), LOST_MEANING, labels=("sink",))
     for sink, count in lost.items():
-        drops.add_metric((sink,), count)
-    yield drops
+        lost_events.add_metric((sink,), count)
+    yield lost_events
 
 
-def _family(reading: Reading, plugins: tuple[PluginMetrics, ...]) -> Metric:
+def _family(reading: MetricReading, plugins: tuple[PluginMetrics, ...]) -> Metric:
     kind = CounterMetricFamily if reading.kind == "counter" else GaugeMetricFamily
     family = kind(reading.prometheus_name, reading.meaning, labels=("plugin",))
-    for found in plugins:
-        value = reading.value(found)
+    for plugin in plugins:
+        value = reading.value(plugin)
         if value is not None:
-            family.add_metric((found.plugin,), value)
+            family.add_metric((plugin.plugin,), value)
     return family
 
 
 def _durations(plugins: tuple[PluginMetrics, ...]) -> Metric:
     name = f"{LATENCY.replace('.', '_')}_seconds"
-    family = SummaryMetricFamily(name, "How long calls took, waiting for room included.", labels=("plugin",))
-    for found in plugins:
-        latency = found.latency
-        for share, value in (("0.5", latency.p50), ("0.9", latency.p90), ("0.99", latency.p99)):
+    family = SummaryMetricFamily(name, LATENCY_MEANING, labels=("plugin",))
+    for plugin in plugins:
+        latency = plugin.latency
+        for quantile, value in (("0.5", latency.p50), ("0.9", latency.p90), ("0.99", latency.p99)):
             if value is not None:
-                family.add_sample(name, {"plugin": found.plugin, "quantile": share}, value)
-        family.add_metric((found.plugin,), latency.calls, latency.seconds)
+                family.add_sample(name, {"plugin": plugin.plugin, "quantile": quantile}, value)
+        family.add_metric((plugin.plugin,), latency.calls, latency.seconds)
     return family

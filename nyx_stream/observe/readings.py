@@ -1,22 +1,21 @@
-"""What is exported about each plugin, once for every format: name, unit, meaning, and where the value stands. Pure.
+"""The metrics of a plugin, once for every format: name, unit, description, and how to read the value.
 
-Names and units are written as in OpenTelemetry. Prometheus' names follow by the rules with which OpenTelemetry's own
-exporter makes them, so that a dashboard fits both.
+Names and units follow OpenTelemetry. The Prometheus names are derived by the rules of OpenTelemetry's own exporter, so
+that one dashboard fits both.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from nyx_stream.host.observability.metrics import PluginMetrics
-from nyx_stream.host.runtime.lifecycle import State
+from nyx_stream.host import PluginMetrics, State
 
 _SUFFIXES = {"By": "_bytes", "s": "_seconds"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One number about a plugin. `value` returns `None` where nobody knows it."""
+class MetricReading:
+    """One number about a plugin. `value` returns `None` where it isn't known."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -26,81 +25,51 @@ class Reading:
 
     @property
     def prometheus_name(self) -> str:
-        """The name in Prometheus, of a counter without `_total`."""
+        """The name in Prometheus, for a counter without `_total`."""
         return self.name.replace(".", "_") + _SUFFIXES.get(self.unit, "")
 
 
+def _counter(name: str, unit: str, meaning: str, value: Callable[[PluginMetrics], float | None]) -> MetricReading:
+    return MetricReading(f"nyx.plugin.{name}", "counter", unit, meaning, value)
+
+
+def _gauge(name: str, unit: str, meaning: str, value: Callable[[PluginMetrics], float | None]) -> MetricReading:
+    return MetricReading(f"nyx.plugin.{name}", "gauge", unit, meaning, value)
+
+
 READINGS = (
-    Reading("nyx.plugin.up", "gauge", "1", "Whether it takes calls.", lambda found: found.state is State.RUNNING),
-    Reading("nyx.plugin.calls", "counter", "{call}", "Calls and streams asked for.", lambda found: found.stats.calls),
-    Reading(
-        "nyx.plugin.call.errors",
-        "counter",
+    _gauge("up", "1", "Whether the plugin takes calls.", lambda metrics: metrics.state is State.RUNNING),
+    _counter("calls", "{call}", "Calls and streams requested.", lambda metrics: metrics.stats.calls),
+    _counter(
+        "call.errors",
         "{call}",
-        "Calls and streams that raised, timeouts among them.",
-        lambda found: found.stats.failed,
+        "Calls and streams that raised, timeouts included.",
+        lambda metrics: metrics.stats.failed,
     ),
-    Reading(
-        "nyx.plugin.call.timeouts",
-        "counter",
-        "{call}",
-        "Calls and steps of streams that took too long.",
-        lambda found: found.stats.timeouts,
+    _counter(
+        "call.timeouts", "{call}", "Calls and steps of streams that timed out.", lambda metrics: metrics.stats.timeouts
     ),
-    Reading(
-        "nyx.plugin.call.refusals",
-        "counter",
-        "{call}",
-        "Calls turned away because the queue was full.",
-        lambda found: found.stats.refused,
+    _counter(
+        "call.refusals", "{call}", "Calls refused because the queue was full.", lambda metrics: metrics.stats.refused
     ),
-    Reading("nyx.plugin.call.active", "gauge", "{call}", "Calls that run now.", lambda found: found.stats.active),
-    Reading(
-        "nyx.plugin.call.waiting", "gauge", "{call}", "Calls that wait for room now.", lambda found: found.stats.waiting
+    _gauge("call.active", "{call}", "Calls that run now.", lambda metrics: metrics.stats.active),
+    _gauge("call.waiting", "{call}", "Calls that are queued now.", lambda metrics: metrics.stats.waiting),
+    _counter("denials", "{decision}", "Denied decisions.", lambda metrics: metrics.stats.denied),
+    _counter("restarts", "{restart}", "Restarts after a crash.", lambda metrics: metrics.stats.restarts),
+    _counter("http.requests", "{request}", "HTTP requests that its leases allowed.", lambda metrics: metrics.requests),
+    _counter("http.received", "By", "HTTP bytes received, headers included.", lambda metrics: metrics.bytes_in),
+    _counter("http.sent", "By", "HTTP bytes sent, headers included.", lambda metrics: metrics.bytes_out),
+    _counter("files.opened", "{file}", "Files opened.", lambda metrics: metrics.opens),
+    _gauge("memory", "By", "Resident memory of the plugin's own process.", lambda metrics: metrics.memory),
+    _counter(
+        "cpu.time", "s", "CPU time of the plugin's own process since it started.", lambda metrics: metrics.cpu_seconds
     ),
-    Reading(
-        "nyx.plugin.denials", "counter", "{decision}", "Decisions against it.", lambda found: found.stats.denied
-    ),
-    Reading(
-        "nyx.plugin.restarts",
-        "counter",
-        "{restart}",
-        "Times that it was started again after a crash.",
-        lambda found: found.stats.restarts,
-    ),
-    Reading(
-        "nyx.plugin.http.requests",
-        "counter",
-        "{request}",
-        "HTTP requests that its leases let pass.",
-        lambda found: found.requests,
-    ),
-    Reading(
-        "nyx.plugin.http.received",
-        "counter",
-        "By",
-        "HTTP that arrived for it, heads included.",
-        lambda found: found.bytes_in,
-    ),
-    Reading(
-        "nyx.plugin.http.sent", "counter", "By", "HTTP that left for it, heads included.", lambda found: found.bytes_out
-    ),
-    Reading("nyx.plugin.files.opened", "counter", "{file}", "Files opened.", lambda found: found.opens),
-    Reading(
-        "nyx.plugin.memory", "gauge", "By", "Resident memory of its own process.", lambda found: found.memory
-    ),
-    Reading(
-        "nyx.plugin.cpu.time",
-        "counter",
-        "s",
-        "Processor time of its own process since that was started.",
-        lambda found: found.cpu_seconds,
-    ),
-)  # fmt: skip
+)
 
 LOST = "nyx.audit.lost"
 """A counter of the host, by sink: `PluginHost.audit_lost`."""
-LOST_MEANING = "Events that a sink of the audit did not take."
+LOST_MEANING = "Events that an audit sink did not take."
 
 LATENCY = "nyx.plugin.call.duration"
-"""How long calls took, in seconds, by plugin: a distribution."""
+"""Durations of calls in seconds, by plugin."""
+LATENCY_MEANING = "Durations of calls, time in the queue included."

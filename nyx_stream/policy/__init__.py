@@ -1,24 +1,29 @@
-"""What may be: rules as frozen values, read from text once. Decides nothing, opens nothing but the named file."""
+"""Policies, manifests and limits: rules as frozen values, parsed from text once."""
 
-from nyx_stream.policy.connect_rule import ConnectRule
+from nyx_stream.policy.approval import Approval, OptionalPermission
 from nyx_stream.policy.credential import Credential
-from nyx_stream.policy.limits import Limits
-from nyx_stream.policy.path_rule import NO_PLACES, Mode, PathRule, Places
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import Source
+from nyx_stream.policy.grant import Grant, GrantRow
+from nyx_stream.policy.limits import LeaseTerms, Limits
+from nyx_stream.policy.manifest import Manifest
+from nyx_stream.policy.rules import NO_PLACES, ConnectRule, Mode, PathRule, Places, RequestRule, RuleError, Source
 from nyx_stream.policy.sandbox_policy import SandboxPolicy
-from nyx_stream.policy.terms import LeaseTerms
 
 __all__ = [
     "NO_PLACES",
+    "Approval",
     "ConnectRule",
     "Credential",
+    "Grant",
+    "GrantRow",
     "LeaseTerms",
     "Limits",
+    "Manifest",
     "Mode",
+    "OptionalPermission",
     "PathRule",
     "Places",
     "RequestRule",
+    "RuleError",
     "SandboxPolicy",
     "Source",
 ]

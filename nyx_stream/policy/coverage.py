@@ -1,87 +1,68 @@
-"""How two rules relate: whether one covers all that the other speaks of, or some of it. Pure.
+"""How two rules relate: whether one covers all targets of the other, or some of them.
 
-`covers` never says yes wrongly; `overlaps` never says no wrongly. Between path patterns with several wildcards both are
-cautious, so that a plan may say "partly" where a person would say "granted", but never the other way round.
+`covers` never returns true wrongly, `overlaps` never returns false wrongly. Both are cautious between path patterns
+with several wildcards: a plan may say "partly" where a person would say "granted", but never the reverse.
 """
 
 from nyx_core.beneath.text import NATIVE
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.hosts import address_number, is_address
-from nyx_stream.policy.path_rule import PathRule, path_key
-from nyx_stream.policy.request_rule import DEFAULT_METHODS, RequestRule
+from nyx_stream.policy.hosts import address_number
+from nyx_stream.policy.rules import ConnectRule, PathRule, RequestRule, Rule, path_key
 from nyx_stream.policy.url_path import PathPattern
-
-Rule = ConnectRule | RequestRule | PathRule
 
 
 def covers(wide: Rule, narrow: Rule) -> bool:
-    """Tells whether `wide` allows everything that `narrow` does. A connect rule has every request over http(s)."""
+    """Returns whether `wide` allows everything that `narrow` does. A connect rule allows every http(s) request."""
     match wide, narrow:
         case ConnectRule(), ConnectRule():
             return _connect_covers(wide, narrow)
         case ConnectRule(), RequestRule():
-            return narrow.scheme in ("http", "https") and _connect_covers(wide, endpoint(narrow))
+            return narrow.scheme in ("http", "https") and _connect_covers(wide, ConnectRule.of(narrow))
         case RequestRule(), RequestRule():
             return (
                 (wide.scheme, wide.port) == (narrow.scheme, narrow.port)
-                and _host_covers(wide.host, wide.wildcard, narrow.host, narrow.wildcard)
-                and methods(narrow) <= methods(wide)
+                and _host_covers(wide, narrow)
+                and narrow.allowed_methods <= wide.allowed_methods
                 and _path_covers(wide.path, narrow.path)
             )
         case PathRule(), PathRule():
-            return (wide.mode == "rw" or narrow.mode == "r") and _below(narrow, wide)
+            return (wide.mode == "rw" or narrow.mode == "r") and _is_below(narrow, wide)
     return False
 
 
 def overlaps(one: Rule, other: Rule) -> bool:
-    """Tells whether some target may belong to both; for paths, whether some may be read by both."""
+    """Returns whether both rules may cover some target. For paths, whether both may cover reading some path."""
     match one, other:
         case RequestRule(), ConnectRule():
             return overlaps(other, one)
         case ConnectRule(), ConnectRule():
             return _connect_overlaps(one, other)
         case ConnectRule(), RequestRule():
-            return other.scheme in ("http", "https") and _connect_overlaps(one, endpoint(other))
+            return other.scheme in ("http", "https") and _connect_overlaps(one, ConnectRule.of(other))
         case RequestRule(), RequestRule():
             return (
                 (one.scheme, one.port) == (other.scheme, other.port)
-                and _hosts_overlap(one.host, one.wildcard, other.host, other.wildcard)
+                and (_host_covers(one, other) or _host_covers(other, one))
                 and (one.methods is None or other.methods is None or bool(one.methods & other.methods))
                 and _paths_overlap(one.path, other.path)
             )
         case PathRule(), PathRule():
-            return _below(one, other) or _below(other, one)
+            return _is_below(one, other) or _is_below(other, one)
     return False
 
 
-def methods(rule: RequestRule) -> frozenset[str]:
-    """Returns the methods that an allow rule speaks of."""
-    return DEFAULT_METHODS if rule.methods is None else rule.methods
-
-
-def endpoint(rule: RequestRule) -> ConnectRule:
-    """Returns the connect rule for the origins of a request rule."""
-    length = (128 if ":" in rule.host else 32) if is_address(rule.host) else None
-    return ConnectRule(rule.host, rule.port, rule.wildcard, length)
-
-
 def _connect_covers(wide: ConnectRule, narrow: ConnectRule) -> bool:
-    if wide.port is not None and wide.port != narrow.port:
-        return False
-    if wide.length is not None or narrow.length is not None:
-        return _network_covers(wide, narrow)
-    return _host_covers(wide.host, wide.wildcard, narrow.host, narrow.wildcard)
+    return wide.port in (None, narrow.port) and _endpoint_covers(wide, narrow)
 
 
 def _connect_overlaps(one: ConnectRule, other: ConnectRule) -> bool:
     if one.port is not None and other.port is not None and one.port != other.port:
         return False
-    if one.length is not None or other.length is not None:
-        return _network_covers(one, other) or _network_covers(other, one)
-    return _hosts_overlap(one.host, one.wildcard, other.host, other.wildcard)
+    return _endpoint_covers(one, other) or _endpoint_covers(other, one)
 
 
-def _network_covers(wide: ConnectRule, narrow: ConnectRule) -> bool:
+def _endpoint_covers(wide: ConnectRule, narrow: ConnectRule) -> bool:
+    if wide.length is None and narrow.length is None:
+        return _host_covers(wide, narrow)
     if wide.length is None or narrow.length is None or wide.length > narrow.length:
         return False
     (wide_version, wide_number), (version, number) = address_number(wide.host), address_number(narrow.host)
@@ -89,14 +70,10 @@ def _network_covers(wide: ConnectRule, narrow: ConnectRule) -> bool:
     return wide_version == version and wide_number >> shift == number >> shift
 
 
-def _host_covers(wide: str, wide_star: bool, narrow: str, narrow_star: bool) -> bool:
-    if wide_star:
-        return narrow.endswith("." + wide) or (narrow_star and narrow == wide)
-    return not narrow_star and narrow == wide
-
-
-def _hosts_overlap(one: str, one_star: bool, other: str, other_star: bool) -> bool:
-    return _host_covers(one, one_star, other, other_star) or _host_covers(other, other_star, one, one_star)
+def _host_covers(wide: ConnectRule | RequestRule, narrow: ConnectRule | RequestRule) -> bool:
+    if wide.wildcard:
+        return narrow.host.endswith("." + wide.host) or (narrow.wildcard and narrow.host == wide.host)
+    return not narrow.wildcard and narrow.host == wide.host
 
 
 def _path_covers(wide: PathPattern | None, narrow: PathPattern | None) -> bool:
@@ -118,6 +95,6 @@ def _paths_overlap(one: PathPattern | None, other: PathPattern | None) -> bool:
     return one.literal.startswith(other.literal) or other.literal.startswith(one.literal)
 
 
-def _below(inner: PathRule, outer: PathRule) -> bool:
+def _is_below(inner: PathRule, outer: PathRule) -> bool:
     inside, outside = path_key(inner.prefix, NATIVE), path_key(outer.prefix, NATIVE)
     return inside == outside or inside.startswith(outside + ("\\" if NATIVE == "windows" else "/"))

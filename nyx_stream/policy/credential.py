@@ -1,17 +1,16 @@
-"""Credentials bound to request rules: where a secret comes from and which requests get it. Never holds the secret."""
+"""Credentials bound to request rules: where a secret comes from, and which requests get it. Never holds the secret."""
 
 import re
 from dataclasses import dataclass, field
 from typing import Self
 
 from nyx_core.beneath.text import is_absolute, refuse_reason
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import RuleError, Source, parse_env
+from nyx_stream.policy.rules import RequestRule, RuleError, Source, parse_env
 
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _PREFIX = re.compile(r"(?:[\x21-\x7e][\x20-\x7e]{0,63})?")
 
-_CONNECTION = frozenset(
+_RESERVED_HEADERS = frozenset(
     {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
      "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
      "transfer-encoding", "upgrade"}
@@ -21,10 +20,10 @@ _CONNECTION = frozenset(
 
 @dataclass(frozen=True)
 class Credential:
-    """A header that the host adds, below the plugin, to the requests that `rule` covers; it grants none of them.
+    """A header that the host adds, below the plugin, to the requests that `rule` covers. It grants no request.
 
-    `origin` is `"env:NAME"` or `"file:/PATH"`: where the host takes the secret from, when it is needed. What is sent
-    is `prefix` and the secret.
+    `origin` is `"env:NAME"` or `"file:/PATH"`: where the host reads the secret when it is needed. The header's value is
+    `prefix` followed by the secret.
     """
 
     rule: RequestRule
@@ -36,60 +35,62 @@ class Credential:
     @property
     def variable(self) -> str | None:
         """The environment variable that holds the secret, or `None`."""
-        kind, _, place = self.origin.partition(":")
-        return place if kind == "env" else None
+        kind, _, name = self.origin.partition(":")
+        return name if kind == "env" else None
 
     @property
     def file(self) -> str | None:
         """The absolute path of the file that holds the secret, or `None`."""
-        kind, _, place = self.origin.partition(":")
-        return place if kind == "file" else None
+        kind, _, path = self.origin.partition(":")
+        return path if kind == "file" else None
 
     @property
     def text(self) -> str:
-        """What the credential is, without the secret: its header, source and rule."""
+        """The credential without the secret: its header, origin and rule."""
         return f"{self.header} from {self.origin} for {self.rule.text}"
 
     @classmethod
     def of(cls, rule: RequestRule, header: str, value: str, prefix: str = "", source: Source | None = None) -> Self:
-        """Makes a credential of its parts. Raises `RuleError`, whose text never has the value in it."""
+        """Makes a credential from its parts. Raises `RuleError`, whose text never contains the value."""
         check_rule(rule)
         return cls(rule, parse_header(header), parse_origin(value), parse_prefix(prefix), source)
 
 
 def check_rule(rule: RequestRule) -> None:
-    """Raises `RuleError` for a rule that no credential can be bound to."""
+    """Raises `RuleError` for a rule to which a credential can't be bound."""
     if rule.scheme not in ("http", "https"):
-        raise RuleError(rule.text, "a credential goes with requests over http or https")
+        raise RuleError(rule.text, "a credential can only be bound to requests over http or https")
 
 
 def parse_header(name: str, source: Source | None = None) -> str:  # noqa: ARG001  # the signature of every parser
-    """Returns the name of a header that may carry a credential; raises `RuleError`."""
+    """Returns the name of a header that may carry a credential. Raises `RuleError`."""
     if not _HEADER.fullmatch(name):
-        raise RuleError(name, "the name of a header is a token of RFC 9110, of 64 characters at most")
-    if name.lower() in _CONNECTION:
-        raise RuleError(name, f"the header {name} belongs to the connection or the body: it carries no credential")
+        raise RuleError(name, "a header name is a token of RFC 9110, of at most 64 characters")
+    if name.lower() in _RESERVED_HEADERS:
+        raise RuleError(name, f"the header {name} belongs to the connection or the body: it can't carry a credential")
     return name
 
 
 def parse_origin(value: str, source: Source | None = None) -> str:  # noqa: ARG001
-    """Returns where a secret comes from; raises `RuleError` without `value`, which may be a secret by mistake."""
-    kind, colon, place = value.partition(":")
+    """Returns where a secret comes from. Raises `RuleError` without `value`, which may be a secret by mistake."""
+    kind, colon, path = value.partition(":")
     if colon and kind == "env":
         try:
-            parse_env(place)
+            parse_env(path)
         except RuleError as error:
             raise RuleError("", f"value: {error.reason}") from None
         return value
     if colon and kind == "file":
-        if not (is_absolute(place, "posix") or is_absolute(place, "windows")) or refuse_reason(place, "posix"):
-            raise RuleError("", "value: the path of a secret's file is absolute")
+        if not (is_absolute(path, "posix") or is_absolute(path, "windows")) or refuse_reason(path, "posix"):
+            raise RuleError("", "value: the path of a secret's file must be absolute")
         return value
-    raise RuleError("", 'a value says where the secret is, "env:NAME" or "file:/PATH"; the secret stands in no policy')
+    raise RuleError(
+        "", 'value must say where the secret is, "env:NAME" or "file:/PATH"; don\'t write the secret into a policy'
+    )
 
 
 def parse_prefix(prefix: str, source: Source | None = None) -> str:  # noqa: ARG001
-    """Returns what stands before a secret, such as `"Bearer "`; raises `RuleError`."""
+    """Returns the text before a secret, such as `"Bearer "`. Raises `RuleError`."""
     if not _PREFIX.fullmatch(prefix):
-        raise RuleError("", "a prefix is up to 64 printable ASCII characters, such as 'Bearer '")
+        raise RuleError("", "a prefix has up to 64 printable ASCII characters, such as 'Bearer '")
     return prefix

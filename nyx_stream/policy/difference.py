@@ -1,24 +1,23 @@
-"""What changes from one manifest to another, or from one policy to another, and which changes mean more. Pure.
+"""The changes from one manifest to another, or from one policy to another, and which of them widen access.
 
-Cautious as `coverage` is: that a change means no more is never said wrongly; what only two old rules cover together is
-taken for more.
+This is as cautious as `coverage`: a change that widens access is never missed. A new rule that only two old rules
+together cover counts as wider.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Self
 
-from nyx_stream.policy.coverage import Rule, covers, overlaps
+from nyx_stream.policy.coverage import covers, overlaps
 from nyx_stream.policy.credential import Credential
-from nyx_stream.policy.limits import Limits
+from nyx_stream.policy.limits import TERMS, Limits, print_term
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.path_rule import PathRule
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import Source
-from nyx_stream.policy.sandbox_policy import SandboxPolicy
-from nyx_stream.policy.terms import TERMS, print_term
+from nyx_stream.policy.rules import PathRule, RequestRule, Rule, Source
+from nyx_stream.policy.sandbox_policy import Degrade, SandboxPolicy
 
 What = Literal["added", "removed", "widened", "narrowed"]
+
+_LEASE_TERMS = [f"{capability}.{term}" for capability in TERMS for term in TERMS[capability]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +25,13 @@ class Change:
     """One change.
 
     Attributes:
-        section: `"allow"`, `"deny"`, `"report"` (rules on trial), `"on_request"`, `"env"`, `"credentials"`, `"limits"`,
-            `"leases"`, `"degrade"`.
-        kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; elsewhere the name of what changes.
-        what: how it changes. A deny rule that is added, and a limit that is lowered, narrow what a plugin may do.
-        old, new: what stood and stands there, or `None`.
-        more: whether more is asked for, or granted, by it.
-        at: where the new text stands, or else the old one.
+        section: `"allow"`, `"deny"`, `"report"` (report-only rules), `"on_request"`, `"env"`, `"credentials"`,
+            `"limits"`, `"leases"`, `"degrade"`.
+        kind: `"connect"`, `"request"`, `"read"`, `"write"`, `"path"`; in other sections the name of what changes.
+        what: how it changes. A lowered limit is `"narrowed"`.
+        old, new: the texts before and after, or `None`.
+        more: whether the new one asks for more, or grants more.
+        at: where the new text was written, or else the old one.
     """
 
     section: str
@@ -45,134 +44,123 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a manifest asks for, or a policy grants, in the form in which two are compared."""
+class _Permissions:
+    """What a manifest asks for, or a policy grants, in one form, so that two can be compared.
+
+    Attributes:
+        report: the allow rules that are report-only. A report-only deny rule denies nothing, so it isn't compared.
+        limits: by name. A limit that is missing is unbounded here.
+        leases: by capability and term: `"http.ttl"`.
+    """
 
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
     report: tuple[Rule, ...] = ()
-    """What rules on trial let pass. A deny rule on trial forbids nothing."""
     on_request: tuple[Rule, ...] = ()
-    """What is given as soon as it is asked for."""
     env: tuple[str, ...] = ()
     limits: Mapping[str, int | float] = field(default_factory=dict)
-    """By name; one that is not there is bounded by nothing here."""
     leases: Mapping[str, int | float] = field(default_factory=dict)
-    """By capability and term, `"http.ttl"`."""
     credentials: tuple[Credential, ...] = ()
-    degrade: bool = False
+    degrade: Degrade = "refuse"
 
     @classmethod
     def of(cls, given: Manifest | SandboxPolicy) -> Self:
-        """Returns the terms of a manifest or a policy."""
+        allow: tuple[Rule, ...] = (*given.connect, *given.request, *given.paths)
         if isinstance(given, Manifest):
-            return cls(
-                allow=(*given.connect, *given.request, *given.paths),
-                env=given.env,
-                limits={name: getattr(given.limits, name) for name in given.asked_limits},
-            )
-        trial, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
+            limits = {name: getattr(given.limits, name) for name in given.asked_limits}
+            return cls(allow=allow, env=tuple(dict.fromkeys(given.env)), limits=limits)
+        report, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
         return cls(
-            allow=(*given.connect, *given.request, *given.paths),
+            allow=allow,
             deny=(*given.denied_connect, *given.denied_request, *given.denied_paths),
-            report=(*trial.connect, *trial.request, *trial.paths),
+            report=(*report.connect, *report.request, *report.paths),
             on_request=(*asked.connect, *asked.request, *asked.paths),
-            env=given.env,
+            env=tuple(dict.fromkeys(given.env)),
             limits={item.name: getattr(given.limits, item.name) for item in fields(Limits)},
-            leases={f"{own.capability}.{name}": value for own in given.leases for name, value in _given(own.given())},
+            leases={f"{own.capability}.{name}": value for own in given.leases for name, value in own.given().items()},
             credentials=given.credentials,
-            degrade=given.degrade == "allow",
+            degrade=given.degrade,
         )
 
 
 def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> tuple[Change, ...]:
-    """Returns every change from `old` to `new`, rules first, in the order of the new one."""
-    one, other = Terms.of(old), Terms.of(new)
-    return (
-        *_allowed("allow", one.allow, other.allow, one.allow),
-        *_allowed("report", one.report, other.report, (*one.report, *one.allow)),
-        *_allowed("on_request", one.on_request, other.on_request, (*one.on_request, *one.allow)),
-        *_denied(one.deny, other),
-        *_variables(one.env, other.env),
-        *_credentials(one.credentials, other.credentials),
-        *_bounds("limits", one.limits, other.limits, [item.name for item in fields(Limits)]),
-        *_bounds("leases", one.leases, other.leases, [f"{name}.{term}" for name in TERMS for term in TERMS[name]]),
-        *([] if one.degrade == other.degrade else [_degraded(other.degrade)]),
-    )
+    """Returns every change from `old` to `new`, rules first, in the order of `new`."""
+    before, after = _Permissions.of(old), _Permissions.of(new)
+    changes = [
+        *_allow_changes("allow", before.allow, after.allow, before.allow),
+        *_allow_changes("report", before.report, after.report, (*before.report, *before.allow)),
+        *_allow_changes("on_request", before.on_request, after.on_request, (*before.on_request, *before.allow)),
+        *_deny_changes(before.deny, after.deny, (*after.allow, *after.on_request)),
+        *(Change("env", name, "added", None, name, True) for name in after.env if name not in before.env),
+        *(Change("env", name, "removed", name, None, False) for name in before.env if name not in after.env),
+        *_credential_changes(before.credentials, after.credentials),
+        *_bound_changes("limits", before.limits, after.limits, [item.name for item in fields(Limits)]),
+        *_bound_changes("leases", before.leases, after.leases, _LEASE_TERMS),
+    ]
+    if before.degrade != after.degrade:
+        more = after.degrade == "allow"
+        what: What = "widened" if more else "narrowed"
+        changes.append(Change("degrade", "degrade", what, before.degrade, after.degrade, more))
+    return tuple(changes)
 
 
 def wants_more(changes: Iterable[Change]) -> bool:
-    """Whether some change means more."""
+    """Returns whether some change asks for more, or grants more."""
     return any(change.more for change in changes)
 
 
-def _allowed(section: str, old: Sequence[Rule], new: Sequence[Rule], had: Sequence[Rule]) -> list[Change]:
-    changes: list[Change] = []
+def _allow_changes(section: str, old: Sequence[Rule], new: Sequence[Rule], had: Sequence[Rule]) -> Iterator[Change]:
     for what, before, after in _paired(old, new):
         more = after is not None and not any(covers(rule, after) for rule in had)
-        changes.append(_changed(section, what, before, after, more=more))
-    return changes
+        yield _rule_change(section, what, before, after, more)
 
 
-def _denied(old: Sequence[Rule], new: Terms) -> list[Change]:
-    changes: list[Change] = []
-    allowed = (*new.allow, *new.on_request)
-    for what, before, after in _paired(old, new.deny):
-        # What is denied no more means more only where something allows it.
-        lifted = before is not None and not any(covers(rule, before) for rule in new.deny)
+def _deny_changes(old: Sequence[Rule], new: Sequence[Rule], allowed: Sequence[Rule]) -> Iterator[Change]:
+    for what, before, after in _paired(old, new):
+        # Removing a deny rule only grants more where some rule allows the target.
+        lifted = before is not None and not any(covers(rule, before) for rule in new)
         more = lifted and any(overlaps(rule, before) for rule in allowed if before is not None)
-        changes.append(_changed("deny", what, before, after, more=more))
-    return changes
+        yield _rule_change("deny", what, before, after, more)
 
 
 def _paired(old: Sequence[Rule], new: Sequence[Rule]) -> list[tuple[What, Rule | None, Rule | None]]:
-    """Returns each rule that came with the one that it takes the place of, then those that went without one."""
+    """Returns each new rule with the old rule that it replaces, then the old rules that nothing replaces."""
     gone = [rule for rule in old if rule not in new]
-    taken: list[Rule] = []
+    replaced: list[Rule] = []
     pairs: list[tuple[What, Rule | None, Rule | None]] = []
     for rule in dict.fromkeys(new):
         if rule in old:
             continue
         narrower = [before for before in gone if covers(rule, before)]
         wider = [before for before in gone if covers(before, rule)]
-        same = [before for before in narrower if before in wider]  # in other words
+        same = [before for before in narrower if before in wider]  # the same rule in other words
         if same:
-            taken += same
+            replaced += same
         elif wider:
-            taken.append(wider[0])
+            replaced.append(wider[0])
             pairs.append(("narrowed", wider[0], rule))
         elif narrower:
-            taken += narrower
+            replaced += narrower
             pairs += [("widened", before, rule) for before in narrower]
         else:
             pairs.append(("added", None, rule))
-    return [*pairs, *(("removed", before, None) for before in dict.fromkeys(gone) if before not in taken)]
+    return [*pairs, *(("removed", before, None) for before in dict.fromkeys(gone) if before not in replaced)]
 
 
-def _changed(section: str, what: What, before: Rule | None, after: Rule | None, *, more: bool) -> Change:
+def _rule_change(section: str, what: What, before: Rule | None, after: Rule | None, more: bool) -> Change:
     shown = after or before
     old, new = (rule.text if rule is not None else None for rule in (before, after))
     if old == new and isinstance(before, PathRule) and isinstance(after, PathRule):
         old, new = f"{old} ({before.mode})", f"{new} ({after.mode})"
-    return Change(section, _kind(section, shown), what, old, new, more, shown.source if shown is not None else None)
+    if isinstance(shown, PathRule):
+        kind = "path" if section == "deny" else "read" if shown.mode == "r" else "write"
+    else:
+        kind = "request" if isinstance(shown, RequestRule) else "connect"
+    return Change(section, kind, what, old, new, more, shown.source if shown is not None else None)
 
 
-def _kind(section: str, rule: Rule | None) -> str:
-    if isinstance(rule, PathRule):
-        return "path" if section == "deny" else "read" if rule.mode == "r" else "write"
-    return "request" if isinstance(rule, RequestRule) else "connect"
-
-
-def _variables(old: Sequence[str], new: Sequence[str]) -> list[Change]:
-    return [
-        *(Change("env", name, "added", None, name, True) for name in dict.fromkeys(new) if name not in old),
-        *(Change("env", name, "removed", name, None, False) for name in dict.fromkeys(old) if name not in new),
-    ]
-
-
-def _credentials(old: Sequence[Credential], new: Sequence[Credential]) -> list[Change]:
-    """A credential that requests get anew means more: the plugin acts with it. One that they lose does not."""
-    changes: list[Change] = []
+def _credential_changes(old: Sequence[Credential], new: Sequence[Credential]) -> Iterator[Change]:
+    """A credential for more requests grants more, because the plugin acts with it."""
     gone = [item for item in old if item not in new]
     for item in (item for item in new if item not in old):
         alike = [own for own in gone if (own.header, own.origin, own.prefix) == (item.header, item.origin, item.prefix)]
@@ -182,42 +170,26 @@ def _credentials(old: Sequence[Credential], new: Sequence[Credential]) -> list[C
         more = not any(covers(own.rule, item.rule) for own in alike)
         what: What = "added" if before is None else "widened" if more else "narrowed"
         text = before.text if before is not None else None
-        changes.append(Change("credentials", item.header, what, text, item.text, more, item.source))
-    return [
-        *changes,
-        *(Change("credentials", item.header, "removed", item.text, None, False, item.source) for item in gone),
-    ]
+        yield Change("credentials", item.header, what, text, item.text, more, item.source)
+    for item in gone:
+        yield Change("credentials", item.header, "removed", item.text, None, False, item.source)
 
 
-def _bounds(
+def _bound_changes(
     section: str, old: Mapping[str, int | float], new: Mapping[str, int | float], names: Iterable[str]
-) -> list[Change]:
-    """A bound that is higher, or is there no more, means more."""
-    changes: list[Change] = []
+) -> Iterator[Change]:
+    """A bound that is raised or removed grants more."""
     for name in names:
         before, after = old.get(name), new.get(name)
-        if before == after:
-            continue
-        more = before is not None and (after is None or after > before)
-        what: What = "widened" if more else "narrowed"
-        changes.append(
-            Change(section, name, what, _printed(section, name, before), _printed(section, name, after), more)
-        )
-    return changes
+        if before != after:
+            more = before is not None and (after is None or after > before)
+            what: What = "widened" if more else "narrowed"
+            yield Change(section, name, what, _print(section, name, before), _print(section, name, after), more)
 
 
-def _printed(section: str, name: str, value: float | None) -> str | None:
+def _print(section: str, name: str, value: float | None) -> str | None:
     if value is None:
         return None
-    return str(
-        print_term(name.partition(".")[2], value) if section == "leases" else Limits.of(**{name: value}).printed()[name]
-    )
-
-
-def _given(terms: Mapping[str, int | float | None]) -> list[tuple[str, int | float]]:
-    return [(name, value) for name, value in terms.items() if value is not None]
-
-
-def _degraded(allowed: bool) -> Change:
-    old, new = ("refuse", "allow") if allowed else ("allow", "refuse")
-    return Change("degrade", "degrade", "widened" if allowed else "narrowed", old, new, more=allowed)
+    if section == "leases":
+        return str(print_term(name.partition(".")[2], value))
+    return str(Limits.of(**{name: value}).printed()[name])

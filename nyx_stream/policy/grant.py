@@ -1,17 +1,17 @@
-"""What a plugin gets: what it asks for, as far as its policy grants it, less what the policy denies.
+"""What a plugin gets: what its manifest asks for, as far as its policy allows it, minus what the policy denies.
 
-The rules that a guard enforces are the two files themselves, both of which must allow a target. This module says the
-same rule by rule, before anything runs, for people to read.
+The guard enforces the two files themselves: both must allow a target. This module states the result rule by rule, for
+people to read before the plugin runs.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from nyx_stream.policy.coverage import Rule, covers, overlaps
+from nyx_stream.policy.coverage import covers, overlaps
 from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.path_rule import Places
+from nyx_stream.policy.rules import Places, Rule
 from nyx_stream.policy.sandbox_policy import SandboxPolicy
 
 Kind = Literal["connect", "request", "read", "write", "env"]
@@ -20,7 +20,13 @@ Status = Literal["granted", "partly", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class GrantRow:
-    """One thing asked for. `by` has the policy's rules that grant it or a part, `denied_by` those that take from it."""
+    """One permission that the manifest asks for.
+
+    Attributes:
+        by: the policy's rules that grant it, completely or in part.
+        denied_by: the policy's rules that deny it, completely or in part.
+        optional: whether the plugin runs without it, and may ask for it while it runs.
+    """
 
     kind: Kind
     asked: str
@@ -30,12 +36,11 @@ class GrantRow:
     rule: Rule | None = None
     why: str | None = None
     optional: bool = False
-    """Whether the plugin runs without it, and may ask for it while it runs."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A manifest under a policy, both with the directories of `$DATA` and `$PLUGIN` put in."""
+    """A manifest under a policy, with the directories of `$DATA` and `$PLUGIN` filled in for both."""
 
     manifest: Manifest
     policy: SandboxPolicy
@@ -53,11 +58,11 @@ class Grant:
 
     @property
     def env(self) -> tuple[str, ...]:
-        """Names of environment variables that are asked for and granted."""
+        """Names of the environment variables that are asked for and granted."""
         return tuple(name for name in dict.fromkeys(self.manifest.env) if name in self.policy.env)
 
     def rows(self) -> tuple[GrantRow, ...]:
-        """Returns a row for each thing asked for, in the order of the manifest."""
+        """Returns a row for each permission that the manifest asks for, in its order."""
         asked, policy = self.manifest, self.policy.merged()
         denied_request: tuple[Rule, ...] = (*policy.denied_connect, *policy.denied_request)
         return (
@@ -75,7 +80,7 @@ class Grant:
         )
 
     def not_granted(self) -> tuple[GrantRow, ...]:
-        """Returns the rows of what was asked for and is not granted, or not all of it; optional ones are not missed."""
+        """Returns the rows of the required permissions that are refused or only partly granted."""
         return tuple(row for row in self.rows() if row.status != "granted" and not row.optional)
 
     def _row(self, kind: Kind, asked: Rule, given: Iterable[Rule], denies: Iterable[Rule]) -> GrantRow:

@@ -1,11 +1,11 @@
-"""Host names and addresses in one canonical spelling. Pure text: resolves nothing, allows nothing.
+"""Host names and addresses in one canonical spelling.
 
 A canonical host is one of
-  - a lower-case ASCII name: labels of letters, digits, hyphen and underscore (RFC 1123 with the underscore of real
-    zones), A-labels checked against IDNA 2008 (RFC 5891), at most 253 characters, no trailing dot;
+  - a lower-case ASCII name: labels of letters, digits, hyphen and underscore (RFC 1123, plus the underscore that real
+    zones use), A-labels checked against IDNA 2008 (RFC 5891), at most 253 characters, no trailing dot;
   - an IPv4 address as a dotted quad without leading zeros;
-  - an IPv6 address as RFC 5952 writes it, without brackets; an IPv4-mapped one is its IPv4 address.
-Everything else is refused, never repaired: two readers that repair differently reach different hosts.
+  - an IPv6 address as RFC 5952 writes it, without brackets; an IPv4-mapped address becomes its IPv4 address.
+Everything else is refused and never repaired: two parsers that repair differently reach different hosts.
 """
 
 import ipaddress
@@ -14,19 +14,19 @@ import re
 import idna
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-# The spelling of nearly every host: canonical already, and no number, since the last label is of letters.
+# Matches nearly every host: already canonical, and not numeric, since the last label consists of letters.
 _PLAIN = re.compile(r"(?:[a-z0-9_][a-z0-9_-]{0,62}(?<!-)\.)+[a-z]{2,63}")
 _QUAD = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
-# What the URL standard calls "ends in a number": such a host is an IPv4 address in some spelling, or refused.
+# What the URL standard calls "ends in a number": parsers read such a host as an IPv4 address or refuse it.
 _NUMERIC_END = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$")
 _MAPPED = 0xFFFF << 32
 
-LONGEST_NAME = 253
+MAX_NAME_LENGTH = 253
 """Characters of a name in its textual form (RFC 1035, section 2.3.4)."""
 
 
 class HostError(ValueError):
-    """`host` is no host: `reason` says why."""
+    """`host` is not a valid host name or address; `reason` says why."""
 
     def __init__(self, host: str, reason: str) -> None:
         self.host = host
@@ -35,12 +35,12 @@ class HostError(ValueError):
 
 
 def canonical_host(text: str) -> str:
-    """Returns the canonical spelling of `text`, a name or an address, brackets around an IPv6 address allowed.
+    """Returns the canonical spelling of a name or an address. An IPv6 address may have brackets.
 
     Raises:
-        HostError: the text is no host, or has a spelling that programs read in different ways.
+        HostError: the text is not a host, or parsers disagree about its spelling.
     """
-    if _PLAIN.fullmatch(text) and len(text) <= LONGEST_NAME and "xn--" not in text:
+    if _PLAIN.fullmatch(text) and len(text) <= MAX_NAME_LENGTH and "xn--" not in text:
         return text
     if text.startswith("["):
         if not text.endswith("]"):
@@ -54,9 +54,9 @@ def canonical_host(text: str) -> str:
         return name
     name = name.removesuffix(".")
     if not _NAME.fullmatch(name):
-        raise HostError(text, _why_no_name(name))
-    if len(name) > LONGEST_NAME:
-        raise HostError(text, f"longer than {LONGEST_NAME} characters")
+        raise HostError(text, _name_fault(name))
+    if len(name) > MAX_NAME_LENGTH:
+        raise HostError(text, f"longer than {MAX_NAME_LENGTH} characters")
     if _NUMERIC_END.search(name):
         raise HostError(text, "a numeric host must be a dotted quad such as 192.0.2.1")
     if "xn--" in name:
@@ -72,7 +72,7 @@ def canonical_address(text: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Tells whether a canonical host is an address. A canonical name never ends in a digits-only label."""
+    """Returns whether a canonical host is an address. A canonical name never ends in a label of digits alone."""
     return ":" in host or (host[-1] <= "9" and host[host.rfind(".") + 1 :].isdigit())
 
 
@@ -99,13 +99,13 @@ def _ipv6(text: str, inner: str) -> str:
 
 def _to_ascii(text: str) -> str:
     lowered = text.lower()
-    # Lower-casing is the one mapping that is done. KELVIN SIGN becomes the letter k by it: refused, as other
+    # Lower-casing is the only mapping applied. It turns KELVIN SIGN into the letter k, so that is refused, as other
     # compatibility characters are.
     if any(a < "\x80" and b >= "\x80" for a, b in zip(lowered, text, strict=False)):
         raise HostError(text, "a compatibility character of an ASCII letter")
     labels = lowered.split(".")
     try:
-        # Label by label, for `idna.encode` takes ideographic full stops for dots.
+        # Label by label, because `idna.encode` treats ideographic full stops as dots.
         return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
     except UnicodeError as error:
         raise HostError(text, f"not encodable by IDNA 2008: {error}") from None
@@ -119,17 +119,17 @@ def _check_a_labels(text: str, name: str) -> None:
             except UnicodeError:
                 faithful = False
             if not faithful:
-                raise HostError(text, f"{label} is no A-label of IDNA 2008")
+                raise HostError(text, f"{label} isn't a valid A-label of IDNA 2008")
 
 
-def _why_no_name(name: str) -> str:
+def _name_fault(name: str) -> str:
     if not name:
         return "empty host"
     if any(not label for label in name.split(".")):
         return "an empty label"
     bad = re.search(r"[^a-z0-9_.-]", name)
     if bad:
-        return f"character {bad.group()!r} cannot stand in a host"
+        return f"character {bad.group()!r} isn't allowed in a host"
     if any(len(label) > 63 for label in name.split(".")):
         return "a label longer than 63 characters"
     return "a label begins or ends with a hyphen"

@@ -1,28 +1,27 @@
-"""What a plugin asks for, as values: `plugin.toml`, read without importing a line of the plugin's code."""
+"""What a plugin asks for: the values of `plugin.toml`, read without importing the plugin's code."""
 
 import os
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Self
 
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.coverage import Rule
+from nyx_stream.policy.approval import OptionalPermission
 from nyx_stream.policy.limits import Limits
-from nyx_stream.policy.optional import OptionalPermission
-from nyx_stream.policy.path_rule import PathRule, Places, bind_all
-from nyx_stream.policy.request_rule import RequestRule
+from nyx_stream.policy.rules import ConnectRule, PathRule, Places, RequestRule, Rule, bind_all
 
 FILE_NAME = "plugin.toml"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as values. `why` has the author's reasons by kind: connect, request, read, write, env.
+    """A plugin's manifest.
 
-    Limits that the manifest does not name are the largest: a plugin that asks for nothing special is bounded by its
-    policy alone. `asked_limits` has the names that it does give. `optional` says which of the rules the plugin runs
-    without. `digest` is the BLAKE2b hash of the file that was read, 32 bytes as hexadecimal digits; it counts in no
-    comparison.
+    Attributes:
+        why: the author's reasons by kind: connect, request, read, write, env.
+        limits: the limits that the plugin asks for. Those that aren't in `asked_limits` don't bound the grant.
+        asked_limits: the names of the limits that the manifest gives.
+        optional: which of the rules the plugin runs without.
+        digest: the BLAKE2b hash of the file, 32 bytes as hexadecimal digits; ignored by comparisons.
     """
 
     id: str
@@ -47,7 +46,7 @@ class Manifest:
             ManifestError: with every fault of the file, each with its line and a caret.
             OSError: the file cannot be read.
         """
-        # Imported here, for pydantic is only needed where a file is read.
+        # Imported here because pydantic is only needed where a file is read.
         from nyx_stream.policy.manifest_file import read_manifest
 
         return cls(**read_manifest(os.fspath(path)))
@@ -59,7 +58,7 @@ class Manifest:
         return replace(self, paths=bind_all(self.paths, places), optional=optional)
 
     def reason(self, kind: str, rule: Rule) -> str | None:
-        """Returns the author's reason for one of its rules: that of the rule itself, or that of its kind."""
+        """Returns the author's reason for one of the rules: the rule's own, or that of its kind."""
         own = rule.source.why if rule.source is not None else None
         return own or self.why.get(kind)
 

@@ -1,33 +1,35 @@
-"""What an operator grants: a frozen value, built by calls that return a new one, or read from a file."""
+"""What an operator grants: a frozen value, built by calls that return a new policy, or read from a file."""
 
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
-from nyx_stream.policy.connect_rule import ConnectRule
 from nyx_stream.policy.credential import Credential
-from nyx_stream.policy.limits import Limits
-from nyx_stream.policy.path_rule import PathRule, Places, bind_all
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import RuleError, parse_env
-from nyx_stream.policy.terms import LeaseTerms
+from nyx_stream.policy.limits import LeaseTerms, Limits
+from nyx_stream.policy.rules import ConnectRule, PathRule, Places, RequestRule, RuleError, bind_all, parse_env
 
 _Rule = TypeVar("_Rule")
 
 Degrade: TypeAlias = Literal["refuse", "allow"]
 
+_RULES = ("connect", "denied_connect", "request", "denied_request", "paths", "denied_paths")  # the first six fields
+
 
 @dataclass(frozen=True)
 class SandboxPolicy:
-    """Rules and limits. Empty grants nothing; a deny rule beats every allow rule; there is no bypass.
+    """Rules and limits. An empty policy grants nothing; a deny rule beats every allow rule; there is no bypass.
 
-    `degrade` says what becomes of a plugin whose process cannot be sealed completely on this machine: with `"refuse"`
-    it is not loaded, with `"allow"` it runs with what can be had, and audit and report say what is missing.
+    Every `allow_…` and `deny_…` takes one or more rules, parses all of them, and reports all faults together in one
+    `PolicyError`.
 
-    Every `allow_…` and `deny_…` takes one or more rules, every one is parsed, and all faults are reported together in
-    one `PolicyError`.
+    Attributes:
+        degrade: what to do if this machine can't seal the plugin's process completely. With `"refuse"` the plugin isn't
+            loaded; with `"allow"` it runs, and audit and report say which layers are missing.
+        report: the report-only rules; see `report_only`.
+        on_request: what a plugin gets as soon as it asks; see `allow_on_request`.
+        approved: the rules that were approved while the plugin runs. The host sets it; no file contains it.
     """
 
     connect: tuple[ConnectRule, ...] = ()
@@ -44,20 +46,19 @@ class SandboxPolicy:
     report: "SandboxPolicy | None" = None
     on_request: "SandboxPolicy | None" = None
     approved: "SandboxPolicy | None" = None
-    """What was approved while the plugin ran: the host's to fill in, and part of no file."""
 
     def __post_init__(self) -> None:
-        if (rules := self.report) is not None and rules != SandboxPolicy(*_rules_of(rules)):
-            raise PolicyError([Problem("report-only rules are about connections, requests and paths alone")])
-        if (rules := self.on_request) is not None and rules != _allowing(rules):
-            raise PolicyError([Problem("rules on request allow connections, requests and paths, and nothing else")])
-        shown = [item for item in self.credentials if item.variable is not None and item.variable in self.env]
-        if shown:
+        report, asked = self.report, self.on_request
+        if report is not None and report != SandboxPolicy(*(getattr(report, name) for name in _RULES)):
+            raise PolicyError([Problem("report-only rules may only be for connections, requests and paths")])
+        if asked is not None and asked != SandboxPolicy(
+            connect=asked.connect, request=asked.request, paths=asked.paths
+        ):
+            raise PolicyError([Problem("rules on request may only allow connections, requests and paths")])
+        readable = [item.variable for item in self.credentials if item.variable in self.env]
+        if readable:
             raise PolicyError(
-                [
-                    Problem(f"{item.variable} holds a credential: a plugin cannot be allowed to read it")
-                    for item in shown
-                ]
+                [Problem(f"{name} holds a credential: a plugin cannot be allowed to read it") for name in readable]
             )
 
     @classmethod
@@ -86,7 +87,7 @@ class SandboxPolicy:
         rules = _parse(
             "allow_path_prefix", lambda text: PathRule.parse(text, mode), [os.fspath(prefix) for prefix in prefixes]
         )
-        # Readable before writable, as in a file: then a policy equals the one that its file is read as.
+        # Readable before writable, as in a file: a printed policy must read back equal.
         return replace(self, paths=tuple(sorted(self.paths + rules, key=lambda rule: rule.mode)))
 
     def deny_path_prefix(self, *prefixes: str | os.PathLike[str]) -> Self:
@@ -105,13 +106,13 @@ class SandboxPolicy:
         return replace(self, degrade="allow")
 
     def bind_credential(self, rule: str, *, header: str, value: str, prefix: str = "") -> Self:
-        """Adds a credential that the host puts into the requests that `rule` covers; no request is granted by it.
+        """Adds a credential that the host sends with the requests that `rule` covers. It grants no request.
 
         Args:
             rule: a request rule: `"https://api.example.com/v1/**"`.
-            header: the header's name; one that the plugin sends is replaced.
+            header: the header's name. It replaces a header of that name that the plugin sends.
             value: where the secret is: `"env:NAME"` or `"file:/PATH"`.
-            prefix: what is sent before the secret: `"Bearer "`.
+            prefix: the text sent before the secret: `"Bearer "`.
         """
         parsed = _parse("bind_credential", RequestRule.parse, [rule])[0]
         try:
@@ -121,22 +122,24 @@ class SandboxPolicy:
         return replace(self, credentials=(*self.credentials, added))
 
     def report_only(self, rules: "SandboxPolicy") -> Self:
-        """Puts rules on trial beside the enforced ones, in the place of those on trial before.
+        """Sets the report-only rules, replacing earlier ones.
 
-        What only an allow rule of `rules` allows, and what a deny rule of `rules` would deny, is done, and audited as a
-        would-be denial. Enforced deny rules hold. `rules` has neither limits, variables nor credentials.
+        A target that only an allow rule of `rules` allows, or that a deny rule of `rules` would deny, is allowed and
+        audited as a would-be denial. Enforced deny rules still deny. `rules` can't have limits, variables or
+        credentials.
         """
         return replace(self, report=rules)
 
     def allow_on_request(self, rules: "SandboxPolicy") -> Self:
-        """Says what a plugin gets as soon as it asks, without a person, in the place of what was said before.
+        """Sets what a plugin gets as soon as it asks, without an approver, replacing earlier rules.
 
-        That is: what its manifest has as optional and an allow rule of `rules` covers. `rules` has nothing else.
+        A permission is granted if the manifest marks it as optional and an allow rule of `rules` covers it. `rules` may
+        only have allow rules.
         """
         return replace(self, on_request=rules if rules != SandboxPolicy() else None)
 
     def merged(self) -> Self:
-        """Returns the policy with what was approved among its own rules."""
+        """Returns the policy with the approved rules merged into its own."""
         more = self.approved
         if more is None:
             return self
@@ -152,7 +155,7 @@ class SandboxPolicy:
         """Replaces limits: `memory="128MiB"`, `call_timeout="5s"`, `concurrency=8`; see `Limits` for the names.
 
         Raises:
-            PolicyError: a value does not parse, or there is no such limit.
+            PolicyError: a value does not parse, or a name is not a limit.
         """
         try:
             return replace(self, limits=self.limits.with_values(**limits))
@@ -163,7 +166,7 @@ class SandboxPolicy:
         """Sets the terms of a capability's lease: `with_lease("http", ttl="1h", requests=1000)`; see `LeaseTerms`.
 
         Raises:
-            PolicyError: there is no such capability, it has no such term, or a value does not parse.
+            PolicyError: the capability or one of its terms does not exist, or a value does not parse.
         """
         try:
             given = LeaseTerms.of(capability, **terms)
@@ -178,9 +181,9 @@ class SandboxPolicy:
         return next((own for own in self.leases if own.capability == capability), LeaseTerms(capability))
 
     def bind(self, places: Places) -> Self:
-        """Returns the policy with `$DATA` and `$PLUGIN` replaced; rules with a variable not in `places` are dropped.
+        """Returns the policy with `$DATA` and `$PLUGIN` replaced; drops rules whose variable `places` doesn't have.
 
-        The files that hold credentials are among its denied paths, whatever is granted around them.
+        It denies the files that hold credentials, even below a granted prefix.
         """
         secrets = (PathRule.parse(item.file, "rw", item.source) for item in self.credentials if item.file is not None)
         return replace(
@@ -200,34 +203,24 @@ class SandboxPolicy:
             PolicyError: with every fault of the file, each with its line and a caret.
             OSError: the file cannot be read.
         """
-        # Imported here, for pydantic is only needed where a file is read.
+        # Imported here because pydantic is only needed where a file is read.
         from nyx_stream.policy.policy_file import read_policy
 
-        fields, on_trial, on_request = read_policy(os.fspath(path))
+        fields, report, on_request = read_policy(os.fspath(path))
         return cls(
             **fields,
-            report=cls(**on_trial) if on_trial is not None else None,
+            report=cls(**report) if report is not None else None,
             on_request=cls(**on_request) if on_request is not None else None,
         )
 
     def to_toml(self, *, limits: bool = True) -> str:
         """Returns the text of a policy file that `from_toml` reads back as an equal policy.
 
-        Without `limits` it has no limits, and so is read back with the default ones.
+        With `limits=False` the text has no limits, and reads back with the default ones.
         """
         from nyx_stream.policy.policy_file import print_policy
 
         return print_policy(self, limits=limits)
-
-
-def _allowing(rules: SandboxPolicy) -> SandboxPolicy:
-    return SandboxPolicy(connect=rules.connect, request=rules.request, paths=rules.paths)
-
-
-def _rules_of(policy: SandboxPolicy) -> tuple[Any, ...]:
-    """Returns the first six fields."""
-    rules = (policy.connect, policy.denied_connect, policy.request, policy.denied_request)
-    return (*rules, policy.paths, policy.denied_paths)
 
 
 def _parse(call: str, parse: Callable[[str], _Rule], texts: Iterable[str]) -> tuple[_Rule, ...]:

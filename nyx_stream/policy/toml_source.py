@@ -1,7 +1,7 @@
-"""Where a value stands in a TOML text, which `tomllib` does not tell. Pure text; for error messages only.
+"""The positions of keys and values in a TOML text, for error messages; `tomllib` does not report them.
 
-Reads the layouts that people write: tables, dotted keys, inline tables, arrays over many lines. A place that is not
-found costs an error message its line, never its truth: values always come from `tomllib`.
+The scanner reads tables, dotted keys, inline tables and arrays over several lines. Values always come from `tomllib`:
+where the scanner misses a key, an error message merely lacks its line.
 """
 
 import re
@@ -22,13 +22,13 @@ _TOKEN = re.compile(
       | (?P<bare>[^\s\[\]{}=,."'\#]+)""",
     re.VERBOSE | re.DOTALL,
 )
-_PLACE = re.compile(
+_POSITION = re.compile(
     r"^(?P<message>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TomlPosition:
     """A line from 1, a column from 0."""
 
     line: int
@@ -37,51 +37,51 @@ class Place:
 
 @dataclass(frozen=True)
 class TomlSource:
-    """A parsed TOML file and the places of its keys and array items."""
+    """A parsed TOML file and the positions of its keys and array items."""
 
     name: str
     text: str
     values: Mapping[str, object]
-    places: Mapping[Key, Place] = field(repr=False)
+    positions: Mapping[Key, TomlPosition] = field(repr=False)
 
     @classmethod
     def parse(cls, name: str, text: str) -> "TomlSource":
-        """Parses `text`. Raises `tomllib.TOMLDecodeError`; `syntax_problem` makes a problem of it."""
-        return cls(name, text, tomllib.loads(text), dict(_Scanner(text).places()))
+        """Parses `text`. Raises `tomllib.TOMLDecodeError`, which `syntax_problem` turns into a problem."""
+        return cls(name, text, tomllib.loads(text), dict(_Scanner(text).positions()))
 
     def line(self, key: Key) -> int | None:
-        """Returns the line of the longest known beginning of `key`."""
-        place = self._place(key)
-        return place.line if place else None
+        """Returns the line of `key`, or of its closest parent whose position is known."""
+        position = self._position(key)
+        return position.line if position else None
 
     def problem(self, key: Key, message: str, offset: int | None = None) -> Problem:
-        """Returns a problem at `key`; `offset` is the place inside a string value, from 0."""
-        place = self._place(key)
-        if place is None:
+        """Returns a problem at `key`; `offset` is the index of the fault inside a string value."""
+        position = self._position(key)
+        if position is None:
             return Problem(message, where=self.name)
-        exact = key in self.places and offset is not None
-        column = place.column + (1 + (offset or 0) if exact else 0)
-        return Problem(message, self.name, place.line, self.text.split("\n")[place.line - 1].rstrip(), column)
+        exact = key in self.positions and offset is not None
+        column = position.column + (1 + (offset or 0) if exact else 0)
+        return Problem(message, self.name, position.line, self.text.split("\n")[position.line - 1].rstrip(), column)
 
-    def _place(self, key: Key) -> Place | None:
-        return next((self.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.places), None)
+    def _position(self, key: Key) -> TomlPosition | None:
+        return next((self.positions[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.positions), None)
 
 
 def syntax_problem(name: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:
-    """Returns the problem for a text that is no TOML."""
-    match = _PLACE.match(str(error))
+    """Returns the problem for a text that is not valid TOML."""
+    match = _POSITION.match(str(error))
     if match is None:
         return Problem(f"not TOML: {error}", where=name)
     lines = text.split("\n")
     line = int(match["line"] or len(lines))
     column = int(match["column"] or len(lines[-1]) + 1)
-    # At the end of a document there may be nothing to point at.
+    # The last line of a document may be empty.
     excerpt = lines[line - 1].rstrip() or None
     return Problem(f"not TOML: {match['message']}", name, line, excerpt, column - 1)
 
 
 class _Scanner:
-    """Walks over the tokens of a valid TOML text; `places` yields every key and array item with its place."""
+    """Walks over the tokens of a valid TOML text; `positions` yields every key and array item with its position."""
 
     def __init__(self, text: str) -> None:
         self._tokens = [m for m in _TOKEN.finditer(text) if m.lastgroup != "space"]
@@ -89,14 +89,14 @@ class _Scanner:
         self._next = 0
         self._tables: dict[Key, int] = {}
 
-    def places(self) -> Iterator[tuple[Key, Place]]:
+    def positions(self) -> Iterator[tuple[Key, TomlPosition]]:
         table: Key = ()
         while (token := self._peek()) is not None:
-            if token.lastgroup == "newline":
-                self._next += 1
-            elif token.group() == "[":
+            if self._at("\n"):
+                continue
+            if token.group() == "[":
                 table = self._header()
-                yield table, self._place(token)
+                yield table, self._position(token)
             else:
                 yield from self._pair(table)
 
@@ -109,7 +109,7 @@ class _Scanner:
             pass
         if array == 2:
             self._tables[names] = self._tables.get(names, -1) + 1
-        # Below an array of tables, a header speaks of its latest item.
+        # A header below an array of tables refers to its latest item.
         key: Key = ()
         for name in names:
             key = (*key, name)
@@ -118,25 +118,25 @@ class _Scanner:
                 key = (*key, self._tables[plain])
         return key
 
-    def _pair(self, table: Key) -> Iterator[tuple[Key, Place]]:
+    def _pair(self, table: Key) -> Iterator[tuple[Key, TomlPosition]]:
         token = self._peek()
         key = (*table, *self._names())
         if token is None or not self._at("="):
             self._next += 1
             return
-        yield from self._value(key, self._place(token))
+        yield from self._value(key, self._position(token))
 
-    def _value(self, key: Key, named: Place | None) -> Iterator[tuple[Key, Place]]:
+    def _value(self, key: Key, named: TomlPosition | None) -> Iterator[tuple[Key, TomlPosition]]:
         token = self._peek()
         if token is None:
             return
         simple = token.group() not in ("[", "{")
-        yield key, (self._place(token) if named is None or simple else named)
+        yield key, (self._position(token) if named is None or simple else named)
         if self._at("["):
             yield from self._array(key)
         elif self._at("{"):
             while not self._at("}") and self._peek() is not None:
-                if not self._at(",") and not self._newline():
+                if not self._at(",", "\n"):
                     yield from self._pair(key)
         else:
             # A number or a date may be several tokens: 1.5, 07:30:00.
@@ -144,10 +144,10 @@ class _Scanner:
             while (more := self._peek()) is not None and (more.group() == "." or more.lastgroup == "bare"):
                 self._next += 1
 
-    def _array(self, key: Key) -> Iterator[tuple[Key, Place]]:
+    def _array(self, key: Key) -> Iterator[tuple[Key, TomlPosition]]:
         index = 0
         while not self._at("]") and self._peek() is not None:
-            if not self._at(",") and not self._newline():
+            if not self._at(",", "\n"):
                 yield from self._value((*key, index), None)
                 index += 1
 
@@ -163,21 +163,13 @@ class _Scanner:
     def _peek(self) -> re.Match[str] | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None
 
-    def _at(self, mark: str) -> bool:
+    def _at(self, *marks: str) -> bool:
+        """Skips the next token if it is one of `marks`; returns whether it was."""
         token = self._peek()
-        found = token is not None and token.group() == mark
+        found = token is not None and token.group() in marks
         self._next += found
         return found
 
-    def _newline(self) -> bool:
-        token = self._peek()
-        found = token is not None and token.lastgroup == "newline"
-        self._next += found
-        return found
-
-    def _place(self, token: re.Match[str]) -> Place:
-        line = self._line(token.start())
-        return Place(line, token.start() - self._starts[line - 1])
-
-    def _line(self, offset: int) -> int:
-        return bisect_right(self._starts, offset)
+    def _position(self, token: re.Match[str]) -> TomlPosition:
+        line = bisect_right(self._starts, token.start())
+        return TomlPosition(line, token.start() - self._starts[line - 1])

@@ -1,4 +1,4 @@
-"""The path of a URL: normalised once, and matched against patterns in time linear in the path. Pure text."""
+"""The path of a URL: normalised once, and matched against patterns in time linear in the path."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import cached_property
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-# Neither unreserved nor a delimiter of a path (RFC 3986, section 3.3): parsers differ in whether they escape it.
+# Neither unreserved nor a delimiter of a path (RFC 3986, section 3.3): parsers disagree whether to escape these.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")
 _DELIMITERS = frozenset(b"!$&'()+,;=:@")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -14,16 +14,16 @@ _CLEAN = re.compile(r"(?:/(?!\.{0,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+/?")
 _SLASHES = re.compile("//+")
 _ENCODED_SEPARATOR = re.compile(r"%(?:2[Ff]|5[Cc])|\\")
 
-LONGEST = 8192
-"""Characters of a path that are looked at; a longer one is refused (RFC 9110, section 4.1 asks for 8000)."""
+MAX_PATH_LENGTH = 8192
+"""Characters of a path; a longer one is refused (RFC 9110, section 4.1 asks servers to support 8000)."""
 
 
 def normalise_path(path: str) -> str:
     """Returns an ASCII path in one spelling.
 
-    Escapes of unreserved characters are decoded, other escapes are in upper case, what no path may hold is escaped, and
-    dot segments are removed. The order matters: `%2e%2e` is a dot segment (RFC 3986, sections 6.2.2 and 5.2.4). Empty
-    segments are kept, an encoded slash stays encoded.
+    Decodes escapes of unreserved characters, writes other escapes in upper case, escapes characters that a path must
+    not contain, and then removes dot segments. The order matters: `%2e%2e` is a dot segment (RFC 3986, sections 6.2.2
+    and 5.2.4). Keeps empty segments and encoded slashes.
     """
     if path == "/" or _CLEAN.fullmatch(path):
         return path
@@ -43,34 +43,34 @@ def normalise_path(path: str) -> str:
 
 
 def has_encoded_separator(path: str) -> bool:
-    """Tells whether a server may see more separators in `path` than we do (`%2F`, `%5C`, a backslash)."""
+    """Returns whether a server may see more separators in `path` than we do (`%2F`, `%5C`, a backslash)."""
     return _ENCODED_SEPARATOR.search(path) is not None
 
 
-def read_loosely(path: str) -> str:
-    """Returns a normalised path as a lenient server may read it: escapes of delimiters decoded, slashes joined."""
+def lenient_path(path: str) -> str:
+    """Returns a normalised path as a lenient server may read it: delimiters unescaped, repeated slashes merged."""
     return _SLASHES.sub("/", _ESCAPE.sub(_decode_delimiter, path))
 
 
 def has_broken_escape(path: str) -> bool:
-    """Tells whether a per cent sign is followed by anything but two hexadecimal digits."""
+    """Returns whether some percent sign is not followed by two hexadecimal digits."""
     return _BROKEN_ESCAPE.search(path) is not None
 
 
 @dataclass(frozen=True)
 class PathPattern:
-    """A path with `*` (within a segment) and `**` (across segments); anything else stands for itself."""
+    """A path with `*` (within a segment) and `**` (across segments); other characters match themselves."""
 
     text: str
 
     @cached_property
-    def loose(self) -> "PathPattern":
-        """The pattern for a path that was read loosely."""
+    def lenient(self) -> "PathPattern":
+        """The pattern for a `lenient_path`."""
         return PathPattern(_ESCAPE.sub(_decode_delimiter, self.text))
 
     @cached_property
     def literal(self) -> str:
-        """What stands before the first wildcard."""
+        """The text before the first wildcard."""
         return self.text.partition("*")[0]
 
     @cached_property
@@ -84,7 +84,7 @@ class PathPattern:
         return self.text == self.literal + "**"
 
     def matches(self, path: str) -> bool:
-        """Tells whether a normalised path matches; takes time linear in `path`, whatever the pattern."""
+        """Returns whether a normalised path matches, in time linear in `path` for every pattern."""
         if self.exact:
             return path == self.text
         if self.subtree:
@@ -107,15 +107,15 @@ class PathPattern:
         return masks, star, double, 1 << len(parts)
 
     def _simulate(self, path: str) -> bool:
-        # All positions at once, as bits of one integer: no backtracking, so no pattern is slow. A pattern may come
-        # from a plugin's manifest.
+        # Tracks all positions at once as bits of one integer. There is no backtracking, so a pattern in a plugin's
+        # manifest can't make a check slow.
         masks, star, double, accept = self._program
         wild = star | double
         states = 1 | (1 & wild) << 1
         for character in path:
             stay = states & (double if character == "/" else wild)
             states = (states & masks.get(character, 0)) << 1 | stay
-            # A wildcard may match nothing. Two never stand side by side in a pattern, so one step closes the set.
+            # A wildcard may match the empty text. A pattern never has two in a row, so one step closes the set.
             states |= (states & wild) << 1
             if not states:
                 return False

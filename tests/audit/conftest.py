@@ -1,8 +1,8 @@
-"""A log of several segments, to tamper with."""
+"""A fixture that writes a log of several segments."""
 
 import pytest
 
-from tests.audit.written import write_log
+from tests.audit.sample_log import write_log
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""A full disk or a directory gone read-only: each policy does what it says, and none is silent."""
+"""A full disk or a directory that became read-only: each policy does what it says and reports the failure."""
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from nyx_stream.audit import AuditLog, read_log, verify
 from nyx_stream.errors import AuditError
-from tests.audit.written import event
+from tests.audit.sample_log import event
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the full disk is made by RLIMIT_FSIZE or tmpfs")
 
@@ -30,20 +31,20 @@ def record_all():
 path, policy, end = sys.argv[1:]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit(4000)
-told = threading.Event()
+failed = threading.Event()
 failures = []
 def on_failure(error):
     failures.append(error)
-    told.set()
+    failed.set()
 log = AuditLog.open(path, capacity=100, when_full=policy, on_failure=on_failure)
 recorder = threading.Thread(target=record_all)
 recorder.start()
 if policy != "block":
     recorder.join()
-told.wait()
+failed.wait()
 if end == "recovers":
     if policy == "block":
-        print("blocked" if recorder.is_alive() else "went on")
+        print("blocked" if recorder.is_alive() else "not blocked")
     limit(resource.RLIM_INFINITY)
     recorder.join()
 try:
@@ -56,59 +57,59 @@ recorder.join()
 
 
 def run_full(path, policy, end):
-    """Returns how often `on_failure` was called, the events lost, the rest of the output, and stderr."""
+    """Returns the number of calls of `on_failure`, the number of lost events, the rest of the output, and stderr."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path), policy, end], capture_output=True, text=True, check=True, timeout=60
     )
-    *said, last = done.stdout.splitlines()
+    *output, last = done.stdout.splitlines()
     failures, lost, *text = last.split(maxsplit=2)
-    return int(failures), int(lost), [*said, *text], done.stderr
+    return int(failures), int(lost), [*output, *text], done.stderr
 
 
-def kept(path):
-    return [one for one in read_log(path) if one.kind == "decision"]
+def decisions(path):
+    return [event for event in read_log(path) if event.kind == "decision"]
 
 
-def gaps(path):
-    return sum(int(one.target.split()[0]) for one in read_log(path) if one.action == "drop")
+def reported_as_lost(path):
+    return sum(int(event.target.split()[0]) for event in read_log(path) if event.action == "drop")
 
 
 @pytest.mark.parametrize("policy", ["drop-and-count", "stop-plugins", "block"])
 def test_a_full_disk_is_an_error_at_close_with_the_count(tmp_path, policy):
-    """When the file takes no more until the end, close says how many were lost; the file ends in a whole line."""
+    """If the file never takes events again, close raises the number of lost ones. The last line is complete."""
     path = tmp_path / "audit.jsonl"
     failures, lost, text, stderr = run_full(path, policy, "stays full")
     assert failures == 1
     assert lost > 0
-    if policy != "block":  # there the recorder is still at it when the log is closed
-        assert lost == 1000 - len(kept(path))
+    if policy != "block":  # there the thread still records when the log is closed
+        assert lost == 1000 - len(decisions(path))
     assert "events were lost: " in text[-1]
-    assert "events wait in memory" in stderr
+    assert "events are kept in memory" in stderr
     assert verify(path).fault is None
     assert verify(path).unfinished == 0
 
 
-def test_a_log_that_recovers_tells_of_the_gap(tmp_path):
-    """Events that waited are written after the disk has room again, with a count of the dropped."""
+def test_a_log_that_recovers_records_the_number_of_lost_events(tmp_path):
+    """Kept events are written when the disk has space again, with a count of the dropped ones."""
     path = tmp_path / "audit.jsonl"
     _, lost, _, stderr = run_full(path, "drop-and-count", "recovers")
-    assert len(kept(path)) == 1000 - lost
-    assert gaps(path) == lost > 0
+    assert len(decisions(path)) == 1000 - lost
+    assert reported_as_lost(path) == lost > 0
     assert "takes events again" in stderr
     assert verify(path).fault is None
 
 
 def test_block_waits_and_loses_nothing(tmp_path):
-    """Whoever records waits while the disk is full; then all is written, in order, and nothing was lost."""
+    """Recording waits while the disk is full; then every event is written, in order."""
     path = tmp_path / "audit.jsonl"
-    failures, lost, said, _ = run_full(path, "block", "recovers")
-    assert (failures, lost, said) == (1, 0, ["blocked"])
-    assert [one.time for one in kept(path)] == list(range(1000))
-    assert gaps(path) == 0
+    failures, lost, output, _ = run_full(path, "block", "recovers")
+    assert (failures, lost, output) == (1, 0, ["blocked"])
+    assert [each.time for each in decisions(path)] == list(range(1000))
+    assert reported_as_lost(path) == 0
 
 
 def test_flush_raises_while_the_disk_is_full(tmp_path):
-    """What is not in the file is not acknowledged: flush raises at once, and again, and returns when there is room."""
+    """Events that are not in the file are not acknowledged: flush raises each time until the disk has space."""
     with small_disk(tmp_path) as disk:
         log = AuditLog.open(disk / "audit.jsonl", fsync="each")
         filler = disk / "filler"
@@ -119,16 +120,16 @@ def test_flush_raises_while_the_disk_is_full(tmp_path):
             with pytest.raises(AuditError, match=r"No space left on device|short write"):
                 log.flush()
         filler.unlink()
-        while log.failure is not None:  # the log tries again by itself
+        while log.failure is not None:  # the log retries in its own thread
             pass
         log.flush()
-        assert [one.time for one in kept(disk / "audit.jsonl")] == list(range(50))
+        assert [each.time for each in decisions(disk / "audit.jsonl")] == list(range(50))
         log.close()
         assert verify(disk / "audit.jsonl").fault is None
 
 
-def test_a_disk_too_full_to_rotate_loses_nothing_it_acknowledged(tmp_path):
-    """Seals, new files and records compete for the last bytes: what is in the files verifies, the rest is counted."""
+def test_a_disk_too_full_to_rotate_loses_no_acknowledged_event(tmp_path):
+    """Seals, new files and records compete for the last bytes: the files verify and lost events are counted."""
     with small_disk(tmp_path) as disk:
         path = disk / "audit.jsonl"
         log = AuditLog.open(path, segment_bytes=16_384, capacity=50)
@@ -138,10 +139,42 @@ def test_a_disk_too_full_to_rotate_loses_nothing_it_acknowledged(tmp_path):
             with suppress(AuditError):
                 log.flush()
                 acknowledged += 1
-        with pytest.raises(AuditError, match="1 events were lost"):
+        with pytest.raises(AuditError, match="1 event was lost"):
             log.close()
         assert verify(path).fault is None
-        assert [one.time for one in kept(path)] == list(range(acknowledged))
+        assert [each.time for each in decisions(path)] == list(range(acknowledged))
+
+
+NEW_SEGMENT = """
+import os, resource, signal, sys
+from nyx_stream.audit import AuditEvent, AuditLog
+from nyx_stream.errors import AuditError
+
+path = sys.argv[1]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = AuditLog.open(path)
+os.rename(path, path + ".000001")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+log.record(AuditEvent(1.0, "p", "files", "read", "x", True, None, "r", "guard"))
+try:
+    log.flush()
+except AuditError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+while log.failure is not None:
+    pass
+log.close()
+"""
+
+
+def test_a_segment_that_could_not_be_begun_is_begun_later(tmp_path):
+    """A disk that is full when a new file is created does not leave a file without its first record."""
+    path = tmp_path / "audit.jsonl"
+    command = [sys.executable, "-c", NEW_SEGMENT, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "short write: 100 of" in done.stdout
+    records = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [(record["seq"], record["kind"]) for record in records] == [(2, "segment"), (3, "decision"), (4, "seal")]
 
 
 READ_ONLY = """
@@ -156,9 +189,9 @@ def record(start, stop):
         log.flush()
 if when == "before":
     os.chmod(folder, 0o500)
-told = []
+failures = []
 try:
-    log = AuditLog.open(folder + "/audit.jsonl", segment_bytes=4096, on_failure=told.append)
+    log = AuditLog.open(folder + "/audit.jsonl", segment_bytes=4096, on_failure=failures.append)
 except AuditError as error:
     raise SystemExit(f"refused: {error}")
 os.chmod(folder, 0o500)
@@ -166,36 +199,36 @@ record(0, 40)
 os.chmod(folder, 0o700)
 record(40, 80)
 log.close()
-print(type(told[0]).__name__)
+print(type(failures[0]).__name__)
 """
 
 
 def run_read_only(folder, when):
-    """Runs the program as a user whom the mode of a directory binds: as root, without the capability to pass it by."""
+    """Runs the program with the mode of a directory in force: root drops the capability that overrides it."""
     folder.mkdir()
-    bound = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
-    if bound and shutil.which("setpriv") is None:
-        pytest.skip("root passes modes by, and there is no setpriv to take that away")
+    command = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
+    if command and shutil.which("setpriv") is None:
+        pytest.skip("root overrides modes, and setpriv is not installed")
     return subprocess.run(
-        [*bound, sys.executable, "-c", READ_ONLY, str(folder), when], capture_output=True, text=True, check=False
+        [*command, sys.executable, "-c", READ_ONLY, str(folder), when], capture_output=True, text=True, check=False
     )
 
 
-def test_a_read_only_directory_is_refused_at_the_start(tmp_path):
-    """A log that cannot be made is an error before any plugin runs."""
+def test_a_read_only_directory_is_an_error_at_the_start(tmp_path):
+    """A log that cannot be created is an error before any plugin runs."""
     done = run_read_only(tmp_path / "log", "before")
     assert done.returncode == 1
     assert re.search(r"refused: audit log .*cannot be opened: .*Permission denied", done.stderr)
 
 
-def test_a_directory_gone_read_only_stops_the_rotation_and_no_record(tmp_path):
-    """The segment grows on, `on_failure` and a record tell why, and it is rotated when the directory allows it."""
+def test_a_directory_that_became_read_only_stops_rotation_but_loses_no_record(tmp_path):
+    """The segment grows on, `on_failure` and a record report why, and rotation resumes when the directory allows it."""
     done = run_read_only(tmp_path / "log", "later")
     assert done.stdout == "PermissionError\n", done.stderr
     assert "the segment grows beyond its size" in done.stderr
     path = tmp_path / "log" / "audit.jsonl"
-    assert [one.time for one in kept(path)] == list(range(80))
-    assert next(one.action for one in read_log(path) if one.kind == "log") == "rotate"
+    assert [each.time for each in decisions(path)] == list(range(80))
+    assert next(each.action for each in read_log(path) if each.kind == "log") == "rotate"
     assert verify(path).fault is None
     assert verify(path).segments > 1
 
@@ -210,7 +243,7 @@ class small_disk:
         self.folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(self.folder)]
         if sys.platform != "linux" or os.geteuid() != 0:
-            pytest.skip("mounting a small tmpfs takes root on Linux")
+            pytest.skip("mounting a small tmpfs requires root on Linux")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""A host and its log: what it records, how its file sets the log up, and what a full disk does to its plugins."""
+"""A host and its log: what is recorded, how the host file configures it, and what a full disk does to plugins."""
 
 import subprocess
 import sys
@@ -18,25 +18,25 @@ class Main(Plugin):
     @export
     async def ping(self) -> str: return "pong"
     @export
-    async def look(self) -> bool: return await self.files.exists("x")
+    async def exists(self) -> bool: return await self.files.exists("x")
 """
 
 
 @pytest.fixture
 def plugin(tmp_path):
-    """A plugin that may look at its data."""
+    """A plugin that may read its data directory."""
     return write_plugin(tmp_path / "plugins" / "p", CODE, permissions='write = ["$DATA"]')
 
 
 GRANT = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
 
 
-async def test_each_kind_of_act_is_recorded_as_that(plugin, tmp_path):
-    """Loading, a decision, a change of policy, a revocation, unloading: one record each, in a log that verifies."""
+async def test_each_kind_of_action_is_recorded(plugin, tmp_path):
+    """Loading, a decision, a policy change, a revocation and unloading have one record each, and the log verifies."""
     path = tmp_path / "audit.jsonl"
     async with PluginHost(audit=path, data_dir=tmp_path / "data") as host:
         handle = await host.load(plugin, policy=GRANT)
-        await handle.call("look")
+        await handle.call("exists")
         await handle.update_policy(GRANT.deny_path_prefix("$DATA/secret"))
         await handle.revoke("files", reason="incident 42")
         await host.unload("p")
@@ -48,8 +48,8 @@ async def test_each_kind_of_act_is_recorded_as_that(plugin, tmp_path):
     assert (found.fault, found.sealed) == (None, True)
 
 
-async def test_a_log_that_was_given_stays_its_owners(plugin, tmp_path):
-    """A host writes to an AuditLog that it is given, and does not close it: two hosts may have one."""
+async def test_a_log_that_was_passed_in_is_not_closed(plugin, tmp_path):
+    """A host writes to an AuditLog that it is given and does not close it, so two hosts may share one."""
     path = tmp_path / "audit.jsonl"
     async with AuditLog.open(path, fsync="each", key=b"k" * 16) as log:
         for _ in range(2):
@@ -60,8 +60,8 @@ async def test_a_log_that_was_given_stays_its_owners(plugin, tmp_path):
     assert verify(path, key=b"k" * 16).fault is None
 
 
-def test_a_host_file_sets_the_log_up(tmp_path):
-    """Every option has its key; a text is the file alone."""
+def test_a_host_file_configures_the_log(tmp_path):
+    """Every option has its key; a string is the file alone."""
     (tmp_path / "key").write_bytes(b"k" * 32 + b"\n")
     file = tmp_path / "nyx.toml"
     file.write_text(
@@ -91,21 +91,21 @@ def test_a_host_file_sets_the_log_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "what"),
+    ("line", "message"),
     [
         ('fsync = "often"', "fsync"),
         ('segment = "10B"', "4096 bytes or more"),
-        ('segment = "much"', "is no size"),
+        ('segment = "much"', "isn't a size"),
         ('sync_interval = "0s"', "greater than zero"),
         ('key_file = "nowhere"', "cannot be read"),
         ('key_file = "nyx.toml"', "16 to 64 bytes"),
         ("compress = true", "compress"),
     ],
 )
-def test_a_wrong_option_is_named_with_its_line(tmp_path, line, what):
-    """The fault says where it is."""
+def test_a_wrong_option_is_reported_with_its_line(tmp_path, line, message):
+    """The error names file, line and option."""
     (tmp_path / "nyx.toml").write_text(f'[audit]\nfile = "audit.jsonl"\n{line}\n# {"x" * 80}\n')
-    with pytest.raises(PolicyError, match=rf"nyx\.toml:3: .*{what}"):
+    with pytest.raises(PolicyError, match=rf"nyx\.toml:3: .*{message}"):
         read_config(tmp_path / "nyx.toml")
 
 
@@ -119,9 +119,9 @@ from nyx_stream.policy import SandboxPolicy
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-async def attempt(what):
+async def attempt(call):
     try:
-        print(await what)
+        print(await call)
     except NyxError as error:
         print(type(error).__name__, error)
 
@@ -137,9 +137,9 @@ async def main(path, data, plugin):
         handle = await host.load(plugin, policy=grant)
         await log.aflush()
         limit(1)
-        await attempt(handle.call("look"))
+        await attempt(handle.call("exists"))
         await failing.wait()
-        while handle.state != "failed":  # the log tells the host in the same moment, and after this watcher
+        while handle.state != "failed":  # the host is notified right after this watcher
             await asyncio.sleep(0)
         await attempt(handle.call("ping"))
         await attempt(host.load(plugin))
@@ -159,8 +159,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the full disk is made by RLIMIT_FSIZE")
-def test_a_full_disk_stops_the_plugins_until_there_is_room(plugin, tmp_path):
-    """With stop-plugins: the plugin fails with the reason, none starts, nothing is lost; with room, it loads again."""
+def test_a_full_disk_stops_the_plugins_until_it_has_space(plugin, tmp_path):
+    """With stop-plugins, the plugin fails with the reason and none starts; with space, it loads. No event is lost."""
     path = tmp_path / "audit.jsonl"
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path), str(tmp_path / "data"), str(plugin)],
@@ -170,9 +170,9 @@ def test_a_full_disk_stops_the_plugins_until_there_is_room(plugin, tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    looked, stopped, refused, again = done.stdout.splitlines()
-    # The log takes the event before the call has ended, and may fail and stop the plugin before that too.
-    assert looked in ("False", "True", "PluginCrashed p: it failed during the call")
+    found, stopped, refused, again = done.stdout.splitlines()
+    # The log writes the event while the call runs, so it may fail and stop the plugin before the call returns.
+    assert found in ("False", "True", "PluginCrashed p: it failed during the call")
     assert stopped.startswith("PluginCrashed p: it has failed: p: stopped: audit log")
     assert "takes no events: [Errno 27] File too large" in stopped
     assert refused.startswith("PluginStateError p: not started: audit log")

@@ -1,4 +1,4 @@
-"""Tests of the instrument: what a run writes and says. Nothing here is held to a time."""
+"""The benchmark command: its output and its files. No test here checks a time."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import pytest
 from benchmarks.html_report import to_html
 from benchmarks.measure import Row
 from benchmarks.peers import PEERS, peer
-from benchmarks.session import Bench, Report, benches, run_all
+from benchmarks.session import Benchmark, Report, find_benchmarks, run_all
 from benchmarks.table import peers
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """What the command printed, and the files that it wrote."""
+    """The output of the command and the files that it wrote."""
 
     status: int
     output: str
@@ -37,7 +37,7 @@ def run_benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="session")
 def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`--only tripwire --quick`: the fastest there is, and one with processes of its own."""
+    """Runs `--only tripwire --quick`, the fastest benchmark, which also starts processes."""
     folder = tmp_path_factory.mktemp("benchmarks")
     json, html = folder / "figures.json", folder / "report.html"
     done = run_benchmarks("--only", "tripwire", "--quick", "--json", str(json), "--html", str(html))
@@ -45,7 +45,7 @@ def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 class Fetches(HTMLParser):
-    """Collects everything that a browser would fetch or run, and the tags that stay open."""
+    """Collects everything that a browser would fetch or run, and the open tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,8 +69,8 @@ class Fetches(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_quick_run_succeeds_and_says_where_its_files_are(quick_run: Run) -> None:
-    """The command ends with 0 and prints a table with a figure and an outcome for each row."""
+def test_a_quick_run_succeeds_and_prints_the_paths_of_its_files(quick_run: Run) -> None:
+    """The command exits with 0 and prints a table with a figure and an outcome for each row."""
     assert quick_run.status == 0
     assert "tripwire installed" in quick_run.output
     assert "1.1 ×" in quick_run.output
@@ -79,7 +79,7 @@ def test_a_quick_run_succeeds_and_says_where_its_files_are(quick_run: Run) -> No
 
 
 def test_the_json_is_read_back_as_it_was_written(quick_run: Run) -> None:
-    """The figures file holds every value of every round, and reads back as the same report."""
+    """The figures file has every value of every round, and parses to the same report."""
     text = quick_run.json.read_text(encoding="utf-8")
     report = Report.from_json(text)
     assert json.loads(report.to_json()) == json.loads(text)
@@ -93,7 +93,7 @@ def test_the_json_is_read_back_as_it_was_written(quick_run: Run) -> None:
 
 
 def test_the_report_stands_alone(quick_run: Run) -> None:
-    """The HTML report is well formed, has a chart in it, and fetches and runs nothing."""
+    """The HTML report is well formed, has a chart, and fetches or runs nothing."""
     page = Fetches()
     page.feed(quick_run.html.read_text(encoding="utf-8"))
     assert page.fetched == []
@@ -101,14 +101,14 @@ def test_the_report_stands_alone(quick_run: Run) -> None:
     assert {"table", "svg", "rect", "circle"} <= page.seen
 
 
-def test_an_earlier_run_is_shown_beside(quick_run: Run) -> None:
-    """With `--compare`, each row has its earlier figure, and the present one as a multiple of it."""
+def test_an_earlier_run_is_shown_in_comparison(quick_run: Run) -> None:
+    """With `--compare`, each row has its earlier figure, and the ratio of the current one to it."""
     report = Report.from_json(quick_run.json.read_text(encoding="utf-8"))
     assert "(now 1.00 ×)" in to_html(report, report)
 
 
 def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
-    """`--compare` with something else names the file and runs nothing."""
+    """`--compare` with another kind of file names that file and runs nothing."""
     for content in ("{}", "not json", '{"sections": 1}'):
         file = tmp_path / "other.json"
         file.write_text(content, encoding="utf-8")
@@ -118,8 +118,8 @@ def test_a_file_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_cannot_be_written_is_told_after_the_table(tmp_path: Path) -> None:
-    """The figures are printed all the same, the other files are written, and the run counts as failed."""
+def test_an_unwritable_file_is_reported_after_the_table(tmp_path: Path) -> None:
+    """The table is printed, the other files are written, and the run fails."""
     report = tmp_path / "report.html"
     nowhere = str(tmp_path / "none" / "x.json")
     done = run_benchmarks("--only", "tripwire", "--quick", "--json", nowhere, "--html", str(report))
@@ -129,18 +129,18 @@ def test_a_file_that_cannot_be_written_is_told_after_the_table(tmp_path: Path) -
     assert report.exists()
 
 
-def test_a_benchmark_that_breaks_off_is_told_and_fails_the_run() -> None:
-    """A benchmark that cannot run leaves its last words in the report, and nothing counts as timed."""
-    report = run_all([Bench("none", "benchmarks.bench_none", "")], quick=True, progress=lambda *_: None)
+def test_a_failing_benchmark_is_reported_and_fails_the_run() -> None:
+    """The report has the last lines of a failing benchmark's stderr, and the run counts as not timed."""
+    report = run_all([Benchmark("none", "benchmarks.bench_none", "")], quick=True, progress=lambda *_: None)
     assert report.failed
     assert not report.timed
     assert "bench_none" in report.sections[0].failure
-    assert "broke off" in to_html(report)
+    assert "failed" in to_html(report)
 
 
-def test_every_benchmark_has_a_claim_to_show() -> None:
-    """Each `bench_….py` is found, with the first paragraph of its docstring."""
-    there_are = benches()
+def test_every_benchmark_has_a_description() -> None:
+    """Each `bench_….py` is found, with the first paragraph of its docstring as description."""
+    benchmarks = find_benchmarks()
     assert {
         "connect",
         "path",
@@ -153,26 +153,26 @@ def test_every_benchmark_has_a_claim_to_show() -> None:
         "audit",
         "import",
         "tripwire",
-    } <= {bench.name for bench in there_are}
-    assert all(bench.about for bench in there_are)
+    } <= {benchmark.name for benchmark in benchmarks}
+    assert all(benchmark.about for benchmark in benchmarks)
 
 
-def test_a_row_that_could_not_be_measured_says_so() -> None:
-    """A row without a measure has no figure and is neither reached nor missed."""
-    row = Row("something", reason="there is no kernel for it")
+def test_an_unmeasured_row_has_no_outcome() -> None:
+    """A row without a measure has no figure, and its target is neither reached nor missed."""
+    row = Row("something", reason="the kernel lacks it")
     assert row.value is None
     assert row.reached is None
 
 
-def test_every_peer_of_the_extra_is_looked_for() -> None:
-    """What the extra `bench` installs beside pyperf is what the report says it was timed against, or absent."""
+def test_every_peer_of_the_extra_is_reported() -> None:
+    """The report lists every peer of the extra `bench` (all but pyperf) as measured or absent."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     names = {re.split("[^a-z0-9-]", requirement)[0] for requirement in extra["bench"]}
     assert set(PEERS) == names - {"nyx-sandbox", "pyperf"}
 
 
 def test_an_absent_peer_is_listed_as_absent() -> None:
-    """A peer that is installed has its version, one that is not is named as such."""
+    """An installed peer is listed with its version, any other as not installed."""
     report = Report(True, {}, (), {"sandlock": "0.9.0", "nono-py": ""})
     assert peers(report) == "sandlock 0.9.0; not installed: nono-py"
     assert peers(report) in to_html(report)

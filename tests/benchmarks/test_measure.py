@@ -1,4 +1,4 @@
-"""Tests of the arithmetic: how figures come out of measures."""
+"""The arithmetic from measures to figures, and the charts."""
 
 import pytest
 
@@ -24,8 +24,8 @@ def measure(*values: float) -> Measure:
         ("/s", 600_000, 500_000, False, "500,000 /s"),
     ],
 )
-def test_a_figure_is_made_as_its_target_says(kind: Kind, bound: float, value: float, reached: bool, text: str) -> None:
-    """Each kind of target has its figure, its sense and its text."""
+def test_the_target_determines_the_figure(kind: Kind, bound: float, value: float, reached: bool, text: str) -> None:
+    """Each kind of target has its figure, its direction and its text."""
     row = Row("claim", measure(2e-6, 4e-6, 1e-6), measure(1e-6, 2e-6, 0.5e-6), Target(kind, bound))
     assert row.value == pytest.approx(value)
     assert row.reached is reached
@@ -33,14 +33,14 @@ def test_a_figure_is_made_as_its_target_says(kind: Kind, bound: float, value: fl
 
 
 def test_a_ratio_is_taken_within_its_round() -> None:
-    """A round in which the machine was slow for both counts as any other."""
+    """A round in which both were slow has the same ratio as any other."""
     row = Row("claim", measure(2.0, 20.0, 200.0), measure(1.0, 10.0, 100.0))
     assert row.figures == (2.0, 2.0, 2.0)
     assert figures.spread(row) == "± 0%"
 
 
 def test_all_loops_are_timed_in_every_round() -> None:
-    """Interleaving gives every loop one value per round, of one operation."""
+    """Interleaving yields one value per loop and round, for one operation."""
     counts: dict[str, list[int]] = {"a": [], "b": []}
 
     def loop(name: str):
@@ -62,7 +62,7 @@ def test_an_empty_call_is_timed() -> None:
 
 
 def test_curves_of_any_values_are_drawn() -> None:
-    """A chart takes zero as an x, a single point, and curves of different lengths."""
+    """A chart accepts zero as an x, a single point, and curves of different lengths."""
     curve = Series("a < b", ((0, measure(1e-6, 2e-6)), (1 << 30, measure(1.0))))
     drawn = svg.lines(Growth("growth", "bytes", (curve, Series("one", ((1, measure(1e-3)),)))))
     assert drawn.count("<polyline") == 2
@@ -71,15 +71,15 @@ def test_curves_of_any_values_are_drawn() -> None:
     assert svg.bars([Row("nothing", reason="why")]) == ""
 
 
-def test_an_axis_shows_where_it_was_measured() -> None:
-    """The x axis begins and ends with the first and the last point, and each has its label."""
+def test_an_axis_shows_the_measured_range() -> None:
+    """The x axis begins and ends with the first and the last point, and labels both."""
     drawn = svg.lines(Growth("depth", "components", (Series("s", ((1, measure(1e-6)), (16, measure(2e-6)))),)))
     assert 'x="70.0" y="318.0">1</text>' in drawn
     assert 'x="860.0" y="318.0">16</text>' in drawn
 
 
-def test_a_bar_has_its_value_where_there_is_no_axis_for_it() -> None:
-    """Bytes among times are told in words, and a claim that is too long keeps its whole text for who points at it."""
+def test_a_value_without_an_axis_is_shown_as_text() -> None:
+    """Bytes among times are shown as text, and a claim that is too long keeps its full text in a tooltip."""
     memory = Row("m" * 80, Measure("RSS", (1024.0,), "B"))
     drawn = svg.bars([Row("time", measure(1e-6)), memory])
     assert "1 KiB" in drawn

@@ -1,4 +1,4 @@
-"""The command in this process, and a small plugin to ask about."""
+"""Runs commands in this process, and provides a small plugin."""
 
 import textwrap
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from nyx_stream.cli import main
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command ended with."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -107,13 +107,13 @@ class Case:
         return path
 
     def options(self) -> tuple[Any, ...]:
-        """The options that most commands take."""
+        """Options that most commands take."""
         return ("--policy", self.policy, "--data-dir", self.data)
 
 
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
-    """A plugin that asks for some of everything, and a policy that grants some of it."""
+    """A plugin that requests permissions of each kind, and a policy that grants some of them."""
     case = Case(tmp_path / "weather", tmp_path / "policy.toml", tmp_path / "data")
     case.plugin.mkdir()
     case.policy.write_text(POLICY, encoding="utf-8")

@@ -1,10 +1,10 @@
-"""`nyx approve`: what a lock file accepts."""
+"""`nyx approve`: comparing a plugin with a lock file, and accepting it."""
 
 import json
 
 
 def test_a_plugin_is_accepted_and_shown(nyx, case, tmp_path):
-    """Showing changes nothing; what waits ends in 1, and in 0 once it is accepted."""
+    """`--show` changes nothing. Its exit code is 1 while an update is pending, and 0 once it is accepted."""
     lock = tmp_path / "nyx.lock"
     done = nyx("approve", case.plugin, "--lock", lock, "--show")
     assert (done.code, lock.exists()) == (0, False)
@@ -15,7 +15,7 @@ def test_a_plugin_is_accepted_and_shown(nyx, case, tmp_path):
     done = nyx("approve", case.plugin, "--lock", lock, "--show")
     assert done.code == 1
     assert "  wants more: env HOME\n" in done.out
-    assert "  waits: update waiting: version 1.3.0 wants more than 1.2.0: env HOME\n" in done.out
+    assert "  pending: update waiting: version 1.3.0 wants more than 1.2.0: env HOME\n" in done.out
     assert lock.read_bytes() == before
     shown = json.loads(nyx("approve", case.plugin, "--lock", lock, "--json").out)
     assert (shown["accepted"], shown["version"], shown["before"]["version"]) == (True, "1.3.0", "1.2.0")
@@ -23,8 +23,8 @@ def test_a_plugin_is_accepted_and_shown(nyx, case, tmp_path):
     assert nyx("approve", case.plugin, "--lock", lock, "--show").code == 0
 
 
-def test_what_is_forgotten_is_said(nyx, case, tmp_path):
-    """Approvals are for the content that they were given for."""
+def test_removed_approvals_are_listed(nyx, case, tmp_path):
+    """Approvals apply only to the content that they were given for."""
     lock = tmp_path / "nyx.lock"
     nyx("approve", case.plugin, "--lock", lock)
     recorded = json.loads(lock.read_text())
@@ -34,12 +34,12 @@ def test_what_is_forgotten_is_said(nyx, case, tmp_path):
     lock.write_text(json.dumps(recorded))
     case.write("more.py", "x = 1\n")
     out = nyx("approve", case.plugin, "--lock", lock).out
-    assert "  approved of the recorded content, forgotten: connect a.example\n" in out
+    assert "  approval removed, given for other content: connect a.example\n" in out
     assert json.loads(lock.read_text())["plugins"]["weather"]["approvals"] == []
 
 
 def test_a_broken_lock_file_is_a_clear_error(nyx, case, tmp_path):
-    """With the code of a file that is wrong."""
+    """It has the exit code of a file with errors."""
     lock = tmp_path / "nyx.lock"
     lock.write_text("{")
     lock.chmod(0o600)

@@ -1,4 +1,4 @@
-"""`nyx audit`: the log, read, filtered, counted and verified."""
+"""`nyx audit`: reading, filtering, counting and verifying a log."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ UNFINISHED = b'{"v":1,"seq":'
 
 @pytest.fixture
 def log(tmp_path):
-    """A log of three events; another one is not finished."""
+    """A log of three events and an unfinished line."""
     path = tmp_path / "audit.jsonl"
     writer = AuditLog.open(path)
     for event in EVENTS:
@@ -37,7 +37,7 @@ def log(tmp_path):
         (("--capability", "http"), 2),
         (("--verdict", "denied"), 2),
         (("--plugin", "weather", "--verdict", "denied", "--capability", "files"), 1),
-        (("--plugin", "nobody"), 0),
+        (("--plugin", "other"), 0),
         (("--since", "1970-01-01T00:16:41"), 2),
         (("--since", "1970-01-01T00:16:41Z", "--until", "1970-01-01T01:16:42+01:00"), 1),
         (("--since", "5min"), 0),
@@ -45,34 +45,34 @@ def log(tmp_path):
     ],
 )
 def test_filters_combine(nyx, log, filters, count):
-    """Every filter narrows; the unfinished line is passed over."""
+    """An event must pass every filter; the unfinished line is skipped."""
     assert len(nyx("audit", "show", log, "--json", *filters).out.splitlines()) == count
 
 
 def test_the_table_is_safe_to_print(nyx, log):
-    """What a plugin wrote into a target does not reach the terminal raw."""
+    """Control characters in a target are escaped."""
     out = nyx("audit", "show", log).out
     assert "\x1b" not in out
     assert "1970-01-01 00:16:40.500" in out
 
 
-def test_json_lines_are_safe_to_print_though_somebody_else_wrote_them(nyx, log):
-    """A control character that was put into the file by hand is shown escaped."""
+def test_json_lines_are_safe_to_print_even_if_another_program_wrote_them(nyx, log):
+    """A control character in the file is escaped."""
     log.write_bytes(log.read_bytes().replace(b"https://b.example/", "\u202ehttps://b.example/".encode()))
     out = nyx("audit", "show", log, "--json").out
     assert "\u202e" not in out
     assert "\\u202e" in out
 
 
-def test_tail_shows_the_last(nyx, log):
-    """As many events as asked for, counted after the filter."""
+def test_tail_prints_the_last_events(nyx, log):
+    """It prints the requested number of events that pass the filter."""
     out = nyx("audit", "tail", log, "-n", "1", "--plugin", "weather", "--json").out
     assert '"action":"read"' in out
     assert len(out.splitlines()) == 1
 
 
 def test_stats_count_by_plugin_and_capability(nyx, log):
-    """One row for each plugin, kind and capability, with both verdicts, and the time that they cover."""
+    """Each plugin, kind and capability has a row with both counts; the last line has the total and the time."""
     rows = [json.loads(line) for line in nyx("audit", "stats", log, "--json").out.splitlines()]
     assert rows == [
         {"plugin": "feeds", "kind": "decision", "capability": "http", "allowed": 0, "denied": 1},
@@ -80,17 +80,17 @@ def test_stats_count_by_plugin_and_capability(nyx, log):
         {"plugin": "weather", "kind": "decision", "capability": "http", "allowed": 1, "denied": 0},
     ]
     assert "3 events, 1970-01-01 00:16:40.500 to 1970-01-01 00:16:42.000 UTC" in nyx("audit", "stats", log).out
-    assert "1 events" in nyx("audit", "stats", log, "--plugin", "feeds").out
+    assert "1 event," in nyx("audit", "stats", log, "--plugin", "feeds").out
 
 
-def test_verify_says_what_the_chain_proves_and_what_not(nyx, log):
-    """An unbroken log: exit code 0, the head to publish, and in plain words what is open."""
+def test_verify_reports_what_the_chain_proves(nyx, log):
+    """For an unbroken log the exit code is 0, and the output has the head and what remains unproven."""
     done = nyx("audit", "verify", log)
     assert done.code == 0
     assert "unbroken: 5 records in 1 segment\n" in done.out
     assert "unfinished last line of 13 bytes" in done.out
     assert "not sealed" in done.out
-    assert "no key: whoever can write the file" in done.out
+    assert "no key: anyone who can write the file" in done.out
     assert "could have been cut off" in done.out
     head = json.loads(nyx("audit", "verify", log, "--json").out)["head"]
     again = nyx("audit", "verify", log, "--head", head)
@@ -99,7 +99,7 @@ def test_verify_says_what_the_chain_proves_and_what_not(nyx, log):
 
 
 def test_verify_names_the_first_fault(nyx, log):
-    """A changed byte: exit code 1, file, line and why."""
+    """For a changed byte the exit code is 1, and the output has file, line and reason."""
     log.write_bytes(log.read_bytes().replace(b'"allowed":false', b'"allowed":true ', 1))
     done = nyx("audit", "verify", log)
     assert done.code == 1
@@ -108,7 +108,7 @@ def test_verify_names_the_first_fault(nyx, log):
 
 
 def test_verify_with_a_key(nyx, tmp_path):
-    """The key comes from a file; without it, or with another, the log does not verify, and that is said."""
+    """The key is read from a file. Without it, or with another one, the log does not verify."""
     path, good, other = tmp_path / "audit.jsonl", tmp_path / "good", tmp_path / "other"
     good.write_bytes(b"k" * 32 + b"\n")
     other.write_bytes(b"o" * 32)
@@ -131,21 +131,21 @@ def test_verify_with_a_key(nyx, tmp_path):
         ("show", "--since", "yesterday"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(nyx, log, options):
-    """An option that would be passed over in silence is a mistake of the command line."""
+def test_options_for_another_action_are_refused(nyx, log, options):
+    """An option that would have no effect is a usage error."""
     what, *rest = options
     assert nyx("audit", what, log, *rest).code == 2
 
 
 def test_the_schema_of_a_line_is_printed(nyx, log):
-    """`nyx schema audit` prints the schema that the lines of a log fit."""
+    """`nyx schema audit` prints a schema that the lines of a log match."""
     schema = json.loads(nyx("schema", "audit").out)
     lines = log.read_bytes().removesuffix(UNFINISHED).splitlines()
     assert all(jsonschema.Draft202012Validator(schema).is_valid(json.loads(line)) for line in lines)
 
 
-def test_what_is_no_log_is_named_with_its_line(nyx, log):
-    """Exit code 7, file and line."""
+def test_a_file_that_is_not_a_log_is_reported_with_its_line(nyx, log):
+    """The exit code is 7, and the message has the line."""
     log.write_bytes(b"nonsense\n")
     done = nyx("audit", "show", log)
     assert done.code == 7
@@ -155,8 +155,8 @@ def test_what_is_no_log_is_named_with_its_line(nyx, log):
     assert nyx("audit", "verify", log.parent / "nowhere").code == 7
 
 
-def test_following_prints_each_event_once_across_a_rotation(log):
-    """`tail --follow` goes on with what comes, also when the file is sealed and another takes its name."""
+def test_follow_prints_each_event_once_across_rotations(log):
+    """`tail --follow` prints new events, also after the file was sealed and replaced."""
     command = [sys.executable, "-m", "nyx_stream", "audit", "tail", str(log), "--follow", "--json", "-n", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None

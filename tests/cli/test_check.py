@@ -1,4 +1,4 @@
-"""`nyx check`: a manifest against its code, without importing it."""
+"""`nyx check`: compares a manifest with the code, without importing it."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def findings(nyx, case):
-    """Returns (exit code, [(severity, place, message)])."""
+    """Returns (exit code, [(severity, location, message)])."""
     done = nyx("check", case.plugin, "--json")
     return done.code, [(f["severity"], f["at"], f["message"]) for f in json.loads(done.out)["findings"]]
 
@@ -16,8 +16,8 @@ def errors(nyx, case):
     return [message for severity, _, message in findings(nyx, case)[1] if severity == "error"]
 
 
-def test_a_sound_plugin_is_ok(nyx, case):
-    """Nothing to say, exit code 0."""
+def test_a_plugin_without_findings_is_ok(nyx, case):
+    """The exit code is 0, and the output says ok."""
     case.write("plugin.toml", 'id = "w"\nversion = "1"\nentry = "w:W"\n')
     case.write(
         "w.py",
@@ -35,8 +35,14 @@ def test_a_sound_plugin_is_ok(nyx, case):
     assert done.out == "w 1: ok (1 file read)\n"
 
 
+def test_errors_and_warnings_are_counted(nyx, case):
+    """The last line has both counts."""
+    case.write("more.py", "import os\nos.system('ls')\nx = 'https://other.example/'\n")
+    assert nyx("check", case.plugin).out.splitlines()[-1] == "weather 1.2.0: 1 error, 1 warning (2 files read)"
+
+
 def test_the_code_is_not_imported(nyx, case):
-    """A module that would leave a mark when it is imported leaves none."""
+    """A module that creates a file when it is imported creates none."""
     mark = case.plugin / "mark"
     case.write("weather.py", f"open({str(mark)!r}, 'w')\nclass Weather: pass\n")
     nyx("check", case.plugin)
@@ -46,13 +52,13 @@ def test_the_code_is_not_imported(nyx, case):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("class Other: pass", "entry: the class Weather is not there"),
-        ("class Weather:\n    pass", "entry: Weather is no subclass of Plugin"),
-        ("class Weather(:\n", "is no Python: invalid syntax"),
+        ("class Other: pass", "entry: the class Weather is not defined"),
+        ("class Weather:\n    pass", "entry: Weather is not a subclass of Plugin"),
+        ("class Weather(:\n", "syntax error: invalid syntax"),
     ],
 )
 def test_an_entry_point_that_would_not_load_is_an_error(nyx, case, code, message):
-    """The class must be there, readable, and derived from something."""
+    """The class must be defined, in a file without syntax errors, and have a base class."""
     case.write("weather.py", code)
     assert message in errors(nyx, case)
 
@@ -60,11 +66,11 @@ def test_an_entry_point_that_would_not_load_is_an_error(nyx, case, code, message
 def test_a_missing_module_is_an_error(nyx, case):
     """The entry point names a module that is not in the folder."""
     (case.plugin / "weather.py").unlink()
-    assert "entry: there is no weather.py and no weather/__init__.py" in errors(nyx, case)
+    assert "entry: neither weather.py nor weather/__init__.py exists" in errors(nyx, case)
 
 
 def test_permissions_must_match_use(nyx, case):
-    """A capability that is used must be asked for; what is asked for and never used is pointed out."""
+    """A capability that is used must be requested; a permission that is never used is a warning."""
     case.write("plugin.toml", 'id = "w"\nversion = "1"\nentry = "weather:Weather"\n[permissions]\nenv = ["TZ"]\n')
     case.write(
         "weather.py",
@@ -80,10 +86,10 @@ def test_permissions_must_match_use(nyx, case):
     )
     code, found = findings(nyx, case)
     assert code == 1
-    assert ("error", "weather.py:6", "self.http is used, and the manifest asks for no connect or request") in found
-    assert ("error", "weather.py:7", "self.files is used, and the manifest asks for no read or write") in found
-    assert ("error", "weather.py:8", "self.connect is used, and the manifest asks for no connect") in found
-    assert ("warning", "plugin.toml", "env is asked for, and self.env is never used") in found
+    assert ("error", "weather.py:6", "self.http is used, but the manifest does not request connect or request") in found
+    assert ("error", "weather.py:7", "self.files is used, but the manifest does not request read or write") in found
+    assert ("error", "weather.py:8", "self.connect is used, but the manifest does not request connect") in found
+    assert ("warning", "plugin.toml", "env is requested, but self.env is never used") in found
 
 
 @pytest.mark.parametrize(
@@ -98,8 +104,8 @@ def test_permissions_must_match_use(nyx, case):
         ('self.http.get("https://api.met.no@other.example/")', False),
     ],
 )
-def test_written_urls_are_judged_by_the_manifest(nyx, case, call, allowed):
-    """A request whose URL stands in the code must be one that some policy could allow."""
+def test_literal_urls_are_checked_against_the_manifest(nyx, case, call, allowed):
+    """A request with a literal URL must be one that some policy could allow."""
     case.write("weather.py", f"class Weather(Plugin):\n    async def f(self):\n        await {call}\n")
     about_urls = [message for message in errors(nyx, case) if "http" in message and "self.http" not in message]
     assert bool(about_urls) != allowed
@@ -119,14 +125,14 @@ def test_written_urls_are_judged_by_the_manifest(nyx, case, call, allowed):
         ("import threading; threading.Thread(target=print)", "threading.Thread"),
     ],
 )
-def test_going_round_the_capabilities_is_an_error(nyx, case, line, name):
-    """A call that the tripwire would refuse is found under whatever name it was imported."""
+def test_bypassing_the_capabilities_is_an_error(nyx, case, line, name):
+    """A call that the tripwire would refuse is found under any imported name."""
     case.write("weather.py", line)
-    assert any(message.startswith(f"{name} goes round the sandbox") for message in errors(nyx, case))
+    assert any(message.startswith(f"{name} bypasses the sandbox") for message in errors(nyx, case))
 
 
 def test_docstrings_and_tests_are_not_uses(nyx, case):
-    """A URL in a docstring is no request, and the plugin's own tests may open what they like."""
+    """A URL in a docstring is not a request, and the plugin's own tests are not checked."""
     case.write("weather.py", '"""See https://nowhere.example/."""\nclass Weather(Plugin):\n    pass\n')
     case.write("test_weather.py", "open('x')")
     assert not errors(nyx, case)
@@ -135,25 +141,25 @@ def test_docstrings_and_tests_are_not_uses(nyx, case):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("x = " + "+".join(["1"] * 100_000), "nested too deep"),
-        ("x = '\0'", "is no Python"),
+        ("x = " + "+".join(["1"] * 100_000), "nested too deeply"),
+        ("x = '\0'", "null bytes"),
         ("#" * (4 * 2**20 + 1), "larger than"),
     ],
 )
-def test_a_file_that_cannot_be_read_as_syntax_is_an_error_of_its_own(nyx, case, code, message):
-    """No source ends the check with an error of ours."""
+def test_a_file_that_cannot_be_parsed_is_an_error(nyx, case, code, message):
+    """No source file makes the check itself fail."""
     case.write("odd.py", code)
     assert any(message in found for found in errors(nyx, case))
 
 
-def test_a_capability_that_another_module_is_given_counts_as_used(nyx, case):
-    """`plugin.http` in a second file is a use of what the manifest asks for."""
+def test_a_capability_used_in_another_module_counts_as_used(nyx, case):
+    """`plugin.http` in a second file is a use of the permission."""
     case.write("more.py", "async def f(plugin):\n    await plugin.http.get('https://api.met.no/v1/x')\n")
     assert not [found for found in findings(nyx, case)[1] if "self.http is never used" in found[2]]
 
 
 def test_an_installed_plugin_is_checked_by_its_id(nyx, tmp_path, monkeypatch):
-    """A distribution with the entry point is found, read in place, and not imported."""
+    """A distribution with the entry point is found and read without importing it."""
     package, metadata = tmp_path / "hello_plugin", tmp_path / "hello_plugin-1.dist-info"
     package.mkdir()
     metadata.mkdir()
@@ -170,15 +176,15 @@ def test_an_installed_plugin_is_checked_by_its_id(nyx, tmp_path, monkeypatch):
     assert nyx("check", "hello").out == "hello 1: ok (2 files read)\n"
 
 
-def test_a_plugin_that_is_not_there_has_its_code(nyx, tmp_path):
-    """No folder and no installed plugin: 4; a folder without a manifest: 3."""
+def test_a_missing_plugin_has_its_own_exit_code(nyx, tmp_path):
+    """The exit code is 4 for a missing folder or plugin, and 3 for a folder without a manifest."""
     assert nyx("check", tmp_path / "nowhere").code == 4
     assert nyx("check", "no-such-plugin").code == 4
     assert nyx("check", tmp_path).code == 3
 
 
-def test_asking_and_what_is_optional_go_together(nyx, case):
-    """One without the other is worth a look."""
+def test_optional_permissions_and_self_request_belong_together(nyx, case):
+    """One without the other is a warning."""
     head = 'id = "w"\nversion = "1"\nentry = "w:W"\n[permissions]\nconnect = [{rule = "a.example", optional = true}]\n'
     code = """
         from nyx_stream import Plugin, export

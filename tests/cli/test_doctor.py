@@ -1,4 +1,4 @@
-"""`nyx doctor`: what this machine has."""
+"""`nyx doctor`: the sandbox layers of this machine."""
 
 import json
 
@@ -6,7 +6,7 @@ from nyx_core.sandbox import probe
 
 
 def test_it_prints_the_survey(nyx):
-    """Every layer of the platform stands in the table, and the JSON is the survey."""
+    """The table has every layer of the platform, and the JSON is the survey."""
     done = nyx("doctor")
     assert (done.code, done.err) == (0, "")
     survey = probe()

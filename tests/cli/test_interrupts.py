@@ -1,4 +1,4 @@
-"""An interrupt from the keyboard ends a command with 130, whenever it comes and whatever the command makes of it."""
+"""Ctrl-C ends a command with exit code 130 at any moment, however the command reacts."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from nyx_stream.cli import ExitCode
 from nyx_stream.cli.interrupts import run_async
 from tests.conformance.machine import missing
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process on Windows")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
 
 CODE = """
     import asyncio
@@ -27,12 +27,12 @@ CODE = """
             {then}
     """
 WAIT = "await asyncio.Event().wait()"
-REPORT = "self.log.warning('it begins')"
+REPORT = "self.log.warning('setup begins')"
 
 
 @pytest.fixture(autouse=True)
-def heard():
-    """Interrupts as at a terminal: a shell without job control ignores them for what it runs in the background."""
+def default_handler():
+    """Handles interrupts as at a terminal: a shell without job control ignores them for background processes."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
@@ -48,7 +48,7 @@ def level(request):
 
 @pytest.fixture
 def start(case):
-    """Starts `nyx run` in a process group of its own, as a shell does; a plugin as given."""
+    """Starts `nyx run` in its own process group, as a shell does, with the given plugin code."""
 
     def start(level, *, setup="pass", then=WAIT):
         case.write("weather.py", CODE.format(setup=setup, then=then))
@@ -60,28 +60,28 @@ def start(case):
 
 
 def interrupt(process):
-    """Interrupts everything that runs in the foreground, as a terminal does; returns what it says."""
+    """Interrupts the process group, as a terminal does; returns exit code and stderr."""
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     return process.returncode, err
 
 
 def test_during_a_call(start, level):
-    """The command ends with 130 and no traceback."""
+    """The exit code is 130, without a traceback."""
     with start(level) as process:
         assert process.stdout.readline() == '"ready"\n'
         assert interrupt(process) == (ExitCode.INTERRUPTED, "nyx: interrupted\n")
 
 
 def test_during_setup(start, level):
-    """A plugin that is just starting is no failed plugin."""
+    """A plugin that was interrupted while starting is not reported as failed."""
     with start(level, setup=f"{REPORT}; {WAIT}") as process:
-        assert "it begins" in process.stderr.readline()
+        assert "setup begins" in process.stderr.readline()
         assert interrupt(process) == (ExitCode.INTERRUPTED, "nyx: interrupted\n")
 
 
-def test_a_plugin_that_makes_an_error_of_it(start, level):
-    """What the plugin raises instead of its cancellation does not hide who ended the command."""
+def test_a_plugin_that_raises_another_error(start, level):
+    """An error that the plugin raises when it is cancelled does not replace the exit code."""
     lines = ("try:", f"    {WAIT}", "finally:", "    raise ValueError('mine')")
     with start(level, then="\n            ".join(lines)) as process:
         assert process.stdout.readline() == '"ready"\n'
@@ -90,7 +90,7 @@ def test_a_plugin_that_makes_an_error_of_it(start, level):
 
 
 def test_a_command_that_never_yields():
-    """The second interrupt ends it where it stands."""
+    """The second interrupt raises at once."""
 
     async def command():
         os.kill(os.getpid(), signal.SIGINT)
@@ -104,7 +104,7 @@ def test_a_command_that_never_yields():
 
 
 def test_before_a_command_begins():
-    """While the command line itself is imported."""
+    """An interrupt while the command line is imported has the same exit code."""
     code = """
 import sys
 class Interrupting:
@@ -119,8 +119,8 @@ sys.exit(main(["demo"]))
     assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "nyx: interrupted\n")
 
 
-def test_an_interrupt_that_wakes_nobody():
-    """One that another thread takes, or that comes when the loop is about to sleep, is noticed at once."""
+def test_an_interrupt_that_does_not_wake_the_loop():
+    """An interrupt in another thread, or just before the loop sleeps, is noticed at once."""
 
     async def command():
         def take():
@@ -135,8 +135,8 @@ def test_an_interrupt_that_wakes_nobody():
 
 
 @pytest.mark.parametrize("outcome", ["result", "error"])
-def test_what_comes_of_it_is_an_interrupt(outcome):
-    """A command that swallows its cancellation, or makes another error of it, was interrupted nevertheless."""
+def test_a_command_that_suppresses_its_cancellation(outcome):
+    """A command that suppresses its cancellation, or raises another error, still raises KeyboardInterrupt."""
 
     async def command():
         os.kill(os.getpid(), signal.SIGINT)
@@ -150,8 +150,8 @@ def test_what_comes_of_it_is_an_interrupt(outcome):
         run_async(command())
 
 
-def test_without_an_interrupt_it_is_asyncio_run():
-    """A result is a result and an error an error; where interrupts are ignored, they stay so."""
+def test_without_an_interrupt_it_behaves_like_asyncio_run():
+    """It returns the result or raises the error. Interrupts that are ignored stay ignored."""
 
     async def fail():
         raise ValueError("its own")

@@ -1,4 +1,4 @@
-"""`nyx plan`: rule by rule what would be granted."""
+"""`nyx plan`: what would be granted, rule by rule."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.policy import Limits
 
 
-def test_every_rule_has_its_status_and_lines(nyx, case):
-    """Asked, granted by which line, denied by which line, and what is not granted."""
+def test_every_rule_has_its_status_and_sources(nyx, case):
+    """Each rule has its status, the lines that grant and deny it, and is listed if it is not granted."""
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)
     found = {
         (rule["kind"], rule["asked"].rsplit("/", 1)[-1]): (
@@ -37,8 +37,8 @@ def test_every_rule_has_its_status_and_lines(nyx, case):
     assert plan["env"] == ["TZ"]
 
 
-def test_limits_say_who_set_them(nyx, case):
-    """A limit comes from the manifest where it asks for less, from the policy, or is the default."""
+def test_limits_have_their_origin(nyx, case):
+    """A limit comes from the manifest if it requests less, from the policy, or is the default."""
     case.policy.write_text('[limits]\nmemory = "32MiB"\ncall_timeout = "9s"\n', encoding="utf-8")
     limits = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)["limits"]
     assert limits["call_timeout"] == {"value": "5s", "from": "plugin.toml", "layer": "host"}
@@ -46,25 +46,25 @@ def test_limits_say_who_set_them(nyx, case):
     assert limits["queue"]["from"] == "default"
 
 
-def test_the_text_lists_what_is_missing(nyx, case):
-    """A reader sees what was asked for and not granted, with the author's reason."""
+def test_the_text_lists_what_is_not_granted(nyx, case):
+    """Permissions that are not granted are listed with the author's reason."""
     out = nyx("plan", case.plugin, *case.options()).out
     assert "weather 1.2.0 at level inline" in out
     assert 'request GET https://api.met.no/**: only in part ("reads forecasts")' in out
     assert "env LANG: not at all" in out
 
 
-def test_a_plugin_that_asks_for_nothing_is_planned_too(nyx, case):
-    """No rules is an answer, not an error."""
+def test_a_plugin_that_requests_nothing(nyx, case):
+    """A manifest without permissions is not an error."""
     case.write("plugin.toml", 'id = "weather"\nversion = "1"\nentry = "weather:Weather"\n')
     done = nyx("plan", case.plugin, *case.options())
     assert done.code == 0
-    assert "It asks for nothing." in done.out
+    assert "It requests nothing." in done.out
 
 
 @pytest.mark.parametrize("level", ["inline", "process", "container"])
 def test_every_rule_and_limit_has_a_layer_at_every_level(level):
-    """No kind of rule and no limit is left out of the table, and only the kernel takes over from the guard."""
+    """The table has every kind of rule and every limit; rules are enforced by the guard, with or without the kernel."""
     assert {layer_of_rule(kind, level) for kind in RULE_KINDS} <= {"guard", "guard+kernel"}
     layers = {field.name: layer_of_limit(field.name, level) for field in fields(Limits)}
     assert set(layers.values()) <= {"guard", "host", "kernel", "guard+kernel", "nothing"}
@@ -73,16 +73,16 @@ def test_every_rule_and_limit_has_a_layer_at_every_level(level):
         assert "nothing" not in layers.values()
 
 
-def test_unknown_names_have_no_layer():
-    """A rule kind or limit that does not exist is a fault of the caller."""
-    with pytest.raises(ValueError, match="no kind of rule"):
+def test_unknown_names_are_errors():
+    """An unknown kind of rule or limit is a ValueError."""
+    with pytest.raises(ValueError, match="isn't a kind of rule"):
         layer_of_rule("listen", "inline")
-    with pytest.raises(ValueError, match="no limit"):
-        layer_of_limit("patience", "inline")
+    with pytest.raises(ValueError, match="isn't a limit"):
+        layer_of_limit("height", "inline")
 
 
-def test_credentials_are_planned_by_their_source(nyx, case, monkeypatch):
-    """The plan says which header goes where and comes from what, and never what it is."""
+def test_credentials_are_listed_without_their_values(nyx, case, monkeypatch):
+    """The plan has the header, its source and the rule, but never the value."""
     monkeypatch.setenv("NYX_TEST_TOKEN", "s3cr3t-of-the-operator")
     bound = '[[credentials]]\nrule = "https://api.met.no/**"\nheader = "X-Key"\nvalue = "env:NYX_TEST_TOKEN"\n'
     case.policy.write_text(bound, encoding="utf-8")
@@ -93,8 +93,8 @@ def test_credentials_are_planned_by_their_source(nyx, case, monkeypatch):
     assert "s3cr3t" not in out
 
 
-def test_rules_on_trial_are_planned_apart(nyx, case):
-    """What is let pass for report only is no grant, and is listed for itself."""
+def test_report_only_rules_are_listed_separately(nyx, case):
+    """A report-only rule grants nothing and has its own list."""
     trial = '[[rules]]\nmode = "report"\n[rules.allow]\nrequest = ["https://api.met.no/**"]\n'
     case.policy.write_text(trial + '[rules.deny]\nconnect = ["a.example"]\n', encoding="utf-8")
     out = nyx("plan", case.plugin, *case.options()).out
@@ -104,8 +104,8 @@ def test_rules_on_trial_are_planned_apart(nyx, case):
     assert {row["status"] for row in plan["rules"]} == {"refused"}
 
 
-def test_why_names_the_line_of_a_rule_on_trial(nyx, case):
-    """A would-be denial is allowed, says so, and leads to its line."""
+def test_why_names_the_line_of_a_report_only_rule(nyx, case):
+    """An action that only a report-only rule allows is allowed, with the reason and the line."""
     case.policy.write_text('[[rules]]\nmode = "report"\n[rules.allow]\nconnect = ["a.example"]\n', encoding="utf-8")
     done = nyx("why", "connect", "a.example:1", "--policy", case.policy)
     assert done.code == 0
@@ -114,18 +114,18 @@ def test_why_names_the_line_of_a_rule_on_trial(nyx, case):
 
 
 def lacking(*names):
-    """A survey of a machine that can do everything but these layers."""
+    """Returns a survey of a machine that has every layer except these."""
     layers = [
         LayerReport(name, LayerState.UNAVAILABLE, f"no {name}: ENOSYS", "a newer kernel")
         if name in names
-        else LayerReport(name, LayerState.ACTIVE, "can be had")
+        else LayerReport(name, LayerState.ACTIVE, "available")
         for name in confinement.REQUIRED_LAYERS
     ]
     return lambda: SandboxReport("linux", "1", "x86_64", layers=tuple(layers))
 
 
-def test_at_level_process_the_kernel_stands_beside_what_it_enforces(nyx, case, monkeypatch):
-    """Every rule, and the limits that bound the process, not the framework."""
+def test_at_level_process_the_kernel_is_listed_as_a_layer(nyx, case, monkeypatch):
+    """The kernel enforces every rule, and the limits of the process, but not those of the framework."""
     monkeypatch.setattr(confinement, "probe", lacking())
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert {rule["layer"] for rule in plan["rules"]} == {"guard+kernel"}
@@ -137,11 +137,11 @@ def test_at_level_process_the_kernel_stands_beside_what_it_enforces(nyx, case, m
     assert re.search(r"^memory .* kernel\s*$", out, re.MULTILINE)
 
 
-def test_a_machine_that_cannot_seal_is_told_of_before_anything_is_loaded(nyx, case, monkeypatch):
-    """Under degrade = "refuse" the plugin would not load; the plan names what is missing and what would provide it."""
+def test_missing_layers_are_reported_before_anything_is_loaded(nyx, case, monkeypatch):
+    """With degrade = "refuse" the plugin would not load; the plan names missing layers and what would provide them."""
     monkeypatch.setattr(confinement, "probe", lacking("landlock"))
     out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
-    assert 'It cannot be loaded here, unless the policy says degrade = "allow"' in out
+    assert 'It cannot be loaded on this machine unless the policy has degrade = "allow"' in out
     assert "  landlock: no landlock: ENOSYS; needs a newer kernel" in out
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
     assert (plan["degrade"], plan["loads_here"]) == ("refuse", False)
@@ -150,7 +150,7 @@ def test_a_machine_that_cannot_seal_is_told_of_before_anything_is_loaded(nyx, ca
 
 
 @pytest.mark.parametrize(
-    ("missing", "by_guard_alone"),
+    ("missing", "by_guard_only"),
     [
         (["landlock"], {"read", "write"}),
         (["seccomp"], {"connect", "request", "read", "write"}),
@@ -158,27 +158,30 @@ def test_a_machine_that_cannot_seal_is_told_of_before_anything_is_loaded(nyx, ca
         (["limits"], set()),
     ],
 )
-def test_what_a_degraded_process_does_not_enforce_is_not_claimed(nyx, case, monkeypatch, missing, by_guard_alone):
-    """With degrade = "allow" the kernel stands beside no rule and no limit that the missing layer was for."""
+def test_a_degraded_process_does_not_list_the_kernel_for_missing_layers(nyx, case, monkeypatch, missing, by_guard_only):
+    """With degrade = "allow" the kernel is not listed for rules and limits that need the missing layer."""
     monkeypatch.setattr(confinement, "probe", lacking(*missing))
     case.policy.write_text('degrade = "allow"\n' + case.policy.read_text(encoding="utf-8"), encoding="utf-8")
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--isolation", "process", "--json").out)
-    assert {rule["kind"] for rule in plan["rules"] if rule["layer"] == "guard"} == by_guard_alone
+    assert {rule["kind"] for rule in plan["rules"] if rule["layer"] == "guard"} == by_guard_only
     limits = {name for name, limit in plan["limits"].items() if "kernel" in limit["layer"]}
     assert bool(limits) is ("limits" not in missing)
     assert plan["loads_here"]
     out = nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
-    assert f'Not enforced here, as degrade = "allow" in the policy lets pass:\n  {missing[0]}: ' in out
+    assert f'Not enforced on this machine, which the policy accepts with degrade = "allow":\n  {missing[0]}: ' in out
 
 
-def test_a_system_without_sealed_processes_says_what_it_lacks(nyx, case, monkeypatch):
-    """Where not even a worker can be made, degrading changes nothing."""
+def test_a_system_without_sealed_processes_has_its_own_message(nyx, case, monkeypatch):
+    """If a worker cannot be created, degrading makes no difference."""
     monkeypatch.delattr(socket, "SCM_RIGHTS")
-    assert "It cannot be loaded here: " in nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
+    assert (
+        "It cannot be loaded on this machine: "
+        in nyx("plan", case.plugin, *case.options(), "--isolation", "process").out
+    )
 
 
-def test_a_diff_of_two_versions_says_what_is_wanted_anew(nyx, case, tmp_path):
-    """Two plugin folders, or two manifests: each change with its line, and exit code 1 if the new one wants more."""
+def test_a_diff_of_two_versions_lists_the_changes(nyx, case, tmp_path):
+    """Each change between two folders or manifests has its line; the exit code is 1 if the new one wants more."""
     new = tmp_path / "new"
     new.mkdir()
     text = (case.plugin / "plugin.toml").read_text(encoding="utf-8")
@@ -189,7 +192,7 @@ def test_a_diff_of_two_versions_says_what_is_wanted_anew(nyx, case, tmp_path):
     done = nyx("plan", "--diff", case.plugin, new)
     assert done.code == 0
     assert "old: the manifest of weather 1.2.0" in done.out
-    assert "Wants no more." in done.out
+    assert "No change wants more." in done.out
     assert [line.split()[:3] for line in done.out.splitlines() if line.startswith(("narrowed", "removed"))] == [
         ["narrowed", "allow", "request"],
         ["removed", "env", "TZ"],
@@ -214,18 +217,18 @@ def test_a_diff_of_two_versions_says_what_is_wanted_anew(nyx, case, tmp_path):
 
 
 def test_a_diff_of_two_policies(nyx, case, tmp_path):
-    """Files that are no manifests are policies; nothing that changes is an answer too."""
+    """A file that is not a manifest is a policy. Two equal policies have no changes."""
     new = tmp_path / "new.toml"
     new.write_text(case.policy.read_text(encoding="utf-8").replace('path = ["$DATA/secret"]', ""), encoding="utf-8")
     done = nyx("plan", "--diff", case.policy, new)
     assert done.code == 1
-    assert "Wants more by 1 of 1 changes." in done.out
+    assert "1 of 1 change wants more." in done.out
     done = nyx("plan", "--diff", new, new)
-    assert (done.code, done.out.splitlines()[-1]) == (0, "Nothing changes.")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "No changes.")
 
 
-def test_a_diff_that_cannot_be_made_is_said(nyx, case, tmp_path):
-    """Unlike things, other arguments besides, files that are wrong or not there: each with its own exit code."""
+def test_a_diff_that_is_not_possible_is_an_error(nyx, case, tmp_path):
+    """A manifest and a policy, additional arguments, and wrong or missing files each have their exit code."""
     assert nyx("plan", "--diff", case.plugin, case.policy).code == 2
     assert nyx("plan", case.plugin, "--diff", case.policy, case.policy).code == 2
     assert nyx("plan", case.plugin).code == 2
@@ -235,19 +238,19 @@ def test_a_diff_that_cannot_be_made_is_said(nyx, case, tmp_path):
     assert nyx("plan", "--diff", case.policy, tmp_path / "none").code == 4
 
 
-def test_what_is_optional_says_what_it_takes(nyx, case):
-    """A person, a line of the policy, or nothing that helps; and it is not missed."""
+def test_optional_permissions_have_their_condition(nyx, case):
+    """An approver, a line of the policy, or a denial decides; an optional permission is not listed as missing."""
     rules = ("a", "b", "c")
     entries = ", ".join(f'{{rule = "{name}.example", optional = true, why = "w{name}"}}' for name in rules)
     case.write("plugin.toml", f'id = "w"\nversion = "1"\nentry = "w:W"\n[permissions]\nconnect = [{entries}]\n')
     case.policy.write_text('[on_request]\nconnect = ["b.example"]\n[deny]\nconnect = ["c.example"]\n', encoding="utf-8")
     plan = json.loads(nyx("plan", case.plugin, *case.options(), "--json").out)
     assert [(row["asked"], row["when"], row["why"]) for row in plan["optional"]] == [
-        ("a.example", "if it asks and the host's approver says yes", "wa"),
-        ("b.example", "as soon as it asks (policy.toml:2)", "wb"),
+        ("a.example", "on request, if the host's approver agrees", "wa"),
+        ("b.example", "on request (policy.toml:2)", "wb"),
         ("c.example", "never: denied by the rule c.example", "wc"),
     ]
     assert plan["not_granted"] == []
     out = nyx("plan", case.plugin, *case.options()).out
-    assert 'Optional: connect b.example: as soon as it asks (policy.toml:2) ("wb")' in out
-    assert "Asked and not granted: nothing" in out
+    assert 'Optional: connect b.example: on request (policy.toml:2) ("wb")' in out
+    assert "Requested but not granted: nothing" in out

@@ -1,4 +1,4 @@
-"""`nyx run`: one real call in a real host."""
+"""`nyx run`: one call in a real host."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from nyx_stream.audit import read_log
 
 
 def test_a_result_is_printed_as_json(nyx, case, monkeypatch):
-    """The result of the call, with its arguments, its granted environment and its file on the disk."""
+    """The call gets its arguments and granted environment, and writes its file."""
     monkeypatch.setenv("TZ", "UTC")
     done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options())
     assert (done.code, done.err) == (0, "")
@@ -17,8 +17,8 @@ def test_a_result_is_printed_as_json(nyx, case, monkeypatch):
     assert (case.data / "weather" / "last.txt").read_text() == "oslo"
 
 
-def test_values_are_json_or_else_text(nyx, case):
-    """A value that parses as JSON is what it parses as; any other is text, as it stands."""
+def test_values_are_json_or_text(nyx, case):
+    """A value that is valid JSON is parsed; any other is text."""
     values = ("a=1", "b=[1, 2]", 'c="1"', "d=x=y", "e=NaN", "f=null", "g={not json")
     done = nyx("run", case.plugin, "echo", *values, *case.options(), "--json")
     assert json.loads(done.out) == ["a:int", "b:list", "c:str", "d:str", "e:str", "f:NoneType", "g:str"]
@@ -26,13 +26,13 @@ def test_values_are_json_or_else_text(nyx, case):
 
 
 def test_a_stream_is_printed_line_by_line(nyx, case):
-    """One JSON document per line."""
+    """Each item is one JSON document on a line."""
     done = nyx("run", case.plugin, "count", "to=3", *case.options())
     assert done.out == "0\n1\n2\n"
 
 
 def test_decisions_go_to_the_audit_log(nyx, case, tmp_path):
-    """The log has the allowed and the denied, and the denied call ends with exit code 1 and its explanation."""
+    """The log has both decisions; the denied call has exit code 1 and an explanation."""
     log = tmp_path / "audit.jsonl"
     nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--audit", log)
     done = nyx("run", case.plugin, "fetch", *case.options(), "--audit", log)
@@ -51,13 +51,13 @@ def test_decisions_go_to_the_audit_log(nyx, case, tmp_path):
         (("forecast",), 5, "forecast: city: Missing required argument"),
         (("forecast", "city=[1]"), 5, "forecast: city:"),
         (("fail",), 5, "on\\u000apurpose"),
-        (("forecast", "city"), 2, "an argument is key=value"),
+        (("forecast", "city"), 2, "an argument must be key=value"),
         (("forecast", "city=a", "city=b"), 2, "city is given twice"),
         (("forecast", "city=a", "--isolation", "moon"), 2, "moon"),
     ],
 )
-def test_a_call_that_fails_says_why_on_stderr(nyx, case, call, code, message):
-    """An exit code of the table, the reason, no traceback, nothing on stdout."""
+def test_a_failed_call_prints_the_reason_to_stderr(nyx, case, call, code, message):
+    """It has its exit code and the reason, without a traceback or output on stdout."""
     done = nyx("run", case.plugin, *call, *case.options())
     assert done.code == code
     assert done.out == ""
@@ -65,15 +65,15 @@ def test_a_call_that_fails_says_why_on_stderr(nyx, case, call, code, message):
     assert "Traceback" not in done.err
 
 
-def test_a_plugin_that_does_not_load_ends_with_its_own_code(nyx, case):
-    """Import error, exception in setup, and a folder that is not there: exit code 4."""
+def test_a_plugin_that_does_not_load_has_its_own_exit_code(nyx, case):
+    """The exit code is 4 for an import error and for a missing folder."""
     case.write("weather.py", "raise RuntimeError('no')")
     assert nyx("run", case.plugin, "x", *case.options()).code == 4
     assert nyx("run", case.plugin / "nowhere", "x", *case.options()).code == 4
 
 
-def test_a_call_over_its_timeout_ends_with_the_code_for_limits(nyx, case):
-    """Exit code 6."""
+def test_a_call_that_times_out_has_the_exit_code_of_limits(nyx, case):
+    """The exit code is 6."""
     case.write(
         "weather.py",
         """
@@ -91,8 +91,8 @@ def test_a_call_over_its_timeout_ends_with_the_code_for_limits(nyx, case):
     assert "took longer" in done.err
 
 
-def test_debug_logging_tells_each_decision(nyx, case, monkeypatch):
-    """`NYX_LOG=debug` shows on stderr what was decided, and by which rule."""
+def test_debug_logging_shows_each_decision(nyx, case, monkeypatch):
+    """`NYX_LOG=debug` logs each decision and its rule to stderr."""
     monkeypatch.setenv("NYX_LOG", "debug")
     done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options())
     assert "weather files write last.txt allowed: allowed by the rule [guard, rule " in done.err
@@ -103,8 +103,8 @@ def test_debug_logging_tells_each_decision(nyx, case, monkeypatch):
     assert nyx("schema", "policy").code == 2
 
 
-def test_nothing_of_the_log_stays_behind(nyx, case, monkeypatch):
-    """The logger `nyx` is as it was: whoever runs a command in a process of his own logs on as he did before."""
+def test_logging_is_restored_after_a_command(nyx, case, monkeypatch):
+    """The logger `nyx` is unchanged for programs that call `main` in their own process."""
     logger = logging.getLogger("nyx")
     before = (list(logger.handlers), logger.level, logger.propagate)
     for level in ("debug", "loud"):
@@ -114,8 +114,8 @@ def test_nothing_of_the_log_stays_behind(nyx, case, monkeypatch):
             assert (list(logger.handlers), logger.level, logger.propagate) == before
 
 
-def test_what_is_told_leaves_out_what_the_audit_log_leaves_out(nyx, case, monkeypatch):
-    """No query, fragment or password of a URL is in a line of the log, whoever wrote it, nor in the final message."""
+def test_stderr_is_redacted_like_the_audit_log(nyx, case, monkeypatch):
+    """Log lines and the final message contain no query, fragment or password of a URL."""
     case.write(
         "weather.py",
         """
@@ -129,17 +129,17 @@ def test_what_is_told_leaves_out_what_the_audit_log_leaves_out(nyx, case, monkey
     )
     monkeypatch.setenv("NYX_LOG", "debug")
     done = nyx("run", case.plugin, "fetch", *case.options())
-    logged, _, told = done.err.partition("\nnyx: ")
-    assert "weather: http GET https://api.met.no/v2/x?… denied: no rule allows it" in told
-    assert "fix:" in told
+    logged, _, message = done.err.partition("\nnyx: ")
+    assert "weather: http GET https://api.met.no/v2/x?… denied: no rule allows it" in message
+    assert "fix:" in message
     assert "weather http GET https://api.met.no/v2/x?… denied: no rule allows it [guard, rule -]" in logged
     assert "asking https://…@api.met.no/v2/x?…" in logged
     assert "Traceback" in logged
     assert not [word for word in ("secret", "piece", "pass", "anna") if word in done.err]
 
 
-def test_metrics_are_left_in_a_file(nyx, case, tmp_path, monkeypatch):
-    """Whole, readable for others, also for a call that fails; and refused before anything runs if it cannot be."""
+def test_metrics_are_written_to_a_file(nyx, case, tmp_path, monkeypatch):
+    """The file is complete and readable by other users, also after a failed call. A missing extra is a usage error."""
     file = tmp_path / "weather.prom"
     done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--metrics", file)
     assert (done.code, done.err) == (0, "")
@@ -150,14 +150,14 @@ def test_metrics_are_left_in_a_file(nyx, case, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if "prom" in path.name or "metrics" in path.name] == [file.name]
     done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--metrics", tmp_path / "no" / "file")
     assert done.code == 7
-    monkeypatch.setattr("nyx_stream.cli.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("nyx_stream.cli.run.find_spec", lambda name: None)
     done = nyx("run", case.plugin, "forecast", "city=oslo", *case.options(), "--metrics", file)
     assert (done.code, done.out) == (2, "")
     assert "nyx-sandbox[prometheus]" in done.err
 
 
 def test_every_result_can_be_printed(nyx, case):
-    """Bytes, numbers that JSON lacks, and text that would shape the terminal come out as plain JSON."""
+    """Bytes, numbers that JSON lacks, and control characters are printed as plain JSON."""
     case.write(
         "weather.py",
         """
@@ -176,8 +176,8 @@ def test_every_result_can_be_printed(nyx, case):
     assert "Gr\u00fc\u00dfe" in done.out
 
 
-def test_files_that_cannot_be_used_have_the_code_for_files(nyx, case, tmp_path):
-    """A policy that is not there, and an audit log that cannot be opened: exit code 7, and nothing was called."""
+def test_files_that_cannot_be_opened_have_their_exit_code(nyx, case, tmp_path):
+    """A missing policy, or an audit log that cannot be opened, has exit code 7, and nothing is called."""
     missing = nyx(
         "run", case.plugin, "forecast", "city=oslo", "--policy", tmp_path / "nowhere", "--data-dir", case.data
     )

@@ -1,4 +1,4 @@
-"""`nyx why`: the decision, its rule, and the exit code."""
+"""`nyx why`: a decision, its rule, and the exit code."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def test_an_allowed_request_names_its_rule_and_line(nyx, case):
-    """Exit code 0, and the line of the policy file that allows it."""
+    """The exit code is 0, and the output has the line of the policy."""
     done = nyx("why", *case.options(), "--plugin", case.plugin, "request", "GET", "https://api.met.no/v1/x")
     assert done.code == 0
     assert "allowed" in done.out
@@ -15,7 +15,7 @@ def test_an_allowed_request_names_its_rule_and_line(nyx, case):
 
 
 def test_a_denied_request_is_explained(nyx, case):
-    """Exit code 1, and what is granted, what is asked, and the change that would allow it."""
+    """The exit code is 1, and the output has the grant, the request, and the change that would allow it."""
     done = nyx("why", *case.options(), "--plugin", case.plugin, "request", "GET", "https://api.met.no/v2/x")
     assert done.code == 1
     assert done.out.splitlines() == [
@@ -27,7 +27,7 @@ def test_a_denied_request_is_explained(nyx, case):
 
 
 def test_a_manifest_bounds_what_a_policy_grants(nyx, case):
-    """What the manifest does not ask for is denied with it, and allowed without it."""
+    """An action that the manifest does not request is denied with it, and allowed without it."""
     case.policy.write_text('[allow]\nconnect = ["other.example"]\n', encoding="utf-8")
     question = ("connect", "other.example:443")
     assert nyx("why", "--policy", case.policy, *question).code == 0
@@ -49,7 +49,7 @@ def test_a_manifest_bounds_what_a_policy_grants(nyx, case):
     ],
 )
 def test_json_carries_the_decision(nyx, case, question, code, rule):
-    """The JSON says what the exit code says, and the rule as the policy has it."""
+    """The JSON agrees with the exit code, and has the rule as written in the policy."""
     done = nyx("why", *question, *case.options(), "--plugin", case.plugin, "--json")
     answer = json.loads(done.out)
     assert done.code == code
@@ -74,8 +74,8 @@ def test_json_carries_the_decision(nyx, case, question, code, rule):
         ("path", "/a", "--mode", "w"),
     ],
 )
-def test_a_question_of_another_form_is_a_usage_error(nyx, case, question):
-    """Exit code 2 and one line."""
+def test_a_malformed_question_is_a_usage_error(nyx, case, question):
+    """The exit code is 2, and the error is one line."""
     done = nyx("why", "--policy", case.policy, *question)
     assert done.code == 2
     assert done.err.startswith("nyx: ")
@@ -83,7 +83,7 @@ def test_a_question_of_another_form_is_a_usage_error(nyx, case, question):
 
 
 def test_a_hostile_target_cannot_forge_lines(nyx, case):
-    """Control and bidirectional characters of the target come out escaped."""
+    """Control and bidirectional characters in the target are escaped."""
     done = nyx("why", "--policy", case.policy, "path", "/tmp/\x1b[2J\u202ea\nb")
     assert "\x1b" not in done.out
     assert "\u202e" not in done.out
@@ -91,8 +91,8 @@ def test_a_hostile_target_cannot_forge_lines(nyx, case):
 
 
 @pytest.mark.parametrize(("address", "code"), [("93.184.215.14", 0), ("10.0.0.7", 1), ("not an address", 1)])
-def test_an_answer_of_the_look_up_is_judged_too(nyx, case, address, code):
-    """A granted name may lead to a public address and to no private one."""
+def test_a_resolved_address_is_checked_too(nyx, case, address, code):
+    """A granted name may resolve to a public address, but not to a private one."""
     for question in (("request", "GET", "https://api.met.no/v1/x"), ("connect", "api.example.com:443")):
         case.policy.write_text(
             '[allow]\nrequest = ["GET https://api.met.no"]\nconnect = ["api.example.com"]\n', encoding="utf-8"

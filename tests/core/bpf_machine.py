@@ -1,11 +1,11 @@
-"""A small interpreter of the classic BPF that seccomp takes. Knows nothing of how the programs are made."""
+"""A small interpreter of the classic BPF that seccomp accepts."""
 
 import struct
 from typing import NamedTuple
 
 
 class Call(NamedTuple):
-    """What the kernel shows a filter: `struct seccomp_data`."""
+    """The data that the kernel passes to a filter: `struct seccomp_data`."""
 
     number: int
     arch: int
@@ -18,14 +18,14 @@ class Call(NamedTuple):
 
 
 def run(program: bytes, call: Call) -> int:
-    """The value that the program returns; raises `ValueError` for anything that the kernel would not accept."""
+    """The return value of the program; raises `ValueError` for anything the kernel wouldn't accept."""
     data = call.packed()
-    steps = list(struct.iter_unpack("=HBBI", program))
+    instructions = list(struct.iter_unpack("=HBBI", program))
     accumulator = 0
-    place = 0
-    while place < len(steps):
-        code, if_true, if_false, k = steps[place]
-        place += 1
+    position = 0
+    while position < len(instructions):
+        code, if_true, if_false, k = instructions[position]
+        position += 1
         if code == 0x20:
             if k % 4 or k > len(data) - 4:
                 raise ValueError(f"load from {k}")
@@ -33,11 +33,11 @@ def run(program: bytes, call: Call) -> int:
         elif code == 0x54:
             accumulator &= k
         elif code == 0x05:
-            place += k
+            position += k
         elif code == 0x15:
-            place += if_true if accumulator == k else if_false
+            position += if_true if accumulator == k else if_false
         elif code == 0x35:
-            place += if_true if accumulator >= k else if_false
+            position += if_true if accumulator >= k else if_false
         elif code == 0x06:
             return k
         else:

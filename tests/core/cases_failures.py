@@ -1,4 +1,4 @@
-"""Layers that fail on purpose: outer filters answer an errno, older ABIs are asked for, paths are missing."""
+"""Layers that fail on purpose: filtered system calls, older ABIs, missing paths."""
 
 import errno
 import os
@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nyx_core.layers import Platform, unknown_posture
 from nyx_core.linux import landlock
 from nyx_core.linux.landlock import Landlock
 from nyx_core.linux.libc import prctl, syscall
 from nyx_core.linux.platform import platform
 from nyx_core.linux.seccomp import install
-from nyx_core.linux.seccomp_filter import ALLOW, Arm, Rule, Test, compile_rules, refuse
+from nyx_core.linux.seccomp_filter import ALLOW, ArgumentMatch, Arm, Rule, compile_rules, refuse
 from nyx_core.linux.syscall_table import native_table
 from nyx_core.sandbox import (
     Confinement,
@@ -28,27 +27,28 @@ from nyx_core.sandbox import (
     apply_policy,
     confine,
 )
+from nyx_core.sandbox.confinement import confinement_for
 from nyx_core.sandbox.engine import enforce, survey
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.platform import Platform
 
 NO_NEW_PRIVS = 38
 Case = Callable[[], Any]
 
 
-def answering(call: str, number: int, first: int | None = None) -> None:
-    """Let the kernel answer `call` with an errno from now on; with `first`, only where that is its first argument."""
+def make_call_fail(call: str, number: int, first: int | None = None) -> None:
+    """Make `call` fail with an errno from now on; with `first`, only if that is its first argument."""
     table = native_table()
     if table is None:
         raise RuntimeError("no table for this machine")
-    answer = refuse(number)
-    rule = Rule(answer) if first is None else Rule(ALLOW, (Arm((Test(0, (first,)),), answer),))
+    action = refuse(number)
+    rule = Rule(action) if first is None else Rule(ALLOW, (Arm((ArgumentMatch(0, (first,)),), action),))
     if os.getuid() != 0:
         prctl(NO_NEW_PRIVS, 1)
     install(compile_rules(table, {call: rule}))
 
 
-def told(act: Case) -> Any:
-    """Layer and text of the error, and the states in its report; or what `act` returns."""
+def outcome_of(act: Case) -> Any:
+    """Layer and text of the error, and the states in its report; or the result of `act`."""
     try:
         done = act()
     except SandboxError as error:
@@ -59,10 +59,10 @@ def told(act: Case) -> Any:
     return done
 
 
-def broken(call: str, number: int, act: Case, first: int | None = None) -> Case:
+def with_failing_call(call: str, number: int, act: Case, first: int | None = None) -> Case:
     def case() -> Any:
-        answering(call, number, first)
-        return told(act)
+        make_call_fail(call, number, first)
+        return outcome_of(act)
 
     return case
 
@@ -71,7 +71,7 @@ def strict() -> Any:
     return apply_policy(SandboxPolicy.STRICT).value
 
 
-def older(abi: int) -> Platform:
+def platform_with_abi(abi: int) -> Platform:
     layers = tuple(Landlock(newest=abi) if layer.name == "landlock" else layer for layer in platform().layers)
     return platform()._replace(layers=layers)
 
@@ -85,7 +85,7 @@ def refused(act: Case) -> str:
 
 
 def on_abi(abi: int) -> Case:
-    """A sealed process with a writable directory, on a kernel that looks older; what escapes it there."""
+    """A sealed process with a writable directory, on a kernel that looks older, and what it can do outside."""
 
     def case() -> Any:
         for name in ("data", "other", "outside"):
@@ -93,7 +93,7 @@ def on_abi(abi: int) -> Case:
             open(f"{name}/file", "w").close()
         here = os.getcwd()
         wanted = Confinement(writable=(f"{here}/data", f"{here}/other"))
-        report = enforce(older(abi), wanted)
+        report = enforce(platform_with_abi(abi), wanted)
         layer = report.layer("landlock")
         return {
             "state": layer.state.value if layer else "",
@@ -110,27 +110,27 @@ def on_abi(abi: int) -> Case:
 
 
 def tcp_on_abi_3() -> Any:
-    return told(lambda: enforce(older(3), Confinement(network=Network.tcp(connect=(443,)))))
+    return outcome_of(lambda: enforce(platform_with_abi(3), Confinement(network=Network.tcp(connect=(443,)))))
 
 
 def signals_of_children_on_abi_5() -> Any:
-    return told(lambda: enforce(older(5), Confinement(subprocess=True)))
+    return outcome_of(lambda: enforce(platform_with_abi(5), Confinement(subprocess=True)))
 
 
 def missing_path() -> Any:
-    return told(lambda: confine(Confinement(readable=("/nowhere/to/be/found",))))
+    return outcome_of(lambda: confine(Confinement(readable=("/nonexistent/path",))))
 
 
 def missing_runtime_path_is_no_error() -> Any:
-    return told(lambda: confine(Confinement(readable=("/usr",))))
+    return outcome_of(lambda: confine(Confinement(readable=("/usr",))))
 
 
 def missing_working_directory() -> Any:
-    return told(lambda: confine(Confinement(working_directory="/nowhere/to/be/found")))
+    return outcome_of(lambda: confine(Confinement(working_directory="/nonexistent/path")))
 
 
 def with_a_thread(act: Case) -> Case:
-    """A thread exists before; afterwards it tries what is forbidden."""
+    """A thread exists before. Afterwards it attempts what is forbidden."""
 
     def case() -> Any:
         go, found = threading.Event(), {}
@@ -144,7 +144,7 @@ def with_a_thread(act: Case) -> Case:
 
         thread = threading.Thread(target=work)
         thread.start()
-        answer = told(act)
+        answer = outcome_of(act)
         go.set()
         thread.join()
         return [answer, found]
@@ -153,8 +153,8 @@ def with_a_thread(act: Case) -> Case:
 
 
 def degraded_where_allowed() -> Any:
-    """Without Landlock, and with that allowed: nothing can be written, reading is as before, and it is said."""
-    answering("landlock_create_ruleset", errno.ENOSYS)
+    """Without Landlock, if that is allowed: writing is refused, reading isn't, and the report says so."""
+    make_call_fail("landlock_create_ruleset", errno.ENOSYS)
     os.mkdir("data")
     wanted = Confinement(writable=(f"{os.getcwd()}/data",), may_degrade=frozenset({"landlock"}))
     report = confine(wanted)
@@ -165,22 +165,24 @@ def degraded_where_allowed() -> Any:
 
 def namespaces_refused(required: bool) -> Case:
     def case() -> Any:
-        answering("unshare", errno.EPERM)
+        make_call_fail("unshare", errno.EPERM)
         wanted = Confinement(namespaces=frozenset({"user"}))
-        return told(lambda: confine(replace(wanted, may_degrade=frozenset()) if required else wanted))
+        return outcome_of(lambda: confine(replace(wanted, may_degrade=frozenset()) if required else wanted))
 
     return case
 
 
 def inside_an_outer_filter_and_domain() -> Any:
-    """An outer filter and an outer Landlock domain that leave less: confining inside them works and adds up."""
+    """Confining inside an outer filter and Landlock domain works, and both restrict."""
     os.mkdir("data")
     os.mkdir("elsewhere")
     here = os.getcwd()
     prctl(NO_NEW_PRIVS, 1)
-    landlock._enter(landlock.ruleset_for(Confinement(readable=("/",), writable=(f"{here}/data",), ipc=True), 7), 7, 0)
-    answering("mkdirat", errno.EPERM)
-    answering("mkdir", errno.EPERM)
+    landlock.enter_domain(
+        landlock.ruleset_for(Confinement(readable=("/",), writable=(f"{here}/data",), ipc=True), 7), 7, 0
+    )
+    make_call_fail("mkdirat", errno.EPERM)
+    make_call_fail("mkdir", errno.EPERM)
     report = confine(Confinement(readable=("/usr",), writable=(f"{here}/data", f"{here}/elsewhere")))
     return [
         {layer.name: layer.state.value for layer in report.layers}["landlock"],
@@ -193,32 +195,32 @@ def inside_an_outer_filter_and_domain() -> Any:
 
 def descriptors_that_stay_open() -> Any:
     os.dup2(0, 30)
-    answering("close_range", errno.EPERM)
-    answering("close", errno.EPERM)
-    return told(lambda: confine(Confinement()))
+    make_call_fail("close_range", errno.EPERM)
+    make_call_fail("close", errno.EPERM)
+    return outcome_of(lambda: confine(Confinement()))
 
 
 def an_environment_that_cannot_be_found() -> Any:
-    answering("openat", errno.EPERM)
-    return told(lambda: confine(Confinement(keep_descriptors=None)))
+    make_call_fail("openat", errno.EPERM)
+    return outcome_of(lambda: confine(Confinement(keep_descriptors=None)))
 
 
 def an_os_that_cannot_tell() -> Any:
-    """Where only the environment speaks, it can forbid, and it proves nothing."""
-    mute = platform()._replace(posture=unknown_posture)
+    """If only the environment says what is in force, it can forbid but proves nothing."""
+    without_posture = platform()._replace(posture=None)
     os.environ["SANDBOX_POLICY"] = "strict"
-    less = told(lambda: enforce(mute, confinement_for(SandboxPolicy.MINIMAL)))
-    report = enforce(mute, confinement_for(SandboxPolicy.STRICT))
+    less = outcome_of(lambda: enforce(without_posture, confinement_for(SandboxPolicy.MINIMAL)))
+    report = enforce(without_posture, confinement_for(SandboxPolicy.STRICT))
     return [less["text"], report.repeated, refused(os.fork)]
 
 
 def sixteen_domains() -> Any:
-    """The kernel stacks sixteen Landlock domains; the next is refused, and so is the confinement."""
+    """The kernel stacks sixteen Landlock domains. The next one fails, and so does confining."""
     prctl(NO_NEW_PRIVS, 1)
     ruleset = landlock.ruleset_for(Confinement(readable=("/",), writable=("/",), ipc=False), 7)
     for _ in range(16):
-        landlock._enter(ruleset, 7, 0)
-    return told(lambda: confine(Confinement()))
+        landlock.enter_domain(ruleset, 7, 0)
+    return outcome_of(lambda: confine(Confinement()))
 
 
 def survey_changes_nothing() -> Any:
@@ -230,50 +232,50 @@ def survey_changes_nothing() -> Any:
 
 
 def survey_without_landlock() -> Any:
-    answering("landlock_create_ruleset", errno.EOPNOTSUPP)
+    make_call_fail("landlock_create_ruleset", errno.EOPNOTSUPP)
     layer = survey(platform()).layer("landlock")
     return [layer.state.value, layer.reason, layer.remedy] if layer else None
 
 
-class Liar(NamedTuple):
-    """A layer that says that it works and does nothing."""
+class FalseLayer(NamedTuple):
+    """A layer that claims to work and does nothing."""
 
     name: str = "seccomp"
 
     def probe(self) -> LayerReport:
-        return LayerReport(self.name, LayerState.ACTIVE, "trust me")
+        return LayerReport(self.name, LayerState.ACTIVE, "claimed")
 
     def apply(self, _wanted: Confinement, _before: tuple[LayerReport, ...], /) -> LayerReport:
-        return LayerReport(self.name, LayerState.ACTIVE, "trust me")
+        return LayerReport(self.name, LayerState.ACTIVE, "claimed")
 
 
-def a_layer_that_lies() -> Any:
-    honest = platform()
-    layers = tuple(Liar() if layer.name == "seccomp" else layer for layer in honest.layers)
-    return told(lambda: enforce(honest._replace(layers=layers), confinement_for(SandboxPolicy.STRICT)))
+def a_layer_that_does_nothing() -> Any:
+    real = platform()
+    layers = tuple(FalseLayer() if layer.name == "seccomp" else layer for layer in real.layers)
+    return outcome_of(lambda: enforce(real._replace(layers=layers), confinement_for(SandboxPolicy.STRICT)))
 
 
 CASES: dict[str, Case] = {
-    "a_layer_that_lies": a_layer_that_lies,
+    "a_layer_that_does_nothing": a_layer_that_does_nothing,
     **{
-        f"landlock {name} sealed": broken(
+        f"landlock {name} sealed": with_failing_call(
             "landlock_create_ruleset", getattr(errno, name), lambda: confine(Confinement())
         )
         for name in ("ENOSYS", "EOPNOTSUPP", "EINVAL", "E2BIG", "EPERM")
     },
     **{
-        f"landlock {name} strict": broken("landlock_create_ruleset", getattr(errno, name), strict)
+        f"landlock {name} strict": with_failing_call("landlock_create_ruleset", getattr(errno, name), strict)
         for name in ("ENOSYS", "EOPNOTSUPP")
     },
-    "landlock_add_rule": broken("landlock_add_rule", errno.EINVAL, lambda: confine(Confinement())),
-    "landlock_restrict_self": broken("landlock_restrict_self", errno.E2BIG, lambda: confine(Confinement())),
-    "landlock_restrict_self strict": broken("landlock_restrict_self", errno.EPERM, strict),
-    "no_new_privs": broken("prctl", errno.EPERM, strict, first=NO_NEW_PRIVS),
-    "seccomp": broken("seccomp", errno.EINVAL, strict),
-    "capabilities": broken("capset", errno.EPERM, lambda: confine(Confinement())),
-    "limits": broken("prlimit64", errno.EPERM, strict),
-    "privileges": broken("setresuid", errno.EPERM, lambda: confine(Confinement(run_as=RunAs(7, 7)))),
-    "process": broken("setsid", errno.EPERM, lambda: confine(Confinement(new_session=True))),
+    "landlock_add_rule": with_failing_call("landlock_add_rule", errno.EINVAL, lambda: confine(Confinement())),
+    "landlock_restrict_self": with_failing_call("landlock_restrict_self", errno.E2BIG, lambda: confine(Confinement())),
+    "landlock_restrict_self strict": with_failing_call("landlock_restrict_self", errno.EPERM, strict),
+    "no_new_privs": with_failing_call("prctl", errno.EPERM, strict, first=NO_NEW_PRIVS),
+    "seccomp": with_failing_call("seccomp", errno.EINVAL, strict),
+    "capabilities": with_failing_call("capset", errno.EPERM, lambda: confine(Confinement())),
+    "limits": with_failing_call("prlimit64", errno.EPERM, strict),
+    "privileges": with_failing_call("setresuid", errno.EPERM, lambda: confine(Confinement(run_as=RunAs(7, 7)))),
+    "process": with_failing_call("setsid", errno.EPERM, lambda: confine(Confinement(new_session=True))),
     **{f"abi {abi}": on_abi(abi) for abi in range(1, 8)},
     "tcp_on_abi_3": tcp_on_abi_3,
     "signals_of_children_on_abi_5": signals_of_children_on_abi_5,
@@ -286,7 +288,7 @@ CASES: dict[str, Case] = {
     "degraded_where_allowed": degraded_where_allowed,
     "namespaces required": namespaces_refused(True),
     "namespaces optional": namespaces_refused(False),
-    "cgroup required": lambda: told(lambda: confine(Confinement(cgroup=True, may_degrade=frozenset()))),
+    "cgroup required": lambda: outcome_of(lambda: confine(Confinement(cgroup=True, may_degrade=frozenset()))),
     "inside_an_outer_filter_and_domain": inside_an_outer_filter_and_domain,
     "descriptors": descriptors_that_stay_open,
     "environment": an_environment_that_cannot_be_found,
@@ -294,5 +296,5 @@ CASES: dict[str, Case] = {
     "sixteen_domains": sixteen_domains,
     "survey_changes_nothing": survey_changes_nothing,
     "survey_without_landlock": survey_without_landlock,
-    "strict_report": lambda: told(lambda: enforce(platform(), confinement_for(SandboxPolicy.STRICT))),
+    "strict_report": lambda: outcome_of(lambda: enforce(platform(), confinement_for(SandboxPolicy.STRICT))),
 }

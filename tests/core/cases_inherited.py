@@ -1,4 +1,4 @@
-"""What a sealed process inherits, and the limits it meets: one case per promise."""
+"""What a sealed process inherits, and its limits: one case per promise."""
 
 import errno
 import fcntl
@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from nyx_core.linux.environment import environment_block
+from nyx_core.linux.procfs import environment_block
 from nyx_core.sandbox import Confinement, Limit, ResourceLimits, SandboxError, confine
 
 MIB = 1024 * 1024
-ROOMY = ResourceLimits(memory=Limit(1024 * MIB, 1024 * MIB))
+LARGE_MEMORY = ResourceLimits(memory=Limit(1024 * MIB, 1024 * MIB))
 
 
 def refused(act: Callable[[], Any]) -> str:
@@ -47,7 +47,7 @@ def environment() -> Any:
 
 
 def environment_memory() -> Any:
-    """Own memory, read through a descriptor from before: where the environment was, there is nothing left."""
+    """The process's memory, read through a descriptor opened before: the environment's secret is gone."""
     start, end = environment_block()
     memory = os.open("/proc/self/mem", os.O_RDONLY)
     before = os.pread(memory, end - start, start)
@@ -55,13 +55,13 @@ def environment_memory() -> Any:
     return [b"hunter2" in before, b"hunter2" in os.pread(memory, end - start, start)]
 
 
-def place_and_masks() -> Any:
+def directory_and_masks() -> Any:
     os.mkdir("there")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
-    place = os.path.abspath("there")
-    confine(Confinement(working_directory=place, new_session=True, readable=("/dev",)))
+    directory = os.path.abspath("there")
+    confine(Confinement(working_directory=directory, new_session=True, readable=("/dev",)))
     return {
-        "directory": os.getcwd() == place,
+        "directory": os.getcwd() == directory,
         "umask": oct(os.umask(0o077)),
         "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "leader": os.getsid(0) == os.getpid(),
@@ -77,7 +77,7 @@ def _terminal() -> None:
 
 
 def terminal() -> Any:
-    """A forked process leaves the terminal; its leader cannot, and is told so."""
+    """A forked process leaves the terminal; its session leader can't, and gets an error."""
     _terminal()
     back, out = os.pipe()
     child = os.fork()
@@ -88,13 +88,13 @@ def terminal() -> Any:
         os.write(out, f"{before} {after}".encode())
         os._exit(0)
     os.close(out)
-    told = os.read(back, 100).decode()
+    from_child = os.read(back, 100).decode()
     os.waitpid(child, 0)
     try:
         confine(Confinement(new_session=True))
     except SandboxError as error:
-        return [told, error.layer]
-    return [told, "no error"]
+        return [from_child, error.layer]
+    return [from_child, "no error"]
 
 
 def inherited_descriptor_stays_usable_and_no_more() -> Any:
@@ -123,7 +123,7 @@ def a_limit_cannot_be_raised() -> Any:
 def _raise(number: int, value: int) -> None:
     try:
         resource.setrlimit(number, (value, value))
-    except ValueError as error:  # Python's word for EPERM here
+    except ValueError as error:  # raised by Python for EPERM
         raise PermissionError(errno.EPERM, str(error)) from error
 
 
@@ -140,20 +140,20 @@ def open_files() -> Any:
 
 
 def processes() -> Any:
-    """Threads of a user of its own are counted against the limit; root is exempt and says so."""
+    """An ordinary user's threads count against the limit; root is exempt, and the report says so."""
     wanted = ResourceLimits(memory=None, processes=Limit(12, 12))
     report = confine(Confinement(limits=wanted))
-    most = next(limit.hard for limit in report.limits if limit.name == "processes")
+    maximum = next(limit.hard for limit in report.limits if limit.name == "processes")
     stop = threading.Event()
     started = 0
     try:
-        for _ in range(most + 20):
+        for _ in range(maximum + 20):
             threading.Thread(target=stop.wait, daemon=True).start()
             started += 1
     except RuntimeError:
         pass
     stop.set()
-    return [started, most]
+    return [started, maximum]
 
 
 def cpu_seconds() -> Any:
@@ -177,7 +177,7 @@ def core() -> Any:
 
 
 def threads_that_start_later_are_sealed() -> Any:
-    confine(Confinement(limits=ROOMY))
+    confine(Confinement(limits=LARGE_MEMORY))
     found: dict[str, str] = {}
 
     def work() -> None:
@@ -197,7 +197,7 @@ CASES = {
         descriptors,
         environment,
         environment_memory,
-        place_and_masks,
+        directory_and_masks,
         terminal,
         inherited_descriptor_stays_usable_and_no_more,
         address_space,

@@ -1,4 +1,4 @@
-"""What `apply_policy` and `confine` do to a process: one case per promise, each in a process of its own."""
+"""The effects of `apply_policy` and `confine` on a process: one case per promise, each in its own process."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from nyx_core.sandbox import (
 )
 
 MIB = 1024 * 1024
-ROOMY = ResourceLimits(memory=Limit(512 * MIB, 512 * MIB))
+LARGE_MEMORY = ResourceLimits(memory=Limit(512 * MIB, 512 * MIB))
 MINIMAL, STRICT = SandboxPolicy.MINIMAL, SandboxPolicy.STRICT
 LIMITS = {
     "memory": resource.RLIMIT_AS,
@@ -41,7 +41,7 @@ def in_force() -> dict[str, list[int]]:
 
 
 def refused(act: Any) -> str:
-    """The errno with which an act is refused, or that it succeeded."""
+    """The errno with which `act` is refused, or "succeeded"."""
     try:
         act()
     except OSError as error:
@@ -49,8 +49,8 @@ def refused(act: Any) -> str:
     return "succeeded"
 
 
-def complaint(act: Any) -> list[Any]:
-    """Layer and text of the `SandboxError` that `act` raises, and whether it carries a report."""
+def error_of(act: Any) -> list[Any]:
+    """Layer and text of the `SandboxError` that `act` raises, and whether it has a report."""
     try:
         act()
     except SandboxError as error:
@@ -151,7 +151,7 @@ def strict_after_minimal() -> Any:
 
 def minimal_after_strict() -> Any:
     apply_policy(STRICT)
-    return [*complaint(lambda: apply_policy(MINIMAL)), os.environ["SANDBOX_POLICY"], refused(socket.socket)]
+    return [*error_of(lambda: apply_policy(MINIMAL)), os.environ["SANDBOX_POLICY"], refused(socket.socket)]
 
 
 def a_forged_environment_changes_nothing() -> Any:
@@ -162,7 +162,7 @@ def a_forged_environment_changes_nothing() -> Any:
 def cooperative_only() -> Any:
     status = apply_policy(STRICT, cooperative_only=True)
     again = apply_policy(STRICT, cooperative_only=True)
-    less = complaint(lambda: apply_policy(MINIMAL, cooperative_only=True))
+    less = error_of(lambda: apply_policy(MINIMAL, cooperative_only=True))
     child = subprocess.run(["/bin/true"], check=False).returncode
     return [status.value, again.value, less[1], child, os.environ["NO_NETWORK"], in_force()["open_files"]]
 
@@ -172,16 +172,16 @@ def cooperative_then_real() -> Any:
     return [
         apply_policy(STRICT).value,
         refused(os.fork),
-        complaint(lambda: apply_policy(MINIMAL, cooperative_only=True))[1],
+        error_of(lambda: apply_policy(MINIMAL, cooperative_only=True))[1],
     ]
 
 
 def a_big_process_survives() -> Any:
-    ballast = bytearray(300 * MIB)
+    allocated = bytearray(300 * MIB)
     report = confine(Confinement(limits=ResourceLimits()))
     more = bytearray(20 * MIB)
     limit = next(limit for limit in report.limits if limit.name == "memory")
-    return [len(ballast) + len(more) == 320 * MIB, limit.soft > 364 * MIB, limit.note]
+    return [len(allocated) + len(more) == 320 * MIB, limit.soft > 364 * MIB, limit.note]
 
 
 def a_lower_hard_limit_clamps() -> Any:
@@ -200,13 +200,15 @@ def confinement_json() -> Any:
     return confine(Confinement()).to_dict()
 
 
-def python_goes_on() -> Any:
-    """After locking: tempfile, threads, a loop with its executor, TLS contexts, names."""
-    room = os.path.abspath("room")
-    os.mkdir(room)
+def python_works_afterwards() -> Any:
+    """After locking: tempfile, threads, a loop with its executor, TLS contexts, name resolution."""
+    scratch = os.path.abspath("scratch")
+    os.mkdir(scratch)
     big = ResourceLimits(memory=Limit(1024 * MIB, 1024 * MIB))
-    confine(Confinement(limits=big, writable=(room,), network=Network.unrestricted(), environment=("PATH", "TMPDIR")))
-    os.environ["TMPDIR"] = room
+    confine(
+        Confinement(limits=big, writable=(scratch,), network=Network.unrestricted(), environment=("PATH", "TMPDIR"))
+    )
+    os.environ["TMPDIR"] = scratch
     tempfile.tempdir = None
     with tempfile.NamedTemporaryFile() as file, tempfile.TemporaryDirectory() as directory:
         file.write(b"x")
@@ -239,7 +241,7 @@ def tcp_ports() -> Any:
 
 
 def subprocesses_inherit() -> Any:
-    """Where subprocesses are granted, they run under the same rules."""
+    """Granted subprocesses run under the same rules."""
     wanted = Confinement(subprocess=True, executable=("/",), readable=("/usr", "/lib", "/etc"), environment=("PATH",))
     confine(wanted)
     done = subprocess.run(
@@ -249,7 +251,7 @@ def subprocesses_inherit() -> Any:
 
 
 def a_child_is_confined_anew() -> Any:
-    """A child inherits the filter; confining it closes its own descriptors all the same."""
+    """A child inherits the filter. Confining it still closes its own descriptors."""
     wanted = Confinement(subprocess=True, readable=("/proc", "/"))
     confine(wanted)
     back, out = os.pipe()
@@ -266,12 +268,12 @@ def a_child_is_confined_anew() -> Any:
 
 def tightening_without_proc() -> Any:
     confine(Confinement())
-    return complaint(lambda: confine(Confinement(native_code=False)))
+    return error_of(lambda: confine(Confinement(native_code=False)))
 
 
 def tightening_with_proc() -> Any:
-    confine(Confinement(readable=("/proc",), limits=ROOMY))
-    report = confine(Confinement(limits=ROOMY, native_code=False))
+    confine(Confinement(readable=("/proc",), limits=LARGE_MEMORY))
+    report = confine(Confinement(limits=LARGE_MEMORY, native_code=False))
     return [
         report.repeated,
         refused(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_EXEC)),
@@ -323,7 +325,7 @@ CASES = {
         a_lower_hard_limit_clamps,
         processes_note,
         confinement_json,
-        python_goes_on,
+        python_works_afterwards,
         tcp_ports,
         subprocesses_inherit,
         a_child_is_confined_anew,

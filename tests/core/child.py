@@ -1,7 +1,7 @@
-"""Runs cases that confine for good: each in a forked child of one fresh interpreter, as root and as nobody.
+"""Runs cases that confine irreversibly, each in a forked child of a new interpreter, as root and as an ordinary user.
 
-The interpreter imports a module of cases once. Every case is a function; its child reports over a pipe what came of
-it, so that an exec, a kill or a crash is told from an exception.
+The interpreter imports a module of cases once. Every case is a function. Its child reports the result over a pipe,
+which distinguishes an exec, a kill or a crash from an exception.
 """
 
 import errno
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
-PATIENCE = 20  # seconds until a case that hangs is killed
+ORDINARY_USER = 65534
+TIMEOUT = 20  # seconds until a case that hangs is killed
 
 Function = Callable[[], object]
 
 
 class Outcome(NamedTuple):
-    """What came of a case: `ended` is returned, raised, replaced (by exec) or killed; `errno` a name or empty."""
+    """The outcome of a case. `ended`: returned, raised, replaced (by exec) or killed; `errno`: a name or empty."""
 
     ended: str
     value: Any = None
@@ -42,63 +42,63 @@ def python_for(uid: int) -> str | None:
     return shutil.which("python3", path="/usr/bin:/usr/local/bin")
 
 
-def everyone_enters_root() -> bool:
-    """Whether an ordinary user can use absolute paths at all."""
+def root_directory_is_open() -> bool:
+    """Whether an ordinary user may enter the root directory, and so use absolute paths."""
     return os.stat("/").st_mode & 0o5 == 0o5
 
 
 def identities() -> list[int]:
-    """The users to run as: the own one, and nobody where the own one is root."""
-    return [0, NOBODY] if os.getuid() == 0 else [os.getuid()]
+    """The users to run as: the current one, and uid 65534 if the current one is root."""
+    return [0, ORDINARY_USER] if os.getuid() == 0 else [os.getuid()]
 
 
 def run_cases(module: str, uid: int) -> dict[str, Outcome]:
     """Run every case of `module` (a dotted name below `tests`) as `uid`."""
     python = python_for(uid)
     if python is None:
-        raise FileNotFoundError("no interpreter that nobody may start")
-    room = tempfile.mkdtemp(prefix="nyx-cases-", dir="/tmp")
+        raise FileNotFoundError(f"no interpreter that uid {uid} may start")
+    directory = tempfile.mkdtemp(prefix="nyx-cases-", dir="/tmp")
     if os.getuid() == 0:
-        os.chown(room, uid, uid)
-    environment = {"PATH": "/usr/bin:/bin", "TZ": "UTC", "SECRET": "hunter2", "TMPDIR": room, "LC_ALL": "C.UTF-8"}
+        os.chown(directory, uid, uid)
+    environment = {"PATH": "/usr/bin:/bin", "TZ": "UTC", "SECRET": "hunter2", "TMPDIR": directory, "LC_ALL": "C.UTF-8"}
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.core.child import main; main({module!r})"
     command = [python, "-I", "-B", "-c", program]
-    if uid != os.getuid() or (uid == 0 and not everyone_enters_root()):
+    if uid != os.getuid() or (uid == 0 and not root_directory_is_open()):
         entry = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.core.open_root import main; main()"
-        command = [sys.executable, "-I", "-B", "-c", entry, str(uid), room, *command]
+        command = [sys.executable, "-I", "-B", "-c", entry, str(uid), directory, *command]
     try:
-        done = subprocess.run(command, cwd=room, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{module} as {uid} ended with {done.returncode}:\n{done.stderr}")
         return {name: Outcome(*fields) for name, fields in json.loads(done.stdout).items()}
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def main(module: str) -> None:
-    """Inside the fresh interpreter: run all cases and print the outcomes as JSON."""
+    """In the new interpreter: run all cases and print the outcomes as JSON."""
     cases: dict[str, Function] = importlib.import_module(module).CASES
     print(json.dumps({name: run_case(function) for name, function in cases.items()}))
 
 
 def run_case(function: Function) -> Outcome:
-    """Run one case in a child of its own."""
+    """Run one case in a forked child."""
     back, out = os.pipe()
     child = os.fork()
     if child == 0:
-        os.dup2(out, 1)  # stays open whatever a confinement closes
+        os.dup2(out, 1)  # every confinement keeps descriptor 1 open
         os.close(out)
         os.close(back)
-        signal.alarm(PATIENCE)
+        signal.alarm(TIMEOUT)
         os.chdir(tempfile.mkdtemp(dir="."))
         os.write(1, json.dumps(_attempt(function)).encode())
         os._exit(0)
     os.close(out)
     with os.fdopen(back, "rb") as pipe:
-        told = pipe.read()
+        reported = pipe.read()
     _, status = os.waitpid(child, 0)
-    if told:
-        return Outcome(*json.loads(told))
+    if reported:
+        return Outcome(*json.loads(reported))
     if os.WIFSIGNALED(status):
         return Outcome("killed", None, "", signal.Signals(os.WTERMSIG(status)).name)
     return Outcome("replaced", os.WEXITSTATUS(status))

@@ -1,7 +1,7 @@
-"""Starts a program as an ordinary user, also on a host whose `/` only root may enter.
+"""Starts a program as an ordinary user, even on a host whose `/` only root may enter.
 
-There a mount namespace of its own gets a new root, which everyone may enter and which holds the same directories.
-Nothing of it is left when the program ends.
+On such a host it makes a mount namespace with a new root that everyone may enter and that has the same directories. The
+namespace disappears when the program ends.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The cgroup layer, on directories that look like a delegated cgroup v2."""
+"""The cgroup layer, with directories that look like a delegated cgroup v2."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ ASKED = Confinement(cgroup=True, limits=ResourceLimits(memory=Limit(1000, 2000),
 
 @pytest.fixture
 def delegated(tmp_path: Path) -> Path:
-    """A directory with the files of a cgroup, and a /proc/self that points to it."""
+    """A directory with the files of a cgroup, and a /proc/self that leads to it."""
     group = tmp_path / "sys/group"
     group.mkdir(parents=True)
     for name in ("cgroup.procs", "cgroup.subtree_control"):
@@ -29,20 +29,20 @@ def layer(group: Path) -> Cgroup:
 
 
 def test_a_delegated_cgroup_is_available(delegated: Path) -> None:
-    """The survey says where, and creates nothing."""
+    """The survey names the cgroup and creates nothing."""
     before = sorted(os.listdir(delegated))
     report = layer(delegated).probe()
     assert (report.state, str(delegated) in report.reason) == (LayerState.ACTIVE, True)
     assert sorted(os.listdir(delegated)) == before
 
 
-def test_not_asked_for(delegated: Path) -> None:
-    """Nothing happens unless it is asked for."""
+def test_not_requested(delegated: Path) -> None:
+    """Nothing happens unless it's requested."""
     assert layer(delegated).apply(Confinement(), ()).state is LayerState.DISABLED
 
 
 def test_a_child_that_cannot_be_entered_is_removed(delegated: Path) -> None:
-    """A new directory here has no control files, as if a controller were missing: nothing is left of the attempt."""
+    """A new directory here has no control files, as with a missing controller: it's removed again."""
     with pytest.raises(FileNotFoundError):
         layer(delegated).apply(ASKED, ())
     assert [entry.name for entry in delegated.iterdir() if entry.is_dir()] == []
@@ -50,7 +50,7 @@ def test_a_child_that_cannot_be_entered_is_removed(delegated: Path) -> None:
 
 
 def test_missing_controllers_are_named(delegated: Path) -> None:
-    """The report names what the cgroup lacks and how it could be had."""
+    """The report names the missing controllers and how to delegate them."""
     (delegated / "cgroup.controllers").write_text("cpu")
     report = layer(delegated).apply(ASKED, ())
     assert report.state is LayerState.UNAVAILABLE
@@ -58,8 +58,8 @@ def test_missing_controllers_are_named(delegated: Path) -> None:
     assert "Delegate=yes" in report.remedy
 
 
-def test_no_cgroup_at_all(tmp_path: Path) -> None:
-    """Neither a missing mount nor an unreadable /proc is a crash."""
+def test_without_a_cgroup(tmp_path: Path) -> None:
+    """A missing mount or an unreadable /proc is reported as unavailable."""
     assert "cannot be read" in Cgroup(proc=str(tmp_path)).probe().reason
     (tmp_path / "mounts").write_text("")
     (tmp_path / "cgroup").write_text("")

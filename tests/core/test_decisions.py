@@ -1,4 +1,4 @@
-"""The pure decisions of the other layers: limits, environment, cgroup, the filter's mark, values."""
+"""The pure functions of the other layers: limits, environment, cgroup, the filter's mark, values."""
 
 import resource
 from dataclasses import FrozenInstanceError
@@ -7,10 +7,10 @@ import pytest
 
 from nyx_core.linux.cgroup import own_cgroup, settings
 from nyx_core.linux.seccomp_mark import AXES, chunks_of, posture_from
-from nyx_core.posix.environment import environment_for
-from nyx_core.posix.rlimits import HEADROOM, UNLIMITED, Usage, clamp, memory_goal, processes_goal, wishes
+from nyx_core.posix.rlimits import HEADROOM, UNLIMITED, RlimitUsage, clamp, memory_goal, processes_goal, rlimit_requests
 from nyx_core.sandbox import Confinement, Limit, Network, ResourceLimits, RunAs, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import confinement_for
+from nyx_core.sandbox.environment import environment_for
 
 MIB = 1024 * 1024
 PID_MAX = 4_194_303
@@ -18,11 +18,11 @@ ASKED = Limit(64 * MIB, 128 * MIB)
 
 
 def test_memory_is_literal_below_the_limit_and_added_above_it() -> None:
-    """A process with headroom gets the literal limit, any other its use plus the limit."""
-    assert memory_goal(ASKED, Usage(30 * MIB, 1, 1))[0] == ASKED
-    assert memory_goal(ASKED, Usage(64 * MIB - HEADROOM, 1, 1))[0] == ASKED
+    """A process with headroom gets the limit itself, any other its use plus the limit."""
+    assert memory_goal(ASKED, RlimitUsage(30 * MIB, 1, 1))[0] == ASKED
+    assert memory_goal(ASKED, RlimitUsage(64 * MIB - HEADROOM, 1, 1))[0] == ASKED
     for used in (64 * MIB - HEADROOM + 1, 64 * MIB, 5000 * MIB):
-        goal, note = memory_goal(ASKED, Usage(used, 1, 1))
+        goal, note = memory_goal(ASKED, RlimitUsage(used, 1, 1))
         assert goal == Limit(used + 64 * MIB, used + 128 * MIB)
         assert "use + limit" in note
 
@@ -30,24 +30,24 @@ def test_memory_is_literal_below_the_limit_and_added_above_it() -> None:
 @pytest.mark.parametrize(
     ("usage", "goal"),
     [
-        (Usage(0, 1, 1), Limit(10, 50)),
-        (Usage(0, 4, 4), Limit(10, 50)),
-        (Usage(0, 1, 30), Limit(40, 80)),
-        (Usage(0, 20, 20), Limit(30, 70)),
-        (Usage(0, None, None, "the kernel exempts root"), Limit(10, 50)),
+        (RlimitUsage(0, 1, 1), Limit(10, 50)),
+        (RlimitUsage(0, 4, 4), Limit(10, 50)),
+        (RlimitUsage(0, 1, 30), Limit(40, 80)),
+        (RlimitUsage(0, 20, 20), Limit(30, 70)),
+        (RlimitUsage(0, None, None, "the kernel exempts root"), Limit(10, 50)),
     ],
 )
-def test_processes_are_literal_only_where_the_count_is_the_sandboxs_own(usage: Usage, goal: Limit) -> None:
-    """A user who runs other tasks gets their count plus the limit."""
+def test_processes_are_literal_only_if_the_user_has_no_others(usage: RlimitUsage, goal: Limit) -> None:
+    """A user with other tasks gets their count plus the limit."""
     assert processes_goal(Limit(10, 50), usage)[0] == goal
 
 
 def test_what_cannot_be_measured_is_not_guessed() -> None:
-    """Without a reading of what is in use no limit is set that might kill."""
+    """If the use is unknown, no limit is set that might kill the process."""
     with pytest.raises(LookupError, match="memory"):
-        wishes(ResourceLimits(), Usage(None, 1, 1))
+        rlimit_requests(ResourceLimits(), RlimitUsage(None, 1, 1))
     with pytest.raises(LookupError, match="processes"):
-        wishes(ResourceLimits(memory=None), Usage(1, None, None))
+        rlimit_requests(ResourceLimits(memory=None), RlimitUsage(1, None, None))
 
 
 @pytest.mark.parametrize(
@@ -62,20 +62,20 @@ def test_what_cannot_be_measured_is_not_guessed() -> None:
     ],
 )
 def test_no_limit_is_raised(goal: Limit, soft: int, hard: int, result: Limit) -> None:
-    """What is asked for is clamped to what is in force."""
+    """A requested limit is clamped to the one in force."""
     assert clamp(goal, soft, hard) == result
 
 
 def test_limits_left_alone() -> None:
-    """`None` asks for nothing, so nothing is set."""
+    """`None` sets nothing."""
     nothing = ResourceLimits(memory=None, open_files=None, processes=None, core=None)
-    assert wishes(nothing, Usage(None, None, None)) == ()
-    one = wishes(ResourceLimits(memory=None, open_files=None, processes=None), Usage(None, None, None))
-    assert [wish.number for wish in one] == [resource.RLIMIT_CORE]
+    assert rlimit_requests(nothing, RlimitUsage(None, None, None)) == ()
+    one = rlimit_requests(ResourceLimits(memory=None, open_files=None, processes=None), RlimitUsage(None, None, None))
+    assert [request.number for request in one] == [resource.RLIMIT_CORE]
 
 
-def test_the_environment_is_decided_anew() -> None:
-    """What an environment claims about the sandbox is replaced by what is asked for."""
+def test_announcements_are_replaced() -> None:
+    """The announcements in an environment are replaced by those of the confinement."""
     current = {"TZ": "UTC", "SECRET": "x", "NO_NETWORK": "0", "SANDBOX_POLICY": "strict"}
     assert environment_for(Confinement(environment=("TZ", "SANDBOX_POLICY")), current) == {
         "TZ": "UTC",
@@ -100,12 +100,12 @@ def test_the_environment_is_decided_anew() -> None:
     ],
 )
 def test_the_own_cgroup_is_found(mounts: str, membership: str, found: str | None) -> None:
-    """Only version 2 counts, wherever it is mounted."""
+    """Only cgroup v2 counts, at any mount point."""
     assert own_cgroup(mounts, membership) == found
 
 
 def test_the_settings_of_a_cgroup() -> None:
-    """Memory and tasks are limited; what is not asked for is not written."""
+    """Memory and tasks are limited; a limit that isn't requested isn't written."""
     asked = {"memory.high": str(64 * MIB), "memory.max": str(128 * MIB), "pids.max": "50"}
     assert settings(ResourceLimits()) == asked
     assert settings(ResourceLimits(memory=None, processes=None)) == {}
@@ -113,7 +113,7 @@ def test_the_settings_of_a_cgroup() -> None:
 
 @pytest.mark.parametrize("closed", [frozenset[str](), frozenset({"subprocess"}), frozenset(AXES)])
 def test_the_mark_carries_axes_and_digest(closed: frozenset[str]) -> None:
-    """What a filter answers is what `posture_from` reads back."""
+    """`posture_from` reads back what the filter returns."""
     digest = Confinement().digest()
     chunks = chunks_of(closed, digest, PID_MAX)
     assert all(2048 <= chunk <= 4095 for chunk in chunks)
@@ -125,17 +125,19 @@ def test_the_mark_carries_axes_and_digest(closed: frozenset[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 22, 38, 2047])
-def test_an_ordinary_errno_is_no_mark(number: int) -> None:
-    """A kernel without the filter, or another filter, marks nothing."""
+def test_an_ordinary_errno_is_not_a_mark(number: int) -> None:
+    """A kernel without the filter, or another filter, has no mark."""
     posture = posture_from(lambda _chunk: number, PID_MAX)
     assert (posture.closed, posture.digest) == (frozenset(), "")
 
 
-def test_every_axis_of_a_confinement_has_a_place_in_the_mark() -> None:
-    """An axis that the mark could not carry would be forgotten."""
+def test_every_axis_is_in_the_mark() -> None:
+    """Every axis has a bit in the mark."""
     assert Confinement(native_code=False).closed == frozenset(AXES)
-    open_wide = Confinement(readable=("/",), writable=("/",), network=Network.unrestricted(), subprocess=True, ipc=True)
-    assert open_wide.closed == frozenset()
+    unrestricted = Confinement(
+        readable=("/",), writable=("/",), network=Network.unrestricted(), subprocess=True, ipc=True
+    )
+    assert unrestricted.closed == frozenset()
 
 
 def test_equal_confinements_have_equal_digests() -> None:
@@ -172,12 +174,12 @@ def test_equal_confinements_have_equal_digests() -> None:
     ],
 )
 def test_values_that_make_no_sense_are_refused(build: object, text: str) -> None:
-    """A wrong value is an error where it is written, not where it is applied."""
+    """An invalid value raises when it's built, not when it's applied."""
     with pytest.raises(ValueError, match=text):
         build()  # type: ignore[operator]
 
 
 def test_values_are_frozen() -> None:
-    """A confinement cannot be changed after it was checked."""
+    """A confinement can't be changed after it was checked."""
     with pytest.raises(FrozenInstanceError):
         Confinement().umask = 0  # type: ignore[misc]

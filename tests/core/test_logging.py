@@ -1,4 +1,4 @@
-"""How a sandbox was applied can be read in the log of whoever asks for it."""
+"""The state of each layer is logged."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ apply_policy(SandboxPolicy.MINIMAL, cooperative_only=True)
 
 
 @pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="the limits of the guide are POSIX limits")
-def test_each_layer_says_how_far_it_got() -> None:
-    """With debug logging on, every layer of a confinement has a line with its state and reason."""
+def test_each_layer_is_logged() -> None:
+    """With debug logging, every layer has a line with its state and reason."""
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=True)
     assert "DEBUG:nyx.sandbox:limits active" in done.stderr

@@ -1,4 +1,4 @@
-"""`apply_policy` and `confine` on real processes, as root and as nobody."""
+"""`apply_policy` and `confine` on real processes, as root and as an ordinary user."""
 
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ def value(uid: int, case: str) -> Any:
 
 @EVERYONE
 def test_minimal_sets_the_guides_limits(uid: int) -> None:
-    """Soft and hard limits read back as the guide gives them; those on processes count what the user has."""
+    """Soft and hard limits read back as in the guide; the limit on processes counts what the user has."""
     limits = value(uid, "minimal_limits")
     assert limits["memory"] == [64 * MIB, 128 * MIB]
     assert limits["open_files"] == [64, 128]
@@ -39,21 +39,21 @@ def test_minimal_sets_the_guides_limits(uid: int) -> None:
 
 @EVERYONE
 def test_minimal_leaves_files_network_path_memory_and_threads(uid: int) -> None:
-    """Ordinary file I/O, a connection, PATH, an allocation and a thread work under MINIMAL."""
+    """File I/O, a connection, PATH, an allocation and a thread work under MINIMAL."""
     assert value(uid, "minimal_leaves_the_ordinary") == ["applied", "/usr/bin:/bin", "0o640", [1], 4 * MIB]
 
 
 @EVERYONE
 def test_new_files_are_private(uid: int) -> None:
-    """New files and directories carry no bit for group or others."""
+    """New files and directories have no bit for group or others."""
     assert value(uid, "new_files_are_private") == [0, 0]
 
 
 @EVERYONE
-def test_the_environment_tells(uid: int) -> None:
+def test_the_environment_names_the_policy(uid: int) -> None:
     """The environment names the policy and what it closes, and keeps the rest."""
-    told = {"SANDBOX_POLICY": "minimal", "NO_SUBPROCESS": "1", "NO_NETWORK": None, "SECRET": "hunter2"}
-    assert value(uid, "minimal_environment") == told
+    expected = {"SANDBOX_POLICY": "minimal", "NO_SUBPROCESS": "1", "NO_NETWORK": None, "SECRET": "hunter2"}
+    assert value(uid, "minimal_environment") == expected
     strict = {"SANDBOX_POLICY": "strict", "NO_SUBPROCESS": "1", "NO_NETWORK": "1", "NO_FILESYSTEM_WRITE": "1"}
     assert value(uid, "strict_environment") == strict
 
@@ -80,32 +80,32 @@ def test_strict_leaves_reading(uid: int) -> None:
 
 @EVERYONE
 def test_repeating_is_harmless(uid: int) -> None:
-    """The same status for repeated calls, and a report that says that nothing was applied again."""
+    """Repeated calls return the same status, and the report says that nothing was applied again."""
     assert value(uid, "repeated") == ["applied"] * 4
     assert value(uid, "repeated_confinement_says_so") == [False, True]
 
 
 @EVERYONE
 def test_strict_after_minimal_tightens(uid: int) -> None:
-    """The network works under MINIMAL and no more once STRICT was asked for."""
+    """The network works under MINIMAL, and no longer after STRICT."""
     assert value(uid, "strict_after_minimal") == ["succeeded", "PermissionError 1"]
 
 
 @EVERYONE
 def test_minimal_after_strict_is_an_error(uid: int) -> None:
-    """Asking for less raises, carries a report, and changes nothing."""
+    """Requesting less raises with a report, and changes nothing."""
     assert value(uid, "minimal_after_strict") == [None, LESS, True, "strict", "PermissionError 1"]
 
 
 @EVERYONE
-def test_what_is_in_force_is_asked_of_the_kernel(uid: int) -> None:
-    """An inherited SANDBOX_POLICY proves nothing: the policy is applied all the same."""
+def test_the_kernel_says_what_is_in_force(uid: int) -> None:
+    """An inherited SANDBOX_POLICY proves nothing: the policy is applied anyway."""
     assert value(uid, "a_forged_environment_changes_nothing") == ["applied", "PermissionError 1", "minimal"]
 
 
 @EVERYONE
 def test_cooperative_mode_announces_and_limits(uid: int) -> None:
-    """Alone it refuses nothing, never loosens, and the real thing can follow."""
+    """It refuses nothing and never loosens, and a real confinement can follow."""
     assert value(uid, "cooperative_only") == ["applied", "applied", LESS, 0, "1", [64, 128]]
     assert value(uid, "cooperative_then_real") == ["applied", "PermissionError 1", LESS]
 
@@ -121,21 +121,21 @@ def test_a_process_above_the_memory_limit_survives(uid: int) -> None:
 
 @EVERYONE
 def test_a_lower_hard_limit_clamps_and_is_reported(uid: int) -> None:
-    """One limit that is lower already does not keep the others from being set."""
+    """A limit that is already lower doesn't prevent setting the others."""
     note = "clamped to the limits in force, 40/40"
     assert value(uid, "a_lower_hard_limit_clamps") == [64, 128, 40, 40, note, ["open_files"], [0, 0]]
 
 
 @EVERYONE
 def test_the_limit_on_processes_says_what_it_counts(uid: int) -> None:
-    """The report tells whether the limit is literal, and that it does not bind root."""
+    """The report says whether the limit is literal, and that root is exempt."""
     note = value(uid, "processes_note")
     assert "kernel exempts root" in note if uid == 0 else "count + limit" in note
 
 
 @EVERYONE
 def test_the_report_shows_every_layer_with_its_reason(uid: int) -> None:
-    """`confine(Confinement())` tells of each layer, and nothing got through the witness."""
+    """The report of `confine(Confinement())` has each layer, and every attempt was refused."""
     report = value(uid, "confinement_json")
     states = {layer["name"]: layer["state"] for layer in report["layers"]}
     assert list(states) == [
@@ -153,9 +153,9 @@ def test_the_report_shows_every_layer_with_its_reason(uid: int) -> None:
 
 
 @EVERYONE
-def test_python_goes_on_after_locking(uid: int) -> None:
-    """Temporary files, eight threads, a look-up through nss, a TLS context and an import work."""
-    assert value(uid, "python_goes_on") == [49, True, "CERT_REQUIRED", "colorsys"]
+def test_python_works_after_locking(uid: int) -> None:
+    """Temporary files, eight threads, a lookup through nss, a TLS context and an import work."""
+    assert value(uid, "python_works_afterwards") == [49, True, "CERT_REQUIRED", "colorsys"]
 
 
 @EVERYONE
@@ -167,31 +167,31 @@ def test_tcp_ports(uid: int) -> None:
 
 @EVERYONE
 def test_subprocesses_run_under_the_same_rules(uid: int) -> None:
-    """Granted subprocesses run, may not write or read outside, and may not signal outside."""
+    """Granted subprocesses run, but can't write, read or signal outside."""
     assert value(uid, "subprocesses_inherit") == ["ran\n", True, "PermissionError 1"]
 
 
 @EVERYONE
 def test_a_child_is_confined_anew(uid: int) -> None:
-    """What a child inherits is no proof that its own descriptors were closed: it is not taken for a repetition."""
+    """Inheriting a filter doesn't mean that a child's descriptors are closed, so it isn't a repetition."""
     assert value(uid, "a_child_is_confined_anew") == "False (0, 1, 2)"
 
 
 @EVERYONE
 def test_strict_hides_other_processes(uid: int) -> None:
-    """Reading is free under STRICT, but not the environment of a process outside."""
+    """STRICT allows reading, but not the environment of another process."""
     assert value(uid, "strict_hides_the_parents_environment") == "PermissionError 13"
 
 
 @EVERYONE
 def test_a_second_confinement_tightens(uid: int) -> None:
-    """Where /proc was granted, native code is frozen later on; reading /proc then ends with the tighter one."""
+    """With /proc granted, native code can be frozen later; the tighter confinement then ends reading /proc."""
     assert value(uid, "tightening_with_proc") == [False, "PermissionError 1", "PermissionError 13"]
 
 
 @EVERYONE
 def test_a_second_confinement_without_proc_is_refused(uid: int) -> None:
-    """What cannot be measured any more is not guessed: the second confinement fails and names the layer."""
+    """If the use can't be measured any more, the second confinement fails and names the layer."""
     layer, text, has_report = value(uid, "tightening_without_proc")
     assert layer == "descriptors"
     assert "EACCES" in text
@@ -199,8 +199,8 @@ def test_a_second_confinement_without_proc_is_refused(uid: int) -> None:
 
 
 @EVERYONE
-def test_namespaces_can_be_asked_for(uid: int) -> None:
-    """User, mount and network namespaces are entered where the kernel lets users make them."""
+def test_namespaces_can_be_requested(uid: int) -> None:
+    """User, mount and network namespaces are entered if the kernel lets users create them."""
     state, reason = value(uid, "namespaces")
     if state == "refused":
         pytest.skip("this host lets users make no namespaces")
@@ -208,8 +208,8 @@ def test_namespaces_can_be_asked_for(uid: int) -> None:
 
 
 @EVERYONE
-def test_another_user_can_be_become(uid: int) -> None:
-    """Root becomes the given user for good; anyone else is told which layer refused."""
+def test_becoming_another_user(uid: int) -> None:
+    """Root becomes the given user irreversibly; for other users the error names the layer."""
     outcome = outcomes(uid)["become_another_user"]
     if uid != 0:
         assert outcome.text.startswith("SandboxError: layer privileges is unavailable: EPERM")

@@ -1,4 +1,4 @@
-"""What was done ahead of a confinement: it holds all the same, says all the same, and leaves nothing open."""
+"""A prepared confinement holds and reports like any other, and leaves nothing open."""
 
 from functools import cache
 from typing import Any
@@ -23,34 +23,34 @@ def value(uid: int, case: str) -> Any:
 
 
 @EVERYONE
-def test_paths_from_before_and_from_the_confinement_may_be_read(uid: int) -> None:
-    """The interpreter's, which were put in ahead, and those that came; not those it was prepared with, nor others."""
+def test_paths_of_the_interpreter_and_the_confinement_can_be_read(uid: int) -> None:
+    """The interpreter's paths and those of the confinement can be read; those it was prepared with can't."""
     assert value(uid, "paths_of_both") == ["done", "done", "EACCES", "EACCES", "EACCES"]
 
 
 @EVERYONE
 def test_no_descriptor_is_left(uid: int) -> None:
-    """The one that was held ahead is closed when the report says so."""
+    """The prepared descriptor is closed when the report says so."""
     assert value(uid, "nothing_stays_open") == [True, KEPT, KEPT]
 
 
 @EVERYONE
-def test_another_confinement_than_expected_holds_as_it_is(uid: int) -> None:
-    """What was begun for other rights, or with other paths, is left and closed."""
+def test_another_confinement_than_expected_is_applied_as_requested(uid: int) -> None:
+    """A ruleset prepared for other rights or paths is discarded and closed."""
     assert value(uid, "another_confinement") == ["EACCES", "active", KEPT]
-    assert value(uid, "names_too") == ["done", "EACCES", KEPT]
+    assert value(uid, "name_resolution_too") == ["done", "EACCES", KEPT]
     assert value(uid, "nothing_restricted") == ["disabled", KEPT]
 
 
 @EVERYONE
 def test_a_descriptor_is_closed_once(uid: int) -> None:
-    """Its number may be another's afterwards."""
-    assert value(uid, "dropped_twice") == [True, True]
+    """Its number may belong to another file afterwards."""
+    assert value(uid, "closed_twice") == [True, True]
 
 
 @EVERYONE
 def test_a_second_confinement_tightens_and_reports_in_full(uid: int) -> None:
-    """Reads are allowed until then and not afterwards; each layer is applied and each witness tried again."""
+    """Reads are allowed until then. Each layer is applied and each attempt made again."""
     assert value(uid, "tightened") == ["done", "EACCES", True, False, True, True, [0, 0, 0]]
 
 

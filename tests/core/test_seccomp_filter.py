@@ -7,20 +7,28 @@ from dataclasses import replace
 
 import pytest
 
-from nyx_core.linux.bpf import MAX_INSTRUCTIONS, Label, answer, assemble, jump
-from nyx_core.linux.seccomp_filter import ALLOW, KILL_PROCESS, Rule, compile_rules, refuse
-from nyx_core.linux.seccomp_mark import mark_of
-from nyx_core.linux.seccomp_program import compile_shape
-from nyx_core.linux.seccomp_rules import Shape, Situation, rules_for
-from nyx_core.linux.syscall_table import SyscallTable
-from nyx_core.linux.syscalls_aarch64 import AARCH64
-from nyx_core.linux.syscalls_x86_64 import X86_64
+from nyx_core.linux.seccomp_filter import (
+    ALLOW,
+    KILL_PROCESS,
+    MAX_INSTRUCTIONS,
+    Label,
+    Rule,
+    assemble,
+    compile_rules,
+    jump,
+    refuse,
+    ret,
+)
+from nyx_core.linux.seccomp_mark import Program, mark_of, with_mark
+from nyx_core.linux.seccomp_rules import SeccompRequest, Situation, rules_for
+from nyx_core.linux.syscall_table import SyscallTable, syscall_table
 from nyx_core.sandbox import Confinement, Network, ResourceLimits, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import confinement_for
 from tests.core.bpf_machine import Call, run
 
 PID = 4321
 EPERM, ENOSYS = refuse(errno.EPERM), refuse(errno.ENOSYS)
+X86_64, AARCH64 = syscall_table("x86_64"), syscall_table("aarch64")
 TABLES = [pytest.param(table, id=table.machine) for table in (X86_64, AARCH64)]
 SEALED = Confinement()
 CONFINEMENTS = {
@@ -56,17 +64,22 @@ ALWAYS = tuple(
 )
 
 
+def rules_of(wanted: Confinement, landlock: int = 7) -> dict[str, Rule]:
+    """The rules with the mark, as they are installed."""
+    return with_mark(rules_for(SeccompRequest.of(wanted), Situation(PID, landlock)), mark_of(wanted, PID))
+
+
 def program(table: SyscallTable, wanted: Confinement, landlock: int = 7) -> bytes:
-    return compile_rules(table, rules_for(wanted, Situation(PID, landlock)))
+    return compile_rules(table, rules_of(wanted, landlock))
 
 
 def naive(rule: Rule, arguments: tuple[int, ...]) -> int:
-    """What a rule answers, by its definition."""
+    """The action of a rule, by its definition."""
     for arm in rule.arms:
-        words = [(arguments[test.argument] >> 32 * test.high & 0xFFFF_FFFF, test) for test in arm.tests]
-        if all(word & test.bits in test.values for word, test in words):
-            return arm.answer
-    return rule.otherwise
+        words = [(arguments[match.number] >> 32 * match.high & 0xFFFF_FFFF, match) for match in arm.arguments]
+        if all(word & match.bits in match.values for word, match in words):
+            return arm.action
+    return rule.default
 
 
 def vectors() -> Iterator[tuple[int, ...]]:
@@ -77,27 +90,27 @@ def vectors() -> Iterator[tuple[int, ...]]:
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", CONFINEMENTS)
-def test_every_number_is_answered_as_its_rule_says(table: SyscallTable, name: str) -> None:
-    """For each number the program agrees with the rule of that name; unknown numbers answer ENOSYS."""
-    rules = rules_for(CONFINEMENTS[name], Situation(PID, 7))
+def test_every_number_gets_the_action_of_its_rule(table: SyscallTable, name: str) -> None:
+    """The program agrees with the rule of each number; unknown numbers fail with ENOSYS."""
+    rules = rules_of(CONFINEMENTS[name])
     code = compile_rules(table, rules)
     for number in range(max(table.names) + 64):
         call = table.names.get(number)
         rule = rules.get(call, Rule(ALLOW)) if call else Rule(ENOSYS)
-        trials = list(vectors()) if rule.arms else [(0,) * 6, (2**64 - 1,) * 6]
-        for arguments in trials:
+        vectors_to_try = list(vectors()) if rule.arms else [(0,) * 6, (2**64 - 1,) * 6]
+        for arguments in vectors_to_try:
             got = run(code, Call(number, table.audit_arch, arguments))
             assert got == naive(rule, arguments), (call or number, arguments)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_what_a_sealed_process_may_never_do(table: SyscallTable) -> None:
-    """Every call that the design lists is refused whatever its arguments."""
+    """Every call that the design lists is refused with any arguments."""
     code = program(table, SEALED)
     for name in NEVER:
         number = table.numbers[name]
-        answers = {run(code, Call(number, table.audit_arch, arguments)) for arguments in vectors()}
-        assert answers == {EPERM}, name
+        actions = {run(code, Call(number, table.audit_arch, arguments)) for arguments in vectors()}
+        assert actions == {EPERM}, name
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -112,7 +125,7 @@ def test_what_python_needs_is_allowed(table: SyscallTable, name: str) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_another_architecture_kills(table: SyscallTable) -> None:
-    """The numbers of another architecture mean other calls: the process ends, whatever the number."""
+    """The numbers of another architecture mean other calls, so any number kills the process."""
     code = program(table, SEALED)
     for arch in (0x4000_0003, 0x4000_0028, 0xC000_003E ^ 0xC000_00B7 ^ table.audit_arch, 0):
         assert {run(code, Call(number, arch)) for number in range(500)} == {KILL_PROCESS}
@@ -120,7 +133,7 @@ def test_another_architecture_kills(table: SyscallTable) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_x32_and_unknown_numbers_do_not_exist(table: SyscallTable) -> None:
-    """Numbers with the x32 bit, negative ones and those of newer kernels answer ENOSYS."""
+    """Numbers with the x32 bit, negative ones and those of newer kernels fail with ENOSYS."""
     code = program(table, confinement_for(SandboxPolicy.MINIMAL))
     numbers = [*(0x4000_0000 | number for number in range(600)), -1, 0x7FFF_FFFF, max(table.names) + 1]
     assert {run(code, Call(number, table.audit_arch)) for number in numbers} == {ENOSYS}
@@ -129,7 +142,7 @@ def test_x32_and_unknown_numbers_do_not_exist(table: SyscallTable) -> None:
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("landlock", [0, 1, 2, 3, 7])
 def test_every_program_fits_the_kernel(table: SyscallTable, landlock: int) -> None:
-    """No confinement needs more instructions than the kernel takes."""
+    """No confinement needs more instructions than the kernel accepts."""
     for wanted in CONFINEMENTS.values():
         assert len(program(table, wanted, landlock)) // 8 < MAX_INSTRUCTIONS // 4
 
@@ -183,7 +196,7 @@ def sealed(name: str, *arguments: int, wanted: Confinement = SEALED, landlock: i
     ],
 )
 def test_arguments_decide(name: str, arguments: tuple[int, ...], allowed: bool) -> None:
-    """A call that is allowed in part is allowed in exactly that part."""
+    """A call that is allowed for certain arguments is allowed for exactly those."""
     assert sealed(name, *arguments) == (ALLOW if allowed else EPERM)
 
 
@@ -207,7 +220,7 @@ def test_arguments_decide(name: str, arguments: tuple[int, ...], allowed: bool) 
     ],
 )
 def test_tcp_alone(name: str, arguments: tuple[int, ...], allowed: bool) -> None:
-    """With TCP ports granted there are TCP sockets and no others, and no connecting round Landlock."""
+    """With TCP ports granted, only TCP sockets are allowed, and no call that bypasses Landlock."""
     assert sealed(name, *arguments, wanted=CONFINEMENTS["tcp"]) == (ALLOW if allowed else EPERM)
 
 
@@ -216,7 +229,7 @@ def test_tcp_alone(name: str, arguments: tuple[int, ...], allowed: bool) -> None
     [(0, True), (0o2000000, True), (1, False), (2, False), (0o100, False), (0o1000, False), (0o20200002, False)],
 )
 def test_without_landlock_no_file_is_opened_for_writing(flags: int, allowed: bool) -> None:
-    """Where Landlock does not cover the process, the filter refuses every open that could write."""
+    """If Landlock doesn't cover the process, the filter refuses every open that could write."""
     strict = confinement_for(SandboxPolicy.STRICT)
     assert sealed("openat", -100, 0, flags, wanted=strict, landlock=0) == (ALLOW if allowed else EPERM)
     assert sealed("open", 0, flags, wanted=strict, landlock=0) == (ALLOW if allowed else EPERM)
@@ -224,7 +237,7 @@ def test_without_landlock_no_file_is_opened_for_writing(flags: int, allowed: boo
 
 
 def test_before_abi_3_nothing_is_truncated() -> None:
-    """Landlock could not mediate truncation before ABI 3: the filter refuses it."""
+    """Landlock can't mediate truncation before ABI 3, so the filter refuses it."""
     wanted = CONFINEMENTS["with a writable path"]
     assert sealed("truncate", wanted=wanted, landlock=2) == EPERM
     assert sealed("openat", -100, 0, 0o1000, wanted=wanted, landlock=2) == EPERM
@@ -235,7 +248,7 @@ def test_before_abi_3_nothing_is_truncated() -> None:
 @pytest.mark.parametrize("prot", [4, 5, 7, 1 << 32 | 4])
 @pytest.mark.parametrize("name", ["mmap", "mprotect", "pkey_mprotect"])
 def test_frozen_native_code(name: str, prot: int) -> None:
-    """Once native code is frozen no memory becomes executable, and ordinary memory still maps."""
+    """Once native code is frozen, no memory becomes executable, and ordinary memory still maps."""
     frozen = CONFINEMENTS["sealed without native code"]
     assert sealed(name, 0, 4096, prot, wanted=frozen) == EPERM
     assert sealed(name, 0, 4096, 3, wanted=frozen) == ALLOW
@@ -243,7 +256,7 @@ def test_frozen_native_code(name: str, prot: int) -> None:
 
 
 def test_the_tables_agree_on_the_calls_they_share() -> None:
-    """From 424 on both architectures number their calls alike, and each name has one number."""
+    """From 424 on, calls have the same number on both architectures, and each name has one number."""
     for table in (X86_64, AARCH64):
         assert len(table.numbers) == len(table.names)
     assert all(AARCH64.names[number] == X86_64.names[number] for number in range(424, 471))
@@ -252,31 +265,31 @@ def test_the_tables_agree_on_the_calls_they_share() -> None:
 
 
 def test_rules_name_calls_that_exist() -> None:
-    """A misspelt name would refuse nothing: every rule names a call of one of the two tables."""
+    """A misspelt name would refuse nothing, so every rule must name a call of one of the tables."""
     known = set(X86_64.numbers) | set(AARCH64.numbers)
     for wanted, landlock in itertools.product(CONFINEMENTS.values(), (0, 2, 7)):
-        assert set(rules_for(wanted, Situation(PID, landlock))) <= known
+        assert set(rules_of(wanted, landlock)) <= known
 
 
 @pytest.mark.parametrize(
     "lines",
-    [[jump("nowhere"), answer(0)], [Label("a"), jump("a")], [Label("a"), Label("a"), answer(0)], [answer(0)] * 4097],
+    [[jump("nowhere"), ret(0)], [Label("a"), jump("a")], [Label("a"), Label("a"), ret(0)], [ret(0)] * 4097],
 )
 def test_the_assembler_refuses_programs_that_cannot_run(lines: list[object]) -> None:
-    """Missing, backward and doubled labels and programs that are too long are errors, not wrong jumps."""
+    """Missing, backward and duplicate labels and programs that are too long are errors."""
     with pytest.raises(ValueError, match=r"label|instructions"):
         assemble(lines)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", CONFINEMENTS)
-def test_a_program_is_its_shape_and_its_mark(table: SyscallTable, name: str) -> None:
-    """What was compiled for another confinement of the same shape serves this one, with another mark."""
+def test_a_compiled_program_serves_every_mark(table: SyscallTable, name: str) -> None:
+    """A program compiled for another confinement with the same request works with another mark."""
     wanted = CONFINEMENTS[name]
     other = replace(wanted, limits=ResourceLimits(memory=None), keep_descriptors=(7,), umask=0, python_runtime=False)
-    here = Situation(PID, 7)
-    assert Shape.of(other) == Shape.of(wanted)
-    kept = compile_shape(table, Shape.of(other), here)
-    stamped = kept.stamped(mark_of(wanted, PID))
-    assert stamped == compile_rules(table, rules_for(wanted, here))
-    assert stamped != compile_rules(table, rules_for(other, here))
+    request = SeccompRequest.of(other)
+    assert request == SeccompRequest.of(wanted)
+    compiled = Program.compile(table, rules_for(request, Situation(PID, 7)))
+    stamped = compiled.stamped(mark_of(wanted, PID))
+    assert stamped == program(table, wanted)
+    assert stamped != program(table, other)

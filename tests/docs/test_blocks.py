@@ -1,8 +1,8 @@
-"""Every code block of the docs and the README is run or validated, in order, in a directory of its page.
+"""Runs or validates every code block of the documentation, in order, in one directory per page.
 
-- A block with a title is a file: it is written, and validated if it is TOML.
-- A Python block without one is run, by itself.
-- In a console block the commands `nyx` and `python` are run and their output is compared; `...` stands for anything.
+- A block with a title is written to that file, and validated if it is TOML.
+- A Python block without a title is run in a new interpreter.
+- In a console block the commands `nyx` and `python` are run and their output is compared; `...` matches anything.
 """
 
 import json
@@ -26,12 +26,12 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 _BLOCK = re.compile(r"^```(?P<kind>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 NOT_RUN = ("pip", "python3")
-"""Commands of console blocks that install or make environments: a clean checkout runs them, not each test run."""
+"""Commands that install packages or create environments. Only a clean checkout runs them."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, with its line in the page."""
+    """A fenced block and its line in the page."""
 
     kind: str
     title: str | None
@@ -40,7 +40,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Returns the fenced blocks of a page that say what they are."""
+    """Returns the fenced blocks of a page that name their language."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(match["kind"], match["title"], match["text"], text.count("\n", 0, match.start()) + 1)
@@ -50,10 +50,10 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the pages are written for POSIX paths")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_of_a_page_holds(page, tmp_path, monkeypatch, capfd):
-    """Files are valid, programs run, and commands print what the page says."""
+def test_every_block_of_a_page_works(page, tmp_path, monkeypatch, capfd):
+    """Files are valid, programs succeed, and commands print what the page shows."""
     monkeypatch.chdir(tmp_path)
-    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):  # wherever the platform keeps data of applications
+    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):  # the directories of application data on each platform
         monkeypatch.setenv(name, str(tmp_path / ".local"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for block in blocks(page):
@@ -71,11 +71,11 @@ def test_every_block_of_a_page_holds(page, tmp_path, monkeypatch, capfd):
         elif block.kind == "json":
             json.loads(block.text)
         else:
-            assert block.kind == "text", f"{where}: nobody knows how to check {block.kind}"
+            assert block.kind == "text", f"{where}: blocks of kind {block.kind} cannot be checked"
 
 
 def check_toml(block: Block, folder: Path, where: str) -> None:
-    """A TOML block is a manifest, a host file or a policy, or says in its first line that it is wrong on purpose."""
+    """A TOML block is a manifest, a host file or a policy, or its first line says that it is wrong on purpose."""
     path = folder / (block.title or "block.toml")
     path.write_text(block.text, encoding="utf-8")
     if block.text.startswith("# wrong on purpose"):
@@ -84,7 +84,7 @@ def check_toml(block: Block, folder: Path, where: str) -> None:
     elif block.text.startswith("[project"):
         assert "nyx.plugins" in block.text
     elif "[[plugins]]" in block.text:
-        # The files that it names follow in the page: they are read where the page runs the host.
+        # The files that it names follow later in the page; the page's Python block reads them.
         with pytest.raises(PolicyError, match="plugins"):
             read_config(path)
     elif re.search(r"^entry = ", block.text, re.MULTILINE):
@@ -94,7 +94,7 @@ def check_toml(block: Block, folder: Path, where: str) -> None:
 
 
 def check_python(block: Block, where: str) -> None:
-    """A Python block compiles; one that is no file of its own also runs."""
+    """A Python block compiles, and without a title it also runs."""
     compile(block.text, where, "exec")
     if block.title is None:
         done = python("-c", block.text)
@@ -102,7 +102,7 @@ def check_python(block: Block, where: str) -> None:
 
 
 def check_console(block: Block, where: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Each command of ours prints what stands below it."""
+    """Each `nyx` and `python` command prints the text below it."""
     commands: list[tuple[str, list[str]]] = []
     for line in block.text.splitlines():
         if line.startswith("$ "):
@@ -122,12 +122,12 @@ def check_console(block: Block, where: str, capfd: pytest.CaptureFixture[str]) -
 
 
 def output_of(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
-    """Runs a command in the page's directory; returns what it wrote to stdout, then what it wrote to stderr."""
+    """Runs a command in the page's directory and returns its stdout followed by its stderr."""
     if words[0] == "nyx":
         capfd.readouterr()
         main(words[1:])
         return "".join(capfd.readouterr())
-    assert words[0] == "python", f"nobody knows how to run {words[0]}"
+    assert words[0] == "python", f"the command {words[0]} cannot be checked"
     done = python(*words[1:])
     return done.stdout + done.stderr
 
@@ -138,9 +138,9 @@ def python(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Compares output; `...` stands for any text; the width of white space does not count."""
+    """Compares output. `...` matches any text, and the width of white space is ignored."""
     lines = _lines(expected)
-    # A line that is only `...` stands for any number of lines, none of them included.
+    # A line that is only `...` matches any number of lines, including none.
     pattern = "\n".join(
         r"(?:.*\n)*.*" if line == "..." else ".*".join(map(re.escape, line.split("..."))) for line in lines
     )
@@ -148,12 +148,12 @@ def matches(expected: str, printed: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    # The width of a column depends on the paths of the machine.
+    # The width of a column depends on the machine's paths.
     return [re.sub(r"(?<=\S) {2,}", "  ", line.rstrip()) for line in text.splitlines()]
 
 
-def test_the_comparison_tells_a_difference():
-    """The dots stand for anything, and nothing else does."""
+def test_the_comparison_finds_a_difference():
+    """Only the dots match anything."""
     assert matches("a ... c", "a b c")
     assert matches("a\n...", "a\nb\nc")
     assert not matches("a ... c", "a b d")

@@ -1,5 +1,6 @@
-"""The reference says what the code has: commands, limits, errors, and a site that builds."""
+"""The reference matches the code: commands, limits, errors; and the site builds."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def page(name: str) -> str:
 
 
 def test_every_command_and_option_is_described(capfd):
-    """The page of the command line has each command, and each option but `--help` and short forms."""
+    """The page of the command line lists each command and each long option except `--help`."""
     text = page("reference/command-line.md")
     names = {str(command.name) for command in app.registered_commands}
     assert names == set(re.findall(r"^\| `nyx (\w+)", text, re.MULTILINE))
@@ -33,15 +34,36 @@ def test_every_command_and_option_is_described(capfd):
             assert option in text, f"{name} {option}"
 
 
-def test_every_limit_has_its_line():
-    """Name, default and layer of each limit, and no other."""
+def test_every_limit_is_in_the_table():
+    """The table has the name, default and layer of every limit, and no other row."""
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| [^|]+ \| (\w+) \|$", page("reference/policy-file.md"), re.MULTILINE)
     printed = Limits().printed()
     assert rows == [(name, str(value), layer_of_limit(name, "inline")) for name, value in printed.items()]
 
 
+API_PATHS = re.findall(r"^::: (\S+)$", page("reference/api.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", API_PATHS)
+def test_the_api_page_shows_public_paths(path):
+    """The package exports the name."""
+    package, _, name = path.rpartition(".")
+    module = importlib.import_module(package)
+    public = module.__all__ if hasattr(module, "__all__") else [key for key in vars(module) if not key.startswith("_")]
+    assert name in public
+
+
+@pytest.mark.parametrize("package", ["nyx_core.sandbox", "nyx_stream.audit", "nyx_stream.host", "nyx_stream.testing"])
+def test_the_api_page_has_every_exported_name(package):
+    """The page documents each name of `__all__`, under this package or a shorter path."""
+    documented = {
+        path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", page("reference/api.md"), re.MULTILINE)
+    }
+    assert documented >= set(importlib.import_module(package).__all__)
+
+
 def test_the_drawn_tree_has_every_error():
-    """The tree in the docstring, which is the page of the errors, names each class below its parent."""
+    """The tree in the docstring, which is also the page of errors, names each class."""
     tree = nyx_stream.errors.__doc__ or ""
     kinds = [
         kind for kind in vars(nyx_stream.errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -53,7 +75,7 @@ def test_the_drawn_tree_has_every_error():
 
 
 def test_the_site_builds_strictly(tmp_path):
-    """No dead link, no page left out, no docstring that cannot be read."""
+    """Every link works, every page is in the navigation, and every docstring can be parsed."""
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     where = ["--config-file", DOCS / "site" / "mkdocs.yml", "--site-dir", tmp_path / "site"]
     done = subprocess.run([*build, *where], capture_output=True, text=True, check=False)
@@ -62,7 +84,7 @@ def test_the_site_builds_strictly(tmp_path):
 
 
 def test_every_dependency_has_its_reason():
-    """What the package needs, and what each extra but those for development needs, stands in the page with a reason."""
+    """The page gives a reason for each dependency of the package and of its extras, except those for development."""
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = list(project["dependencies"])
     for extra, more in project["optional-dependencies"].items():
@@ -73,9 +95,12 @@ def test_every_dependency_has_its_reason():
     assert names == {row for row in rows if row != "package"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_into_the_repository_lead_somewhere(name):
-    """Each relative link names a file that is there."""
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", ".github/RELEASING.md"],
+)
+def test_relative_links_name_existing_files(name):
+    """Each relative link names an existing file."""
     text = (DOCS.parent / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (DOCS.parent / target).is_file(), target
+        assert (DOCS.parent / name).parent.joinpath(target).is_file(), target

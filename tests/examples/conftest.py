@@ -1,4 +1,4 @@
-"""A web site on loopback for the example plugins, and where they lie."""
+"""A web site on loopback for the example plugins, and the path of the plugins."""
 
 import sys
 import threading
@@ -17,26 +17,26 @@ Page = Callable[[str, BaseHTTPRequestHandler], Reply]
 
 @dataclass
 class Site:
-    """A server. `pages` answer by path, `asked` has every request, `most` how many ran at one time."""
+    """A server. `pages` answer by path, `requests` records every request, `max_running` the concurrency."""
 
     origin: str = ""
     pages: dict[str, Page] = field(default_factory=dict)
-    asked: list[tuple[str, str]] = field(default_factory=list)
-    most: int = 0
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    max_running: int = 0
     running: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, path: str, body: bytes | str = b"ok", status: int = 200, **headers: str) -> None:
-        """Adds a page that always answers the same."""
+        """Adds a page with a fixed answer."""
         data = body.encode() if isinstance(body, str) else body
         self.pages[path] = lambda method, request: (status, headers, data)
 
     def answer(self, method: str, request: BaseHTTPRequestHandler) -> Reply:
-        """Returns the reply to a request, and takes note of it."""
+        """Returns the reply to a request and records the request."""
         with self.lock:
-            self.asked.append((method, request.path))
+            self.requests.append((method, request.path))
             self.running += 1
-            self.most = max(self.most, self.running)
+            self.max_running = max(self.max_running, self.running)
         try:
             page = self.pages.get(request.path) or self.pages.get("*")
             return page(method, request) if page is not None else (404, {}, b"")
@@ -47,7 +47,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A server on 127.0.0.1 with a port of its own."""
+    """Starts a server on 127.0.0.1, on a free port."""
     site = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -71,7 +71,7 @@ def site() -> Iterator[Site]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            # A client that has its answer may hang up; anything else is a fault of the test.
+            # A client may close the connection after its answer; any other error is a fault of the test.
             if not isinstance(sys.exception(), ConnectionError):
                 super().handle_error(request, client_address)  # type: ignore[arg-type]
 

@@ -18,13 +18,13 @@ _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 @pytest.fixture(autouse=True)
 def sealing():
-    """Skips where nothing can be sealed."""
+    """Skips on machines that cannot seal a process."""
     if reason := missing():
         pytest.skip(f"this machine cannot seal a process: {reason}")
 
 
 def files_below(folder):
-    """Every file with its content, times left out."""
+    """Returns the content of every file by its path, without times."""
     return {
         str(path.relative_to(folder)): _content(_TIME.sub("<time>", path.read_text(encoding="utf-8")), path.suffix)
         for path in sorted(Path(folder).rglob("*"))
@@ -33,7 +33,7 @@ def files_below(folder):
 
 
 def _content(text, suffix):
-    """What is compared: of JSON its values, since what ran side by side ends in any order."""
+    """Parses JSON, so that the order of concurrent results does not matter."""
     return json.loads(text) if suffix == ".json" else text
 
 
@@ -43,37 +43,37 @@ async def test_linkcheck(site, examples):
         site.add(path)
     site.add("/hop", status=302, Location="/picture.png")
     site.add("/leave", status=302, Location="http://evil.example/")
-    told = []
+    results = []
     for level in ("inline", "process"):
         async with run_plugin(examples / "linkcheck", isolation=level) as plugin:
             for name, text in PAGES.items():
                 write(Path(plugin.data, "site", name), text.replace("{site}", site.origin))
             summary = await plugin.call("check", folder="site")
             denied = sorted((event.capability, event.action, event.target) for event in plugin.denied)
-            told.append((to_jsonable_python(summary), files_below(plugin.data), denied))
-    assert told[0] == told[1]
-    assert told[0][0]["pages"] == 2
-    assert len(told[0][2]) > 0
+            results.append((to_jsonable_python(summary), files_below(plugin.data), denied))
+    assert results[0] == results[1]
+    assert results[0][0]["pages"] == 2
+    assert len(results[0][2]) > 0
 
 
 async def test_feeds(site, examples):
-    """Outcomes, entries, state and denials are equal, of good feeds and bad ones."""
+    """Outcomes, entries, state and denials are equal, for valid and invalid feeds."""
     for path, body in {"/rss": RSS, "/atom": ATOM, "/bad": EXTERNAL}.items():
         site.add(path, body, ETag='"1"')
     urls = [f"{site.origin}{path}" for path in ("/rss", "/atom", "/bad", "/none")] + ["https://evil.example/feed"]
-    told = []
+    results = []
     for level in ("inline", "process"):
         async with run_plugin(examples / "feeds", isolation=level) as plugin:
             outcomes = await plugin.call("refresh", urls=urls)
             entries = await plugin.call("entries")
             denied = [(event.capability, event.action, event.target) for event in plugin.denied]
-            told.append((to_jsonable_python([outcomes, entries]), files_below(plugin.data), denied))
-    assert told[0] == told[1]
-    assert [outcome["status"] for outcome in told[0][0][0]] == ["new", "new", "failed", "failed", "denied"]
+            results.append((to_jsonable_python([outcomes, entries]), files_below(plugin.data), denied))
+    assert results[0] == results[1]
+    assert [outcome["status"] for outcome in results[0][0][0]] == ["new", "new", "failed", "failed", "denied"]
 
 
-async def test_linkcheck_of_a_large_folder_runs_within_half_of_the_default_memory(examples):
-    """80,000 links in a sealed process with 64 MiB: the report goes out while it is made."""
+async def test_linkcheck_of_a_large_folder_needs_half_of_the_default_memory(examples):
+    """80,000 links in a sealed process with 64 MiB, because the plugin writes the report while it checks."""
     policy = SandboxPolicy.locked_down().allow_path_prefix("$DATA").with_limits(memory="64MiB")
     async with run_plugin(examples / "linkcheck", policy=policy, isolation="process") as plugin:
         for number in range(40):

@@ -22,7 +22,7 @@ EXTERNAL = '<!DOCTYPE rss [<!ENTITY x SYSTEM "file:///etc/passwd">]><rss><channe
 
 
 def conditional(body, tag):
-    """A page that answers 304 to whoever has it already."""
+    """Returns a page that answers 304 if the client already has it."""
 
     def page(method, request):
         if request.headers.get("If-None-Match") == tag:
@@ -33,7 +33,7 @@ def conditional(body, tag):
 
 
 async def test_feeds_of_both_kinds_are_read(site, examples):
-    """RSS and Atom: titles, links and dates as their standards place them; newest first, undated last."""
+    """RSS and Atom: titles, links and dates are parsed as the standards define; newest first, undated last."""
     site.add("/rss", RSS)
     site.add("/atom", ATOM)
     async with run_plugin(examples / "feeds") as plugin:
@@ -48,19 +48,19 @@ async def test_feeds_of_both_kinds_are_read(site, examples):
 
 
 async def test_state_survives_a_restart_and_makes_requests_conditional(site, examples, tmp_path):
-    """A second host asks for changes only, and tells what is new since then."""
+    """A second host requests only changes, and reports what is new since then."""
     url = f"{site.origin}/rss"
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[allow]\nrequest = ["GET {site.origin}"]\nwrite = ["$DATA"]\n', encoding="utf-8")
     site.pages["/rss"] = conditional(RSS, '"one"')
-    found = []
+    results = []
     for tag in ('"one"', '"one"', '"two"'):
         site.pages["/rss"] = conditional(RSS.replace("<guid>1<", f"<guid>{tag[1:-1]}<"), tag)
         async with PluginHost(data_dir=tmp_path / "data") as host:
             feeds = await host.load(examples / "feeds", policy=policy)
             (outcome,) = await feeds.call("refresh", urls=[url])
-            found.append((outcome.status, len(outcome.fresh)))
-    assert found == [("new", 2), ("unchanged", 0), ("new", 1)]
+            results.append((outcome.status, len(outcome.fresh)))
+    assert results == [("new", 2), ("unchanged", 0), ("new", 1)]
     state = json.loads((tmp_path / "data" / "feeds" / "feeds.json").read_text(encoding="utf-8"))
     assert state["sources"][url]["etag"] == '"two"'
 
@@ -75,8 +75,8 @@ async def test_state_survives_a_restart_and_makes_requests_conditional(site, exa
         ("", "not XML"),
     ],
 )
-async def test_a_bad_feed_is_reported_and_stops_no_other(site, examples, body, detail):
-    """What is no feed, or one that is refused, fails alone; nothing of it is kept."""
+async def test_a_bad_feed_does_not_affect_the_others(site, examples, body, detail):
+    """An invalid or refused feed fails without affecting the other; none of it is stored."""
     site.add("/bad", body)
     site.add("/good", RSS)
     async with run_plugin(examples / "feeds") as plugin:
@@ -87,7 +87,7 @@ async def test_a_bad_feed_is_reported_and_stops_no_other(site, examples, body, d
     assert len(entries) == 2
 
 
-async def test_a_host_that_is_not_granted_is_denied_alone(site, examples):
+async def test_only_the_feed_of_an_ungranted_host_is_denied(site, examples):
     """The denial is an outcome, and the guard recorded it."""
     site.add("/rss", RSS)
     async with run_plugin(examples / "feeds") as plugin:
@@ -98,7 +98,7 @@ async def test_a_host_that_is_not_granted_is_denied_alone(site, examples):
 
 
 async def test_a_broken_state_file_is_set_aside(examples, tmp_path):
-    """What cannot be read is kept under another name, and the plugin begins anew."""
+    """The plugin renames a damaged state file and starts with an empty state."""
     data, policy = tmp_path / "feeds", tmp_path / "policy.toml"
     data.mkdir(mode=0o700)
     (data / "feeds.json").write_text("{broken", encoding="utf-8")

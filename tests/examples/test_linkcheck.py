@@ -1,4 +1,4 @@
-"""The link checker over real documentation, with its links served on loopback."""
+"""The link checker on real documentation, whose links are served on loopback."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from nyx_stream.cli import main
 from nyx_stream.errors import FilesystemDenied
 from nyx_stream.testing import run_plugin
 
-# Importing these opens a browser, a window, or runs for long.
+# Importing these opens a browser or a window, or takes long.
 _NOT_DOCUMENTED = {"antigravity", "this", "idlelib", "turtledemo", "tkinter", "turtle", "test", "lib2to3"}
 
-_ASKED_FOR = ("json", "os", "re", "socket")
+_REQUIRED = ("json", "os", "re", "socket")
 _PAGES = 110
 
 
@@ -27,7 +27,7 @@ def manuals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("manuals")
     names = sorted(name for name in sys.stdlib_module_names - _NOT_DOCUMENTED if not name.startswith("_"))
     modules = [name for name in names if find_spec(name) is not None]
-    modules = [*_ASKED_FOR, *(name for name in modules if name not in _ASKED_FOR)][:_PAGES]
+    modules = [*_REQUIRED, *(name for name in modules if name not in _REQUIRED)][:_PAGES]
     subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "pydoc", "-w", *modules],
         cwd=folder,
@@ -40,7 +40,7 @@ def manuals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def served_by(site, manuals, folder):
-    """Copies the pages into `folder` with their links pointing at the site."""
+    """Copies the pages into `folder` and points their links at the site."""
     folder.mkdir(parents=True)
     for page in manuals.iterdir():
         text = page.read_text(encoding="utf-8", errors="replace")
@@ -48,7 +48,7 @@ def served_by(site, manuals, folder):
 
 
 def test_real_documentation_is_checked_from_the_command_line(site, manuals, examples, tmp_path, capfd):
-    """Over a hundred real HTML files: every link has its verdict, and both reports lie in the data directory."""
+    """Over a hundred real HTML files: every link has a verdict, and both reports are in the data directory."""
     data = tmp_path / "data" / "linkcheck"
     served_by(site, manuals, data / "pages")
     site.add("*", "a page of the library")
@@ -72,12 +72,12 @@ def test_real_documentation_is_checked_from_the_command_line(site, manuals, exam
     assert links[f"{site.origin}/library/json.html"]["verdict"] == "broken"
     assert links[f"{site.origin}/library/json.html"]["detail"] == "HTTP 404"
     assert links[f"{site.origin}/library/socket.html"]["verdict"] == "ok"
-    assert ("GET", "/library/socket.html") in site.asked
+    assert ("GET", "/library/socket.html") in site.requests
     assert summary["outside"] > 0
     assert all(site.origin not in link["address"] for link in links.values() if link["verdict"] == "outside")
     assert links["re.html"]["verdict"] == "ok"
-    assert len({path for _, path in site.asked}) == len({a for a in links if a.startswith(site.origin)})
-    assert site.most <= 16
+    assert len({path for _, path in site.requests}) == len({a for a in links if a.startswith(site.origin)})
+    assert site.max_running <= 16
     assert "| broken |" in (data / "report.md").read_text(encoding="utf-8")
 
 
@@ -109,7 +109,7 @@ PAGES = {
 
 
 async def test_every_kind_of_link_has_its_verdict(site, examples):
-    """HTML and Markdown, bases and fragments, redirects, code that is no link, and paths that climb out."""
+    """HTML and Markdown, bases and fragments, redirects, links in code, and paths that leave the folder."""
     for path in ("/guide/chapter.html", "/picture.png", "/auto", "/ref_(1)"):
         site.add(path)
     site.add("/hop", status=302, Location="/picture.png")
@@ -136,21 +136,21 @@ async def test_every_kind_of_link_has_its_verdict(site, examples):
         "../../../../../etc/passwd": "skipped",
     }
     assert summary.pages == 2
-    assert ("HEAD", "/never") not in site.asked
+    assert ("HEAD", "/never") not in site.requests
 
 
-async def test_the_limit_bounds_what_is_asked_for(site, examples):
-    """What is over the limit is skipped, and said to be."""
+async def test_the_limit_bounds_the_number_of_requests(site, examples):
+    """Links over the limit are skipped and reported as skipped."""
     site.add("*")
     async with run_plugin(examples / "linkcheck") as plugin:
         write(Path(plugin.data, "index.html"), "".join(f'<a href="{site.origin}/{n}">' for n in range(50)))
         summary = await plugin.call("check", limit=10)
     assert (summary.ok, summary.skipped) == (10, 40)
-    assert len(site.asked) == 10
+    assert len(site.requests) == 10
 
 
 async def test_a_folder_that_is_not_granted_is_not_read(examples):
-    """The plugin cannot be told to read another folder."""
+    """A caller cannot make the plugin read an ungranted folder."""
     async with run_plugin(examples / "linkcheck") as plugin:
         with pytest.raises(FilesystemDenied):
             await plugin.call("check", folder="/etc")

@@ -1,4 +1,4 @@
-"""The egress table, as far as text, addresses and DNS answers decide it; the rest is tested with the client."""
+"""The cases of the egress table that text, addresses or DNS answers decide. The client's tests cover the others."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,12 @@ import pytest
 
 from nyx_stream.errors import NetworkDenied, PolicyError
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import RuleError
+from nyx_stream.policy.rules import ConnectRule, RequestRule, RuleError
 
 TABLE = json.loads((Path(__file__).parents[1] / "cases" / "egress.json").read_text(encoding="utf-8"))["cases"]
 TEXT = [case for case in TABLE if case["stage"] in ("parse", "policy")]
 CONFIG = [case for case in TABLE if case["stage"] == "config"]
-# A hang and a dead address are the dialler's matter.
+# Cases with a hang or a dead address are tested with the dialler.
 ANSWERS = [case for case in TABLE if case["stage"] == "resolve" and "<" not in json.dumps(case["dns"])]
 
 
@@ -28,7 +26,7 @@ def guard_of(case: dict[str, Any]) -> SandboxGuard:
 
 
 @pytest.mark.parametrize("case", TEXT, ids=ids(TEXT))
-def test_text_is_decided_as_the_table_says(case: dict[str, Any]) -> None:
+def test_a_url_is_decided_as_in_the_table(case: dict[str, Any]) -> None:
     """A URL is allowed or denied by its text, with a reason, and `check` and `decide` agree."""
     guard = guard_of(case)
     method = case.get("method", "GET")
@@ -44,11 +42,11 @@ def test_text_is_decided_as_the_table_says(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", CONFIG, ids=ids(CONFIG))
-def test_rules_are_refused_or_stored_as_the_table_says(case: dict[str, Any]) -> None:
+def test_a_rule_is_refused_or_stored_as_in_the_table(case: dict[str, Any]) -> None:
     """A bad rule is an error when the policy is built; a good one is stored canonically."""
     [text] = case["allow"]
     if case["id"] == "eg096":
-        # Here a request rule may have a path; what the case guards against is a path in a host rule.
+        # In Nyx a request rule may have a path; the case is about a path in a host rule.
         with pytest.raises(RuleError):
             ConnectRule.parse(text.removeprefix("https://"))
         return
@@ -63,8 +61,8 @@ def test_rules_are_refused_or_stored_as_the_table_says(case: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("case", ANSWERS, ids=ids(ANSWERS))
-def test_dns_answers_are_decided_as_the_table_says(case: dict[str, Any]) -> None:
-    """Every answer of every look-up must pass; an empty answer passes nothing."""
+def test_dns_answers_are_decided_as_in_the_table(case: dict[str, Any]) -> None:
+    """Every address of every look-up must pass; an empty answer is denied."""
     guard = guard_of(case)
     [(host, lookups)] = case["dns"].items()
     assert guard.decide_request("GET", case["url"]).allowed

@@ -1,4 +1,4 @@
-"""The guard by its public face: rules 1 to 8 of decision, and what a denial says."""
+"""The guard through its public interface: rules 1 to 8 of decision, and the text of denials."""
 
 import threading
 from pathlib import Path
@@ -24,7 +24,7 @@ LOCKED = SandboxPolicy.locked_down()
 
 
 def test_nothing_is_granted_by_default() -> None:
-    """The empty policy denies every kind of target and names no rule."""
+    """The empty policy denies every kind of target, and the decision names no rule."""
     guard = SandboxGuard(LOCKED)
     for decision in (
         guard.decide_connect("example.com", 443),
@@ -38,7 +38,7 @@ def test_nothing_is_granted_by_default() -> None:
 
 
 def test_an_allowed_host_is_allowed_and_its_siblings_are_not() -> None:
-    """The rule of a host covers that host alone, in any case, with or without the trailing dot."""
+    """A host rule covers only that host, in upper or lower case, with or without the trailing dot."""
     guard = SandboxGuard(LOCKED.allow_connect_host("api.example.com"))
     for host in ("api.example.com", "API.EXAMPLE.COM", "api.example.com."):
         assert guard.decide_connect(host, 443).allowed
@@ -84,7 +84,7 @@ def test_an_allowed_host_is_allowed_and_its_siblings_are_not() -> None:
     ],
 )
 def test_rule_forms_for_connecting(rule: str, host: str, port: int, allowed: bool) -> None:
-    """Each form of a connect rule covers what the grammar says and nothing beside it."""
+    """Each form of a connect rule covers exactly what the grammar says."""
     decision = SandboxGuard(LOCKED.allow_connect_host(rule)).decide_connect(host, port)
     assert decision.allowed == allowed
     assert decision.rule == (rule if allowed else None)
@@ -92,7 +92,7 @@ def test_rule_forms_for_connecting(rule: str, host: str, port: int, allowed: boo
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 65616, True, 80.0, "80", None, [], 1e400])
 def test_a_port_is_a_number_from_1_to_65535(port: object) -> None:
-    """No other value is taken for a port."""
+    """Any other value is denied."""
     guard = SandboxGuard(LOCKED.allow_connect_host("h.example"))
     guard.check_connect("h.example", 443)
     assert not guard.decide_connect("h.example", port).allowed  # type: ignore[arg-type]
@@ -111,8 +111,8 @@ class OtherPort(int):
 
 
 @pytest.mark.parametrize("port", [443.0, OtherPort(22)])
-def test_what_only_equals_an_allowed_port_is_no_port(port: int) -> None:
-    """A check is not taken from memory by a number that equals, or claims to equal, a port that was allowed before."""
+def test_a_value_that_only_equals_an_allowed_port_is_denied(port: int) -> None:
+    """The cache has no entry for a number that equals, or claims to equal, a port that was allowed before."""
     guard = SandboxGuard(LOCKED.allow_connect_host("h.example", "*.h.example"))
     for host in ("h.example", "a.h.example"):
         guard.check_connect(host, 443)
@@ -131,8 +131,8 @@ class Liar(str):
         return True
 
 
-def test_a_subclass_of_str_is_no_host() -> None:
-    """What is checked is the exact text, never an object that could answer differently the second time."""
+def test_a_subclass_of_str_is_not_a_host() -> None:
+    """Only exact text is checked: an object of another type could return something else the second time."""
     guard = SandboxGuard(LOCKED.allow_connect_host("h.example"))
     guard.check_connect("h.example", 443)
     with pytest.raises(NetworkDenied):
@@ -142,7 +142,7 @@ def test_a_subclass_of_str_is_no_host() -> None:
 
 
 def test_a_deny_rule_beats_every_allow_rule() -> None:
-    """Deny wins for hosts, addresses, requests and paths, whatever the order, and is named."""
+    """A deny rule wins for hosts, addresses, requests and paths, in any order, and the decision names it."""
     guard = SandboxGuard(
         LOCKED.deny_connect_host("evil.example.com", "10.1.0.0/16")
         .allow_connect_host("*.example.com", "evil.example.com", "10.0.0.0/8")
@@ -172,8 +172,8 @@ def test_a_deny_rule_beats_every_allow_rule() -> None:
         "https://h.example/x%5c..%5cadmin/x",
     ],
 )
-def test_no_spelling_leads_round_a_denied_path(url: str) -> None:
-    """A server may read a path in more ways than we do; a deny rule covers them all."""
+def test_no_spelling_bypasses_a_denied_path(url: str) -> None:
+    """A server may read a path in several ways; a deny rule covers all of them."""
     guard = SandboxGuard(LOCKED.allow_connect_host("h.example").deny_request("https://h.example/admin/**"))
     assert not guard.decide_request("GET", url).allowed
     assert guard.decide_request("GET", "https://h.example/other").allowed
@@ -212,13 +212,13 @@ def test_rule_forms_for_requests(rule: str, method: str, url: str, allowed: bool
 @pytest.mark.parametrize(
     "method", ["", "GE T", "GET\r\nHost: evil", "opt\u0131ons", "GET/", "G" * 65, "CONNECT", "trace"]
 )
-def test_a_method_that_is_no_token_is_denied(method: str) -> None:
-    """Even a rule for every method allows tokens only, and never CONNECT or TRACE."""
+def test_an_invalid_method_is_denied(method: str) -> None:
+    """Even a rule for every method allows only tokens, and never CONNECT or TRACE."""
     assert not SandboxGuard(LOCKED.allow_connect_host("h.example")).decide_request(method, "https://h.example/").allowed
 
 
-def test_a_connect_rule_allows_every_request_and_a_request_rule_no_connection() -> None:
-    """Over a bare connection anything could be said, so only a connect rule allows one."""
+def test_a_connect_rule_allows_requests_and_a_request_rule_allows_no_connection() -> None:
+    """A bare connection can carry any protocol, so only a connect rule allows one."""
     by_host = SandboxGuard(LOCKED.allow_connect_host("h.example"))
     assert by_host.decide_request("PURGE", "http://h.example:8080/x").allowed
     assert not by_host.decide_request("TRACE", "http://h.example/").allowed
@@ -229,7 +229,7 @@ def test_a_connect_rule_allows_every_request_and_a_request_rule_no_connection() 
 
 
 def test_a_name_does_not_open_private_networks() -> None:
-    """Every answer must be public, unless the policy lists the address or the rule names a loopback host."""
+    """Every address must be public, unless the policy lists it or the rule names a loopback host."""
     guard = SandboxGuard(LOCKED.allow_connect_host("a.example.com", "localhost", "10.0.0.0/8"))
     assert guard.decide_addresses("a.example.com", 443, ["93.184.215.14"]).allowed
     assert guard.decide_addresses("a.example.com", 443, ["93.184.215.14", "10.0.0.7"]).allowed
@@ -261,7 +261,7 @@ def test_a_name_does_not_open_private_networks() -> None:
     ],
 )
 def test_path_prefixes(path: str, mode: str, allowed: bool) -> None:
-    """A prefix covers itself and what lies below it, by whole components, in its mode."""
+    """A prefix covers itself and everything below it, by whole components, in its mode."""
     guard = SandboxGuard(
         LOCKED.allow_path_prefix("/data/app").allow_path_prefix("/readable", mode="r"), flavour="posix"
     )
@@ -275,7 +275,7 @@ def test_path_prefixes(path: str, mode: str, allowed: bool) -> None:
 
 
 def test_windows_paths_compare_without_case_and_posix_paths_with() -> None:
-    """The flavour decides how text is compared, on every platform."""
+    """The flavour decides how paths are compared, on every platform."""
     policy = LOCKED.allow_path_prefix("C:\\Data", "/data")
     windows = SandboxGuard(policy, flavour="windows")
     assert windows.decide_path("c:/DATA/x").allowed
@@ -292,7 +292,7 @@ def test_windows_paths_compare_without_case_and_posix_paths_with() -> None:
 
 
 def test_a_relative_path_is_relative_to_the_data_directory() -> None:
-    """The working directory plays no part."""
+    """It is not relative to the working directory."""
     guard = SandboxGuard(
         LOCKED.allow_path_prefix("$DATA", mode="rw").allow_path_prefix("./static", mode="r"),
         places={"$DATA": "/var/nyx/weather", "$PLUGIN": "/opt/weather"},
@@ -310,7 +310,7 @@ def test_a_relative_path_is_relative_to_the_data_directory() -> None:
     "path",
     ["/b|c", "/b%7cc", "/b^c", "/b%5Ec", "/b[c]", "/b%5bc%5d", "/x!y", "/x%21y", "/k:v/a", "/k%3Av/a", "/k%3av//a"],
 )
-def test_no_escape_leads_round_a_denied_path(rule: str, path: str) -> None:
+def test_no_escape_bypasses_a_denied_path(rule: str, path: str) -> None:
     """A deny rule forbids every escaped spelling of its path, for text and for `httpx.URL` alike."""
     guard = SandboxGuard(LOCKED.allow_connect_host("h.example").deny_request(f"https://h.example{rule}"))
 
@@ -323,7 +323,7 @@ def test_no_escape_leads_round_a_denied_path(rule: str, path: str) -> None:
 
 
 class Shifty:
-    """A path object that answers differently the second time."""
+    """A path object that returns another path the second time."""
 
     def __init__(self) -> None:
         self.answers = ["/data/x", "/etc/passwd"]
@@ -333,7 +333,7 @@ class Shifty:
 
 
 def test_a_path_object_is_converted_once() -> None:
-    """What is decided on is what the object said first."""
+    """The decision is on the first text that the object returns."""
     guard = SandboxGuard(LOCKED.allow_path_prefix("/data"), flavour="posix")
     shifty = Shifty()
     guard.check_path(shifty)  # type: ignore[arg-type]
@@ -341,15 +341,15 @@ def test_a_path_object_is_converted_once() -> None:
 
 
 class Broken:
-    """A path object that cannot say what it is."""
+    """A path object that raises."""
 
     def __fspath__(self) -> str:
         raise RuntimeError
 
 
 @pytest.mark.parametrize("path", [None, 5, b"/data/x", Broken()])
-def test_a_decision_on_no_path_is_a_denial(path: Any) -> None:
-    """`decide_path` denies what is no text, and raises nothing, not even what a path object raises."""
+def test_a_decision_on_something_else_than_a_path_is_a_denial(path: Any) -> None:
+    """`decide_path` denies objects that aren't text, and never raises, even if the path object does."""
     decision = SandboxGuard(LOCKED.allow_path_prefix("/data")).decide_path(path)
     assert (decision.allowed, decision.rule) == (False, None)
     assert decision.reason
@@ -377,8 +377,8 @@ def guard_with_manifest(tmp_path: Path, policy: str) -> SandboxGuard:
     )
 
 
-def test_a_grant_is_what_is_asked_and_granted(tmp_path: Path) -> None:
-    """Neither what the policy grants unasked nor what the manifest asks ungranted is allowed."""
+def test_policy_and_manifest_must_both_allow_a_target(tmp_path: Path) -> None:
+    """A target is denied if only the policy or only the manifest has a rule for it."""
     guard = guard_with_manifest(
         tmp_path, '[allow]\nconnect = ["other.example.com"]\nrequest = ["https://api.met.no/v1/**"]\nread = ["/"]\n'
     )
@@ -392,7 +392,7 @@ def test_a_grant_is_what_is_asked_and_granted(tmp_path: Path) -> None:
 
 
 def test_a_denial_explains_itself(tmp_path: Path) -> None:
-    """It names plugin, target and reason, what was granted and asked, and the smallest change."""
+    """It names plugin, target and reason, the rules near it, and the smallest change that would help."""
     guard = guard_with_manifest(tmp_path, '[allow]\nrequest = ["GET https://api.met.no/v1/**"]\n')
     with pytest.raises(NetworkDenied) as caught:
         guard.check_request("GET", "https://api.met.no/v2/x")
@@ -407,8 +407,8 @@ def test_a_denial_explains_itself(tmp_path: Path) -> None:
     assert (denied.target, denied.rule, denied.reason) == ("https://api.met.no/v2/x", None, "no rule allows it")
 
 
-def test_a_denial_never_suggests_what_a_plugin_made_up(tmp_path: Path) -> None:
-    """For a target that the manifest does not ask for, no grant can help, and no rule is built from it."""
+def test_a_denial_never_suggests_a_rule_from_the_target(tmp_path: Path) -> None:
+    """No grant can allow a target that the manifest does not ask for, and no rule is built from it."""
     guard = guard_with_manifest(tmp_path, '[allow]\nrequest = ["GET https://api.met.no/v1/**"]\n')
     with pytest.raises(NetworkDenied) as caught:
         guard.check_request("GET", "https://evil.example/x")
@@ -417,8 +417,8 @@ def test_a_denial_never_suggests_what_a_plugin_made_up(tmp_path: Path) -> None:
     assert "evil" not in fix
 
 
-def test_the_fix_for_something_not_granted_is_the_manifests_line(tmp_path: Path) -> None:
-    """Where the policy says nothing near the target, the line to add is the one that the manifest asks for."""
+def test_the_fix_for_an_ungranted_target_is_the_manifests_rule(tmp_path: Path) -> None:
+    """If the policy has no rule near the target, the line to add is the rule of the manifest."""
     guard = guard_with_manifest(tmp_path, "")
     with pytest.raises(NetworkDenied, match=r'add to the policy, below \[allow\]: connect = \["files.example.com"\]'):
         guard.check_connect("files.example.com", 443)
@@ -426,8 +426,8 @@ def test_the_fix_for_something_not_granted_is_the_manifests_line(tmp_path: Path)
         guard.check_path("/srv/x")
 
 
-def test_the_fix_is_a_line_that_the_policy_takes(tmp_path: Path) -> None:
-    """What the manifest asks by a connect rule is granted by a connect rule, and a grant at another port is near."""
+def test_the_fix_is_a_line_that_the_policy_accepts(tmp_path: Path) -> None:
+    """A permission asked for by a connect rule is granted by one, and a rule at another port counts as near."""
     guard = guard_with_manifest(tmp_path, '[allow]\nconnect = ["127.0.0.1:80"]\n')
     for host, near in (("files.example.com", "nothing near it"), ("127.0.0.1", "127.0.0.1:80")):
         with pytest.raises(NetworkDenied) as caught:
@@ -448,7 +448,7 @@ def test_no_line_is_suggested_that_would_not_help(tmp_path: Path, method: str) -
 
 
 @pytest.mark.parametrize("bad", ["\x1b[2J", "\u202e", "\u200b", "\n", "\x00", "\ud800"])
-def test_a_target_cannot_forge_a_line(bad: str) -> None:
+def test_a_target_cannot_forge_output(bad: str) -> None:
     """Control, bidirectional and zero-width characters of a target, or of a method, are escaped."""
     guard = SandboxGuard(LOCKED)
     for check, given in (
@@ -463,7 +463,7 @@ def test_a_target_cannot_forge_a_line(bad: str) -> None:
 
 
 def test_every_check_is_audited_once() -> None:
-    """Allowed or denied, seen before or not: one event each, with the rule and the reason."""
+    """Each check produces one event with the rule and the reason, also when the target was checked before."""
     events: list[AuditEvent] = []
     guard = SandboxGuard(
         LOCKED.allow_connect_host("h.example").allow_path_prefix("/data"), plugin="weather", audit=events.append
@@ -481,21 +481,21 @@ def test_every_check_is_audited_once() -> None:
     assert len(events) == 8
 
 
-def test_an_update_is_seen_whole() -> None:
-    """While policies alternate under concurrent checks, every check sees one of them, never a mix."""
+def test_an_update_is_atomic() -> None:
+    """While policies alternate, every concurrent check sees one of them, never a mix."""
     left = LOCKED.allow_connect_host("left.example").allow_path_prefix("/left")
     right = LOCKED.allow_connect_host("right.example").allow_path_prefix("/right")
     guard = SandboxGuard(left, flavour="posix")
     stop = threading.Event()
     mixed: list[str] = []
 
-    def look() -> None:
+    def check() -> None:
         while not stop.is_set():
             host = guard.decide_addresses("left.example", 443, ["93.184.215.14"])
             if not host.allowed and host.reason != "no rule allows it":
                 mixed.append(host.reason)
 
-    threads = [threading.Thread(target=look) for _ in range(2)]
+    threads = [threading.Thread(target=check) for _ in range(2)]
     for thread in threads:
         thread.start()
     for number in range(500):
@@ -511,27 +511,8 @@ def test_an_update_is_seen_whole() -> None:
         guard.check_connect("left.example", 443)
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """A flood of distinct allowed targets does not grow the guard; a flood of denied ones leaves no trace."""
-    from nyx_stream.guard.guard import REMEMBERED
-
-    guard = SandboxGuard(LOCKED.allow_connect_host("*.example.com").allow_path_prefix("/data"), flavour="posix")
-    for number in range(3 * REMEMBERED):
-        guard.check_connect(f"h{number}.example.com", 443)
-        guard.check_request("GET", f"https://h.example.com/{number}")
-        guard.check_path(f"/data/{number}/x")
-    state = guard._state
-    assert len(state.connects) <= REMEMBERED
-    assert len(state.requests) <= REMEMBERED
-    assert len(state.folders["r"]) <= REMEMBERED
-    before = len(state.connects)
-    for number in range(1000):
-        assert not guard.decide_connect(f"h{number}.evil.net", 443).allowed
-    assert len(state.connects) == before
-
-
 def test_the_limits_are_those_of_the_grant(tmp_path: Path) -> None:
-    """A manifest that asks for less is held to it, a policy that gives less wins, and an update changes both."""
+    """The smaller limit of policy and manifest applies, and an update of the policy changes it."""
     (tmp_path / "plugin.toml").write_text(
         MANIFEST + '[limits]\nresponse_bytes = "1MiB"\nconcurrency = 9\n', encoding="utf-8"
     )

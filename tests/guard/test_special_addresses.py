@@ -1,4 +1,4 @@
-"""The table of special addresses, against the list that it was written from and against the newest `ipaddress`."""
+"""The table of special addresses, compared with its source list and with `ipaddress`."""
 
 import ipaddress
 import re
@@ -31,25 +31,25 @@ def test_every_listed_network_is_special_at_both_ends(text: str) -> None:
 
 
 def test_the_list_was_read() -> None:
-    """The list is not empty for want of a pattern."""
+    """The pattern finds the networks of the list."""
     assert len(LISTED) > 35
 
 
 @pytest.mark.parametrize("text", ["192.0.0.9", "192.0.0.10", "8.8.8.8", "2606:2800::1", "2001:1::1", "2001:20::1"])
 def test_global_addresses_are_not_special(text: str) -> None:
-    """Public addresses and the registries' global exceptions are plainly public."""
+    """Public addresses and the registries' global exceptions are globally reachable."""
     assert why_special(*numbers(text)[0]) is None
 
 
 @pytest.mark.parametrize(("text", "special"), [("64:ff9b::a00:1", True), ("64:ff9b::808:808", False)])
-def test_nat64_is_judged_by_the_address_inside(text: str, special: bool) -> None:
-    """A NAT64 address is what its IPv4 address is."""
+def test_a_nat64_address_has_the_kind_of_its_ipv4_address(text: str, special: bool) -> None:
+    """A NAT64 address is special if its embedded IPv4 address is."""
     assert (why_special(*numbers(text)[0]) is not None) == special
 
 
 @pytest.mark.parametrize("text", LISTED)
-def test_nothing_special_to_ipaddress_is_public_here(text: str) -> None:
-    """What `ipaddress` of the running Python holds back, this table holds back."""
+def test_an_address_that_is_special_to_ipaddress_is_special_here(text: str) -> None:
+    """If `ipaddress` of the running Python says that an address is not global, this table says so too."""
     for version, number in numbers(text):
         address = ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
         if not address.is_global:
@@ -58,14 +58,14 @@ def test_nothing_special_to_ipaddress_is_public_here(text: str) -> None:
 
 @pytest.mark.parametrize("spelling", ["::ffff:10.0.0.1", "::ffff:a00:1", "10.0.0.1"])
 def test_every_spelling_of_an_address_is_one_address(spelling: str) -> None:
-    """A network rule matches an address in whatever spelling it comes."""
+    """A network rule matches every spelling of an address."""
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("10.0.0.0/8"))
     assert guard.decide_connect(spelling, 80).allowed
 
 
 @pytest.mark.parametrize("zone", ["fe80::1%eth0", "::1%lo", "2606:2800::1%25"])
 def test_a_zone_id_is_refused(zone: str) -> None:
-    """An address with a zone id is neither a host nor an answer."""
+    """An address with a zone id is refused as a host and as a DNS answer."""
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host("a.example.com", "[fe80::]/10", "::1"))
     assert not guard.decide_connect(zone, 80).allowed
     assert not guard.decide_addresses("a.example.com", 80, [zone]).allowed

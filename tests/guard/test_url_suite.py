@@ -1,4 +1,4 @@
-"""The URL suite as a differential: the guard refuses, or decides on the host that a browser reaches."""
+"""Differential test against the URL standard's suite: the guard refuses a URL, or reads the host a browser does."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SUITE = [
 
 
 @pytest.mark.parametrize("case", SUITE, ids=range(len(SUITE)))
-def test_the_guard_reads_the_host_that_a_browser_reaches(case: dict[str, Any]) -> None:
+def test_the_guard_reads_the_host_that_a_browser_reads(case: dict[str, Any]) -> None:
     """For an absolute URL the guard's host and port are the suite's, or the guard refuses the URL."""
     try:
         parts = read_url(case["input"])
@@ -24,7 +24,7 @@ def test_the_guard_reads_the_host_that_a_browser_reaches(case: dict[str, Any]) -
         return
     assert not case.get("failure"), f"a browser refuses {case['input']!r}, the guard read {parts}"
     host = case["hostname"].strip("[]").removesuffix(".")
-    if host.startswith("::ffff:"):  # the guard counts an IPv4-mapped address as its IPv4 address
+    if host.startswith("::ffff:"):  # the guard turns an IPv4-mapped address into its IPv4 address
         assert "." in parts.host
     else:
         assert parts.host == host
@@ -33,8 +33,8 @@ def test_the_guard_reads_the_host_that_a_browser_reaches(case: dict[str, Any]) -
     assert parts.port == int(case["port"] or default)
 
 
-def test_the_suite_is_not_refused_wholesale() -> None:
-    """Plain absolute URLs of the suite are read: a guard that refuses everything would pass the differential."""
+def test_the_guard_does_not_refuse_the_whole_suite() -> None:
+    """The guard reads plain absolute URLs. If it refused everything, the differential test would pass too."""
     read = 0
     for case in SUITE:
         try:

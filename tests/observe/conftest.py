@@ -1,4 +1,4 @@
-"""The fixtures of the hosts, and OpenTelemetry with everything in memory."""
+"""Fixtures for hosts, and for OpenTelemetry with exporters in memory."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,39 +22,39 @@ __all__ = ["make", "write_plugin"]
 
 @dataclass
 class Collected:
-    """What arrived in memory."""
+    """What was exported to memory."""
 
     telemetry: Telemetry
     tracers: TracerProvider
-    spans_: InMemorySpanExporter
-    logs_: InMemoryLogRecordExporter
+    span_exporter: InMemorySpanExporter
+    log_exporter: InMemoryLogRecordExporter
     reader: InMemoryMetricReader
 
     @property
     def spans(self) -> list[Any]:
-        """Every span that ended."""
-        return list(self.spans_.get_finished_spans())
+        """The spans that have ended."""
+        return list(self.span_exporter.get_finished_spans())
 
     @property
     def logs(self) -> list[Any]:
-        """Every log record."""
-        return [data.log_record for data in self.logs_.get_finished_logs()]
+        """The log records."""
+        return [data.log_record for data in self.log_exporter.get_finished_logs()]
 
     def points(self) -> dict[str, list[Any]]:
-        """Collects the metrics; the points by name."""
+        """Collects the metrics and returns the points by name."""
         data = self.reader.get_metrics_data()
-        found: dict[str, list[Any]] = {}
+        points: dict[str, list[Any]] = {}
         for resource in data.resource_metrics if data is not None else ():
             for scope in resource.scope_metrics:
                 assert scope.scope.name == "nyx_stream"
                 for metric in scope.metrics:
-                    found[metric.name] = list(metric.data.data_points)
-        return found
+                    points[metric.name] = list(metric.data.data_points)
+        return points
 
 
 @pytest.fixture
 def collected():
-    """Telemetry into memory."""
+    """Telemetry that exports to memory."""
     spans, logs, reader = InMemorySpanExporter(), InMemoryLogRecordExporter(), InMemoryMetricReader()
     tracers, loggers, meters = TracerProvider(), LoggerProvider(), MeterProvider([reader])
     tracers.add_span_processor(SimpleSpanProcessor(spans))
@@ -68,7 +68,7 @@ def collected():
 
 @pytest.fixture
 async def host(tmp_path, collected):
-    """An entered host that is observed in every way."""
+    """A running host with logs, traces and metrics."""
     telemetry = collected.telemetry
     async with PluginHost(audit=telemetry.record, data_dir=tmp_path / "data", observer=telemetry) as host:
         telemetry.measure(host)

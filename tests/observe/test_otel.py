@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each call, a log record for each event, metrics when they are collected; and no secrets."""
+"""OpenTelemetry: a span for each call, a log record for each event, metrics on collection, and no secrets."""
 
 import asyncio
 from contextlib import aclosing
@@ -42,14 +42,14 @@ ASK = 'write = ["$DATA"]'
 
 @pytest.mark.parametrize("level", LEVELS)
 async def test_a_call_is_a_span(host, make, collected, level):
-    """Named by plugin and method, with the conventions' attributes, below the span of its caller."""
+    """It is named by plugin and method, has the conventions' attributes, and is a child of the caller's span."""
     handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT, isolation=level)
-    with collected.tracers.get_tracer("app").start_as_current_span("app") as above:
+    with collected.tracers.get_tracer("app").start_as_current_span("app") as parent:
         await handle.call("ping")
-        assert get_current_span() is above
+        assert get_current_span() is parent
     span, _ = collected.spans
     assert (span.name, span.status.status_code) == ("p/ping", StatusCode.UNSET)
-    assert span.parent.span_id == above.get_span_context().span_id
+    assert span.parent.span_id == parent.get_span_context().span_id
     assert dict(span.attributes) == {
         "nyx.plugin.id": "p",
         "nyx.plugin.version": "1.0",
@@ -60,8 +60,8 @@ async def test_a_call_is_a_span(host, make, collected, level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_a_call_that_fails_tells_the_kind_of_its_error_alone(host, make, collected, level):
-    """No text of an error leaves: it is the plugin's, and may hold what it worked with."""
+async def test_a_failed_call_exports_only_the_class_of_its_error(host, make, collected, level):
+    """The text of an error is not exported: it comes from the plugin and may hold secrets."""
     folder = make("p", CODE, permissions=ASK, limits='call_timeout = "50ms"')
     handle = await host.load(folder, policy=GRANT, isolation=level)
     with pytest.raises(PluginCallError):
@@ -79,8 +79,8 @@ async def test_a_call_that_fails_tells_the_kind_of_its_error_alone(host, make, c
     assert "password1" not in "".join(span.to_json() for span in collected.spans)
 
 
-async def test_a_cancelled_call_is_no_error_of_the_plugin(host, make, collected):
-    """Its span ends, and says that it was cancelled."""
+async def test_a_cancelled_call_is_not_an_error(host, make, collected):
+    """Its span ends without an error status, and has the class of the cancellation."""
     handle = await host.load(make("p", CODE))
     call = asyncio.ensure_future(handle.call("hang"))
     await until(lambda: handle.stats().active)
@@ -91,23 +91,23 @@ async def test_a_cancelled_call_is_no_error_of_the_plugin(host, make, collected)
     assert (span.attributes["error.type"], span.status.status_code) == ("CancelledError", StatusCode.UNSET)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-async def test_a_stream_is_one_span_and_its_reader_stays_outside_it(host, make, collected, whole):
-    """Between two items the current span is the reader's; the span ends with the stream, read to its end or not."""
+@pytest.mark.parametrize("complete", [True, False])
+async def test_a_stream_is_one_span_and_its_reader_is_outside_it(host, make, collected, complete):
+    """Between two items the reader's span is current. The span ends with the stream, also if not all is read."""
     handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT)
     outside = get_current_span()
     async with aclosing(handle.stream("count", to=3)) as items:
         async for _ in items:
             assert get_current_span() is outside
-            if not whole:
+            if not complete:
                 break
     (span,) = collected.spans
     assert (span.name, span.attributes["nyx.stream"], span.status.status_code) == ("p/count", True, StatusCode.UNSET)
-    assert [event.attributes["nyx.action"] for event in span.events] == ["stat"] * (3 if whole else 0)
+    assert [event.attributes["nyx.action"] for event in span.events] == ["stat"] * (3 if complete else 0)
 
 
-async def test_what_a_call_did_stands_in_its_span(host, make, collected):
-    """Requests and opens are events of the span, by the conventions, without queries and users."""
+async def test_decisions_are_events_of_the_span(host, make, collected):
+    """Requests and opens have the conventions' attributes, without queries and users."""
     async with Server(reply(200, b"x")) as server:
         folder = make("p", CODE, permissions=f'request = ["GET {server.url}/**"]\nread = ["./"]')
         policy = SandboxPolicy.locked_down().allow_request(f"GET {server.url}/**")
@@ -122,7 +122,7 @@ async def test_what_a_call_did_stands_in_its_span(host, make, collected):
     assert (first[1]["http.request.method"], first[1]["url.full"]) == ("GET", f"{server.url}/a?…")
     assert (second[1]["url.full"], second[1]["nyx.allowed"]) == ("https://evil.example/x?…", False)
     assert third[1]["file.path"] == "/etc/passwd"
-    everything = str(collected.spans_.get_finished_spans()) + str(collected.logs_.get_finished_logs())
+    everything = str(collected.spans) + str(collected.logs)
     everything += "".join(span.to_json() for span in collected.spans)
     everything += "".join(str(log.body) + str(dict(log.attributes)) for log in collected.logs)
     assert not [word for word in ("secret1", "secret2", "piece") if word in everything]
@@ -130,7 +130,7 @@ async def test_what_a_call_did_stands_in_its_span(host, make, collected):
 
 @pytest.mark.parametrize("level", LEVELS)
 async def test_an_event_is_a_log_record(host, make, collected, level):
-    """With its severity, its name and its time; beside the call inline, where the call is known."""
+    """It has severity, name and time, and inline the span of the call."""
     handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT, isolation=level)
     with pytest.raises(PermissionError):
         await handle.call("peek")
@@ -146,7 +146,7 @@ async def test_an_event_is_a_log_record(host, make, collected, level):
 
 
 async def test_metrics_are_measured_when_they_are_collected(host, make, collected):
-    """Counts, levels and the distribution of durations, by plugin; nothing of a closed host."""
+    """Counters, gauges and the durations are exported by plugin, until the plugin is unloaded."""
     handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT)
     for _ in range(3):
         await handle.call("ping")
@@ -173,28 +173,26 @@ _DURATION = "nyx.plugin.call.duration"
 
 @sealed_here
 async def test_a_sealed_plugin_has_memory_and_processor_time(host, make, collected):
-    """They are its process'."""
+    """Both are measured for its process."""
     await host.load(make("p", CODE), isolation="process")
     points = collected.points()
     assert points["nyx.plugin.memory"][0].value > 1 << 20
     assert points["nyx.plugin.cpu.time"][0].value >= 0
 
 
-async def test_each_measuring_happens_once_for_a_collection(host, make, collected):
-    """Fifteen instruments do not measure a process fifteen times."""
-    handle = await host.load(make("p", CODE))
-    seen = []
-    entry = handle._entry
-    measure = entry.metrics
-    entry.metrics = lambda **told: seen.append(1) or measure(**told)
+async def test_a_collection_takes_one_snapshot(host, make, collected, monkeypatch):
+    """All instruments of a collection use the same snapshot."""
+    await host.load(make("p", CODE))
+    snapshots = []
+    monkeypatch.setattr(host, "metrics", lambda metrics=host.metrics: snapshots.append(1) or metrics())
     collected.points()
-    assert len(seen) == 1
+    assert len(snapshots) == 1
     collected.points()
-    assert len(seen) == 2
+    assert len(snapshots) == 2
 
 
-async def test_a_host_from_a_file_is_observed_too(make, tmp_path, collected):
-    """Beside what the file says about its audit."""
+async def test_a_host_from_a_file_can_be_observed(make, tmp_path, collected):
+    """Its sinks are used in addition to those of the file."""
     make("p", CODE)
     (tmp_path / "nyx.toml").write_text('audit = "audit.jsonl"\n[[plugins]]\nfrom = "plugins/p"\n')
     telemetry = collected.telemetry
@@ -205,11 +203,11 @@ async def test_a_host_from_a_file_is_observed_too(make, tmp_path, collected):
     assert [event.action for event in read_log(tmp_path / "audit.jsonl")] == ["load"]
 
 
-class Broken:
-    """An observer that fails at one place."""
+class FailingObserver:
+    """An observer that raises in one method."""
 
-    def __init__(self, place):
-        self.place = place
+    def __init__(self, method):
+        self.method = method
 
     def begin(self, call):
         self.fail("begin")
@@ -224,15 +222,15 @@ class Broken:
     def end(self, error):
         self.fail("end")
 
-    def fail(self, place):
-        if place == self.place:
-            raise RuntimeError(place)
+    def fail(self, method):
+        if method == self.method:
+            raise RuntimeError(method)
 
 
-@pytest.mark.parametrize("place", ["begin", "enter", "leave", "end"])
-async def test_an_observer_that_raises_hurts_no_call(make, tmp_path, caplog, place):
-    """Results and errors are the plugin's; the fault is told once."""
-    async with PluginHost(data_dir=tmp_path / "data", observer=Broken(place)) as host:
+@pytest.mark.parametrize("method", ["begin", "enter", "leave", "end"])
+async def test_an_observer_that_raises_affects_no_call(make, tmp_path, caplog, method):
+    """Results and errors are still those of the plugin, and the failure is logged once."""
+    async with PluginHost(data_dir=tmp_path / "data", observer=FailingObserver(method)) as host:
         handle = await host.load(make("p", CODE, permissions=ASK), policy=GRANT)
         for _ in range(2):
             assert await handle.call("ping") is None
@@ -243,6 +241,6 @@ async def test_an_observer_that_raises_hurts_no_call(make, tmp_path, caplog, pla
 
 
 async def test_a_host_without_an_observer_has_plain_handles(make, tmp_path):
-    """What is not used costs nothing."""
+    """Observation costs nothing if it is not used."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         assert type(await host.load(make("p", CODE))) is Handle

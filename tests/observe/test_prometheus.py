@@ -1,4 +1,4 @@
-"""Prometheus' text: its own parser reads it, nothing in a label breaks out, and it says what the host says."""
+"""Prometheus text: it can be parsed, labels are escaped, and the values are those of the host."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -30,14 +30,14 @@ def read(text):
     return families, samples
 
 
-def broken(event):
-    """A sink that never works."""
+def failing_sink(event):
+    """A sink that always raises."""
     raise RuntimeError
 
 
-async def test_the_text_says_what_the_host_says(make, tmp_path):
-    """Every family has its help and its type, and the values are those of the snapshot."""
-    async with PluginHost(audit=broken, data_dir=tmp_path / "data") as host:
+async def test_the_text_has_the_values_of_the_host(make, tmp_path):
+    """Every family has help and type, and its values are those of `Handle.metrics`."""
+    async with PluginHost(audit=failing_sink, data_dir=tmp_path / "data") as host:
         handle = await host.load(make("p", CODE, permissions='write = ["$DATA"]'), policy=SandboxPolicy.locked_down())
         for _ in range(3):
             await handle.call("ping")
@@ -55,12 +55,12 @@ async def test_the_text_says_what_the_host_says(make, tmp_path):
     assert samples["nyx_plugin_call_duration_seconds_count", plugin] == 4
     assert samples["nyx_plugin_call_duration_seconds_sum", plugin] == found.latency.seconds
     assert samples["nyx_plugin_call_duration_seconds", plugin, ("quantile", "0.9")] == found.latency.p90
-    assert samples["nyx_audit_lost_total", ("sink", "broken")] == 2
+    assert samples["nyx_audit_lost_total", ("sink", "failing_sink")] == 2
     assert not [name for name, *_ in samples if "memory" in name or "cpu" in name]
 
 
 async def test_what_was_not_measured_has_no_sample(make, tmp_path):
-    """No audit: no denials; no call: no quantile. Zero would be a lie."""
+    """Denials need an audit, and quantiles need calls; reporting zero would be wrong."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         await host.load(make("p", CODE))
         _, samples = read(prometheus_text(host))
@@ -70,7 +70,7 @@ async def test_what_was_not_measured_has_no_sample(make, tmp_path):
 
 @sealed_here
 async def test_a_sealed_plugin_has_memory_and_processor_time(make, tmp_path):
-    """Of its own process."""
+    """Both are measured for its process."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         await host.load(make("p", CODE), isolation="process")
         _, samples = read(prometheus_text(host))
@@ -79,7 +79,7 @@ async def test_a_sealed_plugin_has_memory_and_processor_time(make, tmp_path):
 
 
 async def test_no_label_breaks_out_of_its_quotes(tmp_path):
-    """The path of a log may have any character: it comes back as it was."""
+    """The path of a log may have any character, and is parsed back unchanged."""
     path = tmp_path / 'a"} 1\nforged{x="\\'
     async with PluginHost(audit=path, data_dir=tmp_path / "data") as host:
         families, samples = read(prometheus_text(host))
@@ -88,7 +88,7 @@ async def test_no_label_breaks_out_of_its_quotes(tmp_path):
 
 
 async def test_a_collector_joins_a_registry_of_the_application(make, tmp_path):
-    """Beside its own metrics; and it yields nothing of a closed host."""
+    """It is collected with the application's metrics, and yields nothing once the host is closed."""
     registry = CollectorRegistry()
     Counter("of_the_application", "Its own.", registry=registry)
     async with PluginHost(data_dir=tmp_path / "data") as host:
@@ -101,8 +101,8 @@ async def test_a_collector_joins_a_registry_of_the_application(make, tmp_path):
     assert not [name for name, *_ in samples if name.startswith("nyx_plugin")]
 
 
-def test_names_follow_the_rules_of_both():
-    """Dots and no unit for OpenTelemetry; underscores, a unit and base units for Prometheus; no name twice."""
+def test_names_follow_the_rules_of_both_formats():
+    """OpenTelemetry names have dots, Prometheus names underscores and base units; each name is unique."""
     names = [reading.name for reading in READINGS]
     assert len(set(names)) == len(names)
     for reading in READINGS:

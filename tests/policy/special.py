@@ -1,4 +1,4 @@
-"""Things that stand at a path and are no regular file."""
+"""Makes files that aren't regular: a directory, a pipe, a device, a socket."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            one.bind(f"/proc/self/fd/{folder}/{path.name}")  # the path itself may be longer than an address can be
+            one.bind(f"/proc/self/fd/{folder}/{path.name}")  # the path itself can be longer than a socket address
         finally:
             os.close(folder)
 

@@ -1,4 +1,4 @@
-"""What changes between two policies or manifests, and that nothing that means more is ever missed."""
+"""The changes between two policies or manifests, and that a change that grants more is never missed."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from nyx_stream.policy.sandbox_policy import SandboxPolicy as Policy
 NONE = SandboxPolicy.locked_down()
 
 
-def seen(changes: tuple[Change, ...]) -> list[tuple[str, str, str | None, str | None, bool]]:
+def summary(changes: tuple[Change, ...]) -> list[tuple[str, str, str | None, str | None, bool]]:
     return [(change.section, change.what, change.old, change.new, change.more) for change in changes]
 
 
@@ -107,14 +107,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), CASES, ids=range(len(CASES)))
-def test_each_change_is_told_as_what_it_is(old, new, expected):
-    """Added, removed, widened or narrowed, and whether it means more."""
-    assert seen(difference(old, new)) == expected
+def test_each_change_is_classified(old, new, expected):
+    """Each is added, removed, widened or narrowed, and may grant more."""
+    assert summary(difference(old, new)) == expected
     assert wants_more(difference(old, new)) == any(more for *_, more in expected)
 
 
-def test_a_credential_that_more_requests_get_means_more():
-    """The plugin acts with it, though it never sees it."""
+def test_a_credential_for_more_requests_grants_more():
+    """The plugin acts with the credential, although it never sees it."""
 
     def bound(rule: str, value: str = "env:TOKEN") -> Policy:
         return NONE.bind_credential(rule, header="Authorization", value=value)
@@ -134,21 +134,21 @@ def test_a_credential_that_more_requests_get_means_more():
         assert [(change.what, change.more) for change in difference(old, new)] == expected
 
 
-def test_a_manifest_that_asks_for_no_limit_any_more_wants_more():
-    """What it does not name is bounded by the policy alone."""
+def test_a_manifest_that_drops_a_limit_asks_for_more():
+    """Only the policy bounds a limit that the manifest does not name."""
 
     def asking(**limits: object) -> Manifest:
         return Manifest("p", "1", "p:P", limits=Limits.of(**limits), asked_limits=frozenset(limits))
 
-    assert seen(difference(asking(memory="1MiB"), asking())) == [("limits", "widened", "1MiB", None, True)]
-    assert seen(difference(asking(), asking(memory="1MiB"))) == [("limits", "narrowed", None, "1MiB", False)]
-    assert seen(difference(asking(memory="1MiB"), asking(memory="2MiB"))) == [
+    assert summary(difference(asking(memory="1MiB"), asking())) == [("limits", "widened", "1MiB", None, True)]
+    assert summary(difference(asking(), asking(memory="1MiB"))) == [("limits", "narrowed", None, "1MiB", False)]
+    assert summary(difference(asking(memory="1MiB"), asking(memory="2MiB"))) == [
         ("limits", "widened", "1MiB", "2MiB", True)
     ]
 
 
-def test_what_is_optional_counts_as_wanted(tmp_path):
-    """A policy may grant it without a question."""
+def test_an_optional_permission_counts_as_asked_for(tmp_path):
+    """A policy may grant it without asking."""
 
     def asking(permissions: str) -> Manifest:
         file = tmp_path / "plugin.toml"
@@ -156,11 +156,11 @@ def test_what_is_optional_counts_as_wanted(tmp_path):
         return Manifest.from_toml(file)
 
     optional = asking('connect = [{ rule = "a.example", optional = true }]')
-    assert seen(difference(asking(""), optional)) == [("allow", "added", None, "a.example", True)]
+    assert summary(difference(asking(""), optional)) == [("allow", "added", None, "a.example", True)]
 
 
-def test_the_same_in_another_order_or_other_words_is_no_change():
-    """Nothing is told where nothing changes."""
+def test_another_order_or_spelling_is_not_a_change():
+    """Equal rules produce no changes."""
     one = NONE.allow_connect_host("a.example", "b.example").allow_request("https://a.example")
     other = NONE.allow_connect_host("b.example", "a.example").allow_request("https://a.example:443")
     assert difference(one, other) == ()
@@ -189,10 +189,10 @@ def policies(draw: st.DrawFn) -> SandboxPolicy:
 
 
 @given(policies(), policies())
-def test_what_is_allowed_anew_is_never_called_no_more(old, new):
-    """Whenever the new policy allows a target that the old one did not, some change says that it means more."""
+def test_a_change_that_allows_a_new_target_grants_more(old, new):
+    """If the new policy allows a target that the old one denied, some change is marked as granting more."""
     one, other = SandboxGuard(old, flavour="posix"), SandboxGuard(new, flavour="posix")
-    anew = [
+    newly_allowed = [
         *(
             other.decide_connect(host, port).allowed and not one.decide_connect(host, port).allowed
             for host in ("a.z.example", "b.y.z.example", "10.0.0.7")
@@ -209,5 +209,5 @@ def test_what_is_allowed_anew_is_never_called_no_more(old, new):
             for mode in ("r", "rw")
         ),
     ]
-    if any(anew):
+    if any(newly_allowed):
         assert wants_more(difference(old, new))

@@ -1,4 +1,4 @@
-"""Policy and manifest files: what they give, and how their faults are told."""
+"""Policy and manifest files: the values read from them, and how their faults are reported."""
 
 import json
 import tomllib
@@ -11,7 +11,8 @@ from nyx_stream.errors import ManifestError, PolicyError
 from nyx_stream.plugin_sandbox import NetworkDenied, SandboxGuard, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.schema import manifest_schema, policy_schema
+from nyx_stream.policy.manifest_file import manifest_schema
+from nyx_stream.policy.policy_file import policy_schema
 
 MANIFEST = """\
 id = "weather"
@@ -38,7 +39,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_a_manifest_is_read_without_importing_anything(tmp_path: Path) -> None:
-    """Every table of a manifest becomes values, with the line each rule came from."""
+    """Every table of a manifest becomes values, and each rule has its line."""
     manifest = Manifest.from_toml(write(tmp_path, "plugin.toml", MANIFEST))
     assert (manifest.id, manifest.version, manifest.entry) == ("weather", "1.2.0", "weather:Weather")
     assert [(rule.text, str(rule.source)) for rule in manifest.request] == [
@@ -52,8 +53,8 @@ def test_a_manifest_is_read_without_importing_anything(tmp_path: Path) -> None:
     assert dict(manifest.why) == {"request": "reads forecasts"}
 
 
-def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
-    """Each with file, line and a caret under the place."""
+def test_all_faults_of_a_file_are_reported_together(tmp_path: Path) -> None:
+    """Each has a file, a line and a caret."""
     path = write(
         tmp_path,
         "policy.toml",
@@ -72,8 +73,8 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     assert first[1][first[2].index("^")] == "9"
 
 
-def test_a_fault_in_shape_hides_no_other(tmp_path: Path) -> None:
-    """Unknown keys, wrong types and missing keys are told together with the rules and limits that do not parse."""
+def test_a_fault_in_shape_hides_no_other_fault(tmp_path: Path) -> None:
+    """Unknown keys, wrong types and missing keys are reported together with bad rules and limits."""
     policy = write(
         tmp_path,
         "policy.toml",
@@ -107,14 +108,14 @@ def test_a_fault_in_shape_hides_no_other(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_policy_names_its_line(tmp_path: Path, text: str, line: int, says: str) -> None:
-    """Unknown keys, wrong types and broken TOML are clear errors with a place."""
+    """Unknown keys, wrong types and broken TOML are errors with a line."""
     with pytest.raises(PolicyError, match=says) as caught:
         SandboxPolicy.from_toml(write(tmp_path, "policy.toml", text))
     assert caught.value.problems[0].line == line
 
 
 def test_a_file_that_is_not_utf8_is_a_clear_error(tmp_path: Path) -> None:
-    """With the line of the first bad byte."""
+    """The error has the line of the first bad byte."""
     path = tmp_path / "policy.toml"
     path.write_bytes(b'[allow]\nconnect = ["\xff"]\n')
     with pytest.raises(PolicyError, match=r"policy.toml:2: not UTF-8"):
@@ -122,7 +123,7 @@ def test_a_file_that_is_not_utf8_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
-    """The system's own error, which names the path."""
+    """It is the system's error, which names the path."""
     with pytest.raises(FileNotFoundError, match="nowhere"):
         SandboxPolicy.from_toml(tmp_path / "nowhere.toml")
 
@@ -139,15 +140,15 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_identity_is_refused(tmp_path: Path, line: str, says: str) -> None:
-    """An id names a directory and stands in logs: only plain ones pass."""
+    """An id names a directory and appears in logs, so only plain ones are accepted."""
     key = line.split(" ")[0]
     text = "\n".join(line if row.startswith(f"{key} ") else row for row in MANIFEST.splitlines())
     with pytest.raises(ManifestError, match=says):
         Manifest.from_toml(write(tmp_path, "plugin.toml", text))
 
 
-def test_the_grant_says_what_is_not_granted(tmp_path: Path) -> None:
-    """A row for each thing asked: granted, granted in part, or refused, and by which line of the policy."""
+def test_the_grant_lists_what_is_not_granted(tmp_path: Path) -> None:
+    """Each permission has a row: granted, partly granted or refused, with the policy's rules and their lines."""
     manifest = Manifest.from_toml(write(tmp_path, "plugin.toml", MANIFEST))
     policy = SandboxPolicy.from_toml(
         write(
@@ -186,7 +187,7 @@ call_timeout = "20s"
 
 
 def test_a_request_rule_grants_a_part_of_an_asked_connection(tmp_path: Path) -> None:
-    """The guard allows that part, so the plan must not say refused; the reason is the one given for connecting."""
+    """The guard allows that part, so the plan must not say refused. The reason is the one given for connecting."""
     manifest = Manifest.from_toml(
         write(
             tmp_path,
@@ -205,7 +206,7 @@ def test_a_request_rule_grants_a_part_of_an_asked_connection(tmp_path: Path) -> 
 
 
 def test_the_schemas_accept_what_the_readers_accept(tmp_path: Path) -> None:
-    """Editors check files against the same models that read them."""
+    """The schemas are made from the models that read the files."""
     jsonschema.validate(tomllib.loads(MANIFEST), manifest_schema())
     policy = SandboxPolicy.locked_down().allow_connect_host("a.example").with_limits(memory="1GiB")
     jsonschema.validate(tomllib.loads(policy.to_toml()), policy_schema())
@@ -215,8 +216,8 @@ def test_the_schemas_accept_what_the_readers_accept(tmp_path: Path) -> None:
         json.dumps(schema)
 
 
-def test_places_are_found_in_every_layout(tmp_path: Path) -> None:
-    """Dotted keys, inline tables and arrays over lines still give a line."""
+def test_lines_are_found_in_every_layout(tmp_path: Path) -> None:
+    """Faults in dotted keys, inline tables and arrays over several lines have a line."""
     text = 'limits.memory = "x"\nallow = { connect = ["*"], read = [\n  "rel"\n] }\n'
     with pytest.raises(PolicyError) as caught:
         SandboxPolicy.from_toml(write(tmp_path, "policy.toml", text))
@@ -240,8 +241,8 @@ read = "knows the time zones"
 """
 
 
-def test_a_rule_may_be_a_table_that_says_more(tmp_path: Path) -> None:
-    """Optional rules stand among the others, each with its line and its reason, or that of its kind."""
+def test_a_rule_may_be_a_table_with_options(tmp_path: Path) -> None:
+    """Optional rules are read with the others; each has its line and its reason, or that of its kind."""
     manifest = Manifest.from_toml(write(tmp_path, "plugin.toml", OPTIONAL))
     assert [(item.kind, item.rule.text, item.why, str(item.rule.source)) for item in manifest.optional] == [
         ("request", "GET https://c.example/**", "shows jams", "plugin.toml:6"),
@@ -255,8 +256,8 @@ def test_a_rule_may_be_a_table_that_says_more(tmp_path: Path) -> None:
     jsonschema.validate(tomllib.loads(OPTIONAL), manifest_schema())
 
 
-def test_what_is_optional_is_not_missed(tmp_path: Path) -> None:
-    """Granted, if the policy has it; otherwise a row of its own, and none of those that are not granted."""
+def test_an_optional_permission_is_not_reported_as_missing(tmp_path: Path) -> None:
+    """It has a row, but isn't among the rows of `not_granted`."""
     manifest = Manifest.from_toml(write(tmp_path, "plugin.toml", OPTIONAL))
     policy = SandboxPolicy.locked_down().allow_path_prefix("/usr", mode="r")
     grant = Grant.of(manifest, policy, {"$DATA": "/d", "$PLUGIN": "/p"})
@@ -283,8 +284,8 @@ def test_what_is_optional_is_not_missed(tmp_path: Path) -> None:
         ('{rule = "a.example", optionel = true}', "optionel", 32),
     ],
 )
-def test_a_fault_in_an_entry_has_its_place(tmp_path: Path, entry: str, says: str, column: int) -> None:
-    """In either form, with a caret."""
+def test_a_fault_in_an_entry_has_its_column(tmp_path: Path, entry: str, says: str, column: int) -> None:
+    """The caret points at the fault in both forms of an entry."""
     head = 'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\nconnect = ["a.example", '
     with pytest.raises(ManifestError) as caught:
         Manifest.from_toml(write(tmp_path, "plugin.toml", f"{head}{entry}]\n"))
@@ -296,14 +297,14 @@ def test_a_fault_in_an_entry_has_its_place(tmp_path: Path, entry: str, says: str
 
 
 def test_a_variable_cannot_be_optional(tmp_path: Path) -> None:
-    """What was read once is known: no answer could end."""
+    """A plugin that has read a variable keeps its value, so an approval could never end."""
     head = 'id = "p"\nversion = "1"\nentry = "p:P"\n[permissions]\n'
     with pytest.raises(ManifestError, match=r"permissions\.env"):
         Manifest.from_toml(write(tmp_path, "plugin.toml", f'{head}env = [{{rule = "TZ", optional = true}}]\n'))
 
 
-def test_rules_on_request_are_read_and_printed(tmp_path: Path) -> None:
-    """A policy is read back as it was printed, with an empty table too; deny rules have no place there."""
+def test_on_request_rules_are_read_and_printed(tmp_path: Path) -> None:
+    """A printed policy reads back equal, also with an empty table; deny rules aren't allowed there."""
     rules = SandboxPolicy.locked_down().allow_request("GET https://a.example").allow_path_prefix("/usr", mode="r")
     for given in (rules, SandboxPolicy.locked_down()):
         policy = SandboxPolicy.locked_down().allow_connect_host("b.example").allow_on_request(given)

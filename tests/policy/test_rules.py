@@ -1,15 +1,12 @@
-"""Rules, limits and policies as values: what parses, what is refused, and how a fault is told."""
+"""Rules, limits and policies as values: what parses, what is refused, and how a fault is reported."""
 
 import pytest
 
 from nyx_stream.errors import PolicyError
 from nyx_stream.plugin_sandbox import SandboxPolicy
 from nyx_stream.policy import Limits
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.path_rule import PathRule
-from nyx_stream.policy.request_rule import RequestRule
-from nyx_stream.policy.rule import RuleError
-from nyx_stream.policy.units import parse_duration, parse_size, print_duration, print_size
+from nyx_stream.policy.limits import parse_duration, parse_size, print_duration, print_size
+from nyx_stream.policy.rules import ConnectRule, PathRule, RequestRule, RuleError
 from nyx_stream.policy.url_path import PathPattern
 
 LOCKED = SandboxPolicy.locked_down()
@@ -65,7 +62,7 @@ LOCKED = SandboxPolicy.locked_down()
     ],
 )
 def test_a_bad_connect_rule_is_refused(text: str) -> None:
-    """What the grammar does not have is an error when the policy is built, with its place."""
+    """A text outside the grammar is an error when the policy is built, with the offset of the fault."""
     with pytest.raises(RuleError) as caught:
         ConnectRule.parse(text)
     assert 0 <= caught.value.offset <= len(text)
@@ -131,7 +128,7 @@ def test_a_connect_rule_is_stored_canonically(text: str, stored: str) -> None:
     ],
 )
 def test_a_bad_request_rule_is_refused(text: str) -> None:
-    """What the grammar does not have is an error when the policy is built, with its place."""
+    """A text outside the grammar is an error when the policy is built, with the offset of the fault."""
     with pytest.raises(RuleError) as caught:
         RequestRule.parse(text)
     assert 0 <= caught.value.offset <= len(text)
@@ -160,7 +157,7 @@ def test_a_request_rule_is_stored_canonically(text: str, stored: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "a/b", "../x", "/a/../b", "$HOME/x", "$DATA/../x", "/a\0b", "~", "C:rel"])
 def test_a_bad_prefix_is_refused(text: str) -> None:
-    """A prefix is absolute or below a known variable, and never climbs."""
+    """A prefix must be absolute or below a known variable, without `..`."""
     with pytest.raises(RuleError):
         PathRule.parse(text)
 
@@ -177,20 +174,20 @@ def test_a_bad_prefix_is_refused(text: str) -> None:
     ],
 )
 def test_a_prefix_is_stored_normalised(text: str, stored: str) -> None:
-    """Both flavours are read on every platform."""
+    """Every platform reads POSIX and Windows paths."""
     assert PathRule.parse(text).prefix == stored
 
 
 def test_a_variable_without_a_place_grants_nothing() -> None:
-    """A rule whose directory nobody named is dropped when the policy is bound."""
+    """Binding a policy drops rules whose variable has no directory."""
     policy = LOCKED.allow_path_prefix("$DATA/x", "/etc").bind({"$PLUGIN": "/opt/p"})
     assert [rule.prefix for rule in policy.paths] == ["/etc"]
     bound = LOCKED.allow_path_prefix("$DATA/x", "$DATA").bind({"$DATA": "/var/p"})
     assert [rule.prefix for rule in bound.paths] == ["/var/p/x", "/var/p"]
 
 
-def test_every_fault_of_a_call_is_told_at_once() -> None:
-    """Three bad rules are three problems in one error, each with a caret under its place."""
+def test_all_faults_of_a_call_are_reported_together() -> None:
+    """Three bad rules are three problems in one error, each with a caret."""
     with pytest.raises(PolicyError) as caught:
         LOCKED.allow_connect_host("ok.example", "*", "a.com:99999", "b c")
     assert len(caught.value.problems) == 3
@@ -210,14 +207,14 @@ def test_a_policy_is_frozen() -> None:
     ("text", "size"), [("128MiB", 2**27), ("10 MB", 10**7), ("1", 1), (5, 5), ("64KiB", 65536), ("2GiB", 2**31)]
 )
 def test_sizes(text: object, size: int) -> None:
-    """Sizes are bytes; the printed form is read back."""
+    """Sizes are bytes; the printed form reads back equal."""
     assert parse_size(text) == size
     assert parse_size(print_size(size)) == size
 
 
 @pytest.mark.parametrize("bad", ["", "x", "-1", "0", 0, -5, 1.5, True, None, "1TiB", "1 2", "1e3", "9" * 20])
 def test_bad_sizes(bad: object) -> None:
-    """No size is guessed, and none is unlimited."""
+    """No value is guessed, and none means unlimited."""
     with pytest.raises(ValueError, match="size"):
         parse_size(bad)
 
@@ -226,27 +223,27 @@ def test_bad_sizes(bad: object) -> None:
     ("text", "seconds"), [("5s", 5.0), ("250ms", 0.25), ("2min", 120.0), ("1.5h", 5400.0), (3, 3.0), (0.5, 0.5)]
 )
 def test_durations(text: object, seconds: float) -> None:
-    """Durations are seconds; the printed form is read back."""
+    """Durations are seconds; the printed form reads back equal."""
     assert parse_duration(text) == seconds
     assert parse_duration(print_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize("bad", ["", "5", "s", "-1s", 0, -1, True, None, float("inf"), float("nan"), "0s"])
 def test_bad_durations(bad: object) -> None:
-    """No duration is guessed, and none is unlimited."""
+    """No value is guessed, and none means unlimited."""
     with pytest.raises(ValueError, match="duration"):
         parse_duration(bad)
 
 
 def test_limits_meet_in_the_smaller_value() -> None:
-    """Two sets of limits give the tighter one of each."""
+    """`meet` returns the smaller value of each limit."""
     met = Limits.of(memory="64MiB", concurrency=9).meet(Limits.of(memory="1GiB", concurrency=3))
     assert (met.memory, met.concurrency) == (64 * 2**20, 3)
 
 
 @pytest.mark.parametrize("values", [{"memory": "x"}, {"nonsense": 1}, {"concurrency": 0}, {"call_timeout": "5"}])
 def test_a_bad_limit_is_a_policy_error(values: dict[str, object]) -> None:
-    """It names the limit."""
+    """The error names the limit."""
     with pytest.raises(PolicyError, match=next(iter(values))):
         LOCKED.with_limits(**values)
 
@@ -267,5 +264,5 @@ def test_a_bad_limit_is_a_policy_error(values: dict[str, object]) -> None:
     ],
 )
 def test_patterns_match_in_linear_time(pattern: str, path: str, matches: bool) -> None:
-    """A pattern of a plugin's manifest cannot make a check slow: there is no backtracking to provoke."""
+    """Matching does not backtrack, so a pattern in a plugin's manifest can't make a check slow."""
     assert PathPattern(pattern).matches(path) == matches

@@ -1,4 +1,4 @@
-"""Laws of host names: one spelling each, and the host that is judged is the host that `httpx` dials."""
+"""Laws of host names: each has one spelling, and the guard decides on the host that `httpx` dials."""
 
 import httpx
 from hypothesis import example, given
@@ -18,7 +18,7 @@ TEXT = st.one_of(
 @example("\udcff.example")
 @example("xn--\udcff")
 def test_any_text_has_a_canonical_spelling_or_is_refused(text: str) -> None:
-    """A canonical host is its own canonical spelling, in lower-case ASCII; nothing else than `HostError` is raised."""
+    """A canonical host is its own canonical spelling, in lower-case ASCII; only `HostError` is raised."""
     try:
         host = canonical_host(text)
     except HostError:
@@ -39,8 +39,8 @@ TAIL = st.text(alphabet="/abc.%2eF?#=&;*\\ é\x7f", max_size=20)
 
 
 @given(SCHEMES, HOST_TEXT, st.sampled_from(["", ":80", ":0443", ":65616", ":4_43", ":"]), TAIL)
-def test_the_host_that_is_judged_is_the_host_that_is_dialled(scheme: str, host: str, port: str, tail: str) -> None:
-    """Whatever the guard reads from a text, `httpx` would dial exactly that host and port."""
+def test_the_guard_reads_the_host_that_httpx_dials(scheme: str, host: str, port: str, tail: str) -> None:
+    """If the guard reads a text, `httpx` would dial exactly the same host and port."""
     text = f"{scheme}://{host}{port}{tail}"
     try:
         parts = read_url(text)

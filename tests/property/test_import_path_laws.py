@@ -1,4 +1,4 @@
-"""What touches a protected path, found by look-up, is what a comparison with every one of them finds."""
+"""Laws of protected import paths: the look-up agrees with a comparison with every protected path."""
 
 import os
 
@@ -13,8 +13,8 @@ ROOTED = st.one_of(PATHS, st.sampled_from(["/", "//", "/nyx-nowhere", "/nyx-nowh
 
 
 @given(st.lists(ROOTED, max_size=6), ROOTED, st.sampled_from(["write", "move"]))
-def test_a_look_up_finds_what_a_comparison_with_each_does(protected, path, access):
-    """However the paths are spelled, and also where a root is protected."""
+def test_the_look_up_agrees_with_comparing_each_path(protected, path, access):
+    """For every spelling of a path, and also if a root is protected."""
     keys = [path_key(own) for given in protected for own in (given, os.path.realpath(given))]
     expected = any(touches(own, path_key(path), access) for own in keys)
     assert ImportPaths(protected).touched_by(path, access) is expected
@@ -22,13 +22,13 @@ def test_a_look_up_finds_what_a_comparison_with_each_does(protected, path, acces
 
 @given(st.lists(ROOTED, min_size=1, max_size=4), ROOTED)
 def test_reading_touches_nothing(protected, path):
-    """Whatever is protected."""
+    """For every set of protected paths."""
     assert not ImportPaths(protected).touched_by(path, "read")
 
 
 @given(st.lists(ROOTED, max_size=4), st.lists(ROOTED, max_size=4), ROOTED)
-def test_what_is_added_later_counts_as_what_was_there(one, other, path):
-    """One path after the other, or all at once."""
+def test_paths_added_later_are_protected_too(one, other, path):
+    """Adding paths later is the same as starting with all of them."""
     grown = ImportPaths(one)
     grown.protect(other)
     assert grown.touched_by(path, "move") is ImportPaths([*one, *other]).touched_by(path, "move")

@@ -1,4 +1,4 @@
-"""Laws of the compiled matcher, against a naive one that reads the rules one by one."""
+"""Laws of the compiled matcher, compared with a naive one that reads the rules one by one."""
 
 import ipaddress
 import re
@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
-from nyx_stream.policy.connect_rule import ConnectRule
-from nyx_stream.policy.request_rule import RequestRule
+from nyx_stream.policy.rules import ConnectRule, RequestRule
 
 LABELS = st.sampled_from(["a", "b", "api", "cdn", "x-y", "com", "net", "example", "a_b"])
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
@@ -49,7 +48,7 @@ HOSTS = st.one_of(NAMES, V4, V6, st.builds("{}.{}".format, LABELS, NAMES))
 
 
 def naive_connect(rule: str, host: str, port: int) -> bool:
-    """What the grammar's description says, word for word, for one rule."""
+    """Matches one rule literally as the grammar describes it."""
     parsed = ConnectRule.parse(rule)
     if parsed.port is not None and parsed.port != port:
         return False
@@ -66,7 +65,7 @@ def naive_connect(rule: str, host: str, port: int) -> bool:
 
 @given(st.lists(connect_rules(), max_size=6), st.lists(connect_rules(), max_size=3), HOSTS, PORTS)
 def test_connect_agrees_with_a_naive_matcher(allow: list[str], deny: list[str], host: str, port: int) -> None:
-    """Compiled rules decide as reading them one by one would, deny before allow."""
+    """Compiled rules decide as the naive matcher does, deny before allow."""
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_connect_host(*allow).deny_connect_host(*deny))
     expected = any(naive_connect(rule, host, port) for rule in allow)
     expected = expected and not any(naive_connect(rule, host, port) for rule in deny)
@@ -122,7 +121,7 @@ def naive_request(rule: str, method: str, host: str, port: int, path: str, *, de
 def test_requests_agree_with_a_naive_matcher(
     allow: list[str], deny: list[str], method: str, origin: tuple[str, int], path: str
 ) -> None:
-    """Compiled request rules decide as reading them one by one would."""
+    """Compiled request rules decide as the naive matcher does."""
     host, port = origin
     guard = SandboxGuard(SandboxPolicy.locked_down().allow_request(*allow).deny_request(*deny))
     expected = method != "TRACE" and any(naive_request(r, method, host, port, path, deny=False) for r in allow)
@@ -157,7 +156,7 @@ def naive_covers(prefix: str, path: str) -> bool:
     st.sampled_from(["r", "rw"]),
 )
 def test_paths_agree_with_a_naive_matcher(allow: list[tuple[str, str]], deny: list[str], path: str, mode: str) -> None:
-    """Compiled prefixes decide as comparing components one by one would, also when asked a second time."""
+    """Compiled prefixes decide as the naive matcher does, also from the cache."""
     policy = SandboxPolicy.locked_down().deny_path_prefix(*deny)
     for prefix, given_mode in allow:
         policy = policy.allow_path_prefix(prefix, mode=given_mode)
@@ -174,7 +173,7 @@ def test_paths_agree_with_a_naive_matcher(allow: list[tuple[str, str]], deny: li
 
 
 @given(st.lists(connect_rules(), max_size=4), connect_rules(), HOSTS, PORTS)
-def test_an_allow_rule_only_adds_and_a_deny_rule_only_takes(rules: list[str], extra: str, host: str, port: int) -> None:
+def test_allow_rules_only_add_and_deny_rules_only_remove(rules: list[str], extra: str, host: str, port: int) -> None:
     """Adding an allow rule never removes an allowed target; adding a deny rule never adds one."""
     policy = SandboxPolicy.locked_down().allow_connect_host(*rules)
     before = SandboxGuard(policy).decide_connect(host, port).allowed

@@ -1,6 +1,6 @@
-"""Laws of a change of policy: a check that is under way meanwhile sees the old one or the new one, never a mix.
+"""Laws of a change of policy: a check in progress sees the old policy or the new one, never a mix.
 
-Once with the change forced into every line of the check, which leaves nothing to chance; once with threads.
+One test makes the change at every line of every check, which is deterministic; the other uses threads.
 """
 
 import sys
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nyx_stream.audit import AuditEvent
 from nyx_stream.plugin_sandbox import SandboxDenied, SandboxGuard, SandboxPolicy
 from nyx_stream.policy import RequestRule
+from tests.guard.caches import cache_of
 
 CONNECT = st.sampled_from(
     ["a.z.example", "*.z.example", "b.z.example:443", "*.y.z.example", "10.0.0.0/8", "10.0.0.7", "127.0.0.1", "::1"]
@@ -51,7 +52,7 @@ Check = Callable[[SandboxGuard], object]
 
 
 def asked(name: str, *arguments: object) -> Check:
-    """A question to a guard."""
+    """Returns a call of one method of a guard."""
 
     def ask(guard: SandboxGuard) -> object:
         return getattr(guard, name)(*arguments)
@@ -60,7 +61,7 @@ def asked(name: str, *arguments: object) -> Check:
 
 
 def limits(guard: SandboxGuard) -> object:
-    """All limits in force."""
+    """Returns all limits in force."""
     return guard.limits
 
 
@@ -88,7 +89,7 @@ CHECKS: list[Check] = [
 
 
 def outcome(check: Check, guard: SandboxGuard) -> tuple[object, ...]:
-    """What a check says, with the rule and the reason of a refusal."""
+    """Returns the result of a check, or the rule and the reason of its denial."""
     try:
         return ("value", check(guard))
     except SandboxDenied as denied:
@@ -96,18 +97,18 @@ def outcome(check: Check, guard: SandboxGuard) -> tuple[object, ...]:
 
 
 def outcomes(policy: SandboxPolicy, *, audited: bool) -> list[tuple[object, ...]]:
-    """What every check says under a policy."""
+    """Returns the outcome of every check under a policy."""
     return [outcome(check, a_guard(policy, [] if audited else None)) for check in CHECKS]
 
 
 def a_guard(policy: SandboxPolicy, events: list[AuditEvent] | None) -> SandboxGuard:
-    """A guard, with an audit or without."""
+    """Returns a guard, with an audit or without."""
     return SandboxGuard(policy, audit=None if events is None else events.append, flavour="posix")
 
 
 @contextmanager
 def interrupted(line: int, change: Callable[[], object]) -> Iterator[list[int]]:
-    """Makes the change at one line of what runs inside, if it comes so far; yields the lines that ran."""
+    """Makes the change when the code inside reaches the given line; yields the number of lines that ran."""
     lines = [0]
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -139,10 +140,10 @@ SHUT = SandboxPolicy.locked_down().allow_connect_host("a.z.example").deny_path_p
 @given(policies(), policies(), st.booleans(), st.booleans())
 @example(OPEN, SHUT, False, True)
 @example(SHUT, OPEN, True, False)
-def test_a_change_at_any_line_of_a_check_is_seen_whole_or_not_at_all(
+def test_a_change_at_any_line_of_a_check_is_atomic(
     old: SandboxPolicy, new: SandboxPolicy, audited: bool, warm: bool
 ) -> None:
-    """Whichever line it comes at: the outcome is that of one of both, and afterwards only the new one's counts."""
+    """The outcome is that of one of the two policies; afterwards it is that of the new one."""
     under_old, under_new = outcomes(old, audited=audited), outcomes(new, audited=audited)
     for check, one, other in zip(CHECKS, under_old, under_new, strict=True):
         line, ran = 0, 1
@@ -150,7 +151,7 @@ def test_a_change_at_any_line_of_a_check_is_seen_whole_or_not_at_all(
             line += 1
             events: list[AuditEvent] = []
             guard = a_guard(old, events if audited else None)
-            if warm:  # so that it goes the short way
+            if warm:  # so that the check uses the cache
                 outcome(check, guard)
                 events.clear()
             with interrupted(line, partial(guard.update, new)) as lines:
@@ -167,10 +168,10 @@ def test_a_change_at_any_line_of_a_check_is_seen_whole_or_not_at_all(
 @settings(max_examples=15, deadline=None)
 @given(policies(), policies(), st.booleans())
 @example(OPEN, SHUT, False)
-def test_threads_that_check_while_policies_are_swapped_see_one_of_both(
+def test_threads_that_check_during_a_swap_see_one_of_both_policies(
     old: SandboxPolicy, new: SandboxPolicy, audited: bool
 ) -> None:
-    """No thread ever gets an outcome that neither policy has; once the last swap is over, only the last one's."""
+    """No thread gets an outcome that neither policy has; after the last swap, all get that of the last policy."""
     expected = [
         set(map(repr, pair))
         for pair in zip(outcomes(old, audited=audited), outcomes(new, audited=audited), strict=True)
@@ -205,7 +206,7 @@ def test_threads_that_check_while_policies_are_swapped_see_one_of_both(
 
 @contextmanager
 def switching_often() -> Iterator[None]:
-    """Has the interpreter change threads after a few instructions."""
+    """Makes the interpreter switch threads after a few instructions."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -214,12 +215,12 @@ def switching_often() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def test_the_law_would_find_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guard that puts rules and memory in force one after the other fails it."""
+def test_the_law_finds_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The law fails for a guard that replaces the rules but keeps the cache."""
 
     def torn(guard: SandboxGuard, policy: SandboxPolicy) -> None:
-        guard._state.rules = SandboxGuard(policy, flavour="posix")._state.rules
+        cache_of(guard).rules = cache_of(SandboxGuard(policy, flavour="posix")).rules
 
     monkeypatch.setattr(SandboxGuard, "update", torn)
     with pytest.raises(AssertionError):
-        test_a_change_at_any_line_of_a_check_is_seen_whole_or_not_at_all.hypothesis.inner_test(OPEN, SHUT, False, True)
+        test_a_change_at_any_line_of_a_check_is_atomic.hypothesis.inner_test(OPEN, SHUT, False, True)

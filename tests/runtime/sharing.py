@@ -9,8 +9,7 @@ from nyx_stream.host.approvals.store import Standing
 from nyx_stream.host.lockfile.file import LockFile
 from nyx_stream.host.lockfile.verification import keep
 from nyx_stream.policy import ConnectRule
-from nyx_stream.policy.approval import Ticket
-from nyx_stream.policy.optional import OptionalPermission
+from nyx_stream.policy.approval import OptionalPermission, Ticket
 
 CONTENT = "blake2b:" + "0" * 64
 

@@ -8,7 +8,7 @@ import pytest
 from nyx_stream.audit import AuditEvent, read_log
 from nyx_stream.cli import main
 from nyx_stream.guard import SandboxGuard
-from nyx_stream.guard.policy_learner import learn, trial_of
+from nyx_stream.guard.policy_learner import learn_policy, report_only_policy
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.manifest import Manifest
 from tests.host.plugin_folder import write_plugin
@@ -80,7 +80,7 @@ def test_what_the_manifest_does_not_ask_for_stays_denied(tmp_path, folder, base,
     """A call that strays ends in its denial; what it did before is told, and the denial stands in a comment."""
     assert main(["learn", str(folder), "stray", f"base={base}", "--data-dir", str(tmp_path / "data")]) == 1
     said = capfd.readouterr()
-    assert "# Denied, and no policy allows it: http GET https://elsewhere.example/" in said.out
+    assert "# Denied, and no policy can allow it: http GET https://elsewhere.example/" in said.out
     assert f"GET {base}/v1/oslo" in said.out
     assert "elsewhere.example" in said.err
 
@@ -115,7 +115,7 @@ def manifest(tmp_path, permissions: str) -> Manifest:
 def test_requests_are_generalised_with_care(tmp_path, urls, rules):
     """Hosts stay exact, a lone path stays itself, and a guard under the rules allows every URL."""
     asked = manifest(tmp_path, 'request = ["https://a.example", "https://b.example", "http://[::1]:8080"]')
-    policy = learn([event("http", "GET", url) for url in urls], asked, {"$DATA": "/data", "$PLUGIN": "/p"})
+    policy = learn_policy([event("http", "GET", url) for url in urls], asked, {"$DATA": "/data", "$PLUGIN": "/p"})
     assert [rule.text for rule in policy.request] == rules
     guard = SandboxGuard(policy, manifest=asked)
     assert all(guard.decide_request("GET", url).allowed for url in urls)
@@ -134,7 +134,7 @@ def test_paths_become_folders_within_the_manifest(tmp_path):
         event("files", "read", "a/c"),
         event("files", "read", "/root/x", allowed=False),
     ]
-    policy = learn(events, asked, places)
+    policy = learn_policy(events, asked, places)
     assert [(rule.prefix, rule.mode) for rule in policy.paths] == [
         ("$PLUGIN/shipped", "r"),
         ("/etc/hosts", "r"),
@@ -150,7 +150,7 @@ def test_a_private_address_behind_a_name_is_learned(tmp_path):
         event("http", "GET", "http://in.example.com:9090/x"),
         event("connect", "connect", "in.example.com:9090 at 10.0.0.7"),
     ]
-    policy = learn(events, asked, {"$DATA": "/data", "$PLUGIN": "/p"})
+    policy = learn_policy(events, asked, {"$DATA": "/data", "$PLUGIN": "/p"})
     assert [rule.text for rule in policy.connect] == ["10.0.0.7:9090"]
     guard = SandboxGuard(policy, manifest=asked)
     assert guard.decide_addresses("in.example.com", 9090, ["10.0.0.7"]).allowed
@@ -159,6 +159,6 @@ def test_a_private_address_behind_a_name_is_learned(tmp_path):
 def test_a_trial_enforces_nothing_but_the_manifest(tmp_path):
     """All that is asked for is reported, and nothing else is allowed."""
     asked = manifest(tmp_path, 'request = ["https://a.example/**"]')
-    guard = SandboxGuard(trial_of(asked), manifest=asked)
+    guard = SandboxGuard(report_only_policy(asked), manifest=asked)
     assert guard.decide_request("GET", "https://a.example/x").reported
     assert not guard.decide_request("GET", "https://b.example/x").allowed

@@ -9,7 +9,7 @@ from nyx_stream.attribution import as_plugin, running
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import Revoked
 from nyx_stream.isolation.backend import CAPABILITIES
-from nyx_stream.policy.terms import TERMS, parse_terms
+from nyx_stream.policy.limits import TERMS, parse_terms
 
 
 def _leased(capability: str = "http", **terms: object) -> tuple[Lease, list[tuple[str, str]]]:
@@ -198,9 +198,9 @@ def test_what_ends_is_ended_by_the_host() -> None:
     [
         ("http", {"opens": 1}, "opens: a lease of http has no such term; it has ttl, requests, bytes_in"),
         ("files", {"bytes_in": 1}, "a lease of files has no such term; it has ttl, opens"),
-        ("http", {"ttl": "soon"}, "ttl: 'soon' is no duration"),
+        ("http", {"ttl": "soon"}, "ttl: 'soon' isn't a duration"),
         ("http", {"requests": 0}, "requests: a count must be greater than zero"),
-        ("http", {"requests": True}, "requests: True is no whole number"),
+        ("http", {"requests": True}, "requests: True isn't a whole number"),
         ("fire", {}, "no capability 'fire'; there are http, files"),
     ],
 )

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nyx_stream.errors import Revoked
-from nyx_stream.policy.terms import parse_terms
+from nyx_stream.policy.limits import parse_terms
 from tests.capabilities.files.conftest import World
 
 

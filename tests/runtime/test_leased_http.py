@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nyx_stream.errors import Revoked
-from nyx_stream.policy.terms import parse_terms
+from nyx_stream.policy.limits import parse_terms
 from tests.capabilities.http.loopback import Plugin, Server, loopback, reply
 
 

@@ -132,7 +132,7 @@ async def test_what_is_no_regular_file_leaves_the_old_policy(plugin, file, event
     await comes(lambda: policies(events))
     SPECIAL[kind](file)
     await comes(lambda: len(policies(events)) == 2)
-    assert "is no regular file" in policies(events)[1][1]
+    assert "not a regular file" in policies(events)[1][1]
     assert granted(plugin) == ["one.example"]
     file.rename(file.with_suffix(".odd"))
     file.write_text(TWO)

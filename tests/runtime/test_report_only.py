@@ -101,7 +101,7 @@ def test_it_is_printed_and_read_back(policy, tmp_path):
         ('[[rules]]\nmode = "enforce"\n', "report"),
         ("[[rules]]\n[rules.allow]\n", "mode"),
         ('[[rules]]\nmode = "report"\n[rules.allow]\nenv = ["TZ"]\n', "env"),
-        ('[[rules]]\nmode = "report"\n[rules.deny]\nconnect = ["*"]\n', r"policy.toml:4: '\*' may stand only"),
+        ('[[rules]]\nmode = "report"\n[rules.deny]\nconnect = ["*"]\n', r"policy.toml:4: '\*' is allowed only"),
     ],
 )
 def test_faults_of_a_table_are_told(tmp_path, text, why):

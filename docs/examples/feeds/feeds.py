@@ -1,4 +1,4 @@
-"""A plugin that follows feeds: asks for changes only, and keeps its state in `$DATA/feeds.json`."""
+"""A plugin that follows feeds. It requests only changes, and keeps its state in `$DATA/feeds.json`."""
 
 import asyncio
 from typing import Literal
@@ -12,11 +12,11 @@ from nyx_stream.errors import NetworkDenied
 
 STATE = "feeds.json"
 CONCURRENCY = 8
-MOST_REMEMBERED = 2000
+MAX_SEEN = 2000
 
 
 class Source(BaseModel):
-    """What is remembered of one feed. `etag` and `modified` make the next request conditional (RFC 9110, 13.1)."""
+    """The stored state of one feed. `etag` and `modified` make the next request conditional (RFC 9110, 13.1)."""
 
     title: str = ""
     etag: str | None = None
@@ -33,7 +33,7 @@ class State(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What became of one feed."""
+    """The result of fetching one feed."""
 
     url: str
     status: Literal["new", "unchanged", "denied", "failed"]
@@ -42,39 +42,39 @@ class Outcome(BaseModel):
 
 
 class Feeds(Plugin):
-    """Fetches feeds and tells what is new since the last time."""
+    """Fetches feeds and reports what is new since the last time."""
 
     async def setup(self) -> None:
-        """Reads the state of the last run; what cannot be read is said, kept aside, and begun anew."""
-        self._changing = asyncio.Lock()
+        """Reads the state of the last run. Sets a damaged state file aside, logs a warning, and starts empty."""
+        self._lock = asyncio.Lock()
         self._state = State()
         try:
             self._state = State.model_validate_json(await self.files.read_text(STATE))
         except FileNotFoundError:
             pass
         except (ValidationError, UnicodeDecodeError) as error:
-            self.log.warning("%s is set aside, it cannot be read: %s", STATE, type(error).__name__)
+            self.log.warning("renamed the damaged state file %s: %s", STATE, type(error).__name__)
             await self.files.rename(STATE, f"{STATE}.broken")
 
     @export
     async def refresh(self, urls: list[str]) -> list[Outcome]:
-        """Fetches feeds side by side. One that fails is reported and stops no other."""
-        room = asyncio.Semaphore(CONCURRENCY)
+        """Fetches feeds concurrently. A failed feed is reported and doesn't affect the others."""
+        slots = asyncio.Semaphore(CONCURRENCY)
 
         async def fetch(url: str) -> Outcome:
-            async with room:
+            async with slots:
                 return await self._fetch(url)
 
-        async with self._changing:
+        async with self._lock:
             outcomes = await asyncio.gather(*(fetch(url) for url in dict.fromkeys(urls)))
             await self.files.write_text(STATE, self._state.model_dump_json(indent=2))
         return list(outcomes)
 
     @export
     async def entries(self, limit: int = 20) -> list[Entry]:
-        """Returns the latest entries of all feeds, newest first; those without a date come last."""
-        everything = [entry for source in self._state.sources.values() for entry in source.entries]
-        return sorted(everything, key=lambda entry: entry.date or "", reverse=True)[: max(0, limit)]
+        """Returns the latest entries of all feeds, newest first; entries without a date come last."""
+        entries = [entry for source in self._state.sources.values() for entry in source.entries]
+        return sorted(entries, key=lambda entry: entry.date or "", reverse=True)[: max(0, limit)]
 
     async def _fetch(self, url: str) -> Outcome:
         source = self._state.sources.get(url, Source())
@@ -98,7 +98,7 @@ class Feeds(Plugin):
             etag=reply.headers.get("etag"),
             modified=reply.headers.get("last-modified"),
             fetched=now(),
-            seen=[*(entry.id for entry in fresh), *source.seen][:MOST_REMEMBERED],
+            seen=[*(entry.id for entry in fresh), *source.seen][:MAX_SEEN],
             entries=feed.entries,
         )
         status: Literal["new", "unchanged"] = "new" if fresh else "unchanged"

@@ -1,7 +1,7 @@
-"""RSS 2.0, RSS 1.0 and Atom, read from bytes that nobody vouches for. Pure.
+"""Parses RSS 2.0, RSS 1.0 and Atom from untrusted bytes, without I/O.
 
-A document type declaration is refused: it is the door to external entities and to entities that expand without end
-(CWE-611, CWE-776), and no feed format needs one.
+A document type declaration is refused: it allows external entities and endlessly expanding entities (CWE-611, CWE-776),
+and feeds don't need one.
 """
 
 import time
@@ -11,10 +11,10 @@ from xml.parsers import expat
 
 from pydantic import BaseModel
 
-MOST_ENTRIES = 1000
-_DEEPEST = 64
-_LONGEST = 2000
-"""Characters that are kept of a title, a link or an id."""
+MAX_ENTRIES = 1000
+_MAX_DEPTH = 64
+_MAX_TEXT = 2000
+"""Characters kept of a title, a link or an id."""
 
 _ENTRIES = ("item", "entry")
 _FIELDS = {
@@ -27,16 +27,18 @@ _FIELDS = {
     "updated": "date",
     "date": "date",
 }
-_OWN = frozenset({"", "http://www.w3.org/2005/Atom", "http://purl.org/rss/1.0/", "http://purl.org/dc/elements/1.1/"})
-"""Name spaces whose elements count; `media:title` is not the title."""
+_NAMESPACES = frozenset(
+    {"", "http://www.w3.org/2005/Atom", "http://purl.org/rss/1.0/", "http://purl.org/dc/elements/1.1/"}
+)
+"""Namespaces whose elements are read; `media:title`, for example, is not the title."""
 
 
 class FeedError(ValueError):
-    """The document is no feed, or one that is refused."""
+    """The document isn't a feed, or contains something that is refused."""
 
 
 class Entry(BaseModel):
-    """One entry. `id` is the feed's own, or the link where it gives none; `date` is ISO 8601 in UTC."""
+    """One entry. `id` falls back to the link; `date` is ISO 8601 in UTC."""
 
     id: str
     title: str
@@ -45,7 +47,7 @@ class Entry(BaseModel):
 
 
 class Feed(BaseModel):
-    """A feed as it was read."""
+    """A parsed feed."""
 
     title: str
     entries: list[Entry]
@@ -64,7 +66,7 @@ def read_feed(data: bytes) -> Feed:
 
 
 class _Reader:
-    """Handlers of one parse. The text of an element counts where the element is a field of an entry or the title."""
+    """The expat handlers of one parse. They collect the text of entry fields and of the feed's title."""
 
     def __init__(self) -> None:
         self.title = ""
@@ -73,7 +75,7 @@ class _Reader:
         self._path: list[str] = []
         self._entry: dict[str, str] = {}
         self._field = ""
-        self._depth = 0  # of the element whose text is collected; its markup inside (Atom's xhtml) lies deeper
+        self._depth = 0  # of the element whose text is collected; markup inside it (Atom's xhtml) is deeper
         self._text: list[str] = []
         self.parser = expat.ParserCreate(namespace_separator=" ")
         self.parser.StartDoctypeDeclHandler = self._refuse
@@ -87,33 +89,33 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, tag = name.rpartition(" ")
-        above = self._path[-1] if self._path else ""
+        parent = self._path[-1] if self._path else ""
         self._path.append(tag)
-        if len(self._path) > _DEEPEST:
-            raise FeedError(f"nested more than {_DEEPEST} deep")
-        if not above:
+        if len(self._path) > _MAX_DEPTH:
+            raise FeedError(f"nested more than {_MAX_DEPTH} deep")
+        if not parent:
             self.is_feed = tag in ("rss", "feed", "RDF")
-        elif space not in _OWN or self._depth:
+        elif space not in _NAMESPACES or self._depth:
             return
-        elif above in _ENTRIES and tag in _FIELDS:
+        elif parent in _ENTRIES and tag in _FIELDS:
             self._collect(_FIELDS[tag])
-            # Atom has its links in attributes, and of several the alternate one is the entry's (RFC 4287, 4.2.7).
+            # Atom stores links in attributes. If there are several, the alternate one is the entry's (RFC 4287, 4.2.7).
             if "href" in attributes and attributes.get("rel", "alternate") == "alternate":
-                self._entry.setdefault("link", attributes["href"][:_LONGEST])
-        elif above in ("channel", "feed") and tag == "title":
+                self._entry.setdefault("link", attributes["href"][:_MAX_TEXT])
+        elif parent in ("channel", "feed") and tag == "title":
             self._collect("title of the feed")
 
     def _collect(self, field: str) -> None:
         self._field, self._depth, self._text = field, len(self._path), []
 
     def _characters(self, text: str) -> None:
-        if self._depth and len(self._text) < _LONGEST:
+        if self._depth and len(self._text) < _MAX_TEXT:
             self._text.append(text)
 
     def _end(self, _: str) -> None:
         if len(self._path) == self._depth:
             self._depth = 0
-            text = " ".join("".join(self._text).split())[:_LONGEST]
+            text = " ".join("".join(self._text).split())[:_MAX_TEXT]
             if self._field == "title of the feed":
                 self.title = self.title or text
             elif text:
@@ -124,13 +126,13 @@ class _Reader:
 
     def _keep(self, found: dict[str, str]) -> None:
         identity = found.get("id") or found.get("link") or found.get("title")
-        if identity and len(self.entries) < MOST_ENTRIES:
+        if identity and len(self.entries) < MAX_ENTRIES:
             title, link = found.get("title", identity), found.get("link", "")
             self.entries.append(Entry(id=identity, title=title, link=link, date=_iso(found.get("date", ""))))
 
 
 def _iso(text: str) -> str | None:
-    """Reads a date of RFC 5322 (RSS 2.0) or ISO 8601 (Atom, Dublin Core); `None` where it is neither."""
+    """Reads a date of RFC 5322 (RSS 2.0) or ISO 8601 (Atom, Dublin Core); `None` if it is neither."""
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)
@@ -145,5 +147,5 @@ def _iso(text: str) -> str | None:
 
 
 def now() -> str:
-    """Returns the present time as the entries give theirs."""
+    """Returns the current time in the format of `Entry.date`."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""A plugin that checks the links of a folder. All it can do, it does through `self.http` and `self.files`."""
+"""A plugin that checks the links of a folder, through `self.http` and `self.files`."""
 
 import asyncio
 import stat
@@ -12,33 +12,33 @@ from nyx_stream import Plugin, export
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, NetworkDenied, SandboxDenied
 
 CONCURRENCY = 16
-_DEEPEST = 20
-_AT_ONCE = 500
-"""Lines of the report that are written at once."""
-_HEAD_NOT_TAKEN = (400, 403, 404, 405, 501)
-"""Answers to HEAD that some servers give where GET is answered well."""
+_MAX_DEPTH = 20
+_BATCH = 500
+"""Lines of the report per write."""
+_HEAD_UNSUPPORTED = (400, 403, 404, 405, 501)
+"""Statuses that some servers return for HEAD although GET works."""
 
 
 class LinkCheck(Plugin):
-    """Reads pages, tries their links, writes `report.json` and `report.md` into its data directory."""
+    """Reads pages, checks their links, and writes `report.json` and `report.md` into its data directory."""
 
     @export
     async def check(self, folder: str = ".", limit: int = 2000) -> Summary:
-        """Checks every link in `folder`: an absolute path that is granted, or one below `$DATA`.
+        """Checks every link in `folder`, a granted absolute path or a path below `$DATA`.
 
-        `limit` is the number of different addresses on the network that are tried; the rest is skipped.
+        Requests at most `limit` different network addresses and skips the rest.
         """
         addresses, pages, unreadable = await self._read(folder)
         remote = [target for kind, target in addresses if kind == "remote"][: max(0, limit)]
         verdicts = await self._try_all(remote)
         report = Report(folder, pages, unreadable)
-        # A large folder has more links than the memory of a grant has room for: they go out as they are looked up.
+        # The links of a large folder don't fit the granted memory, so they are written in batches.
         async with self.files.open("report.json.new", "w") as file:
             lines = [report.begin()]
-            for (kind, target), places in addresses.items():
+            for (kind, target), found_on in addresses.items():
                 verdict, detail = verdicts.get(target) or await self._look_up(folder, kind, target)
-                lines.append(report.add(Link(address=target, verdict=verdict, detail=detail, pages=places)))
-                if len(lines) == _AT_ONCE:
+                lines.append(report.add(Link(address=target, verdict=verdict, detail=detail, pages=found_on)))
+                if len(lines) == _BATCH:
                     await file.write("".join(lines))
                     lines.clear()
             await file.write("".join([*lines, report.end()]))
@@ -47,18 +47,18 @@ class LinkCheck(Plugin):
         return summary(report, ["report.json", "report.md"])
 
     async def _read(self, folder: str) -> tuple[dict[tuple[str, str], list[str]], int, dict[str, str]]:
-        """Returns the pages that each address stands on, the number of pages, and what could not be read."""
+        """Returns the pages of each address, the number of pages, and the unreadable pages with their errors."""
         addresses: dict[tuple[str, str], list[str]] = {}
         pages = 0
         unreadable: dict[str, str] = {}
-        async for path in self._walk(folder, _DEEPEST):
+        async for path in self._walk(folder, _MAX_DEPTH):
             name = path[len(folder) :].lstrip("/") if folder != "." else path
             try:
                 text = await self.files.read_text(path, errors="replace")
             except (OSError, LimitExceeded) as error:
                 unreadable[name] = str(error).partition("\n")[0]
                 continue
-            # Parsing a long page takes a while: not on the host's event loop.
+            # Parsing a long page would block the event loop.
             page = await asyncio.to_thread(read_page, name, text)
             pages += 1
             for address in page.links:
@@ -69,7 +69,7 @@ class LinkCheck(Plugin):
         for path in sorted(await self.files.iterdir(folder)):
             try:
                 found = await self.files.stat(path)
-            except OSError:  # a dangling link, or one that leads out of what is granted
+            except OSError:  # a dangling link, or one that leads out of the grant
                 continue
             if stat.S_ISDIR(found.st_mode) and depth:
                 async for inner in self._walk(path, depth - 1):
@@ -93,7 +93,7 @@ class LinkCheck(Plugin):
     async def _try(self, url: str) -> tuple[Verdict, str]:
         try:
             status = (await self.http.head(url, follow_redirects=True)).status_code
-            if status in _HEAD_NOT_TAKEN:
+            if status in _HEAD_UNSUPPORTED:
                 async with self.http.stream("GET", url, follow_redirects=True) as response:
                     status = response.status_code
         except NetworkDenied as denied:
@@ -110,9 +110,9 @@ class LinkCheck(Plugin):
         if kind == "broken":
             return "broken", "not an address"
         try:
-            there = await self.files.exists(f"{folder}/{target}")
+            found = await self.files.exists(f"{folder}/{target}")
         except FilesystemDenied as denied:
             return "outside", denied.reason
         except (SandboxDenied, OSError, ValueError) as error:
             return "broken", str(error).partition("\n")[0]
-        return ("ok", "a file of the folder") if there else ("broken", "no such file in the folder")
+        return ("ok", "a file of the folder") if found else ("broken", "no such file in the folder")

@@ -1,4 +1,4 @@
-"""The links of one page, HTML or Markdown. Pure text."""
+"""Finds the links of one HTML or Markdown page, without I/O."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 HTML = (".html", ".htm", ".xhtml")
 MARKDOWN = (".md", ".markdown")
 
-# Where HTML keeps the address of something else (HTML Living Standard, "Attributes" index, type "Valid URL").
+# HTML attributes that contain a URL (HTML Living Standard, "Attributes" index, type "Valid URL").
 _ATTRIBUTES = {
     "a": "href",
     "area": "href",
@@ -32,7 +32,7 @@ _CODE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)|(?P<tick>`+)[^`]+(?P=ti
 
 @dataclass(frozen=True)
 class Page:
-    """A page below the checked folder, and what stands in it. `base` is the address in its `<base>`."""
+    """A page below the checked folder, and its links. `base` is the address in its `<base>` element."""
 
     path: str
     links: tuple[str, ...]
@@ -40,7 +40,7 @@ class Page:
 
 
 def read_page(path: str, text: str) -> Page:
-    """Reads a page; its links are as written, each once, in order."""
+    """Parses a page. The links are as written, without duplicates, in order."""
     if path.lower().endswith(MARKDOWN):
         return Page(path, tuple(dict.fromkeys(_markdown(text))))
     parsed = _parsed(text)
@@ -50,19 +50,18 @@ def read_page(path: str, text: str) -> Page:
 def resolve(page: Page, address: str) -> tuple[str, str]:
     """Returns (kind, target) of an address on `page`.
 
-    `remote` has an absolute URL without its fragment, `local` a path below the folder, `other` what is no link to
-    check: an address within the page, a mail address, a script, data, or a path that leads out of the folder; `broken`
-    what cannot be read as an address.
+    `remote` is an absolute URL without its fragment, `local` a path below the folder. `other` isn't a link to check: an
+    anchor in the page, a mail address, a script, data, or a path out of the folder. `broken` isn't a valid address.
     """
     try:
-        whole = urldefrag(urljoin(page.base or "", address)).url
-        parts = urlsplit(whole)
+        url = urldefrag(urljoin(page.base or "", address)).url
+        parts = urlsplit(url)
     except ValueError:
         return "broken", address
     if parts.netloc and not parts.scheme:
-        return "remote", f"https:{whole}"
+        return "remote", f"https:{url}"
     if parts.scheme in ("http", "https"):
-        return ("remote", whole) if parts.netloc else ("broken", address)
+        return ("remote", url) if parts.netloc else ("broken", address)
     if parts.scheme:
         return "other", address
     if not parts.path:
@@ -94,7 +93,7 @@ class _Links(HTMLParser):
         if tag == "base" and self.base is None:
             self.base = values.get("href")
         address = values.get(_ATTRIBUTES.get(tag, ""))
-        # `preconnect` and its kin name an origin, not a thing that is there.
+        # `preconnect` and similar relations name an origin, not a page.
         if address and not (tag == "link" and "connect" in (values.get("rel") or "")):
             self.found.append(address.strip())
 

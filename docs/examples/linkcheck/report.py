@@ -1,4 +1,4 @@
-"""What was found, as values, as JSON and as Markdown. Pure."""
+"""The report: its values, and their JSON and Markdown, without I/O."""
 
 import json
 from collections import Counter
@@ -7,14 +7,14 @@ from typing import Literal
 from pydantic import BaseModel
 
 Verdict = Literal["ok", "broken", "outside", "skipped"]
-"""`outside`: the sandbox does not grant it. `skipped`: over the limit of links, or no link to check."""
+"""`outside`: not granted. `skipped`: over the limit of links, or not a link to check."""
 
 VERDICTS: tuple[Verdict, ...] = ("ok", "broken", "outside", "skipped")
 _SHOWN = 50
 
 
 class Link(BaseModel):
-    """One address, the pages it stands on, and what became of it."""
+    """One address, the pages that contain it, and its verdict."""
 
     address: str
     verdict: Verdict
@@ -23,7 +23,7 @@ class Link(BaseModel):
 
 
 class Report:
-    """What was found in a folder. Its links are written out as they are found; counts and those that are shown stay."""
+    """The report of a folder. Keeps the counts and the links of the summary; the caller writes the lines."""
 
     def __init__(self, folder: str, pages: int, unreadable: dict[str, str]) -> None:
         self.folder = folder
@@ -34,16 +34,16 @@ class Report:
 
     @property
     def links(self) -> int:
-        """How many there were."""
+        """The number of links added so far."""
         return self.counts.total()
 
     def begin(self) -> str:
-        """The JSON of the report up to its links."""
+        """Returns the JSON before the links."""
         head = {"folder": self.folder, "pages": self.pages, "unreadable": self.unreadable}
         return f'{json.dumps(head)[:-1]}, "links": ['
 
     def add(self, link: Link) -> str:
-        """Counts a link; returns its line."""
+        """Counts a link and returns its JSON line."""
         comma = "," if self.counts else ""
         self.counts[link.verdict] += 1
         shown = self.shown.get(link.verdict)
@@ -52,12 +52,12 @@ class Report:
         return f"{comma}\n{link.model_dump_json()}"
 
     def end(self) -> str:
-        """The JSON of the report after its links."""
+        """Returns the JSON after the links."""
         return "\n]}\n"
 
 
 class Summary(BaseModel):
-    """What a call returns: the counts, and where the whole report is, below `$DATA`."""
+    """The result of a call: the counts, and the paths of the full reports below `$DATA`."""
 
     folder: str
     pages: int
@@ -83,7 +83,7 @@ def summary(report: Report, reports: list[str]) -> Summary:
 
 
 def markdown(report: Report) -> str:
-    """Returns a report for people: the counts, then the links that need someone."""
+    """Returns the report as Markdown: the counts, then the links that need attention."""
     counts = report.counts
     lines = [f"# Links in {report.folder}", "", f"{report.pages} pages, {report.links} links.", ""]
     lines += ["| verdict | links |", "|---|---|", *(f"| {verdict} | {counts[verdict]} |" for verdict in VERDICTS), ""]
@@ -94,7 +94,7 @@ def markdown(report: Report) -> str:
             lines += [f"- and {more} more in report.json"] if more else []
             lines.append("")
     if report.unreadable:
-        lines += ["## Pages that could not be read", ""]
+        lines += ["## Unreadable pages", ""]
         lines += [f"- `{page}`: {reason}" for page, reason in report.unreadable.items()]
         lines.append("")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""One attempt: what was tried, and who refused it."""
+"""Performs one attempt and reports which layer refused it."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from nyx_stream.errors import SandboxDenied, TripwireDenied
 
-Try = Callable[[], Awaitable[object]]
+Action = Callable[[], Awaitable[object]]
 
 
 class Attempt(BaseModel):
-    """`layer` is `guard`, `tripwire` or `kernel`; `rule` is the rule that decided, `None` where none allows it."""
+    """The result. `layer` is `guard`, `tripwire` or `kernel`; `rule` is the deciding rule, `None` if none matched."""
 
     what: str
     refused: bool
@@ -20,26 +20,26 @@ class Attempt(BaseModel):
     reason: str
 
 
-async def attempt(what: str, act: Try) -> Attempt:
-    """Runs an attempt and says who refused it. An attempt that fails for another reason was not refused."""
+async def attempt(what: str, action: Action) -> Attempt:
+    """Performs an attempt. One that fails for a reason other than a refusal counts as not refused."""
     try:
-        outcome = await act()
+        outcome = await action()
     except TripwireDenied as denied:
         return Attempt(what=what, refused=True, layer="tripwire", rule=denied.rule, reason=denied.reason)
     except SandboxDenied as denied:
         return Attempt(what=what, refused=True, layer="guard", rule=denied.rule, reason=denied.reason)
     except Exception as error:
-        refusal = _by_the_kernel(error)
+        refusal = _kernel_refusal(error)
         if refusal is not None:
             return Attempt(
                 what=what, refused=True, layer="kernel", reason=f"{type(refusal).__name__}: {refusal.strerror}"
             )
-        return Attempt(what=what, refused=False, reason=f"failed by itself: {type(error).__name__}: {error}")
+        return Attempt(what=what, refused=False, reason=f"failed for another reason: {type(error).__name__}: {error}")
     return Attempt(what=what, refused=False, reason=f"it worked: {outcome!r:.80}")
 
 
-def _by_the_kernel(error: BaseException | None) -> OSError | None:
-    """The kernel's refusal behind an error, or `None`. A look-up hides it: the system's resolver finds no way out."""
+def _kernel_refusal(error: BaseException | None) -> OSError | None:
+    """Returns the kernel's refusal in the chain of causes, or `None`. A name look-up reports one as `gaierror`."""
     while error is not None:
         if isinstance(error, PermissionError | socket.gaierror):
             return error

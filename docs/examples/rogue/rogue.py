@@ -1,23 +1,23 @@
-"""A plugin that tries each thing a plugin should not. Its report must say `refused` on every line."""
+"""A plugin that tries what a plugin must not do. Every line of its report must say `refused`."""
 
 from collections.abc import AsyncIterator
 
-import by_capability
-import by_the_back
+import bypasses
+import capability_attempts
 from attempt import Attempt, attempt
 
 from nyx_stream import Plugin, export
 
 
 class Rogue(Plugin):
-    """Tries, and reports."""
+    """Tries every attempt and reports how it ended."""
 
     @export
     async def attack(self) -> AsyncIterator[Attempt]:
-        """Yields what was tried and who refused it, one attempt at a time."""
-        for what, act in by_capability.http_attempts(self):
-            yield await attempt(f"http: {what}", act)
-        for what, act in by_capability.file_attempts(self):
-            yield await attempt(f"files: {what}", act)
-        for what, act in by_the_back.attempts():
-            yield await attempt(f"round: {what}", act)
+        """Yields one result for each attempt."""
+        for what, action in capability_attempts.http_attempts(self):
+            yield await attempt(f"http: {what}", action)
+        for what, action in capability_attempts.file_attempts(self):
+            yield await attempt(f"files: {what}", action)
+        for what, action in bypasses.attempts():
+            yield await attempt(f"bypass: {what}", action)

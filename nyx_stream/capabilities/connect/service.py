@@ -97,7 +97,7 @@ class GuardedConnect:
             raise self._denied(host, port, f"{host}:{port}", decision)
         host = canonical_host(host)
         self._check_room()
-        decision = decision.taken()
+        decision = decision.use()
         if not decision.allowed:
             raise self._denied(host, port, netloc(host, port), decision)
         self._dialling += 1

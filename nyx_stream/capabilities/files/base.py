@@ -13,7 +13,7 @@ from aiofiles.base import AiofilesContextManager
 
 from nyx_stream.capabilities.files.open_arguments import Layers, layers_of
 from nyx_stream.guard import path_text
-from nyx_stream.policy.terms import Term, parse_terms
+from nyx_stream.policy.limits import Term, parse_terms
 
 Path = str | os.PathLike[str]
 

@@ -24,7 +24,7 @@ from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import Revoked
 from nyx_stream.guard import NarrowedGuard, SandboxGuard, path_text
 from nyx_stream.policy import NO_PLACES, Places
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 Sites = Sequence[Site]
 

@@ -200,7 +200,7 @@ class FileGate:
         """Counts the operation where it was approved for once; one operation, whatever number of paths it has."""
         approved = (step.decision for step in steps if isinstance(step.decision, ApprovedDecision))
         for decision in {decision.ticket: decision for decision in approved}.values():
-            taken = decision.taken()
+            taken = decision.use()
             if not taken.allowed:
                 raise self._denied(action, target, taken)
 

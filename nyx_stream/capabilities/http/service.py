@@ -25,7 +25,7 @@ from nyx_stream.capabilities.network import Network
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.guard import NarrowedGuard, RequestVerdict, SandboxGuard
 from nyx_stream.policy import RequestRule, SandboxPolicy
-from nyx_stream.policy.terms import Term, parse_terms
+from nyx_stream.policy.limits import Term, parse_terms
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -163,7 +163,7 @@ class HttpGate:
             raw = headers.checked(taken.headers, host, limits.header_bytes)
         except headers.BadHeaders as error:
             raise answers.denied(taken.method, taken.url, refusal(str(error)), request) from error
-        decision = decision.taken()
+        decision = decision.use()
         if not decision.allowed:
             raise answers.denied(taken.method, taken.url, decision, request)
         answers.spend(request)

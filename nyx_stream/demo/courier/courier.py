@@ -1,4 +1,4 @@
-"""A plugin whose authority changes while it runs. It hands on less than it holds, and is in use when that is taken."""
+"""A plugin whose grants change while it runs, and which passes narrowed capabilities to a part of itself."""
 
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -10,7 +10,7 @@ from nyx_stream.errors import Revoked, SandboxDenied
 
 
 class Attempt(BaseModel):
-    """What was tried, and its result, or why it was denied."""
+    """An action with its result, or the reason for its denial."""
 
     what: str
     allowed: bool
@@ -18,34 +18,34 @@ class Attempt(BaseModel):
 
 
 class Courier(Plugin):
-    """Forecasts, and a feed that it follows."""
+    """Fetches forecasts and follows a feed."""
 
     @export
     async def forecast(self, service: str, city: str) -> dict[str, Any]:
-        """Asks the service."""
+        """Requests a forecast."""
         forecast: dict[str, Any] = (await self.http.get(f"{service}/v1/{city}")).json()
         return forecast
 
     @export
-    async def hand_on(self, service: str) -> list[Attempt]:
-        """Has a part of itself work with less than it holds, and tries what that part was not given."""
+    async def attenuate(self, service: str) -> list[Attempt]:
+        """Narrows its capabilities and tries actions inside and outside the narrowed grant."""
         await self.files.mkdir("reports", exist_ok=True)
         await self.files.write_text("reports/today.txt", "snow")
-        await self.files.write_text("notes.txt", "my own")
+        await self.files.write_text("notes.txt", "private")
         http = self.http.narrow(f"GET {service}/v1/oslo", ttl="60s")
         files = self.files.narrow("reports/", mode="r")
         return [
-            await _tried("http.get('/v1/oslo')", _text(http.get(f"{service}/v1/oslo"))),
-            await _tried("http.get('/v1/lisbon')", _text(http.get(f"{service}/v1/lisbon"))),
-            await _tried("http.narrow('/v1/**')", _widened(http, f"GET {service}/v1/**")),
-            await _tried("files.read_text('reports/today.txt')", files.read_text("reports/today.txt")),
-            await _tried("files.write_text('reports/today.txt')", files.write_text("reports/today.txt", "sun")),
-            await _tried("files.read_text('notes.txt')", files.read_text("notes.txt")),
+            await _try("http.get('/v1/oslo')", _text(http.get(f"{service}/v1/oslo"))),
+            await _try("http.get('/v1/lisbon')", _text(http.get(f"{service}/v1/lisbon"))),
+            await _try("http.narrow('/v1/**')", _try_to_widen(http, f"GET {service}/v1/**")),
+            await _try("files.read_text('reports/today.txt')", files.read_text("reports/today.txt")),
+            await _try("files.write_text('reports/today.txt')", files.write_text("reports/today.txt", "sun")),
+            await _try("files.read_text('notes.txt')", files.read_text("notes.txt")),
         ]
 
     @export
     async def follow(self, service: str) -> AsyncIterator[str]:
-        """Streams a feed, line by line; says so when it is taken away."""
+        """Streams a feed line by line, and reports when its capability is revoked."""
         try:
             async with self.http.stream("GET", f"{service}/v1/live", timeout=None) as reply:
                 async for line in reply.aiter_lines():
@@ -54,18 +54,18 @@ class Courier(Plugin):
             yield f"Revoked(reason={error.reason!r})"
 
 
-async def _text(answer: Awaitable[Any]) -> str:
-    text: str = (await answer).text
+async def _text(response: Awaitable[Any]) -> str:
+    text: str = (await response).text
     return text
 
 
-async def _widened(http: Any, rule: str) -> str:
+async def _try_to_widen(http: Any, rule: str) -> str:
     http.narrow(rule)
-    return "it was given more than it holds"
+    return "it was widened"
 
 
-async def _tried(what: str, act: Awaitable[object]) -> Attempt:
+async def _try(what: str, action: Awaitable[object]) -> Attempt:
     try:
-        return Attempt(what=what, allowed=True, outcome=str(await act))
+        return Attempt(what=what, allowed=True, outcome=str(await action))
     except SandboxDenied as denied:
         return Attempt(what=what, allowed=False, outcome=denied.reason)

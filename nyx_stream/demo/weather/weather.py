@@ -1,4 +1,4 @@
-"""A plugin with honest methods, and a few that try more than they were granted."""
+"""A plugin with methods that stay within its grant, and a few that don't."""
 
 import json
 
@@ -8,7 +8,7 @@ from nyx_stream import Plugin, export
 
 
 class Forecast(BaseModel):
-    """What the service says of a city. `degrees` are Celsius."""
+    """The forecast for a city, in degrees Celsius."""
 
     city: str
     degrees: int
@@ -16,17 +16,17 @@ class Forecast(BaseModel):
 
 
 class Weather(Plugin):
-    """Forecasts."""
+    """Fetches forecasts."""
 
     @export
     async def cities(self) -> list[str]:
-        """Reads a file of the plugin's own folder."""
+        """Reads a file in the plugin's own folder."""
         cities: list[str] = json.loads(await self.files.read_text(f"{self.manifest.paths[0].prefix}/cities.json"))
         return cities
 
     @export
     async def forecast(self, service: str, city: str) -> Forecast:
-        """Asks the service, and keeps the answer."""
+        """Requests a forecast and stores it."""
         reply = await self.http.get(f"{service}/v1/{city}")
         async with self.files.open("last.json", "w") as file:
             await file.write(reply.text)
@@ -34,27 +34,27 @@ class Weather(Plugin):
 
     @export
     async def last(self) -> Forecast:
-        """Reads what was kept."""
+        """Reads the stored forecast."""
         return Forecast.model_validate_json(await self.files.read_text("last.json"))
 
     @export
     async def keys(self, service: str) -> str:
-        """Asks for a page of the service that is none of its business."""
+        """Requests a page that the policy doesn't grant."""
         return (await self.http.get(f"{service}/internal/keys")).text
 
     @export
     async def peek(self, path: str) -> str:
-        """Reads a file that somebody names."""
+        """Reads any file."""
         return await self.files.read_text(path)
 
     @export
     async def rewrite(self) -> int:
-        """Changes its own code, for the next time it is loaded."""
+        """Overwrites its own code."""
         return await self.files.write_text(f"{self.manifest.paths[0].prefix}/weather.py", "")
 
     @export
     async def sneak(self) -> str:
-        """Opens a file without asking its capability."""
+        """Opens a file with the built-in open, bypassing `self.files`."""
         return _accounts()
 
 

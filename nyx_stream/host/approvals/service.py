@@ -23,11 +23,18 @@ from nyx_stream.host.runtime.lifecycle import State
 from nyx_stream.host.runtime.plugin_record import PluginRecord
 from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.policy import Places
-from nyx_stream.policy.approval import LONGEST_WHY, Answer, Approval, Question
-from nyx_stream.policy.coverage import Rule
+from nyx_stream.policy.approval import (
+    KINDS,
+    MAX_REASON_LENGTH,
+    Answer,
+    Approval,
+    OptionalKind,
+    OptionalPermission,
+    Question,
+    parse_target,
+)
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.optional import KINDS, OptionalKind, OptionalPermission, parse_target
-from nyx_stream.policy.rule import RuleError
+from nyx_stream.policy.rules import Rule, RuleError
 from nyx_stream.text import escape
 
 if TYPE_CHECKING:
@@ -176,7 +183,7 @@ class ApprovalService:
     def _answered_no(
         self, entry: PluginRecord, permission: OptionalPermission, target: str, answer: Answer
     ) -> Approval:
-        reason = escape(answer.reason, LONGEST_WHY) or "the approver said no"
+        reason = escape(answer.reason, MAX_REASON_LENGTH) or "the approver said no"
         self._record(entry, permission.kind, "answer", target, False, None, reason)
         return Approval(False, reason)
 
@@ -260,7 +267,7 @@ def _question(manifest: Manifest, permission: OptionalPermission, target: str, w
         version=manifest.version,
         kind=permission.kind,
         rule=escape(permission.rule.text),
-        manifest_why=escape(said, LONGEST_WHY) if said else None,
+        manifest_why=escape(said, MAX_REASON_LENGTH) if said else None,
         target=escape(target),
-        why=escape(why, LONGEST_WHY),
+        why=escape(why, MAX_REASON_LENGTH),
     )

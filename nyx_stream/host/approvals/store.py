@@ -14,9 +14,9 @@ from nyx_stream.capabilities.budget import later
 from nyx_stream.host.approvals.prompts import ApprovalPrompts
 from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.policy import ConnectRule, PathRule, Places, RequestRule, SandboxPolicy
-from nyx_stream.policy.approval import Answer, Approval, ApprovedSource, Ticket
-from nyx_stream.policy.coverage import Rule, covers
-from nyx_stream.policy.optional import OptionalKind, OptionalPermission
+from nyx_stream.policy.approval import Answer, Approval, ApprovedSource, OptionalKind, OptionalPermission, Ticket
+from nyx_stream.policy.coverage import covers
+from nyx_stream.policy.rules import Rule
 
 if TYPE_CHECKING:  # a host without a lock file does without its models
     import asyncio
@@ -107,19 +107,21 @@ class ApprovalStore:
 
     def of(self, content: str | None) -> tuple[Standing, ...]:
         """Returns what stands for one content."""
-        return tuple(item for (own, _), item in self._standing.items() if own == content and item.ticket.over is None)
+        return tuple(
+            item for (own, _), item in self._standing.items() if own == content and item.ticket.invalid is None
+        )
 
     def get(self, source: PluginSource, permission: OptionalPermission) -> Standing | None:
         """Returns the answer of an approver to a permission, if it still stands."""
         item = self._standing.get((source.content, permission))
-        return item if item is not None and item.verdict != "policy" and item.ticket.over is None else None
+        return item if item is not None and item.verdict != "policy" and item.ticket.invalid is None else None
 
     def add(
         self, source: PluginSource, permission: OptionalPermission, answer: Answer, used: Callable[[], None]
     ) -> Standing:
         """Takes a yes; `used` is called when one that is for once is used up."""
         until = time.time() + answer.seconds if answer.seconds is not None else inf
-        ticket = Ticket(once=answer.verdict == "once", until=until, told=used)
+        ticket = Ticket(once=answer.verdict == "once", until=until, on_used=used)
         verdict: Any = answer.verdict
         return self.keep(source, Standing(permission, verdict, _by(answer.verdict, until), ticket))
 
@@ -135,7 +137,7 @@ class ApprovalStore:
                 if (known.kind, known.rule) != (permission.kind, permission.rule.text):
                     continue
                 ticket = Ticket(until=inf if known.until is None else known.until)
-                if ticket.over is None and self.get(source, permission) is None:
+                if ticket.invalid is None and self.get(source, permission) is None:
                     self.keep(source, Standing(permission, known.verdict, _by(known.verdict, ticket.until), ticket))
 
     def retain(self, contents: Collection[str | None]) -> None:
@@ -152,7 +154,7 @@ class ApprovalStore:
         }
         for key in gone:
             del self._standing[key]
-        return [item for item in gone.values() if item.ticket.over is None]
+        return [item for item in gone.values() if item.ticket.invalid is None]
 
     def over(self, policy: SandboxPolicy, source: PluginSource, places: Places) -> SandboxPolicy:
         """Returns the policy with what was approved of a version on top; its deny rules hold against that too.

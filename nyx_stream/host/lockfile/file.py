@@ -12,14 +12,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from nyx_stream.audit.locking import sync_folder
+from nyx_stream.audit.file import sync_folder
 from nyx_stream.errors import LockError
 from nyx_stream.host.lockfile.writer_lock import guard_of, sole_writer
+from nyx_stream.policy.approval import OptionalKind
 from nyx_stream.policy.manifest_file import Identifier
-from nyx_stream.policy.optional import OptionalKind
 from nyx_stream.regular_file import NotRegular, open_regular
 
-LARGEST = 16 * 2**20
+MAX_FILE_SIZE = 16 * 2**20
 """Bytes of a lock file that are read; a larger one is refused."""
 
 _Text = Annotated[str, StringConstraints(max_length=64 * 1024)]
@@ -94,9 +94,9 @@ class LockFile:
             raise LockError(self.path, "is no regular file") from error
         with file:
             self._must_be_ours(os.fstat(file.fileno()))
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise LockError(self.path, f"larger than {LARGEST} bytes")
+            data = file.read(MAX_FILE_SIZE + 1)
+        if len(data) > MAX_FILE_SIZE:
+            raise LockError(self.path, f"larger than {MAX_FILE_SIZE} bytes")
         try:
             return dict(_Content.model_validate_json(data).plugins)
         except ValidationError as error:

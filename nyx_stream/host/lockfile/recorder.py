@@ -19,7 +19,7 @@ from nyx_stream.host.runtime.plugin_record import PluginRecord
 from nyx_stream.isolation.backend import PluginSource
 from nyx_stream.policy import PathRule, Places, SandboxPolicy
 from nyx_stream.policy.coverage import overlaps
-from nyx_stream.policy.rule import Source
+from nyx_stream.policy.rules import Source
 
 
 class LockRecorder:

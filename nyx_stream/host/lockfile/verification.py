@@ -13,10 +13,10 @@ from nyx_stream.host.approvals.store import Standing
 from nyx_stream.host.lockfile.content_hash import content_hash
 from nyx_stream.host.lockfile.file import LockedApproval, LockedPermission, LockedPlugin, LockFile
 from nyx_stream.isolation.backend import PluginSource
-from nyx_stream.policy.coverage import Rule, covers
+from nyx_stream.policy.approval import KINDS, parse_target
+from nyx_stream.policy.coverage import covers
 from nyx_stream.policy.manifest import Manifest
-from nyx_stream.policy.optional import KINDS, parse_target
-from nyx_stream.policy.rule import RuleError
+from nyx_stream.policy.rules import Rule, RuleError
 from nyx_stream.text import escape
 
 

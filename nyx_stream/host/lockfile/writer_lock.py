@@ -11,11 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nyx_stream.audit.locking import PATIENCE, locked
 from nyx_stream.errors import LockError
 
+if sys.platform != "win32":
+    import fcntl
+
+PATIENCE = 5.0
+"""Seconds to wait for another writer, which holds the lock for one read and one write."""
+
 _PAUSE = 0.01
-"""Seconds between two tries, where the system does not wait."""
+"""Seconds between two attempts."""
 
 
 @contextmanager
@@ -32,22 +37,29 @@ def sole_writer(path: str) -> Iterator[None]:
         return
     descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            held = locked(descriptor)
-            held.__enter__()
-        except TimeoutError as error:
-            raise LockError(path, "another process keeps it locked") from error
-        try:
-            yield
-        finally:
-            held.__exit__(None, None, None)
+        _lock(descriptor, path)
+        yield
     finally:
-        os.close(descriptor)
+        os.close(descriptor)  # this releases the lock
 
 
 def guard_of(path: str) -> str:
     """Returns the path of the file whose first byte is locked, where folders cannot be."""
     return f"{path}.guard"
+
+
+if sys.platform != "win32":
+
+    def _lock(descriptor: int, path: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise LockError(path, "another process keeps it locked") from error
+                time.sleep(_PAUSE)
 
 
 if sys.platform == "win32":

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink
 from nyx_stream.audit.event import Kind
-from nyx_stream.audit.fan_out import Isolated, together
 from nyx_stream.audit.log import AuditOptions
+from nyx_stream.audit.sinks import IsolatedSink, combine
 from nyx_stream.errors import AuditError, PluginError, PluginStateError
 
 _log = logging.getLogger("nyx.audit")
@@ -37,12 +37,12 @@ class AuditTrail:
         """Takes the host's events between `open` and `aclose`, and never raises; `None` for a host without audit."""
         self.keep_in(audit, options)
         self._logs: list[AuditLog] = []
-        self._releases: list[Callable[[], None]] = []
+        self._releases: list[Callable[[], object]] = []
 
     def keep_in(self, audit: AuditTarget, options: AuditOptions) -> None:
         """Sets where events go from the next `open` on. Raises `TypeError` as the constructor."""
-        self._targets: list[str | os.PathLike[str] | AuditLog | Isolated] = [
-            Isolated(one) if callable(one) and not isinstance(one, Isolated) else one for one in several(audit)
+        self._targets: list[str | os.PathLike[str] | AuditLog | IsolatedSink] = [
+            IsolatedSink(one) if callable(one) and not isinstance(one, IsolatedSink) else one for one in several(audit)
         ]
         self._options = options
 
@@ -55,7 +55,7 @@ class AuditTrail:
         sinks: list[AuditSink] = []
         try:
             for target in self._targets:
-                if isinstance(target, Isolated):
+                if isinstance(target, IsolatedSink):
                     sinks.append(target)
                     continue
                 log = target if isinstance(target, AuditLog) else AuditLog.open(target, **self._options)
@@ -69,7 +69,7 @@ class AuditTrail:
         for log in self._logs:
             if log.when_full == "stop-plugins":
                 self._releases.append(log.watch(partial(_tell, asyncio.get_running_loop(), stop, log)))
-        self.sink = together(tuple(sinks)) if sinks else None
+        self.sink = combine(tuple(sinks)) if sinks else None
 
     async def aclose(self) -> None:
         """Ends; closes the logs that `open` opened.
@@ -89,7 +89,7 @@ class AuditTrail:
             except AuditError as error:
                 errors.append(error)
         for target in self._targets:
-            if isinstance(target, Isolated) and target.failed:
+            if isinstance(target, IsolatedSink) and target.failed:
                 _log.error("audit sink %s did not take %d events", target.name, target.failed)
         for further in errors[1:]:
             _log.error("%s", further)
@@ -101,7 +101,7 @@ class AuditTrail:
         """By sink, the path of a log or the name of a callable: events that it did not take."""
         lost: dict[str, int] = {}
         for target in (*self._logs, *self._targets):
-            if isinstance(target, Isolated):
+            if isinstance(target, IsolatedSink):
                 lost[target.name] = lost.get(target.name, 0) + target.failed
             elif isinstance(target, AuditLog):
                 lost[target.path] = target.lost

@@ -142,7 +142,7 @@ class PolicyWatches:
 
 def look_at(path: str) -> Look:
     """Looks at a policy file. Asks the system for everything anew: folders and links are replaced too."""
-    from nyx_stream.policy.config_file import LARGEST  # it brings pydantic
+    from nyx_stream.policy.config_file import MAX_FILE_SIZE  # it brings pydantic
 
     folders: set[Folder] = set()
     for folder in (os.path.dirname(path), os.path.dirname(os.path.realpath(path))):
@@ -158,7 +158,12 @@ def look_at(path: str) -> Look:
             found = os.fstat(file.fileno())
             # The content alone would not do: it may change, be read, and change back between two looks. Nor would the
             # time: two writes may come within one tick of the kernel's clock.
-            state = (found.st_dev, found.st_ino, found.st_ctime_ns, hashlib.blake2b(file.read(LARGEST + 1)).digest())
+            state = (
+                found.st_dev,
+                found.st_ino,
+                found.st_ctime_ns,
+                hashlib.blake2b(file.read(MAX_FILE_SIZE + 1)).digest(),
+            )
             settled = abs(time.time() - found.st_mtime) > _SETTLED
     except OSError as error:
         state = str(error)

@@ -11,7 +11,7 @@ from nyx_stream.capabilities.lease import Happening, Lease, LeaseStatus
 from nyx_stream.errors import PluginStateError
 from nyx_stream.isolation.backend import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
-from nyx_stream.policy.terms import parse_terms, print_term
+from nyx_stream.policy.limits import parse_terms, print_term
 
 Record = Callable[[str, str, str], None]
 """Takes what happened to a lease: action, capability, and why or how."""

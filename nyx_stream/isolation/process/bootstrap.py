@@ -157,12 +157,12 @@ def _compile_layers(confinement: Confinement) -> None:
     if sys.platform != "linux":
         return
     from nyx_core.linux.landlock_rules import NEWEST_ABI, ruleset_for
-    from nyx_core.linux.runtime_paths import runtime_paths
-    from nyx_core.linux.seccomp_filter import compile_rules
-    from nyx_core.linux.seccomp_rules import Situation, rules_for
+    from nyx_core.linux.seccomp_mark import Program
+    from nyx_core.linux.seccomp_rules import SeccompRequest, Situation, rules_for
     from nyx_core.linux.syscall_table import native_table
+    from nyx_core.posix.process import python_paths
 
-    ruleset_for(confinement, NEWEST_ABI, runtime_paths(network=False))
+    ruleset_for(confinement, NEWEST_ABI, python_paths())
     table = native_table()
     if table is not None:
-        compile_rules(table, rules_for(confinement, Situation(pid=1, landlock=NEWEST_ABI)))
+        Program.compile(table, rules_for(SeccompRequest.of(confinement), Situation(pid=1, landlock=NEWEST_ABI)))

@@ -1,4 +1,4 @@
-"""A granted directory R with a secret S beside it, and the two ways to open below R."""
+"""A granted directory R with a secret S beside it, and the two openers below R."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 if sys.platform == "win32":
-    # They are about openat2 and the walk, which Windows has not; its own are test_windows and test_windows_live.
+    # They test openat2 and the walk, which Windows doesn't have; see test_windows and test_windows_live.
     collect_ignore = ["test_opening.py", "test_changing.py", "test_agreement.py", "test_filtered.py"]
 else:
     from nyx_core.beneath.openat2 import openat2_opener, probe
     from nyx_core.beneath.root import Root, native_opener, open_root
     from nyx_core.beneath.walk import Opener, walking_opener
 
-    WAYS = {"openat2": native_opener, "walk": walking_opener}
+    OPENERS = {"openat2": native_opener, "walk": walking_opener}
 
 
-@pytest.fixture(params=sorted(WAYS))
-def way(request: pytest.FixtureRequest) -> Callable[[int], Opener]:
-    """Each test that asks for it runs on openat2 and on the walk."""
+@pytest.fixture(params=sorted(OPENERS))
+def opener(request: pytest.FixtureRequest) -> Callable[[int], Opener]:
+    """Each test that uses it runs with openat2 and with the walk."""
     if request.param == "openat2" and (reason := probe()) is not None:
         pytest.skip(reason)
-    return WAYS[request.param]
+    return OPENERS[request.param]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """`R` with some content, `S` (a secret file) and `out` (a directory) beside it."""
+def tree(tmp_path: Path) -> Path:
+    """`R` with some content; beside it `S` (a secret file) and `out` (a directory)."""
     inside = tmp_path / "R"
     for name in ("a", "b/c", "b/d"):
         (inside / name).mkdir(parents=True)
@@ -48,16 +48,16 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def root(place: Path, way: Callable[[int], Opener]) -> Iterator[Root]:
-    """R, held open."""
-    held = open_root(str(place / "R"), way)
+def root(tree: Path, opener: Callable[[int], Opener]) -> Iterator[Root]:
+    """The open root R."""
+    held = open_root(str(tree / "R"), opener)
     yield held
     held.close()
 
 
 @pytest.fixture
 def pure_openat2() -> Callable[[int], Opener]:
-    """openat2 with nothing behind it, to be compared with the walk."""
+    """openat2 without its fallback, to compare it with the walk."""
     if (reason := probe()) is not None:
         pytest.skip(reason)
     return openat2_opener

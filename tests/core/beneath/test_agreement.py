@@ -1,4 +1,4 @@
-"""openat2 and the walk open the same thing or fail the same way, over generated trees. The walk is the oracle."""
+"""openat2 and the walk open the same file or fail in the same way, over generated trees. The walk is the oracle."""
 
 import os
 import shutil
@@ -21,14 +21,14 @@ STEPS = st.sampled_from(["a", "b", "c", "a", "b", ".", "..", ""])
 TAILS = st.sampled_from(["", "", "", "/", "/.", "/.."])
 PATHS = st.builds(lambda steps, tail: "/".join(steps) + tail, st.lists(STEPS, min_size=1, max_size=6), TAILS)
 TARGETS = st.one_of(PATHS, PATHS.map(lambda path: "../" + path), PATHS.map(lambda path: "/" + path))
-PLACES = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+TREE_PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 KINDS = st.one_of(
     st.just(("directory", "")),
     st.just(("file", "")),
     st.just(("fifo", "")),
     TARGETS.map(lambda target: ("link", target)),
 )
-TREES = st.lists(st.tuples(PLACES, KINDS, st.sampled_from([0o700, 0o700, 0o700, 0o000, 0o400, 0o500])), max_size=10)
+TREES = st.lists(st.tuples(TREE_PATHS, KINDS, st.sampled_from([0o700, 0o700, 0o700, 0o000, 0o400, 0o500])), max_size=10)
 FLAGS = st.sampled_from(
     [
         os.O_RDONLY,
@@ -46,18 +46,18 @@ Outcome = tuple[str, object]
 
 
 def build(base: str, tree: Tree) -> None:
-    """Makes what can be made of a generated tree; modes last, since they would stop the making."""
+    """Creates what is possible of a generated tree. Modes are set last, because they could prevent creating files."""
     inside = os.path.join(base, "R")
     os.makedirs(os.path.join(base, "a"))
     os.mkdir(inside)
-    for place, (kind, target), _ in tree:
+    for entry, (kind, target), _ in tree:
         with suppress(OSError):
-            path = os.path.join(inside, place)
+            path = os.path.join(inside, entry)
             if os.path.realpath(os.path.dirname(path)).startswith(inside):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 _make(path, kind, target)
-    for place, (kind, _), mode in tree:
-        path = os.path.join(inside, place)
+    for entry, (kind, _), mode in tree:
+        path = os.path.join(inside, entry)
         if kind != "link" and not os.path.islink(path) and os.path.realpath(path) == path:
             with suppress(OSError):
                 os.chmod(path, mode)
@@ -75,7 +75,7 @@ def _make(path: str, kind: str, target: str) -> None:
 
 
 def outcome(operation: Callable[[], int]) -> Outcome:
-    """The inode that was opened, or the class and number of the failure; what was created is removed again."""
+    """The inode that was opened, or the class and errno of the failure."""
     try:
         descriptor = operation()
     except OSError as error:
@@ -89,7 +89,7 @@ def outcome(operation: Callable[[], int]) -> Outcome:
 
 @contextmanager
 def made(tree: Tree, user: int | None) -> Iterator[str]:
-    """A generated tree, owned by whoever is going to open it."""
+    """A generated tree, owned by the user that will open it."""
     base = os.path.realpath(tempfile.mkdtemp())
     try:
         build(base, tree)
@@ -107,7 +107,7 @@ def made(tree: Tree, user: int | None) -> Iterator[str]:
 
 @contextmanager
 def identity(user: int | None) -> Iterator[None]:
-    """Another effective user for a while: an ordinary one, whom permission bits stop."""
+    """Runs the block as another effective user, to whom permission bits apply."""
     if user is None:
         yield
         return
@@ -123,7 +123,7 @@ USERS = pytest.mark.parametrize(
     [
         pytest.param(None, id="as it is"),
         pytest.param(
-            NOBODY, id="nobody", marks=pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be another user")
+            NOBODY, id="ordinary", marks=pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be another user")
         ),
     ],
 )
@@ -138,14 +138,14 @@ SETTINGS = settings(
 def compare(
     base: str, user: int | None, first: Callable[[], int], second: Callable[[], int]
 ) -> tuple[Outcome, Outcome, set[str]]:
-    """Both outcomes, each from the same state, and what they created, which must be one and the same name."""
+    """Both outcomes, each from the same state, and the names they created, which must be the same."""
     before = names_in(base)
     with identity(user):
         one = outcome(first)
-    created = forget(base, before)
+    created = remove_new(base, before)
     with identity(user):
         two = outcome(second)
-    assert forget(base, before) == created
+    assert remove_new(base, before) == created
     assert all(name.startswith(os.path.join(base, "R", "")) for name in created)
     return one, two, created
 
@@ -153,10 +153,10 @@ def compare(
 @USERS
 @SETTINGS
 @given(tree=TREES, paths=st.lists(st.tuples(PATHS, FLAGS), min_size=1, max_size=12))
-def test_both_ways_agree(
+def test_openat2_and_walk_agree(
     pure_openat2: Callable[[int], Opener], user: int | None, tree: Tree, paths: list[tuple[str, int]]
 ) -> None:
-    """For any tree, path and flags: the same inode, or the same error."""
+    """Any tree, path and flags give the same inode or the same error."""
     with made(tree, user) as base:
         root = os.open(os.path.join(base, "R"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         fast, slow = pure_openat2(root), walking_opener(root)
@@ -174,7 +174,7 @@ def test_both_ways_agree(
 @SETTINGS
 @given(tree=TREES, paths=st.lists(st.tuples(PATHS, FLAGS), min_size=1, max_size=12))
 def test_a_judge_changes_no_outcome(user: int | None, tree: Tree, paths: list[tuple[str, int]]) -> None:
-    """Opening in steps under a judge that allows everything ends as opening at once does."""
+    """Opening in steps with a judge that allows everything has the same outcome as opening at once."""
     if user is not None and not os.stat("/").st_mode & 0o001:
         pytest.skip("the root directory of this machine is closed to ordinary users, and procfs with it")
     with made(tree, user) as base:
@@ -196,20 +196,20 @@ def test_a_judge_changes_no_outcome(user: int | None, tree: Tree, paths: list[tu
 @SETTINGS
 @given(tree=TREES, paths=st.lists(PATHS, min_size=1, max_size=12))
 def test_both_statuses_agree(user: int | None, tree: Tree, paths: list[str]) -> None:
-    """The status that macOS gets by walking is the one that Linux gets by O_PATH."""
+    """The status by walking, as on macOS, equals the status by O_PATH, as on Linux."""
     with made(tree, user) as base:
         root = open_root(os.path.join(base, "R"))
         try:
             for path in paths:
                 with identity(user):
-                    found = [told(partial(way, root, path)) for way in (status, status_by_walking)]
+                    found = [status_outcome(partial(function, root, path)) for function in (status, status_by_walking)]
                 assert found[0] == found[1], path
         finally:
             root.close()
 
 
-def told(operation: Callable[[], os.stat_result]) -> Outcome:
-    """The inode and kind that a status tells, or the class and number of the failure."""
+def status_outcome(operation: Callable[[], os.stat_result]) -> Outcome:
+    """The inode and mode of a status, or the class and errno of the failure."""
     try:
         result = operation()
     except OSError as error:
@@ -218,21 +218,21 @@ def told(operation: Callable[[], os.stat_result]) -> Outcome:
 
 
 def allow_all(below: str, absolute: str) -> None:
-    """A judge of no objections."""
+    """A judge that allows everything."""
     assert absolute.endswith(below)
 
 
 def same_status(root: Root, path: str) -> bool:
-    """Whether the status of a path is told with a judge as without."""
-    return told(partial(status, root, path)) == told(partial(status, root, path, allow_all))
+    """Whether a judge that allows everything leaves the status unchanged."""
+    return status_outcome(partial(status, root, path)) == status_outcome(partial(status, root, path, allow_all))
 
 
 def names_in(base: str) -> set[str]:
     return {os.path.join(where, name) for where, folders, files in os.walk(base) for name in folders + files}
 
 
-def forget(base: str, before: set[str]) -> set[str]:
-    """Removes what is new below `base` and returns its names."""
+def remove_new(base: str, before: set[str]) -> set[str]:
+    """Removes what is new below `base` and returns its paths."""
     created = names_in(base) - before
     for path in created:
         os.unlink(path)

@@ -1,4 +1,4 @@
-"""Changing names below R: each acts on the name, none leads out, and a judge is asked before anything changes."""
+"""Changing names below R: operations act on the name, can't leave R, and call the judge before anything changes."""
 
 import os
 from collections.abc import Callable
@@ -28,9 +28,9 @@ OPERATIONS: dict[str, Callable[..., object]] = {
 }
 
 
-def picture(place: Path) -> list[tuple[str, int, int]]:
+def snapshot(tree: Path) -> list[tuple[str, int, int]]:
     found = []
-    for where, folders, files in os.walk(place):
+    for where, folders, files in os.walk(tree):
         for name in folders + files:
             seen = os.lstat(os.path.join(where, name))
             found.append((os.path.join(where, name), seen.st_ino, seen.st_size))
@@ -38,15 +38,15 @@ def picture(place: Path) -> list[tuple[str, int, int]]:
 
 
 class Refusal(Exception):
-    """What the judge of these tests raises."""
+    """Raised by the judge of these tests."""
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
-def test_the_judge_comes_first(root: Root, place: Path, operation: str) -> None:
-    """The judge is told the canonical place, and when it refuses nothing has changed and nothing stays open."""
-    os.symlink("b/c", place / "R/l")
+def test_the_judge_comes_first(root: Root, tree: Path, operation: str) -> None:
+    """The judge gets the canonical path. If it refuses, nothing has changed and nothing stays open."""
+    os.symlink("b/c", tree / "R/l")
     path, wanted = {"list": ("l/../d", "b/d"), "make": ("l/new", "b/c/new")}.get(operation, ("l/f", "b/c/f"))
-    before, held = picture(place), len(os.listdir("/dev/fd"))
+    before, held = snapshot(tree), len(os.listdir("/dev/fd"))
     seen = []
 
     def judge(below: str, absolute: str) -> None:
@@ -55,14 +55,14 @@ def test_the_judge_comes_first(root: Root, place: Path, operation: str) -> None:
 
     with pytest.raises(Refusal):
         OPERATIONS[operation](root, path, judge=judge)
-    assert seen == [(wanted, os.path.join(os.path.realpath(place / "R"), wanted))]
-    assert picture(place) == before
+    assert seen == [(wanted, os.path.join(os.path.realpath(tree / "R"), wanted))]
+    assert snapshot(tree) == before
     assert len(os.listdir("/dev/fd")) == held
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
-def test_a_judge_that_agrees(root: Root, place: Path, operation: str) -> None:
-    """With a judge that has no objection, the operation is done."""
+def test_a_judge_that_allows(root: Root, tree: Path, operation: str) -> None:
+    """If the judge allows it, the operation is carried out."""
     path = {"list": "b/d", "make": "b/new", "remove": "b/t"}.get(operation, "b/c/f")
     seen: list[str] = []
     OPERATIONS[operation](root, path, judge=lambda below, absolute: seen.append(below))
@@ -71,55 +71,55 @@ def test_a_judge_that_agrees(root: Root, place: Path, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 @pytest.mark.parametrize("path", ["..", "../out/f", "out/../../out/f", "o/f", "o/new", "/b"])
-def test_nothing_leads_out(root: Root, place: Path, operation: str, path: str) -> None:
-    """Every operation on a path that leads out is an escape and changes nothing."""
-    os.symlink("../out", place / "R/o")
-    os.mkdir(place / "R/out")
-    before = picture(place)
+def test_nothing_leads_out(root: Root, tree: Path, operation: str, path: str) -> None:
+    """Every operation on a path that leads out of R raises EscapesRoot and changes nothing."""
+    os.symlink("../out", tree / "R/o")
+    os.mkdir(tree / "R/out")
+    before = snapshot(tree)
     with pytest.raises(EscapesRoot):
         OPERATIONS[operation](root, path)
-    assert picture(place) == before
+    assert snapshot(tree) == before
 
 
-def test_replacing(root: Root, place: Path) -> None:
+def test_replacing(root: Root, tree: Path) -> None:
     """A replaced file keeps its mode, a link to it stays a link, another hard link keeps the old content."""
-    os.chmod(place / "R/b/t", 0o640)
-    os.link(place / "R/b/t", place / "out/hard")
-    os.symlink("b/t", place / "R/l")
+    os.chmod(tree / "R/b/t", 0o640)
+    os.link(tree / "R/b/t", tree / "out/hard")
+    os.symlink("b/t", tree / "R/l")
     replace_file(root, "l", b"new")
-    assert (place / "R/b/t").read_bytes() == b"new"
-    assert (place / "R/b/t").stat().st_mode & 0o777 == 0o640
-    assert (place / "out/hard").read_text() == "b/t"
-    assert os.path.islink(place / "R/l")
+    assert (tree / "R/b/t").read_bytes() == b"new"
+    assert (tree / "R/b/t").stat().st_mode & 0o777 == 0o640
+    assert (tree / "out/hard").read_text() == "b/t"
+    assert os.path.islink(tree / "R/l")
     with pytest.raises(NotPlain):
         replace_file(root, "fifo", b"")
     with pytest.raises(IsADirectoryError):
         replace_file(root, "b", b"")
-    assert sorted(os.listdir(place / "R")) == ["a", "b", "f", "fifo", "l"]
+    assert sorted(os.listdir(tree / "R")) == ["a", "b", "f", "fifo", "l"]
 
 
-def test_a_failed_replacement_leaves_nothing(root: Root, place: Path) -> None:
-    """When the last step fails, the temporary file is gone."""
-    os.mkdir(place / "R/d")
+def test_a_failed_replacement_leaves_nothing(root: Root, tree: Path) -> None:
+    """If the last step fails, the temporary file is removed."""
+    os.mkdir(tree / "R/d")
     long_name = "n" * 300
     with pytest.raises(OSError, match="too long"):
         replace_file(root, f"d/{long_name}", b"x")
-    assert os.listdir(place / "R/d") == []
+    assert os.listdir(tree / "R/d") == []
 
 
-def test_between_two_roots(root: Root, place: Path, way: Callable[[int], Opener]) -> None:
-    """A name is moved from one root to another."""
-    other = open_root(str(place / "out"), way)
+def test_between_two_roots(root: Root, tree: Path, opener: Callable[[int], Opener]) -> None:
+    """A name can be moved from one root to another."""
+    other = open_root(str(tree / "out"), opener)
     rename((root, "b/t"), (other, "t"))
-    assert (place / "out/t").read_text() == "b/t"
+    assert (tree / "out/t").read_text() == "b/t"
     other.close()
 
 
-def test_a_granted_file_is_replaced_and_kept(place: Path, way: Callable[[int], Opener]) -> None:
-    """Of a root that is a file, the file can be replaced, and nothing beside it changed."""
-    held = open_root(str(place / "R/f"), way)
+def test_a_granted_file_is_replaced_and_kept(tree: Path, opener: Callable[[int], Opener]) -> None:
+    """A root that is a file allows replacing that file and nothing beside it."""
+    held = open_root(str(tree / "R/f"), opener)
     replace_file(held, "", b"new")
     with pytest.raises(NotADirectoryError):
         replace_file(held, "b/t", b"new")
-    assert (place / "R/f").read_text() == "new"
+    assert (tree / "R/f").read_text() == "new"
     held.close()

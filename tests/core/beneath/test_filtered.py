@@ -1,4 +1,4 @@
-"""Under a seccomp filter that does not know openat2, as older container runtimes have one, the walk takes over."""
+"""A seccomp filter that doesn't know openat2, as in older container runtimes: the walk replaces it."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="seccomp is of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="seccomp exists on Linux only")
 
 PROGRAM = """
 import ctypes, errno, os, struct, sys
@@ -47,11 +47,11 @@ print("walked")
 
 @pytest.mark.parametrize("answer", [1, 38], ids=["EPERM", "ENOSYS"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_filter_that_refuses_openat2(place: Path, answer: int, when: str) -> None:
-    """Whether the filter came before the root was opened or after, opening works and escapes are refused."""
-    (place / "R/o").symlink_to("../out")
+def test_a_filter_that_refuses_openat2(tree: Path, answer: int, when: str) -> None:
+    """Opening works and escapes are refused, whether the filter is installed before or after open_root."""
+    (tree / "R/o").symlink_to("../out")
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(place / "R"), str(answer), when],
+        [sys.executable, "-c", PROGRAM, str(tree / "R"), str(answer), when],
         capture_output=True,
         text=True,
         check=False,

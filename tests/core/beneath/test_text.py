@@ -1,4 +1,4 @@
-"""Path text in its three flavours: the same answers on every platform."""
+"""Path text in its three flavours gives the same results on every platform."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ FLAVOURS: list[Flavour] = ["posix", "macos", "windows"]
     ],
 )
 def test_normal_form(path: str, flavour: Flavour, wanted: str) -> None:
-    """The normal form takes away what means nothing and stays at the root."""
+    """The normal form removes redundant parts, and `..` at the root stays at the root."""
     assert normalise(path, flavour) == wanted
 
 
@@ -34,7 +34,7 @@ def test_normal_form(path: str, flavour: Flavour, wanted: str) -> None:
     ("path", "flavour"), [("a/b", "posix"), ("C:a", "windows"), ("\\a", "windows"), ("/a", "windows")]
 )
 def test_normal_form_needs_an_absolute_path(path: str, flavour: Flavour) -> None:
-    """What depends on a working directory has no normal form."""
+    """A path that depends on a working directory has no normal form."""
     assert not is_absolute(path, flavour)
     with pytest.raises(ValueError, match="absolute"):
         normalise(path, flavour)
@@ -50,8 +50,8 @@ def test_normal_form_needs_an_absolute_path(path: str, flavour: Flavour) -> None
         "x.", "x ", "a. /b", "...", "a/ /b", "a*", "a?b", "a|b", "a<b", 'a"b', "a\x1fb", "", "a\0b", "\ud800",
     ],
 )  # fmt: skip
-def test_windows_texts_that_say_something_else_are_refused(path: str) -> None:
-    """Devices, streams, short names, stripped ends, UNC and drive-relative texts are refused by text."""
+def test_windows_paths_with_special_meaning_are_refused(path: str) -> None:
+    """Devices, streams, short names, stripped ends, UNC and drive-relative paths are refused."""
     assert refuse_reason(path, "windows")
 
 
@@ -71,14 +71,14 @@ def test_windows_texts_that_say_something_else_are_refused(path: str) -> None:
         "LPT",
     ],
 )
-def test_plain_windows_texts_pass(path: str) -> None:
-    """The allowed twins: names that only look like those."""
+def test_plain_windows_paths_are_accepted(path: str) -> None:
+    """Names that only resemble those are accepted."""
     assert refuse_reason(path, "windows") is None
 
 
 @pytest.mark.parametrize("flavour", ["posix", "macos"])
-def test_posix_refuses_only_what_has_no_file_name(flavour: Flavour) -> None:
-    """On POSIX every name but the empty one, one with a NUL and one that cannot be encoded is a name."""
+def test_posix_refuses_only_what_is_not_a_file_name(flavour: Flavour) -> None:
+    """POSIX accepts every name that isn't empty, has no NUL and can be encoded."""
     assert refuse_reason("", flavour)
     assert refuse_reason("f\0g", flavour)
     assert refuse_reason("\ud800", flavour)
@@ -87,7 +87,7 @@ def test_posix_refuses_only_what_has_no_file_name(flavour: Flavour) -> None:
 
 
 def test_comparison_by_flavour() -> None:
-    """Windows and macOS take spellings together that POSIX keeps apart, but no more than that."""
+    """Windows and macOS treat certain spellings as equal that POSIX distinguishes, and no others."""
     assert fold("/data/APP", "posix") != fold("/data/app", "posix")
     assert fold("C:\\Über", "windows") == fold("C:\\üBER", "windows")
     assert fold("straße", "windows") != fold("STRASSE", "windows")
@@ -97,16 +97,16 @@ def test_comparison_by_flavour() -> None:
 
 
 def test_components_keep_the_steps_up() -> None:
-    """Only the names that mean nothing go; `..` is the resolver's to judge."""
+    """Empty components and `.` are removed; `..` is kept for the resolver."""
     assert components("./b//c/./../file/", "posix") == ("b", "c", "..", "file")
     assert components("C:\\a/b", "windows") == ("C:", "a", "b")
 
 
 @given(PATHS, st.sampled_from(FLAVOURS))
 def test_laws(path: str, flavour: Flavour) -> None:
-    """Normalising twice changes nothing, leaves no dot segment, and folding is idempotent."""
-    whole = ("C:/" if flavour == "windows" else "/") + path
-    normal = normalise(whole, flavour)
+    """Normalising twice changes nothing and leaves no dot segment. Folding is idempotent."""
+    absolute = ("C:/" if flavour == "windows" else "/") + path
+    normal = normalise(absolute, flavour)
     assert normalise(normal, flavour) == normal
     assert not {".", ".."} & set(components(normal, flavour))
     assert fold(fold(normal, flavour), flavour) == fold(normal, flavour)

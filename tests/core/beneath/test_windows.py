@@ -1,6 +1,6 @@
-r"""Opening on Windows: the text, the comparison and the calls, against a library that records them.
+"""Opening on Windows: path text, comparison and calls, against a library that records them.
 
-What the real kernel32 answers is not known here; `test_windows_live` asks it, on Windows.
+`test_windows_live` tests the real kernel32, on Windows.
 """
 
 import ctypes
@@ -11,13 +11,13 @@ import pytest
 
 from nyx_core.beneath import windows
 from nyx_core.beneath.errors import EscapesRoot, NotPlain
-from nyx_core.beneath.win32_files import CREATE_NEW, FILE_SHARE_READ, FILE_SHARE_WRITE, Kernel32
+from nyx_core.windows.kernel32 import CREATE_NEW, FILE_SHARE_READ, FILE_SHARE_WRITE, Kernel32
 
 ROOT = "\\\\?\\C:\\app"
 
 
 class Function:
-    """One recorded function of a library, with the attributes that ctypes gives it."""
+    """A recorded function of a library, with the attributes that ctypes functions have."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -32,7 +32,7 @@ class Function:
 
 
 class Library:
-    """Opens every path of `leads_to` and says that it leads where the table says."""
+    """Opens every path of `leads_to` and reports the final path that the table says."""
 
     def __init__(self, leads_to: dict[str, str], kind: int = 1) -> None:
         self.open: dict[int, str] = {}
@@ -41,6 +41,10 @@ class Library:
         self.GetFinalPathNameByHandleW = Function(self._final)
         self.GetFileType = Function(lambda handle: kind)
         self.CloseHandle = Function(self._close)
+
+    def __getattr__(self, name: str) -> Function:
+        """The functions on jobs, which must not be called here."""
+        return Function(lambda *_: pytest.fail(f"{name} was called"))
 
     def _create(self, path: str, *_: Any) -> int | None:
         if path not in self.leads_to:
@@ -58,8 +62,8 @@ class Library:
         return 1
 
 
-def root_over(library: Library) -> windows.Root:
-    return windows.Root(Kernel32(library, lambda: 2), 7, ROOT)
+def root_over(library: Library) -> windows.WindowsRoot:
+    return windows.WindowsRoot(Kernel32(library, lambda: 2), 7, ROOT)
 
 
 @pytest.mark.parametrize(
@@ -67,22 +71,22 @@ def root_over(library: Library) -> windows.Root:
     [("f", ["f"]), ("a\\b/c", ["a", "b", "c"]), ("a\\..\\f", ["f"]), (".", []), ("a/./b\\", ["a", "b"]), ("a/..", [])],
 )
 def test_names_from_the_root(path: str, names: list[str]) -> None:
-    """Either separator parts names, and `..` is taken away lexically, as Win32 does."""
+    """Both separators split names, and `..` is removed lexically, as Win32 does."""
     assert windows.resolve(path) == names
 
 
 @pytest.mark.parametrize(
     "path", ["..", "a\\..\\..\\f", "C:\\app\\f", "\\f", "/f", "\\\\server\\share", "C:f", "\\\\?\\C:\\x"]
 )
-def test_texts_that_lead_out(path: str) -> None:
-    """What goes above the root or names a place of its own is an escape."""
+def test_paths_that_lead_out(path: str) -> None:
+    """A path above the root or an absolute path is an escape."""
     with pytest.raises(EscapesRoot):
         windows.resolve(path)
 
 
 @pytest.mark.parametrize("path", ["CON", "a\\nul.txt", "COM\u00b9", "file::$DATA", "PROGRA~1\\f", "f.", "f ", "a*"])
-def test_texts_that_mean_more(path: str) -> None:
-    """Devices, streams, short names and stripped ends are an error before anything is opened."""
+def test_paths_that_win32_would_interpret(path: str) -> None:
+    """Devices, streams, short names and stripped ends fail before anything is opened."""
     with pytest.raises(OSError, match=r"path|name") as caught:
         windows.resolve(path)
     assert caught.value.errno == errno.EINVAL
@@ -93,7 +97,7 @@ def test_texts_that_mean_more(path: str) -> None:
     [(ROOT, ""), (ROOT + "\\", ""), (ROOT + "\\a\\f", "a\\f"), ("\\\\?\\c:\\APP\\a", "a")],
 )
 def test_below(final: str, inside: str) -> None:
-    """A final path is compared by whole components and without case."""
+    """Final paths are compared by components, ignoring case."""
     assert windows.below(ROOT, final) == inside
 
 
@@ -105,15 +109,15 @@ def test_not_below(final: str) -> None:
 
 
 def test_what_leads_out_is_closed_again() -> None:
-    """A link whose final path is outside is an escape, the judge is not asked, and no handle stays open."""
+    """A link whose final path is outside is an escape. The judge isn't called, and no handle stays open."""
     library = Library({ROOT + "\\link": "\\\\?\\C:\\other\\secret"})
     with pytest.raises(EscapesRoot):
-        windows.status(root_over(library), "link", lambda below, absolute: pytest.fail("asked"))
+        windows.status(root_over(library), "link", lambda below, absolute: pytest.fail("called"))
     assert library.open == {}
 
 
 def test_the_judge_sees_the_final_path() -> None:
-    """The judge is given where the path led to, and its refusal closes the handle."""
+    """The judge gets the final path, and its refusal closes the handle."""
     library = Library({ROOT + "\\link": ROOT + "\\Real\\f"})
     seen = []
 
@@ -128,7 +132,7 @@ def test_the_judge_sees_the_final_path() -> None:
 
 
 def test_a_device_is_refused() -> None:
-    """What is no disk file is not plain."""
+    """Anything but a disk file raises NotPlain."""
     library = Library({ROOT + "\\pipe": ROOT + "\\pipe"}, kind=3)
     with pytest.raises(NotPlain):
         windows.open_file(root_over(library), "pipe", 0)
@@ -136,7 +140,7 @@ def test_a_device_is_refused() -> None:
 
 
 def test_nothing_is_shared_for_removal() -> None:
-    """Every handle is opened without FILE_SHARE_DELETE, verbatim, and not inherited."""
+    """Every handle is opened verbatim, without FILE_SHARE_DELETE, and isn't inherited."""
     library = Library({ROOT: ROOT, ROOT + "\\a": ROOT + "\\a"})
     with pytest.raises(OSError, match="Win32 error 2"):
         windows.open_file(root_over(library), "a\\new", 0o101)
@@ -149,7 +153,7 @@ def test_nothing_is_shared_for_removal() -> None:
 
 
 def test_creation_comes_after_the_comparison() -> None:
-    """A file is created by CREATE_NEW in a directory that is held and was compared, never by its name alone."""
+    """A file is created by CREATE_NEW in a directory that is held open and was compared."""
     library = Library({ROOT + "\\a": "\\\\?\\C:\\elsewhere"})
     with pytest.raises(EscapesRoot):
         windows.open_file(root_over(library), "a\\new", 0o301)

@@ -1,4 +1,4 @@
-"""Opening on Windows, against Windows."""
+"""Opening on Windows, with the real kernel32."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ import pytest
 from nyx_core import beneath
 from nyx_core.beneath import EscapesRoot
 
-pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="asks the real kernel32, so it needs Windows")
+pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="needs the real kernel32 of Windows")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def tree(tmp_path: Path) -> Path:
     """R with a file, and a directory `out` beside it."""
     (tmp_path / "R/d").mkdir(parents=True)
     (tmp_path / "R/f").write_text("inside")
@@ -22,9 +22,9 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_operations(place: Path) -> None:
+def test_the_operations(tree: Path) -> None:
     """A file is created, read, listed, renamed, replaced and removed below the root."""
-    root = beneath.open_root(str(place / "R"))
+    root = beneath.open_root(str(tree / "R"))
     with open(beneath.open_file(root, "d\\new", os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
         file.write("x")
     assert beneath.list_directory(root, "d") == ["new"]
@@ -36,17 +36,17 @@ def test_the_operations(place: Path) -> None:
     beneath.make_directory(root, "d\\e\\")
     beneath.remove(root, "moved")
     beneath.remove_tree(root, "d")
-    assert os.listdir(place / "R") == ["f"]
+    assert os.listdir(tree / "R") == ["f"]
     root.close()
 
 
-def test_a_junction_that_leads_out(place: Path) -> None:
-    """A junction to the outside is an escape for everything below it, and nothing is created there."""
+def test_a_junction_that_leads_out(tree: Path) -> None:
+    """Everything below a junction to the outside is an escape, and nothing is created there."""
     if sys.platform == "win32":
         import _winapi
 
-        _winapi.CreateJunction(str(place / "out"), str(place / "R/j"))
-    root = beneath.open_root(str(place / "R"))
+        _winapi.CreateJunction(str(tree / "out"), str(tree / "R/j"))
+    root = beneath.open_root(str(tree / "R"))
     for flags in (os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
         with pytest.raises(EscapesRoot):
             beneath.open_file(root, "j\\f", flags)
@@ -54,5 +54,5 @@ def test_a_junction_that_leads_out(place: Path) -> None:
         with pytest.raises(EscapesRoot):
             change(root, "j\\new")
     root.close()
-    assert (place / "out/f").read_text() == "secret"
-    assert os.listdir(place / "out") == ["f"]
+    assert (tree / "out/f").read_text() == "secret"
+    assert os.listdir(tree / "out") == ["f"]

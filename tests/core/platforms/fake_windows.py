@@ -1,4 +1,4 @@
-"""Job Objects as learn.microsoft.com describes them, behind the functions of kernel32, for one process."""
+"""Job Objects for one process, as learn.microsoft.com describes them, behind the functions of kernel32."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from nyx_core.windows.job_records import (
     EXTENDED_LIMITS,
+    UI_RECORD,
     JobLimits,
     limits_record,
     limits_size,
     read_limits,
-    ui_record,
 )
-from nyx_core.windows.win32 import ACCESS_DENIED, Kernel32
+from nyx_core.windows.kernel32 import ACCESS_DENIED, Kernel32
 from tests.core.platforms.recorded_library import RecordedLibrary
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Job:
     """One job. `entered` is set once the process is in it."""
 
     limits: bytes = NO_LIMITS
-    ui: bytes = ui_record(0)
+    ui: bytes = UI_RECORD.pack(0)
     entered: bool = False
     closed: bool = False
 
@@ -41,9 +41,8 @@ class Job:
 class FakeWindows:
     """One process and its jobs, by handle.
 
-    `failures` makes the call of that name fail with that error; `forgets` makes every job drop what it is
-    told; `nests` is whether a process may be in several jobs; `before_assigning` runs at the start of each
-    assignment.
+    `failures` makes the call of that name fail with that error; `forgets` makes every job drop its limits; `nests` is
+    whether a process may be in several jobs; `before_assigning` runs at the start of each assignment.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -66,14 +65,15 @@ class FakeWindows:
             IsProcessInJob=lambda *a: self._try("IsProcessInJob", self._is_in, *a),
             K32GetProcessMemoryInfo=lambda *a: self._try("K32GetProcessMemoryInfo", self._memory, *a),
             CloseHandle=lambda *a: self._try("CloseHandle", self._close, *a),
+            **dict.fromkeys(("CreateFileW", "GetFinalPathNameByHandleW", "GetFileType"), lambda *a: 0),
         )
 
     def kernel(self) -> Kernel32:
-        """This system's kernel32, as the layer opens it."""
+        """The kernel32 of this system, as the layer opens it."""
         return Kernel32(self.library, lambda: getattr(self.latest, "error", 0))
 
     def enter_outer_job(self, job: Job) -> None:
-        """Put the process into a job that somebody else made."""
+        """Put the process into a job that another process made."""
         job.entered = True
         self.chain.append(job)
 
@@ -83,7 +83,7 @@ class FakeWindows:
         return [job for job in self.jobs.values() if not job.closed]
 
     def limits(self, job: Job) -> JobLimits:
-        """What `job` was told."""
+        """The limits that were set on `job`."""
         return read_limits(job.limits, WORD)
 
     def _try(self, name: str, act: Callable[..., int], *arguments: int) -> int:
@@ -98,7 +98,7 @@ class FakeWindows:
 
     def _create(self, attributes: int | None, name: str | None) -> int:
         if attributes is not None or name is not None:
-            raise AssertionError("a job that others may open or inherit")
+            raise AssertionError("other processes could open or inherit the job")
         handle = 0x40 + 4 * len(self.jobs)
         self.jobs[handle] = Job()
         return handle
@@ -137,7 +137,7 @@ class FakeWindows:
         job = self._job(handle)
         if job is None or process != ME:
             return self._refuse(INVALID_HANDLE)
-        if self.chain and (not self.nests or job.ui != ui_record(0)):
+        if self.chain and (not self.nests or job.ui != UI_RECORD.pack(0)):
             return self._refuse(ACCESS_DENIED)
         self.enter_outer_job(job)
         return 1

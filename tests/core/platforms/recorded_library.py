@@ -1,8 +1,7 @@
-"""A shared library that is not there: its functions go through real ctypes calls, are recorded, and answer as
-told.
+"""A fake shared library: calls go through real ctypes, are recorded, and return configured results.
 
-What the code under test declares (`restype`, `argtypes`) is what converts the arguments, as with a real
-library: a wrong type or count fails here too.
+The `restype` and `argtypes` that the tested code declares convert the arguments, as with a real library. So a wrong
+type or number of arguments fails here too.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RecordedFunction:
-    """One function: set `restype` and `argtypes`, then call."""
+    """A function: set `restype` and `argtypes`, then call it."""
 
     def __init__(self, name: str, behaviour: Callable[..., Any], calls: list[tuple[Any, ...]]) -> None:
         self.restype: Any = ctypes.c_int
@@ -25,7 +24,7 @@ class RecordedFunction:
         self._calls = calls
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call through ctypes; the behaviour sees what C would see."""
+        """Call through ctypes; the behaviour gets the arguments that C would get."""
         if self.argtypes is None:
             raise TypeError(f"{self._name} is called without argtypes")
         if len(arguments) != len(self.argtypes):
@@ -39,7 +38,7 @@ class RecordedFunction:
 
 
 class RecordedLibrary:
-    """Functions by name. `calls` holds every call made, in order, as `(name, *arguments)`."""
+    """Functions by name. `calls` has every call, in order, as `(name, *arguments)`."""
 
     def __init__(self, **behaviours: Callable[..., Any]) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -53,5 +52,5 @@ class RecordedLibrary:
 
     @property
     def order(self) -> list[str]:
-        """Names of the calls made, in order."""
+        """Names of the calls, in order."""
         return [call[0] for call in self.calls]

@@ -1,6 +1,4 @@
-"""Reads the profile language as far as Nyx writes it, and decides as seatbelt does: the last rule that
-matches.
-"""
+"""Reads the part of the profile language that Nyx writes, and decides like seatbelt: the last matching rule counts."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ TOKEN = re.compile(r'\s*(?:(?P<open>\()|(?P<close>\))|(?P<text>"(?:[^"\\]|\\.)*"
 
 
 def read(profile: str) -> list[list[Form]]:
-    """The rules of a profile; raises `ValueError` for what is not balanced."""
+    """The rules of a profile; raises `ValueError` for unbalanced parentheses."""
     stack: list[list[Form]] = [[]]
     at = 0
     while profile[at:].strip():
@@ -39,7 +37,7 @@ def read(profile: str) -> list[list[Form]]:
 
 
 def allows(profile: str, operation: str, **target: str) -> bool:
-    """Whether `profile` lets `operation` happen to `target`: `path=`, `tcp=` or `name=`."""
+    """Whether `profile` allows `operation` on `target`: `path=`, `tcp=` or `name=`."""
     verdict = False
     for rule in read(profile):
         verb, subject, *filters = rule

@@ -1,4 +1,4 @@
-"""The Job Object layer against a kernel32 that records calls and keeps jobs as Windows documents them."""
+"""The Job Object layer with a fake kernel32 that keeps jobs as Windows documents them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, Limit, Network, ResourceLimits, SandboxPolicy, confinement_for
 from nyx_core.sandbox.report import LayerReport, LayerState
-from nyx_core.windows.access import Access
-from nyx_core.windows.job_objects import JobObject
-from nyx_core.windows.job_records import JobLimits, limits_record, ui_record
-from nyx_core.windows.job_wish import wish_for
-from nyx_core.windows.win32 import MEANINGS, SIGNATURES, Kernel32, Win32Error, system_kernel
+from nyx_core.windows.job_objects import JobObject, JobRequest
+from nyx_core.windows.job_records import UI_RECORD, JobLimits, limits_record
+from nyx_core.windows.kernel32 import JOB_FUNCTIONS, MEANINGS, Kernel32, Win32Error, load_kernel32
+from nyx_core.windows.platform import FileAccess
 from tests.core.platforms.fake_windows import WORD, FakeWindows, Job
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
@@ -24,24 +22,20 @@ ALONE = JobLimits(1, 128 * MIB, None)
 
 
 def fallible() -> list[str]:
-    """Every call that can fail, by name: all but the pseudo handle."""
-    return [name for name, _, _ in SIGNATURES if name != "GetCurrentProcess"]
+    """The names of the calls that can fail."""
+    return [name for name, _, _ in JOB_FUNCTIONS]
 
 
 def test_integer_types_have_the_widths_of_windows() -> None:
-    """BOOL, DWORD and the information class are 4 bytes, handles and pointers a word, whatever C's long is
-    here.
-    """
-    by_name = {name: (result, arguments) for name, result, arguments in SIGNATURES}
+    """BOOL, DWORD and the information class have 4 bytes on every system; handles and pointers a word."""
+    by_name = {name: (result, arguments) for name, result, arguments in JOB_FUNCTIONS}
     result, (handle, kind, pointer, length) = by_name["SetInformationJobObject"]
     assert [ctypes.sizeof(kind_) for kind_ in (result, kind, length)] == [4, 4, 4]
     assert ctypes.sizeof(handle) == ctypes.sizeof(pointer) == WORD
 
 
 def test_the_job_is_complete_before_it_is_entered() -> None:
-    """Create, limits, read back, restrictions, read back, and only then assign; nothing is closed
-    afterwards.
-    """
+    """The process is assigned after limits and restrictions are set and read back. Nothing is closed."""
     system = FakeWindows()
     report = JobObject(system.kernel).apply(MINIMAL, ())
     assert report.state is LayerState.ACTIVE, report.reason
@@ -60,23 +54,19 @@ def test_the_job_is_complete_before_it_is_entered() -> None:
     assert system.alive
 
 
-def test_the_job_is_kill_on_close_alone_limited_and_without_breakaway() -> None:
-    """What is in force is what the guide says: one process, kill-on-close, a memory limit, no way out, no
-    desktop.
-    """
+def test_the_job_has_the_limits_of_the_guide() -> None:
+    """The job allows one process, kills on close, limits memory, and allows no breakaway or desktop."""
     system = FakeWindows(committed=10 * MIB)
     JobObject(system.kernel).apply(MINIMAL, ())
     (job,) = system.jobs.values()
     assert system.limits(job) == ALONE
-    assert job.ui == ui_record(0xFF)
+    assert job.ui == UI_RECORD.pack(0xFF)
 
 
 @pytest.mark.parametrize("call", fallible())
 @pytest.mark.parametrize("code", [5, 8, 87, 31])
-def test_every_failing_call_is_a_failure_that_kills_nobody(call: str, code: int) -> None:
-    """A call that fails is told by name, code and meaning; an empty job is closed, an entered one never
-    is.
-    """
+def test_a_failing_call_is_reported_and_kills_no_process(call: str, code: int) -> None:
+    """A failing call is reported with name, code and meaning. Only an empty job is closed."""
     system = FakeWindows(failures={call: code})
     if call == "CloseHandle":
         system.failures["AssignProcessToJobObject"] = code
@@ -90,9 +80,7 @@ def test_every_failing_call_is_a_failure_that_kills_nobody(call: str, code: int)
 
 
 def test_a_failure_after_entering_never_closes_the_job() -> None:
-    """The process lives on in its job when asking about it fails, and the layer says that it does not
-    hold.
-    """
+    """If a query fails after entering, the layer is unavailable and the process survives in its job."""
     system = FakeWindows()
     system.before_assigning = lambda system: system.failures.update(IsProcessInJob=6)
     report = JobObject(system.kernel).apply(MINIMAL, ())
@@ -103,7 +91,7 @@ def test_a_failure_after_entering_never_closes_the_job() -> None:
 
 
 def test_a_system_that_forgets_limits_is_refused_before_the_job_is_entered() -> None:
-    """Limits that do not read back end in a refusal, with the job closed and the process in none."""
+    """If limits don't read back, the layer is unavailable, the job is closed and wasn't entered."""
     system = FakeWindows(forgets=True)
     report = JobObject(system.kernel).apply(MINIMAL, ())
     assert report.state is LayerState.UNAVAILABLE
@@ -113,7 +101,7 @@ def test_a_system_that_forgets_limits_is_refused_before_the_job_is_entered() -> 
 
 
 def test_repeating_finds_the_job_and_makes_no_other() -> None:
-    """A process that is in a job at least as tight stays there: nothing is created, the report says why."""
+    """A process in a job at least as tight stays there, and no other job is made."""
     system = FakeWindows()
     layer = JobObject(system.kernel)
     layer.apply(MINIMAL, ())
@@ -125,7 +113,7 @@ def test_repeating_finds_the_job_and_makes_no_other() -> None:
 
 
 def test_the_limits_in_force_are_those_of_the_job_that_was_found() -> None:
-    """A process that grew since is told the limit it has, not the one a new job would have."""
+    """The report has the limit of the existing job, not the one that a new job would have."""
     system = FakeWindows(committed=300 * MIB)
     layer = JobObject(system.kernel)
     layer.apply(MINIMAL, ())
@@ -135,9 +123,7 @@ def test_the_limits_in_force_are_those_of_the_job_that_was_found() -> None:
 
 
 def test_the_loser_of_a_race_closes_an_empty_job_and_lives() -> None:
-    """Another thread enters the same confinement first: this one drops its own empty job and finds the
-    other.
-    """
+    """If another thread enters the same confinement first, this one closes its empty job."""
     system = FakeWindows()
 
     def rival(system: FakeWindows) -> None:
@@ -153,17 +139,15 @@ def test_the_loser_of_a_race_closes_an_empty_job_and_lives() -> None:
 
 
 def test_many_threads_at_once_end_in_one_job() -> None:
-    """Eight threads that all have a complete job before any is entered: one wins, seven close theirs, none
-    dies.
-    """
+    """Of eight threads that have a complete job, one enters it, seven close theirs, and all survive."""
     system = FakeWindows()
-    everybody = threading.Barrier(8)
+    barrier = threading.Barrier(8)
     reports: list[LayerReport] = []
 
-    def together(system: FakeWindows) -> None:
-        everybody.wait(10)
+    def wait_for_all(system: FakeWindows) -> None:
+        barrier.wait(10)
 
-    system.before_assigning = together
+    system.before_assigning = wait_for_all
     threads = [
         threading.Thread(target=lambda: reports.append(JobObject(system.kernel).apply(MINIMAL, ()))) for _ in range(8)
     ]
@@ -178,9 +162,7 @@ def test_many_threads_at_once_end_in_one_job() -> None:
 
 
 def test_the_loser_of_a_race_against_something_looser_nests() -> None:
-    """If what came first is looser, the process still ends up in the job that was asked for, nested and
-    alive.
-    """
+    """If the first job is looser, the process enters the requested job as a nested one."""
     system = FakeWindows()
     loose = Job(limits_record(JobLimits(None, None, None), WORD))
 
@@ -196,8 +178,8 @@ def test_the_loser_of_a_race_against_something_looser_nests() -> None:
     assert [job.entered for job in system.left_open] == [True]
 
 
-def test_inside_an_outer_job_the_restrictions_of_the_interface_are_given_up_openly() -> None:
-    """A nested job may have none, so it is entered without, and the reason says so."""
+def test_a_nested_job_has_no_user_interface_restrictions() -> None:
+    """A nested job has no user interface restrictions, and the reason says so."""
     system = FakeWindows()
     system.enter_outer_job(Job())
     report = JobObject(system.kernel).apply(MINIMAL, ())
@@ -205,11 +187,11 @@ def test_inside_an_outer_job_the_restrictions_of_the_interface_are_given_up_open
     assert report.state is LayerState.ACTIVE
     assert "no user interface restrictions" in report.reason
     assert system.limits(job) == ALONE
-    assert job.ui == ui_record(0)
+    assert job.ui == UI_RECORD.pack(0)
 
 
 def test_an_outer_job_that_admits_no_other_is_a_refusal() -> None:
-    """Before Windows 8 a process has one job: the layer fails, and its own job is closed."""
+    """Before Windows 8 a process can have one job: the layer fails and closes its own job."""
     system = FakeWindows(nests=False)
     system.enter_outer_job(Job())
     report = JobObject(system.kernel).apply(MINIMAL, ())
@@ -218,8 +200,8 @@ def test_an_outer_job_that_admits_no_other_is_a_refusal() -> None:
     assert not system.left_open
 
 
-def test_an_outer_job_with_breakaway_is_not_taken_for_ours() -> None:
-    """A job from which children may break away is not tight, however low its limits are."""
+def test_an_outer_job_with_breakaway_does_not_count() -> None:
+    """A job that allows breakaway isn't tight, however low its limits."""
     system = FakeWindows()
     system.enter_outer_job(Job(limits_record(replace(ALONE, breakaway=True), WORD)))
     JobObject(system.kernel).apply(MINIMAL, ())
@@ -228,7 +210,7 @@ def test_an_outer_job_with_breakaway_is_not_taken_for_ours() -> None:
 
 
 def test_probing_enters_no_job_and_leaves_none() -> None:
-    """A survey makes a job, reads it back and closes it, and the process is where it was."""
+    """A survey makes a job, reads it back and closes it, without entering it."""
     system = FakeWindows()
     report = JobObject(system.kernel).probe()
     assert report.state is LayerState.ACTIVE
@@ -237,21 +219,21 @@ def test_probing_enters_no_job_and_leaves_none() -> None:
 
 
 def test_without_kernel32_the_layer_is_unavailable() -> None:
-    """Elsewhere than on Windows there is nothing to call, and both methods say so."""
-    layer = JobObject(system_kernel)
+    """Other systems don't have kernel32, and both methods report that."""
+    layer = JobObject(load_kernel32)
     assert layer.probe().state is LayerState.UNAVAILABLE
     assert "Windows only" in layer.apply(MINIMAL, ()).reason
 
 
 def test_a_missing_function_is_unavailable() -> None:
-    """A system without one of the calls gets a reason that names it."""
+    """If a function is missing, the reason names it."""
     system = FakeWindows()
     del system.library.functions["IsProcessInJob"]
     assert "IsProcessInJob" in JobObject(system.kernel).apply(MINIMAL, ()).reason
 
 
 def test_errors_carry_code_and_meaning() -> None:
-    """The error of a call is what GetLastError said, by number and by meaning."""
+    """An error has the number of GetLastError and its meaning."""
     system = FakeWindows(failures={"CreateJobObjectW": 8})
     kernel: Kernel32 = system.kernel()
     with pytest.raises(Win32Error, match=r"CreateJobObjectW: error 8, ERROR_NOT_ENOUGH_MEMORY") as caught:
@@ -260,39 +242,39 @@ def test_errors_carry_code_and_meaning() -> None:
 
 
 def test_a_process_above_its_memory_limit_keeps_what_it_has() -> None:
-    """Use + limit, in whole pages, and the report says which; one below gets the limit literally."""
-    above = wish_for(MINIMAL, 300 * MIB + 1)
-    below = wish_for(MINIMAL, 100 * MIB)
+    """A process above the limit gets its use plus the limit in whole pages; one below gets the limit."""
+    above = JobRequest.of(MINIMAL, 300 * MIB + 1)
+    below = JobRequest.of(MINIMAL, 100 * MIB)
     assert above.limits.process_memory == 428 * MIB
     assert below.limits.process_memory == 128 * MIB
     assert "use + limit" in above.reports[0].note
     assert "literal" in below.reports[0].note
 
 
-def test_every_limit_asked_for_is_reported() -> None:
-    """What a job cannot limit is told as unlimited, with the reason, and never dropped."""
+def test_every_requested_limit_is_reported() -> None:
+    """A limit that a job doesn't have is reported as unlimited, with the reason."""
     limits = ResourceLimits(cpu_seconds=Limit.of(7), file_size=Limit.of(1))
-    wish = wish_for(replace(MINIMAL, limits=limits), 0)
-    seen = {report.name: (report.soft, report.note) for report in wish.reports}
+    request = JobRequest.of(replace(MINIMAL, limits=limits), 0)
+    seen = {report.name: (report.soft, report.note) for report in request.reports}
     assert set(seen) == {"memory", "processes", "cpu_seconds", "open_files", "file_size", "core"}
     assert seen["open_files"] == (-1, "a Job Object has no such limit")
-    assert wish.limits.process_seconds == 7
+    assert request.limits.process_seconds == 7
 
 
 def test_subprocesses_are_counted_when_they_are_allowed() -> None:
-    """With subprocess the job has the limit on processes, without it exactly one."""
-    assert wish_for(replace(MINIMAL, subprocess=True), 0).limits.active_processes == 50
-    assert wish_for(MINIMAL, 0).limits.active_processes == 1
-    assert wish_for(replace(MINIMAL, limits=ResourceLimits(processes=None)), 0).limits.active_processes == 1
+    """With subprocess the job has the limit on processes, otherwise exactly one."""
+    assert JobRequest.of(replace(MINIMAL, subprocess=True), 0).limits.active_processes == 50
+    assert JobRequest.of(MINIMAL, 0).limits.active_processes == 1
+    assert JobRequest.of(replace(MINIMAL, limits=ResourceLimits(processes=None)), 0).limits.active_processes == 1
 
 
 def test_what_windows_cannot_close_is_named() -> None:
-    """STRICT asks for more than a job can do: a layer says so instead of a report that is silent about it."""
-    strict = Access().apply(confinement_for(SandboxPolicy.STRICT), ())
+    """STRICT closes more than a job can, and the access layer reports it."""
+    strict = FileAccess().apply(confinement_for(SandboxPolicy.STRICT), ())
     assert strict.state is LayerState.UNAVAILABLE
     assert "ipc, network, udp, writes" in strict.reason
-    assert Access().apply(MINIMAL, ()).state is LayerState.DISABLED
-    ports = Access().apply(replace(MINIMAL, network=Network.tcp(connect=(443,))), ())
+    assert FileAccess().apply(MINIMAL, ()).state is LayerState.DISABLED
+    ports = FileAccess().apply(replace(MINIMAL, network=Network.tcp(connect=(443,))), ())
     assert "udp" in ports.reason
 
 
@@ -302,6 +284,6 @@ def test_what_windows_cannot_close_is_named() -> None:
     ids=lambda asked: next(iter(asked)),
 )
 def test_fields_without_a_counterpart_are_named(asked: dict[str, object]) -> None:
-    """Whatever else Windows does not do is named by its field."""
+    """Other fields that Windows doesn't support are reported by name."""
     wanted: Confinement = replace(MINIMAL, **asked)  # type: ignore[arg-type]
-    assert next(iter(asked)) in Access().apply(wanted, ()).reason
+    assert next(iter(asked)) in FileAccess().apply(wanted, ()).reason

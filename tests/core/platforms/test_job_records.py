@@ -1,4 +1,4 @@
-"""The bytes that Job Objects take and give, against the structures of winnt.h."""
+"""The records of Job Objects, compared with the structures of winnt.h."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS: dict[int, Any] = {4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
 
 def extended_limits(word: int) -> type[ctypes.Structure]:
-    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION as winnt.h writes it, for a `SIZE_T` of `word` bytes."""
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION of winnt.h, for a `SIZE_T` of `word` bytes."""
     size_t = WORDS[word]
 
     class Basic(ctypes.Structure):
@@ -47,30 +47,27 @@ def extended_limits(word: int) -> type[ctypes.Structure]:
 
 @pytest.mark.parametrize(("word", "size"), [(4, 112), (8, 144)])
 def test_limits_have_the_documented_size(word: int, size: int) -> None:
-    """The record is as long as on 32-bit and 64-bit Windows, and as long as the structure of winnt.h."""
+    """The record has the size of the structure in winnt.h on 32-bit and 64-bit Windows."""
     assert records.limits_size(word) == size == ctypes.sizeof(extended_limits(word))
     assert len(records.limits_record(JobLimits(1, 2, 3), word)) == size
 
 
 @pytest.mark.parametrize(("word", "size"), [(4, 44), (8, 80)])
 def test_memory_counters_carry_their_documented_size(word: int, size: int) -> None:
-    """PROCESS_MEMORY_COUNTERS_EX begins with its own size, by which Windows tells it from the shorter
-    form.
-    """
+    """PROCESS_MEMORY_COUNTERS_EX begins with its size, by which Windows recognises it."""
     record = records.memory_record(word)
     assert len(record) == size
     assert int.from_bytes(record[:4], "little") == size
 
 
-def test_small_records_have_the_documented_sizes() -> None:
-    """Accounting is 48 bytes and user interface restrictions 4, on every Windows."""
-    assert records.accounting_size() == 48
-    assert len(records.ui_record(records.UI_RESTRICTIONS)) == 4
+def test_user_interface_restrictions_have_the_documented_size() -> None:
+    """User interface restrictions are 4 bytes on every Windows."""
+    assert records.UI_RECORD.size == 4
 
 
 @pytest.mark.parametrize("word", [4, 8])
-def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
-    """What is packed is read through the structure of winnt.h, field by field."""
+def test_every_value_is_in_the_field_of_the_structure(word: int) -> None:
+    """The structure of winnt.h reads each packed value in its field."""
     seen: Any = extended_limits(word).from_buffer_copy(records.limits_record(JobLimits(1, 0x7000_0000, 5), word))
     assert seen.Basic.PerProcessUserTimeLimit == 50_000_000
     assert seen.Basic.LimitFlags == 0x2000 | 0x100 | 0x8 | 0x2
@@ -81,18 +78,12 @@ def test_every_value_stands_where_the_structure_has_it(word: int) -> None:
 
 
 def test_committed_memory_is_the_last_word() -> None:
-    """`PrivateUsage` is the last of the counters, and `PagefileUsage` says the same two before it."""
+    """`PrivateUsage` is the last counter; `PagefileUsage`, two before it, has the same value."""
     record = bytearray(records.memory_record(8))
     record[72:80] = (123_456).to_bytes(8, "little")
     assert records.read_committed(record, 8) == 123_456
     record[56:64] = (234_567).to_bytes(8, "little")
     assert records.read_committed(record, 8) == 234_567
-
-
-def test_active_processes_are_read_from_accounting() -> None:
-    """`ActiveProcesses` is the third of the four counters behind the four times."""
-    record = bytes(32) + b"".join(number.to_bytes(4, "little") for number in (9, 8, 7, 6))
-    assert records.read_active_processes(record) == 7
 
 
 counts = st.none() | st.integers(1, 2**31)
@@ -101,13 +92,13 @@ limits = st.builds(JobLimits, counts, counts, counts, st.booleans(), st.booleans
 
 @given(limits, st.sampled_from([4, 8]))
 def test_limits_survive_packing(value: JobLimits, word: int) -> None:
-    """Reading what was packed gives the same limits."""
+    """Reading packed limits gives the same limits."""
     assert records.read_limits(records.limits_record(value, word), word) == value
 
 
 @given(limits, limits, limits)
 def test_tightness_is_an_order(one: JobLimits, two: JobLimits, three: JobLimits) -> None:
-    """A job lacks nothing of itself, and nothing of what a looser one lacks nothing of."""
+    """`lacks` is reflexive and transitive."""
     assert not one.lacks(one)
     if not one.lacks(two) and not two.lacks(three):
         assert not one.lacks(three)
@@ -115,13 +106,13 @@ def test_tightness_is_an_order(one: JobLimits, two: JobLimits, three: JobLimits)
 
 @given(st.integers(0, 1 << 80), st.sampled_from([4, 8]))
 def test_what_is_too_large_for_its_field_is_tightened(value: int, word: int) -> None:
-    """No value overflows a record, and what is read back is never looser than what was asked."""
+    """No value overflows its field, and what is read back is never looser than requested."""
     asked = JobLimits(value, value, value)
     assert records.read_limits(records.limits_record(asked, word), word).lacks(asked) == ()
 
 
 def test_either_breakaway_counts() -> None:
-    """A job from which children leave silently has a breakaway too, and is as tight as none without."""
+    """Silent breakaway counts as breakaway."""
     record = bytearray(records.limits_record(JobLimits(1, None, None), 8))
     record[16:20] = (0x8 | 0x2000 | 0x1000).to_bytes(4, "little")
     found = records.read_limits(record, 8)
@@ -129,8 +120,8 @@ def test_either_breakaway_counts() -> None:
     assert found.lacks(JobLimits(1, None, None)) == ("no breakaway",)
 
 
-def test_a_limit_without_its_flag_is_no_limit() -> None:
-    """A value whose flag is not set is not in force, so it does not count."""
+def test_a_limit_without_its_flag_is_ignored() -> None:
+    """A value without its flag isn't in force."""
     record = bytearray(records.limits_record(JobLimits(1, 4096, 5), 8))
     record[16:20] = bytes(4)
     assert records.read_limits(record, 8) == JobLimits(None, None, None, kill_on_close=False)

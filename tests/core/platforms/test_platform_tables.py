@@ -1,4 +1,4 @@
-"""The tables of promises, profiles and jobs in the reference, against what the code decides."""
+"""The tables of promises, profiles and jobs in the reference match the code."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 
 from nyx_core.macos.profile import profile
 from nyx_core.openbsd.promises import promises, unveils
-from nyx_core.sandbox.confinement import SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
-from nyx_core.windows.access import beyond_the_job
-from nyx_core.windows.job_wish import wish_for
+from nyx_core.sandbox.confinement import SandboxPolicy, confinement_for
+from nyx_core.windows.job_objects import JobRequest
+from nyx_core.windows.platform import unenforceable
 
 ROOT = Path(os.path.abspath(__file__)).parents[3]
 PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs/reference").glob("platforms*.md")))
@@ -20,7 +19,7 @@ PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "doc
 
 @pytest.mark.parametrize("policy", SandboxPolicy)
 def test_profiles_are_printed_as_they_are_applied(policy: SandboxPolicy) -> None:
-    """The reference has the whole profile of each policy, word for word."""
+    """The reference has the profile of each policy, word for word."""
     text = profile(confinement_for(policy), ())
     assert f"{policy.name}:\n\n```text\n{text}```" in PAGES
 
@@ -36,8 +35,8 @@ def test_promises_are_printed_as_they_are_made(policy: SandboxPolicy) -> None:
 def test_jobs_are_described_as_they_are_made() -> None:
     """Both policies give the same job, and the reference names what it leaves open under STRICT."""
     minimal, strict = map(confinement_for, (SandboxPolicy.MINIMAL, SandboxPolicy.STRICT))
-    limits = wish_for(minimal, 0).limits
-    assert limits == wish_for(strict, 0).limits
+    limits = JobRequest.of(minimal, 0).limits
+    assert limits == JobRequest.of(strict, 0).limits
     assert (limits.active_processes, limits.process_memory, limits.kill_on_close) == (1, 128 << 20, True)
-    assert beyond_the_job(minimal) == ()
-    assert f"`{', '.join(beyond_the_job(strict))}`: the `access` layer is unavailable" in PAGES
+    assert unenforceable(minimal) == ()
+    assert f"`{', '.join(unenforceable(strict))}`: the `access` layer is unavailable" in PAGES

@@ -1,4 +1,4 @@
-"""Unveil, lock, pledge: the texts, the order of calls, and what a failure between them means."""
+"""Unveil, lock, pledge: the arguments, the order of calls, and the result of a failure between them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nyx_core.layers import Platform, Posture
 from nyx_core.openbsd.pledge import PLEDGE_ERRORS, UNVEIL_ERRORS, Pledge, system_libc
 from nyx_core.openbsd.promises import promises, unveils
-from nyx_core.platforms import current_platform
-from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy
+from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy, confinement_for
 from nyx_core.sandbox.engine import enforce
-from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.policies import confinement_for
-from nyx_core.sandbox.report import LayerReport, LayerState
+from nyx_core.sandbox.platform import Platform, Posture, current_platform
+from nyx_core.sandbox.report import LayerReport, LayerState, SandboxError
 from tests.core.platforms.recorded_library import RecordedLibrary
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
@@ -67,12 +64,10 @@ KNOWN = frozenset(
 
 
 def libc(fails_at: str = "", number: int = 0) -> RecordedLibrary:
-    """A C library whose call at `fails_at` fails with errno `number`: `pledge`, `lock`, or a path to
-    unveil.
-    """
+    """A C library whose call at `fails_at` fails with errno `number`: `pledge`, `lock`, or a path to unveil."""
 
-    def answer(place: str) -> int:
-        if place == fails_at:
+    def answer(call: str) -> int:
+        if call == fails_at:
             ctypes.set_errno(number)
             return -1
         return 0
@@ -84,24 +79,24 @@ def libc(fails_at: str = "", number: int = 0) -> RecordedLibrary:
 
 
 def layer(library: RecordedLibrary) -> Pledge:
-    """The layer over `library`, for an interpreter that lies in one place."""
+    """The layer with `library`, and an interpreter with one path."""
     return Pledge(lambda: ("/opt/python",), lambda: library)
 
 
 def test_minimal_promises_files_and_sockets_but_no_child() -> None:
-    """`proc` would permit fork and `exec` what comes after it: MINIMAL has neither."""
+    """MINIMAL has neither `proc`, which permits fork, nor `exec`."""
     assert promises(MINIMAL) == (
         "stdio rpath flock sendfd recvfd error wpath cpath fattr inet dns mcast unix prot_exec"
     )
 
 
 def test_strict_promises_neither_sockets_nor_writes() -> None:
-    """STRICT is MINIMAL without what opens a socket or changes a file."""
+    """STRICT is MINIMAL without the promises for sockets and for changing files."""
     assert promises(STRICT) == "stdio rpath flock sendfd recvfd error prot_exec"
 
 
 def test_strict_after_minimal_only_gives_up() -> None:
-    """The kernel takes a second pledge that promises less, and no second unveil: STRICT needs none."""
+    """STRICT promises less than MINIMAL and unveils nothing, so the kernel accepts it afterwards."""
     assert set(promises(STRICT).split()) < set(promises(MINIMAL).split())
     assert unveils(STRICT, ("/opt/python",)) == ()
 
@@ -110,7 +105,7 @@ def test_strict_after_minimal_only_gives_up() -> None:
 @pytest.mark.parametrize("native_code", [False, True])
 @pytest.mark.parametrize("network", [Network.none(), Network.tcp(connect=(1,)), Network.unrestricted()])
 def test_every_promise_is_one_that_openbsd_knows(subprocess: bool, native_code: bool, network: Network) -> None:
-    """An unknown word is EINVAL; `unveil`, and what changes users or time, is never among them."""
+    """Unknown promises are EINVAL. `unveil`, and promises to change users or time, are never made."""
     wanted = replace(BOUND, subprocess=subprocess, native_code=native_code, network=network)
     words = promises(wanted).split()
     assert set(words) <= KNOWN
@@ -121,7 +116,7 @@ def test_every_promise_is_one_that_openbsd_knows(subprocess: bool, native_code: 
 
 
 def test_paths_are_unveiled_locked_and_then_pledged() -> None:
-    """First every path, each once, then the lock, then the promises, and nothing else."""
+    """First every path is unveiled once, then comes the lock, then the promises."""
     library = libc()
     report = layer(library).apply(BOUND, ())
     assert report.state is LayerState.ACTIVE, report.reason
@@ -136,7 +131,7 @@ def test_paths_are_unveiled_locked_and_then_pledged() -> None:
 
 
 def test_signatures_are_two_texts_and_an_int() -> None:
-    """Both calls take two `const char *` and answer an `int`."""
+    """Both calls take two `const char *` and return an `int`."""
     library = libc()
     layer(library).apply(BOUND, ())
     for function in library.functions.values():
@@ -145,7 +140,7 @@ def test_signatures_are_two_texts_and_an_int() -> None:
 
 
 def test_where_no_path_is_restricted_only_promises_are_made() -> None:
-    """MINIMAL leaves the view of the file system alone."""
+    """MINIMAL unveils nothing."""
     library = libc()
     layer(library).apply(MINIMAL, ())
     assert library.order == ["pledge"]
@@ -167,9 +162,7 @@ paths = st.lists(names, max_size=4).map(tuple)
 def test_the_nearest_unveil_grants_what_any_rule_above_grants(
     readable: tuple[str, ...], writable: tuple[str, ...], path: str
 ) -> None:
-    """A more specific path takes nothing away from what lies above it, though the kernel looks at it
-    alone.
-    """
+    """A more specific path also has the permissions of the paths above it."""
     wanted = Confinement(readable=readable, writable=writable, python_runtime=False)
     view = unveils(wanted, ())
     if not view:
@@ -182,16 +175,14 @@ def test_the_nearest_unveil_grants_what_any_rule_above_grants(
 
 
 def test_executables_are_unveiled_only_for_those_who_may_start_them() -> None:
-    """Without subprocess an executable path opens nothing."""
+    """Without subprocess, an executable path isn't unveiled."""
     wanted = replace(BOUND, executable=("/bin",))
     assert "/bin" not in dict(unveils(wanted, ()))
     assert dict(unveils(replace(wanted, subprocess=True), ()))["/bin"] == "rx"
 
 
 def test_the_runtime_is_readable_and_names_only_with_a_network() -> None:
-    """The interpreter's own files are unveiled for reading; the resolver's where there may be a
-    connection.
-    """
+    """The interpreter's files are unveiled for reading; the resolver's only with a network."""
     alone = dict(unveils(replace(BOUND, python_runtime=True), ("/opt/python",)))
     connected = dict(unveils(replace(BOUND, network=Network.unrestricted()), ()))
     assert alone["/opt/python"] == alone["/usr/lib"] == "r"
@@ -201,7 +192,7 @@ def test_the_runtime_is_readable_and_names_only_with_a_network() -> None:
 
 @pytest.mark.parametrize("number", sorted(PLEDGE_ERRORS))
 def test_a_refused_pledge_alone_changes_nothing_and_is_unavailable(number: int) -> None:
-    """With every path visible nothing was done before: the layer says so, with errno and meaning."""
+    """If nothing was unveiled before, the layer is unavailable, with errno and meaning."""
     report = layer(libc("pledge", number)).apply(MINIMAL, ())
     assert report.state is LayerState.UNAVAILABLE
     assert f"{errno.errorcode[number]}, {PLEDGE_ERRORS[number]}" in report.reason
@@ -209,7 +200,7 @@ def test_a_refused_pledge_alone_changes_nothing_and_is_unavailable(number: int) 
 
 @pytest.mark.parametrize("number", sorted(UNVEIL_ERRORS))
 def test_a_refused_first_unveil_changes_nothing_and_is_unavailable(number: int) -> None:
-    """The first call that fails leaves the view as it was, and nothing follows it."""
+    """If the first call fails, the view is unchanged and no call follows."""
     library = libc("/data", number)
     report = layer(library).apply(BOUND, ())
     assert report.state is LayerState.UNAVAILABLE
@@ -217,15 +208,13 @@ def test_a_refused_first_unveil_changes_nothing_and_is_unavailable(number: int) 
     assert library.order == ["unveil"]
 
 
-@pytest.mark.parametrize(("place", "done"), [("/data/out", 1), ("/scratch", 3), ("lock", 4), ("pledge", 4)])
-def test_a_failure_after_the_first_unveil_ends_the_start(place: str, done: int) -> None:
-    """The view is closed and nothing gives it back: an error, whatever may degrade, with the report so
-    far.
-    """
+@pytest.mark.parametrize(("call", "done"), [("/data/out", 1), ("/scratch", 3), ("lock", 4), ("pledge", 4)])
+def test_a_failure_after_the_first_unveil_ends_the_start(call: str, done: int) -> None:
+    """Unveiling can't be undone, so a later failure raises even if pledge may degrade."""
     wanted = replace(BOUND, may_degrade=frozenset({"pledge"}))
     before = (LayerReport("limits", LayerState.ACTIVE, "set"),)
-    with pytest.raises(SandboxError, match=f"{done} of 4 paths are unveiled for good") as caught:
-        layer(libc(place, errno.EPERM)).apply(wanted, before)
+    with pytest.raises(SandboxError, match=f"{done} of 4 paths are unveiled irreversibly") as caught:
+        layer(libc(call, errno.EPERM)).apply(wanted, before)
     assert "end this process" in str(caught.value)
     assert caught.value.layer == "pledge"
     assert caught.value.report is not None
@@ -233,7 +222,7 @@ def test_a_failure_after_the_first_unveil_ends_the_start(place: str, done: int) 
 
 
 def test_the_engine_lets_that_failure_through() -> None:
-    """`confine` raises it as it is, and does not carry on to a witness."""
+    """`confine` raises that error unchanged and doesn't run the witness."""
     platform = Platform(
         "openbsd", (layer(libc("pledge", errno.EPERM)),), lambda *_: pytest.fail("ran"), lambda: (), Posture
     )
@@ -242,7 +231,7 @@ def test_the_engine_lets_that_failure_through() -> None:
 
 
 def test_ports_are_not_claimed() -> None:
-    """`inet` admits every port and UDP, so a confinement to TCP ports is degraded and says why."""
+    """`inet` permits every port and UDP, so a confinement to TCP ports is degraded and says why."""
     report = layer(libc()).apply(replace(BOUND, network=Network.tcp(connect=(443,))), ())
     assert report.state is LayerState.DEGRADED
     assert not report.holds
@@ -251,7 +240,7 @@ def test_ports_are_not_claimed() -> None:
 
 @pytest.mark.parametrize("missing", ["pledge", "unveil"])
 def test_a_library_without_the_calls_is_unavailable(missing: str) -> None:
-    """Where one of the two is missing neither is called."""
+    """If one of the functions is missing, neither is called."""
     library = libc()
     del library.functions[missing]
     for report in (layer(library).probe(), layer(library).apply(BOUND, ())):
@@ -261,7 +250,7 @@ def test_a_library_without_the_calls_is_unavailable(missing: str) -> None:
 
 
 def test_the_c_library_of_this_system_is_really_asked() -> None:
-    """Off OpenBSD the real C library has no pledge, and the layer says so instead of failing open."""
+    """Elsewhere the C library has no pledge, and the layer reports that instead of failing open."""
     if hasattr(system_libc(), "pledge"):
         pytest.skip("this system has pledge: asking it here would confine the test run")
     report = Pledge(tuple).apply(MINIMAL, ())
@@ -269,9 +258,7 @@ def test_the_c_library_of_this_system_is_really_asked() -> None:
 
 
 def test_the_platform_of_openbsd_pledges_last() -> None:
-    """What needs promises that are not made comes before, and a release number in the name does not
-    matter.
-    """
+    """Pledge comes after the layers that need more promises. The release number in the name is ignored."""
     platform = current_platform("openbsd7")
     assert platform is not None
     names_in_order = [entry.name for entry in platform.layers]

@@ -12,14 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
-from nyx_core.posix.announced import announced_posture
 from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
-from nyx_core.posix.measured import usage
-from nyx_core.posix.privileges import Privileges
-from nyx_core.posix.python_paths import python_paths
+from nyx_core.posix.process import Privileges, python_paths
+from nyx_core.posix.psutil_usage import psutil_usage
 from nyx_core.posix.witness import INVISIBLE, REFUSALS, witness
-from nyx_core.sandbox.confinement import Confinement, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, SandboxPolicy, confinement_for
+from nyx_core.sandbox.environment import announced_confinement
 from nyx_core.sandbox.report import LayerReport, LayerState
 
 if sys.platform == "win32":
@@ -30,7 +28,7 @@ LOCKED = (LayerReport("pledge", LayerState.ACTIVE, "pledged"),)
 
 
 def in_a_process(code: str) -> Any:
-    """Run `code` in an interpreter of its own and read what it prints as JSON."""
+    """Run `code` in a new interpreter and read the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,
@@ -42,14 +40,14 @@ def in_a_process(code: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_witness_gets_through_where_nothing_is_locked() -> None:
-    """Unconfined every act succeeds and is told as not refused: a witness that cannot fail proves nothing."""
+def test_the_witness_succeeds_if_nothing_is_locked() -> None:
+    """Unconfined, every attempt succeeds and is reported as not refused."""
     code = """if True:
         import json
         from nyx_core.posix.witness import witness
         from nyx_core.sandbox.confinement import Confinement
         from nyx_core.sandbox.report import LayerReport, LayerState
-        locked = (LayerReport("pledge", LayerState.ACTIVE, "says so"),)
+        locked = (LayerReport("pledge", LayerState.ACTIVE, "active"),)
         seen = witness("pledge", Confinement(native_code=False), locked)
         print(json.dumps([[result.axis, result.refused, result.answer] for result in seen]))
     """
@@ -62,7 +60,7 @@ def test_the_witness_gets_through_where_nothing_is_locked() -> None:
 
 
 def test_the_witness_leaves_nothing_behind() -> None:
-    """What the witness makes it removes: no file stays, no child is left unreaped."""
+    """The witness removes its file and waits for its child."""
     before = {name for name in os.listdir("/tmp") if name.startswith(".nyx-witness-")}
     children = set(psutil.Process().children())
     witness("pledge", Confinement(), LOCKED)
@@ -71,25 +69,25 @@ def test_the_witness_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("state", [LayerState.UNAVAILABLE, LayerState.DEGRADED, LayerState.DISABLED])
-def test_the_witness_asks_nothing_of_a_lock_that_is_not_in_force(state: LayerState) -> None:
-    """A lock that says it does not hold has been told of already."""
+def test_the_witness_attempts_nothing_if_the_lock_is_not_in_force(state: LayerState) -> None:
+    """Nothing is attempted if the layer isn't in force, which its report says already."""
     assert witness("pledge", Confinement(), (LayerReport("pledge", state, ""),)) == ()
 
 
 def test_what_is_granted_is_not_tried() -> None:
-    """MINIMAL closes one axis, so one act is forbidden."""
+    """MINIMAL closes one axis, so there is one attempt."""
     seen = witness("pledge", confinement_for(SandboxPolicy.MINIMAL), LOCKED)
     assert [result.axis for result in seen] == ["subprocess"]
 
 
-def test_an_invisible_path_is_a_refusal_and_a_missing_function_of_sockets_is_not() -> None:
-    """ENOENT refuses a path, since unveil answers so, and nothing else; an unknown answer never refuses."""
+def test_only_an_invisible_path_is_a_further_refusal() -> None:
+    """ENOENT refuses a path, because unveil hides it. Unknown errnos never count as a refusal."""
     assert errno.ENOENT in INVISIBLE - REFUSALS
     assert not {errno.EINVAL, errno.ECONNREFUSED, errno.EADDRINUSE} & INVISIBLE
 
 
 def test_descriptors_are_closed_but_for_those_that_stay() -> None:
-    """Exactly the kept ones are open afterwards, and the report lists them."""
+    """Exactly the kept descriptors are open afterwards, and the report lists them."""
     code = """if True:
         import json, os
         from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
@@ -103,31 +101,31 @@ def test_descriptors_are_closed_but_for_those_that_stay() -> None:
     assert left == ["0", "1", "2", kept]
 
 
-def test_descriptors_stay_where_that_is_asked() -> None:
-    """`None` keeps all, and the layer is disabled as asked."""
+def test_descriptors_stay_open_if_requested() -> None:
+    """`None` keeps all, and the layer is disabled."""
     report = Descriptors(below_the_hard_limit).apply(Confinement(keep_descriptors=None), ())
     assert report.state is LayerState.DISABLED
 
 
-def test_a_descriptor_that_does_not_close_is_told() -> None:
-    """A list that goes on naming an open descriptor ends in a report that names it."""
+def test_a_descriptor_that_does_not_close_is_reported() -> None:
+    """If the list still has an open descriptor, the report names it."""
     reader, writer = os.pipe()
-    kept_by_somebody = os.dup(reader)
-    answers = iter([[reader], [kept_by_somebody]])
+    duplicate = os.dup(reader)
+    answers = iter([[reader], [duplicate]])
     report = Descriptors(lambda: next(answers)).apply(Confinement(), ())
-    os.close(kept_by_somebody)
+    os.close(duplicate)
     os.close(writer)
     assert report.state is LayerState.UNAVAILABLE
-    assert str(kept_by_somebody) in report.reason
+    assert str(duplicate) in report.reason
 
 
-def test_becoming_another_user_has_no_way_back() -> None:
-    """All ids change, no group is left, and root cannot be become again."""
+def test_becoming_another_user_is_irreversible() -> None:
+    """All ids change, no group is left, and the process can't become root again."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
     code = """if True:
         import json, os
-        from nyx_core.posix.privileges import Privileges
+        from nyx_core.posix.process import Privileges
         from nyx_core.sandbox.confinement import Confinement, RunAs
         report = Privileges().apply(Confinement(run_as=RunAs(65534, 65534)), ())
         ids = [*os.getresuid(), *os.getresgid(), *os.getgroups()]
@@ -139,11 +137,11 @@ def test_becoming_another_user_has_no_way_back() -> None:
     assert afterwards == "unavailable"
 
 
-def test_an_ordinary_user_becomes_nobody_else() -> None:
-    """Without privileges the call fails with its errno, which the engine reports."""
+def test_an_ordinary_user_cannot_become_another() -> None:
+    """Without privileges the call fails with an errno, which the engine reports."""
     code = """if True:
         import json, os
-        from nyx_core.posix.privileges import Privileges
+        from nyx_core.posix.process import Privileges
         from nyx_core.sandbox.confinement import Confinement, RunAs
         if os.geteuid() == 0:
             os.setuid(65534)
@@ -156,23 +154,20 @@ def test_an_ordinary_user_becomes_nobody_else() -> None:
 
 
 def test_staying_the_same_user_is_disabled() -> None:
-    """Without `run_as` nothing is changed."""
+    """Without `run_as` nothing changes."""
     assert Privileges().apply(Confinement(), ()).state is LayerState.DISABLED
 
 
 def test_an_announced_policy_only_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name in the environment closes axes and proves nothing: it has no digest, so every layer is
-    applied.
-    """
+    """The environment names the policy that is in force; an unknown name means nothing."""
     monkeypatch.setenv("SANDBOX_POLICY", "strict")
-    assert announced_posture().closed == confinement_for(SandboxPolicy.STRICT).closed
-    assert announced_posture().digest == ""
-    monkeypatch.setenv("SANDBOX_POLICY", "none at all")
-    assert announced_posture().closed == frozenset()
+    assert announced_confinement() == confinement_for(SandboxPolicy.STRICT)
+    monkeypatch.setenv("SANDBOX_POLICY", "unknown")
+    assert announced_confinement() is None
 
 
 def test_the_interpreter_is_found_where_it_is() -> None:
-    """The standard library is among the paths, each is absolute and exists."""
+    """The standard library is among the paths, and each is absolute and exists."""
     found = python_paths()
     assert os.path.dirname(os.__file__) in found
     assert all(os.path.isabs(path) and os.path.exists(path) for path in found)
@@ -180,30 +175,30 @@ def test_the_interpreter_is_found_where_it_is() -> None:
 
 
 def test_usage_is_measured() -> None:
-    """Memory in use is known; processes are counted, or the user is exempt and it says why."""
-    seen = usage()
+    """Memory is measured; processes are counted, or the user is exempt with a reason."""
+    seen = psutil_usage()
     assert seen.address_space is not None
     assert seen.address_space > 1 << 20
     assert seen.processes_exempt if os.getuid() == 0 else (seen.user_tasks or 0) >= 1
 
 
 def test_memory_is_limited_where_there_is_no_limit_on_address_space() -> None:
-    """OpenBSD has no RLIMIT_AS: the platform loads all the same, and memory is limited by RLIMIT_DATA."""
+    """OpenBSD has no RLIMIT_AS: RLIMIT_DATA limits memory instead."""
     code = """if True:
         import json, resource
         del resource.RLIMIT_AS
         import nyx_core.sandbox
-        from nyx_core.platforms import current_platform
-        from nyx_core.posix.rlimits import Limits, Usage
+        from nyx_core.sandbox.platform import current_platform
+        from nyx_core.posix.rlimits import Rlimits, RlimitUsage
         from nyx_core.sandbox.confinement import Confinement
         names = [layer.name for layer in current_platform("openbsd7").layers]
-        report = Limits(lambda: Usage(1, 1, 1)).apply(Confinement(), ())
+        report = Rlimits(lambda: RlimitUsage(1, 1, 1)).apply(Confinement(), ())
         memory = next(limit for limit in report.limits if limit.name == "memory")
         print(json.dumps([names[-1], list(resource.getrlimit(resource.RLIMIT_DATA)), [memory.soft, memory.hard]]))
     """
-    last, data, told = in_a_process(code)
+    last, data, reported = in_a_process(code)
     assert last == "pledge"
-    assert data == told == [64 << 20, 128 << 20]
+    assert data == reported == [64 << 20, 128 << 20]
 
 
 @pytest.mark.parametrize(
@@ -215,8 +210,8 @@ def test_memory_is_limited_where_there_is_no_limit_on_address_space() -> None:
         ("openbsd7", "pledge", "apply_policy(SandboxPolicy.STRICT)"),
     ],
 )
-def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, call: str) -> None:
-    """A system that calls itself so and lacks the call: every layer before it holds, and applying raises."""
+def test_confining_fails_closed_without_the_lock(name: str, lock: str, call: str) -> None:
+    """On a system without the lock, the layers before it hold, and confining raises."""
     code = f"""if True:
         import json, sys
         import psutil
@@ -242,8 +237,8 @@ def test_the_doorway_fails_closed_without_the_lock(name: str, lock: str, call: s
 
 
 @pytest.mark.parametrize("policy", ["MINIMAL", "STRICT"])
-def test_macos_gets_its_rlimits_where_seatbelt_cannot_be_had(policy: str) -> None:
-    """The guide asks of macOS for rlimits, and for seatbelt where it can be had: without it, a warning tells."""
+def test_macos_applies_rlimits_without_seatbelt(policy: str) -> None:
+    """Without seatbelt, the ready-made policies apply the rlimits on macOS and log a warning."""
     code = f"""if True:
         import json, logging, sys
         import psutil
@@ -265,7 +260,7 @@ def test_macos_gets_its_rlimits_where_seatbelt_cannot_be_had(policy: str) -> Non
 
 @pytest.mark.parametrize("name", ["darwin", "openbsd7"])
 def test_a_survey_works_everywhere(name: str) -> None:
-    """`probe` tells of every layer, and raises nothing, wherever it runs."""
+    """`probe` reports every layer and raises nothing on any system."""
     code = f"""if True:
         import json, sys
         import psutil

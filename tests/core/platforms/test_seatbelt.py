@@ -1,4 +1,4 @@
-"""Applying a profile: the calls of <sandbox.h>, their order, and each way in which they fail."""
+"""Applying a profile: the calls of <sandbox.h>, their order, and each way they can fail."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 
 from nyx_core.macos.profile import profile
 from nyx_core.macos.seatbelt import MEANINGS, Seatbelt, canonical, system_library
-from nyx_core.platforms import current_platform
-from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy, confinement_for
+from nyx_core.sandbox.platform import current_platform
 from nyx_core.sandbox.report import LayerState
 from tests.core.platforms.recorded_library import RecordedLibrary
 
@@ -21,9 +20,7 @@ STRICT = confinement_for(SandboxPolicy.STRICT)
 
 
 class FakeSeatbelt:
-    """One process: `error` is errno of the next `sandbox_init`, `says` its message; `enters` whether it
-    works.
-    """
+    """One process: `error` is the errno of the next `sandbox_init`, `says` its message; `enters` whether it works."""
 
     def __init__(self, *, error: int = 0, says: bytes = b"", enters: bool = True) -> None:
         self.inside = False
@@ -47,12 +44,12 @@ class FakeSeatbelt:
         return 0
 
     def layer(self) -> Seatbelt:
-        """The layer over this process, for an interpreter that lies in one place."""
+        """The layer with this process, and an interpreter with one path."""
         return Seatbelt(lambda: ("/opt/python",), lambda: self.library)
 
 
 def test_the_profile_is_entered_and_then_asked_for() -> None:
-    """One `sandbox_init` with the whole text and no flags, then the kernel is asked about this process."""
+    """One `sandbox_init` with the text and no flags, then `sandbox_check` on this process."""
     system = FakeSeatbelt()
     report = system.layer().apply(STRICT, ())
     assert report.state is LayerState.ACTIVE, report.reason
@@ -64,7 +61,7 @@ def test_the_profile_is_entered_and_then_asked_for() -> None:
 
 
 def test_signatures_are_those_of_the_header() -> None:
-    """Flags are 64 bits wide, the message is a pointer to a pointer, and freeing answers nothing."""
+    """Flags have 64 bits, the message is a pointer to a pointer, and freeing returns nothing."""
     system = FakeSeatbelt()
     system.layer().apply(STRICT, ())
     init, free = system.library.functions["sandbox_init"], system.library.functions["sandbox_free_error"]
@@ -75,7 +72,7 @@ def test_signatures_are_those_of_the_header() -> None:
 
 @pytest.mark.parametrize("number", sorted(MEANINGS))
 def test_a_refused_profile_is_unavailable_with_errno_and_message(number: int) -> None:
-    """The reason has errno, its meaning and what the compiler said, and the message is freed once."""
+    """The reason has errno, its meaning and the compiler's message, which is freed once."""
     system = FakeSeatbelt(error=number, says=b"line 3: unbound variable: lsopen")
     report = system.layer().apply(STRICT, ())
     assert report.state is LayerState.UNAVAILABLE
@@ -85,14 +82,14 @@ def test_a_refused_profile_is_unavailable_with_errno_and_message(number: int) ->
 
 
 def test_a_success_that_confines_nothing_is_a_failure() -> None:
-    """`sandbox_init` answering 0 is not believed until the kernel says that the process is in a sandbox."""
+    """If `sandbox_init` returns 0, the kernel must confirm that the process is in a sandbox."""
     report = FakeSeatbelt(enters=False).layer().apply(STRICT, ())
     assert report.state is LayerState.UNAVAILABLE
-    assert "is in no sandbox" in report.reason
+    assert "is not in a sandbox" in report.reason
 
 
 def test_a_process_in_a_sandbox_can_enter_no_other() -> None:
-    """A survey says beforehand that the process is in one already."""
+    """A survey reports that the process is in a sandbox already."""
     system = FakeSeatbelt()
     assert system.layer().probe().state is LayerState.ACTIVE
     system.inside = True
@@ -101,7 +98,7 @@ def test_a_process_in_a_sandbox_can_enter_no_other() -> None:
 
 @pytest.mark.parametrize("missing", ["sandbox_init", "sandbox_free_error", "sandbox_check"])
 def test_a_library_without_the_calls_is_unavailable(missing: str) -> None:
-    """Where one of the functions is missing none is called."""
+    """If one of the functions is missing, none is called."""
     system = FakeSeatbelt()
     del system.library.functions[missing]
     for report in (system.layer().probe(), system.layer().apply(STRICT, ())):
@@ -111,9 +108,7 @@ def test_a_library_without_the_calls_is_unavailable(missing: str) -> None:
 
 
 def test_nothing_asked_for_enters_nothing() -> None:
-    """A confinement that closes no axis leaves the process out of any sandbox, from which there is no way
-    back.
-    """
+    """A confinement that closes no axis doesn't enter a sandbox, which couldn't be left again."""
     system = FakeSeatbelt()
     open_ = Confinement(readable=("/",), writable=("/",), subprocess=True, ipc=True, network=Network.unrestricted())
     assert system.layer().apply(open_, ()).state is LayerState.DISABLED
@@ -121,14 +116,14 @@ def test_nothing_asked_for_enters_nothing() -> None:
 
 
 def test_frozen_code_is_not_claimed() -> None:
-    """Anonymous executable memory is not mediated, so `native_code=False` is degraded and says why."""
+    """Seatbelt doesn't mediate anonymous executable memory, so `native_code=False` is degraded and says why."""
     report = FakeSeatbelt().layer().apply(replace(STRICT, native_code=False), ())
     assert report.state is LayerState.DEGRADED
     assert not report.holds
 
 
 def test_a_path_that_no_profile_holds_is_refused_before_any_call() -> None:
-    """A control character in a path ends in a reason, not in a broken profile."""
+    """A control character in a path gives a reason, not a broken profile."""
     system = FakeSeatbelt()
     report = system.layer().apply(replace(STRICT, writable=("/a\nb",)), ())
     assert report.state is LayerState.UNAVAILABLE
@@ -147,14 +142,14 @@ def test_paths_are_given_as_the_kernel_knows_them(tmp_path: os.PathLike[str]) ->
 
 
 def test_the_libraries_of_this_system_are_really_asked() -> None:
-    """Off macOS no library has `sandbox_init`, and the layer says so instead of failing open."""
+    """Elsewhere no library has `sandbox_init`, and the layer reports that instead of failing open."""
     if hasattr(system_library(), "sandbox_init"):
         pytest.skip("this system has sandbox_init: asking it here would confine the test run")
     assert Seatbelt(tuple).apply(STRICT, ()).state is LayerState.UNAVAILABLE
 
 
 def test_the_platform_of_macos_enters_the_sandbox_last() -> None:
-    """What the profile may refuse comes before it."""
+    """Seatbelt comes after the layers that it could refuse."""
     platform = current_platform("darwin")
     assert platform is not None
     names = [entry.name for entry in platform.layers]

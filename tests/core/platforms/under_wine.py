@@ -1,41 +1,40 @@
-"""Runs in a Windows Python: one case by name, whose findings it prints as JSON. Started by
-`test_under_wine`.
-"""
+"""Runs in a Windows Python under `test_under_wine`: one case by name, whose result it prints as JSON."""
 
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from dataclasses import asdict, replace
 
 sys.path.insert(0, sys.argv[1])
 
 from nyx_core.sandbox import SandboxError, SandboxPolicy, confine, probe
-from nyx_core.sandbox.policies import confinement_for
+from nyx_core.sandbox.confinement import confinement_for
 from nyx_core.windows import job_records as records
 from nyx_core.windows.job_objects import JobObject
-from nyx_core.windows.win32 import Win32Error, system_kernel
+from nyx_core.windows.kernel32 import Win32Error, load_kernel32
 
 MINIMAL = confinement_for(SandboxPolicy.MINIMAL)
 
 
 def calls() -> dict[str, object]:
-    """Every call, as the layer makes it: create, tell, enter, query, and an error."""
-    kernel = system_kernel()
+    """Every call as the layer makes it: create, set, enter, query, and an error."""
+    kernel = load_kernel32()
     memory = kernel.memory_information(records.memory_record(kernel.word))
     before = kernel.in_job(None)
     job = kernel.create_job()
     asked = records.JobLimits(1, 1 << 28, 60)
     kernel.set_information(job, records.EXTENDED_LIMITS, records.limits_record(asked, kernel.word))
-    kernel.set_information(job, records.BASIC_UI_RESTRICTIONS, records.ui_record(records.UI_RESTRICTIONS))
+    kernel.set_information(job, records.BASIC_UI_RESTRICTIONS, records.UI_RECORD.pack(records.UI_RESTRICTIONS))
     kept = kernel.query_information(job, records.EXTENDED_LIMITS, records.limits_size(kernel.word))
     kernel.assign(job)
-    counted = kernel.query_information(job, records.BASIC_ACCOUNTING, records.accounting_size())
+    counted = kernel.query_information(job, 1, 48)  # JobObjectBasicAccountingInformation
     found: dict[str, object] = {
         "word": kernel.word,
         "committed": records.read_committed(memory, kernel.word),
         "in_job": [before, kernel.in_job(job)],
-        "active": records.read_active_processes(counted),
+        "active": struct.unpack("<4q4I", counted)[6],
         "kept": asdict(records.read_limits(kept, kernel.word)),
     }
     try:
@@ -46,8 +45,8 @@ def calls() -> dict[str, object]:
 
 
 def sizes() -> dict[str, object]:
-    """Whether the system takes records of the documented sizes, and no others."""
-    kernel = system_kernel()
+    """Whether the system accepts records of the documented size only."""
+    kernel = load_kernel32()
     job = kernel.create_job()
     record = records.limits_record(records.JobLimits(1, None, None), kernel.word)
     answers = {}
@@ -62,12 +61,12 @@ def sizes() -> dict[str, object]:
 
 
 def layer() -> dict[str, object]:
-    """The layer and the doorway, on a system that does not keep limits."""
+    """The layer, `probe` and `confine`, on a system that doesn't keep limits."""
     report = JobObject().apply(MINIMAL, ())
     found: dict[str, object] = {
         "state": report.state.value,
         "reason": report.reason,
-        "in_job": system_kernel().in_job(None),
+        "in_job": load_kernel32().in_job(None),
         "survey": [layer.name for layer in probe().layers],
     }
     try:

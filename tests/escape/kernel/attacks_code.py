@@ -12,7 +12,7 @@ from typing import Any
 
 from nyx_core.linux.libc import syscall, syscall_number
 from nyx_core.sandbox import confine
-from tests.escape.kernel.room import Book, Kept, confinement, prepare
+from tests.escape.kernel.attack import AttackList, Inherited, confinement, prepare
 
 TRUE = b"/bin/true"
 AT_EMPTY_PATH = 0x1000
@@ -20,7 +20,7 @@ CLONE_NEWUSER, SIGCHLD = 0x1000_0000, 17
 LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
 
 
-def run_a_thread(_had: Any) -> None:
+def run_a_thread(_inherited: Any) -> None:
     """Threads start, run and end."""
     ran: list[int] = []
     thread = threading.Thread(target=ran.append, args=(1,))
@@ -30,7 +30,7 @@ def run_a_thread(_had: Any) -> None:
         raise RuntimeError("the thread did not run")
 
 
-book = Book("Code", run_a_thread)
+attacks = AttackList("Code", run_a_thread)
 
 
 def _vector() -> int:
@@ -54,56 +54,56 @@ def _must_be_zero(status: int) -> None:
         raise PermissionError(1, f"status {status}")
 
 
-@book.attack("seccomp")
-def execve_by_python(_had: Any) -> None:
+@attacks.add("seccomp")
+def execve_by_python(_inherited: Any) -> None:
     os.execv(TRUE, [TRUE])
 
 
-@book.attack("seccomp")
-def execve_by_call(_had: Any) -> None:
+@attacks.add("seccomp")
+def execve_by_call(_inherited: Any) -> None:
     syscall("execve", TRUE, _vector(), None)
 
 
-def _program() -> Kept:
+def _program() -> Inherited:
     os.dup2(os.open(TRUE, os.O_RDONLY), 9)
-    return Kept(9, (9,))
+    return Inherited(9, (9,))
 
 
-@book.attack("seccomp", before=_program)
-def execve_by_descriptor(had: Any) -> None:
-    os.execve(had.value, [TRUE], {})
+@attacks.add("seccomp", setup=_program)
+def execve_by_descriptor(inherited: Any) -> None:
+    os.execve(inherited.value, [TRUE], {})
 
 
-@book.attack("seccomp")
-def execveat_by_call(_had: Any) -> None:
+@attacks.add("seccomp")
+def execveat_by_call(_inherited: Any) -> None:
     syscall("execveat", -100, TRUE, _vector(), None, 0)
 
 
-@book.attack("seccomp")
-def memfd_by_python(_had: Any) -> None:
+@attacks.add("seccomp")
+def memfd_by_python(_inherited: Any) -> None:
     os.memfd_create("x")
 
 
-@book.attack("seccomp")
-def memfd_by_call(_had: Any) -> None:
+@attacks.add("seccomp")
+def memfd_by_call(_inherited: Any) -> None:
     syscall("memfd_create", b"x", 0)
 
 
-def _memfd_program() -> Kept:
+def _memfd_program() -> Inherited:
     descriptor = os.memfd_create("x", 0)
     with open(TRUE, "rb") as program:
         os.write(descriptor, program.read())
     os.dup2(descriptor, 9)
-    return Kept(9, (9,))
+    return Inherited(9, (9,))
 
 
-@book.attack("seccomp", before=_memfd_program)
-def memfd_then_execveat(had: Any) -> None:
-    syscall("execveat", had.value, b"", _vector(), None, AT_EMPTY_PATH)
+@attacks.add("seccomp", setup=_memfd_program)
+def memfd_then_execveat(inherited: Any) -> None:
+    syscall("execveat", inherited.value, b"", _vector(), None, AT_EMPTY_PATH)
 
 
-@book.attack("seccomp")
-def loader_runs_a_file(_had: Any) -> None:
+@attacks.add("seccomp")
+def loader_runs_a_file(_inherited: Any) -> None:
     loader = next(path for path in LOADERS if os.path.exists(path))
     os.execv(loader, [loader, TRUE.decode()])
 
@@ -113,83 +113,83 @@ def _shared_object() -> str:
     return os.path.abspath("data/native.so")
 
 
-def _read_it(had: Any) -> None:
-    with open(had, "rb") as file:
+def _read_it(inherited: Any) -> None:
+    with open(inherited, "rb") as file:
         file.read(16)
 
 
-@book.attack("seccomp", before=_shared_object, twin=_read_it, answers=("OSError:",))
-def dlopen_from_a_writable_directory(had: Any) -> None:
-    ctypes.CDLL(had)
+@attacks.add("seccomp", setup=_shared_object, twin=_read_it, answers=("OSError:",))
+def dlopen_from_a_writable_directory(inherited: Any) -> None:
+    ctypes.CDLL(inherited)
 
 
-@book.attack("seccomp")
-def executable_memory_by_python(_had: Any) -> None:
+@attacks.add("seccomp")
+def executable_memory_by_python(_inherited: Any) -> None:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
 
 
-def _page(_had: Any) -> None:
+def _page(_inherited: Any) -> None:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
 
 
-@book.attack("seccomp", twin=_page)
-def executable_memory_by_mprotect(_had: Any) -> None:
+@attacks.add("seccomp", twin=_page)
+def executable_memory_by_mprotect(_inherited: Any) -> None:
     address = syscall("mmap", 0, 4096, 1, 0x22, -1, 0)
     syscall("mprotect", address, 4096, 5)
 
 
-@book.attack("seccomp")
-def fork_by_python(_had: Any) -> None:
+@attacks.add("seccomp")
+def fork_by_python(_inherited: Any) -> None:
     _reap(os.fork())
 
 
-@book.attack("seccomp")
-def fork_by_call(_had: Any) -> None:
-    # AArch64 has no such call; there clone with SIGCHLD is what fork is.
+@attacks.add("seccomp")
+def fork_by_call(_inherited: Any) -> None:
+    # AArch64 has no such call; there fork is clone with SIGCHLD.
     _reap(syscall_number(57) if os.uname().machine == "x86_64" else syscall("clone", SIGCHLD, 0, 0, 0, 0))
 
 
-@book.attack("seccomp")
-def clone_by_call(_had: Any) -> None:
+@attacks.add("seccomp")
+def clone_by_call(_inherited: Any) -> None:
     _reap(syscall("clone", SIGCHLD, 0, 0, 0, 0))
 
 
-@book.attack("seccomp", answers=("ENOSYS",))
-def clone3_by_call(_had: Any) -> None:
+@attacks.add("seccomp", answers=("ENOSYS",))
+def clone3_by_call(_inherited: Any) -> None:
     arguments = bytearray(88)
     arguments[32] = SIGCHLD
     _reap(syscall("clone3", arguments, len(arguments)))
 
 
-@book.attack("seccomp")
-def posix_spawn(_had: Any) -> None:
+@attacks.add("seccomp")
+def posix_spawn(_inherited: Any) -> None:
     os.waitpid(os.posix_spawn(TRUE, [TRUE], {}), 0)
 
 
-@book.attack("seccomp")
-def vfork_and_exec_by_subprocess(_had: Any) -> None:
+@attacks.add("seccomp")
+def vfork_and_exec_by_subprocess(_inherited: Any) -> None:
     subprocess.run([TRUE], check=True)
 
 
-@book.attack("seccomp")
-def fork_and_exec_by_subprocess(_had: Any) -> None:
+@attacks.add("seccomp")
+def fork_and_exec_by_subprocess(_inherited: Any) -> None:
     subprocess.run([TRUE], check=True, preexec_fn=os.getpid)
 
 
-@book.attack("seccomp")
-def multiprocessing_fork(_had: Any) -> None:
+@attacks.add("seccomp")
+def multiprocessing_fork(_inherited: Any) -> None:
     process = multiprocessing.get_context("fork").Process(target=os.getpid)
     process.start()
     process.join()
 
 
-@book.attack("seccomp")
-def system_shell(_had: Any) -> None:
+@attacks.add("seccomp")
+def system_shell(_inherited: Any) -> None:
     _must_be_zero(os.system("true"))
 
 
-@book.attack("seccomp")
-def popen_shell(_had: Any) -> None:
+@attacks.add("seccomp")
+def popen_shell(_inherited: Any) -> None:
     os.popen("true").close()
 
 
@@ -199,4 +199,4 @@ def report() -> dict[str, str]:
     return {layer.name: layer.state.value for layer in confine(confinement()).layers}
 
 
-CASES = book.cases() | {"report": report}
+CASES = attacks.cases() | {"report": report}

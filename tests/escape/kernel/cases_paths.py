@@ -1,4 +1,4 @@
-"""Opens many spellings of paths from a sealed process, and tells what the kernel said to each."""
+"""Opens many spellings of paths from a sealed process, and reports the kernel's decision on each."""
 
 import errno
 import itertools
@@ -11,12 +11,23 @@ REFUSALS = (errno.EACCES, errno.EPERM)
 
 
 def spellings(root: str) -> list[str]:
-    """Absolute paths to the file in each folder, straight and crooked, without symbolic links."""
+    """Absolute paths to the file in each folder, normalised and not, without symbolic links."""
     found = []
     for folder in FOLDERS:
-        place = f"{root}/{folder}"
-        found += [f"{place}/file", f"{place}//file", f"{place}/./file", f"{place}/deep/../file", f"{place}/"]
-        found += [f"/{place}/file", f"{place}/deep/../../{os.path.basename(folder)}/file", place, f"{place}/."]
+        directory = f"{root}/{folder}"
+        found += [
+            f"{directory}/file",
+            f"{directory}//file",
+            f"{directory}/./file",
+            f"{directory}/deep/../file",
+            f"{directory}/",
+        ]
+        found += [
+            f"/{directory}/file",
+            f"{directory}/deep/../../{os.path.basename(folder)}/file",
+            directory,
+            f"{directory}/.",
+        ]
     for one, other in itertools.permutations(FOLDERS, 2):
         up = "/".join([".."] * (one.count("/") + 1))
         found.append(f"{root}/{one}/{up}/{other}/file")
@@ -24,7 +35,7 @@ def spellings(root: str) -> list[str]:
 
 
 def verdict(path: str, mode: str) -> str:
-    """`allowed`, `refused`, or the errno that says neither."""
+    """`allowed`, `refused`, or an errno that means neither."""
     flags = os.O_RDONLY if mode == "r" else os.O_RDWR
     try:
         os.close(os.open(path, flags))
@@ -40,8 +51,8 @@ def kernel_verdicts() -> list[list[str]]:
         os.makedirs(f"{folder}/deep")
         open(f"{folder}/file", "w").close()
     confine(Confinement(readable=(f"{root}/read",), writable=(f"{root}/write",), python_runtime=False))
-    trials = itertools.product(spellings(root), ("r", "rw"))
-    return [[root, path, mode, verdict(path, mode)] for path, mode in trials]
+    attempts = itertools.product(spellings(root), ("r", "rw"))
+    return [[root, path, mode, verdict(path, mode)] for path, mode in attempts]
 
 
 CASES = {"kernel_verdicts": kernel_verdicts}

@@ -1,4 +1,4 @@
-"""The guard decides by text what Landlock decides by directory: on every spelling that both can judge they agree."""
+"""The guard decides by text what Landlock decides by directory, and they agree on every spelling."""
 
 import pytest
 
@@ -11,12 +11,12 @@ def test_guard_and_kernel_agree(uid: int) -> None:
     """No spelling of a path is allowed by one and refused by the other, for reading and for writing."""
     outcome = run_cases("tests.escape.kernel.cases_paths", uid)["kernel_verdicts"]
     assert outcome.ended == "returned", outcome
-    judged = {"allowed": 0, "refused": 0}
+    decided = {"allowed": 0, "refused": 0}
     for root, path, mode, kernel in outcome.value:
         policy = SandboxPolicy.locked_down().allow_path_prefix(f"{root}/read", mode="r")
         guard = SandboxGuard(policy.allow_path_prefix(f"{root}/write", mode="rw"))
-        if kernel in judged:
-            judged[kernel] += 1
+        if kernel in decided:
+            decided[kernel] += 1
             assert guard.decide_path(path, mode).allowed == (kernel == "allowed"), (path, mode, kernel)
-    assert judged["allowed"] > 40
-    assert judged["refused"] > 100
+    assert decided["allowed"] > 40
+    assert decided["refused"] > 100

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nyx_core.linux.capabilities import capability_sets, set_capabilities
+from nyx_core.linux.privileges import capability_sets, set_capabilities
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginError
 from nyx_stream.isolation.remote.wire.channel import Channel

@@ -48,12 +48,12 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PluginLoadError
 from nyx_stream.isolation.process import backend as process
 from nyx_stream.policy import SandboxPolicy
-from tests.core.cases_failures import answering
+from tests.core.cases_failures import make_call_fail
 
 async def main(folder, data, calls, forks):
     process.FORK_IS_SAFE = forks == "fork"
     for call in calls.split(","):
-        answering(call, 38)
+        make_call_fail(call, 38)
     events = []
     async with PluginHost(audit=events.append, data_dir=data) as host:
         try:
@@ -105,10 +105,10 @@ import asyncio, json, sys
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed
 from nyx_stream.policy import SandboxPolicy
-from tests.core.cases_failures import answering
+from tests.core.cases_failures import make_call_fail
 
 async def main(folder, data):
-    answering("prlimit64", 38)
+    make_call_fail("prlimit64", 38)
     async with PluginHost(data_dir=data) as host:
         policy = SandboxPolicy().allow_degraded().with_limits(call_timeout="300s")
         plugin = await host.load(folder, isolation="process", policy=policy)
@@ -137,10 +137,10 @@ def test_without_the_systems_limits_the_monitor_ends_a_worker(tmp_path):
 
 ELSEWHERE = """
 import sys
-from nyx_core import platforms
+from nyx_core.sandbox import platform as platform_module
 from nyx_core.macos.platform import platform
-platforms.current_platform = lambda: {platform}
-from nyx_core.sandbox import api as doorway
+platform_module.current_platform = lambda: {platform}
+from nyx_core.sandbox import api
 from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.isolation.remote.worker import seal
 confinement.REQUIRED_LAYERS = seal.REQUIRED_LAYERS = confinement.required_layers({name!r})

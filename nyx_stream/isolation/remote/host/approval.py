@@ -7,15 +7,15 @@ from pydantic import Field, JsonValue
 from nyx_stream.isolation.remote.host.broker import Means, Reply
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import Arguments
-from nyx_stream.policy.approval import LONGEST_KIND, LONGEST_TEXT
+from nyx_stream.policy.approval import MAX_KIND_LENGTH, MAX_TEXT_LENGTH
 
 
 class Request(Arguments):
     """What a plugin asks for."""
 
-    kind: Annotated[str, Field(max_length=LONGEST_KIND)]
-    target: Annotated[str, Field(max_length=LONGEST_TEXT)]
-    why: Annotated[str, Field(max_length=LONGEST_TEXT)]
+    kind: Annotated[str, Field(max_length=MAX_KIND_LENGTH)]
+    target: Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+    why: Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 
 
 class HostApproval:

@@ -21,7 +21,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     Arguments,
     CapabilityRequest,
 )
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 Told = Callable[[int, str, Exception], None]
 """Tells the worker that a lease ended: the number, the capability, the error."""

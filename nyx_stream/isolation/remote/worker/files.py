@@ -29,7 +29,7 @@ from nyx_stream.isolation.remote.wire.messages import (
 )
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body, whole
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 _AT_ONCE = MAX_PASSED_DESCRIPTORS // 2
 """Descriptors that whole reads and listings may take at once, beside those of open files."""

@@ -32,7 +32,7 @@ from nyx_stream.isolation.remote.wire.messages import (
     error_of,
 )
 from nyx_stream.isolation.remote.wire.protocol import MAX_REQUESTS
-from nyx_stream.policy.terms import Term
+from nyx_stream.policy.limits import Term
 
 _AT_ONCE = frozenset({FrameKind.RESPONSE, FrameKind.REQUEST_FAILED, FrameKind.LEASE_ENDED, FrameKind.LOG_ACK})
 """Frames that start no code of the plugin's: taken while `ask_at_once` waits."""

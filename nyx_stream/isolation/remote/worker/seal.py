@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import psutil
 
-from nyx_core.layers import Platform
 from nyx_core.sandbox import Confinement, Network, ResourceLimits, SandboxError, SandboxReport, confine, prepare
+from nyx_core.sandbox.platform import Platform
 from nyx_stream.isolation.remote.wire.confinement import (
     DESCRIPTORS,
     FRAMEWORK,
