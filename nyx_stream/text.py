@@ -1,7 +1,9 @@
 """Makes text from a plugin or a peer safe to print."""
 
+import sys
 import traceback
 import unicodedata
+from typing import Any
 
 # Cc control, Cf format (bidirectional marks, zero-width characters), Cs surrogate, Co private use, Cn unassigned, Zl
 # and Zp line and paragraph separators: each of them can change how a terminal shows a line.
@@ -51,3 +53,11 @@ def format_traceback(error: BaseException) -> str:
     except BaseException:
         return describe_error(error)
     return "\n".join(escape(line) for line in lines)
+
+
+def exception_of(exc_info: Any) -> BaseException | None:
+    """Returns the exception of an `exc_info` argument, in any form that `logging` accepts."""
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    found = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1] if exc_info else None
+    return found if isinstance(found, BaseException) else None

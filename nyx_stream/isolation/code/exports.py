@@ -133,7 +133,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 def _resolved(bound: MethodType, hints: dict[str, Any]) -> MethodType:
     """Returns a copy of the method whose annotations are types.
 
-    pydantic resolves annotations that are text in the module of its caller, and these names belong to the plugin's.
+    pydantic resolves annotations that are text in its caller's module, but these names are defined in the plugin's.
     """
     function = bound.__func__
     if not isinstance(function, FunctionType):

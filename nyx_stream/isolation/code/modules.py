@@ -221,7 +221,7 @@ class _SourceLoader(SourceFileLoader):
 
 
 class _ExtensionLoader(ExtensionFileLoader):
-    """Loads an extension module. It is checked right before: the system reads the file again."""
+    """Checks an extension module right before the system loads it, which reads the file again."""
 
     def __init__(self, name: str, path: str, finder: _Finder) -> None:
         super().__init__(name, path)

@@ -6,7 +6,6 @@ what is refused.
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -30,14 +29,12 @@ from nyx_stream.isolation.inline.tasks import (
 )
 from nyx_stream.isolation.inline.tripwire_rules import ImportRoots
 from nyx_stream.policy.grant import Grant
-from nyx_stream.text import describe_error, escape, format_traceback
+from nyx_stream.text import describe_error, escape, exception_of, format_traceback
 
 if TYPE_CHECKING:
     from nyx_stream.isolation.code.exports import Method
     from nyx_stream.plugin import Plugin
     from nyx_stream.policy.approval import Approval
-
-_formatter = logging.Formatter()
 
 
 class InlineBackend:
@@ -242,22 +239,10 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
         if not self.isEnabledFor(level):
             return
         text = escape(str(msg) % args if args else str(msg))
-        trace = _trace(kwargs.get("exc_info"))
-        if trace:
-            text = "\n".join([text, *(escape(line) for line in trace.splitlines())])
+        if (error := exception_of(kwargs.get("exc_info"))) is not None:
+            text = f"{text}\n{format_traceback(error)}"
         with as_host():
             self.logger.log(level, "%s", text, stacklevel=kwargs.get("stacklevel", 1) + 1)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         return msg, kwargs
-
-
-def _trace(given: Any) -> str:
-    """Returns the traceback for an `exc_info` argument, in any form that `logging` accepts."""
-    if not given:
-        return ""
-    if isinstance(given, BaseException):
-        given = (type(given), given, given.__traceback__)
-    elif not isinstance(given, tuple):
-        given = sys.exc_info()
-    return _formatter.formatException(given) if given[0] is not None else ""

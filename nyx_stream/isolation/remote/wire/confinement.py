@@ -105,7 +105,7 @@ def _passed_descriptors(grant: Grant) -> int:
     """Returns how many descriptors the host may pass besides open files.
 
     A connection takes one for its bytes and one to be released by, an HTTP exchange one for each body; whole reads,
-    writes and listings take one while they last. A worker that has no free descriptor for one that it is sent is ended.
+    writes and listings take one while they last. A worker without a free descriptor to receive one is ended.
     """
     manifest = grant.manifest
     network = 4 * grant.limits.connections if manifest.connect or manifest.request else 0

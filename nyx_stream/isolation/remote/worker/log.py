@@ -5,7 +5,6 @@ the next record.
 """
 
 import logging
-import sys
 from collections import deque
 from collections.abc import MutableMapping
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from nyx_stream.isolation.remote.wire.frames import FrameKind
 from nyx_stream.isolation.remote.wire.messages import LogRecord, text
 from nyx_stream.isolation.remote.wire.protocol import ProtocolConnection
-from nyx_stream.text import format_traceback
+from nyx_stream.text import exception_of, format_traceback
 
 _MAX_WAITING = 1000
 """Records that may wait here."""
@@ -39,7 +38,9 @@ class RemoteLog(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """As `logging.Logger.log`; ignores `extra`, `stack_info` and `stacklevel`."""
         message = text(str(msg) % args if args else str(msg))
-        record = LogRecord(level=min(max(level, 0), 100), message=message, trace=_trace(kwargs.get("exc_info")))
+        error = exception_of(kwargs.get("exc_info"))
+        trace = "" if error is None else text(format_traceback(error))[-_MAX_TRACE:]
+        record = LogRecord(level=min(max(level, 0), 100), message=message, trace=trace)
         if len(self._waiting) < _MAX_WAITING:
             self._waiting.append(record.encode())
         else:
@@ -57,14 +58,3 @@ class RemoteLog(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         return msg, kwargs
-
-
-def _trace(given: Any) -> str:
-    """Returns the traceback for an `exc_info` argument, in any form that `logging` accepts."""
-    if not given:
-        return ""
-    if isinstance(given, tuple):
-        given = given[1]
-    elif not isinstance(given, BaseException):
-        given = sys.exc_info()[1]
-    return text(format_traceback(given))[-_MAX_TRACE:] if isinstance(given, BaseException) else ""
