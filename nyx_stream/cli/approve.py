@@ -8,7 +8,7 @@ from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.host import find
 from nyx_stream.host.lockfile.file import LockFile
-from nyx_stream.host.lockfile.verification import Verdict, accept, compare
+from nyx_stream.host.lockfile.verification import LockVerdict, accept, verify_source
 from nyx_stream.text import escape
 
 
@@ -22,7 +22,7 @@ def approve(
 ) -> int:
     """Accept a plugin's version and content in a lock file, and forget what was approved of another content."""
     source, file = find(plugin), LockFile(lock)
-    verdict = compare(source, file.read().get(source.manifest.id)) if show else accept(file, source)
+    verdict = verify_source(source, file.read().get(source.manifest.id)) if show else accept(file, source)
     name = source.manifest.id
     if json:
         output.say_json(_document(name, verdict, accepted=not show))
@@ -31,7 +31,7 @@ def approve(
     return ExitCode.DENIED if show and verdict.refused is not None else ExitCode.OK
 
 
-def _document(name: str, verdict: Verdict, *, accepted: bool) -> dict[str, object]:
+def _document(name: str, verdict: LockVerdict, *, accepted: bool) -> dict[str, object]:
     known = verdict.known
     return {
         "plugin": name,
@@ -45,7 +45,7 @@ def _document(name: str, verdict: Verdict, *, accepted: bool) -> dict[str, objec
     }
 
 
-def _print(name: str, verdict: Verdict, *, accepted: bool) -> None:
+def _print(name: str, verdict: LockVerdict, *, accepted: bool) -> None:
     found, known = verdict.found, verdict.known
     if known is not None:
         output.say(f"recorded: {name} {known.version}, {known.content}")
@@ -58,7 +58,7 @@ def _print(name: str, verdict: Verdict, *, accepted: bool) -> None:
         output.say(f"  waits: {verdict.refused}")
 
 
-def _forgotten(verdict: Verdict) -> list[str]:
+def _forgotten(verdict: LockVerdict) -> list[str]:
     if verdict.known is None or verdict.known.content == verdict.found.content:
         return []
     return [f"{item.kind} {escape(item.rule)}" for item in verdict.known.approvals]

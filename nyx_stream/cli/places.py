@@ -2,7 +2,7 @@
 
 import os
 
-from nyx_stream.host.data_dir import default_data_dir
+from nyx_stream.host.operations.start import default_data_dir
 from nyx_stream.policy import Places
 
 

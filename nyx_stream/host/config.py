@@ -12,7 +12,7 @@ from nyx_stream.audit.log import SMALLEST_SEGMENT, AuditOptions, Fsync, WhenFull
 from nyx_stream.errors import ManifestError, PluginError, PolicyError, Problem, WatchUnavailable
 from nyx_stream.host.discovery import find
 from nyx_stream.host.observability.status import OnFail
-from nyx_stream.host.operations.folder_watch import require_watchfiles
+from nyx_stream.host.operations.watch_policy import require_watchfiles
 from nyx_stream.isolation.backend import Level, PluginSource
 from nyx_stream.isolation.process.placement import placement
 from nyx_stream.policy import SandboxPolicy

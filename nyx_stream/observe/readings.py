@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from nyx_stream.host.observability.metrics import PluginMetrics
-from nyx_stream.host.runtime.lifecycle import State
+from nyx_stream.host import PluginMetrics, State
 
 _SUFFIXES = {"By": "_bytes", "s": "_seconds"}
 

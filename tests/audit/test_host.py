@@ -11,7 +11,7 @@ from nyx_stream.audit.log import AuditOptions
 from nyx_stream.errors import PolicyError
 from nyx_stream.host.config import read_config
 from nyx_stream.policy import SandboxPolicy
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
 class Main(Plugin):

@@ -17,7 +17,7 @@ from nyx_stream.audit.record import Encoder
 from nyx_stream.errors import AuditError, PolicyError
 from nyx_stream.host.config import read_config
 from nyx_stream.policy import SandboxPolicy
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 GRANT = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
 CODE = """

@@ -7,7 +7,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed
 from nyx_stream.host import State
-from tests.host.waiting import until
+from tests.plugin_fixtures import instance_of, until
 
 CODE = """
     import asyncio
@@ -81,7 +81,7 @@ async def test_a_crash_in_the_background_fails_the_plugin_and_cancels_nothing_of
 async def test_a_cancelled_background_task_is_no_crash(host, make):
     """A plugin may cancel its own tasks."""
     handle = await host.load(make("p", CODE))
-    handle._entry.supervisor._level._plugin.quiet.cancel()
+    instance_of(handle).quiet.cancel()
     for _ in range(5):
         await asyncio.sleep(0)
     assert await handle.call("ping") == "pong"
@@ -127,7 +127,7 @@ async def test_a_task_cannot_be_spawned_while_stopping(host, make, caplog):
 
 async def test_on_fail_restart_starts_it_again(tmp_path, make, monkeypatch):
     """A plugin that is to be restarted takes calls again after a crash; restarting it is the host's act."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     async with PluginHost(data_dir=tmp_path) as host:
         handle = await host.load(make("p", CODE, permissions='write = ["$DATA"]'), on_fail="restart")
         for count in (1, 2):
@@ -157,7 +157,7 @@ async def test_on_fail_abort_ends_the_host_with_the_error(tmp_path, make):
 
 async def test_restarts_are_bounded(tmp_path, make, monkeypatch, caplog):
     """A plugin whose setup fails at every restart stays failed after a fixed number of tries."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     async with PluginHost(data_dir=tmp_path) as host:
         handle = await host.load(make("p", CODE), on_fail="restart")
         await handle.call("arm")

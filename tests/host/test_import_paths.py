@@ -7,7 +7,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import FilesystemDenied
 from nyx_stream.policy import SandboxPolicy
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 WRITER = """
     class Main(Plugin):

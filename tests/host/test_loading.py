@@ -15,7 +15,7 @@ from nyx_stream.errors import (
 )
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 GOOD = """
     class Main(Plugin):
@@ -255,5 +255,7 @@ async def test_bad_files_are_errors_with_their_place(host, make, tmp_path):
 @pytest.mark.parametrize("level", ["container", "none"])
 async def test_levels_that_are_not_there_are_a_clear_error(host, make, level):
     """Asking for an isolation level that this host does not have never falls back to a weaker one."""
-    with pytest.raises(PluginLoadError, match=f"isolation level '{level}' is not available; there is: inline, process"):
+    with pytest.raises(
+        PluginLoadError, match=f"isolation level '{level}' is not available; available are: inline, process"
+    ):
         await host.load(make("p", GOOD), isolation=level)

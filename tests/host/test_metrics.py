@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.errors import PluginBusy, PluginCallError, PluginTimeout
-from nyx_stream.host.observability.metrics import latency_of
-from nyx_stream.host.runtime.limits import RECENT, CallCount
+from nyx_stream.host.observability.metrics import RECENT_CALLS, CallCount
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import sealed_here
-from tests.host.waiting import until
+from tests.plugin_fixtures import run_of, until
 
 CODE = """
 import asyncio
@@ -36,7 +35,7 @@ class Main(Plugin):
 """
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=2 * RECENT))
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=2 * RECENT_CALLS))
 def test_a_quantile_is_what_that_share_of_the_last_calls_did_not_exceed(durations):
     """By nearest rank, over the last of them; the sum is over all."""
     count = CallCount()
@@ -44,8 +43,8 @@ def test_a_quantile_is_what_that_share_of_the_last_calls_did_not_exceed(duration
         count.recent.append(took)
         count.timed += 1
         count.seconds += took
-    last = sorted(durations[-RECENT:])
-    latency = latency_of(count)
+    last = sorted(durations[-RECENT_CALLS:])
+    latency = count.latency()
     assert latency.calls == len(durations)
     for share, value in ((0.5, latency.p50), (0.9, latency.p90), (0.99, latency.p99)):
         assert value in last
@@ -55,7 +54,7 @@ def test_a_quantile_is_what_that_share_of_the_last_calls_did_not_exceed(duration
 
 def test_without_a_call_there_are_no_quantiles():
     """None, not zero: nothing was measured."""
-    assert latency_of(CallCount()).p50 is None
+    assert CallCount().latency().p50 is None
 
 
 async def test_every_way_a_call_ends_is_counted_and_timed(host, make):
@@ -107,7 +106,7 @@ async def test_a_sealed_plugin_has(host, make):
         found = pool.submit(host.metrics).result()["p"]
     assert found.memory > 1 << 20
     assert found.cpu_seconds >= 0
-    await host._registry.entry("p").alive().stop()
+    await run_of(handle).stop()
     assert handle.metrics().memory is None
 
 

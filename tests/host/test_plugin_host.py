@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from nyx_stream import PluginHost
 from nyx_stream.errors import AuditError, PluginStateError
 from nyx_stream.testing import run_plugin
-from tests.host.waiting import until
+from tests.plugin_fixtures import instance_of, until
 
 CODE = """
     import asyncio
@@ -104,7 +104,7 @@ async def test_a_host_that_is_cancelled_while_it_closes_closes_first(make, tmp_p
 
     task = asyncio.create_task(application())
     await until(lambda: plugins and plugins[0].state == "stopping")
-    instance = plugins[0]._entry.supervisor._level._plugin
+    instance = instance_of(plugins[0])
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)

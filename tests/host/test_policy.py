@@ -10,7 +10,7 @@ import pytest
 
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, PluginLoadError, PluginStateError, PolicyError, Revoked
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import os
@@ -111,7 +111,7 @@ async def test_a_link_in_place_of_the_data_directory_is_refused(host, make, tmp_
     (tmp_path / "data").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data" / "p").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PluginLoadError, match=r"its data directory cannot be made: .* is not a directory"):
+    with pytest.raises(PluginLoadError, match=r"its data directory can't be made: .* is not a directory"):
         await host.load(make("p", CODE, permissions=PERMISSIONS), policy=policy())
     assert host.plugins["p"].error
 

@@ -5,12 +5,8 @@
 
 import sys
 
-from nyx_stream.host.approvals.store import Standing
-from nyx_stream.host.lockfile.file import LockFile
-from nyx_stream.host.lockfile.verification import keep
-from nyx_stream.policy import ConnectRule
-from nyx_stream.policy.approval import Ticket
-from nyx_stream.policy.optional import OptionalPermission
+from nyx_stream.host.lockfile.file import LockedApproval, LockFile
+from nyx_stream.host.lockfile.verification import add_approvals
 
 CONTENT = "blake2b:" + "0" * 64
 
@@ -19,8 +15,8 @@ def main(path: str, name: str, rounds: int) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(rounds):
-        permission = OptionalPermission("connect", ConnectRule.parse(f"{name}{number}.example.com"))
-        keep(LockFile(path), "p", CONTENT, [Standing(permission, "always", "approved always", Ticket())])
+        approval = LockedApproval(kind="connect", rule=f"{name}{number}.example.com", verdict="always")
+        add_approvals(LockFile(path), "p", CONTENT, [approval])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from nyx_stream.errors import FilesystemDenied, NetworkDenied, Revoked
 from nyx_stream.host import Answer
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server
-from tests.host.waiting import until
+from tests.plugin_fixtures import record_of, until
 
 CODE = """
     import asyncio
@@ -102,7 +102,7 @@ def end(request, host, plugin, events, monkeypatch):
         else:
             later = time.time() + 3600
             monkeypatch.setattr(time, "time", lambda: later)
-            host._desk._watch(plugin._entry)  # its timer was set by the clock as it was
+            host._operations.approvals.schedule_expiry(record_of(plugin))  # its timer was set by the clock as it was
             await until(lambda: any(event.action == "expire" for event in events))
         assert plugin.approvals == ()
 

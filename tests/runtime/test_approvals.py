@@ -11,7 +11,7 @@ from nyx_stream.errors import NetworkDenied, PolicyError, Revoked
 from nyx_stream.host import Answer, ApprovalStatus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.testing import run_plugin
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio
@@ -192,10 +192,14 @@ async def test_files_are_approved_once_for_one_operation(host, make, approver, t
         ("request", "POST http://127.0.0.1/", ONLY),
         ("connect", "127.0.0.1", ONLY),
         ("read", "/etc", ONLY),
-        ("request", "GET nonsense", "it is no request rule: a request rule has a scheme, as in https://example.com"),
-        ("read", "relative", "it is no read rule: a prefix is absolute, or begins with $DATA, $PLUGIN or ./"),
-        ("env", "HOME", "no permission of kind env can be asked for; there are connect, request, read, write"),
-        ("\x1b[2J", "x", "no permission of kind \\u001b[2J can be asked for; there are connect, request, read, write"),
+        ("request", "GET nonsense", "not a valid request rule: a request rule has a scheme, as in https://example.com"),
+        ("read", "relative", "not a valid read rule: a prefix is absolute, or begins with $DATA, $PLUGIN or ./"),
+        ("env", "HOME", "permissions of kind env can't be requested; the kinds are connect, request, read, write"),
+        (
+            "\x1b[2J",
+            "x",
+            "permissions of kind \\u001b[2J can't be requested; the kinds are connect, request, read, write",
+        ),
     ],
 )
 async def test_more_than_the_manifest_has_is_refused_and_nobody_is_asked(load, approver, events, kind, target, reason):
@@ -269,7 +273,7 @@ async def test_approvals_can_be_taken_back(load, server, rule, approver, events)
     assert await plugin.forget("request", rule) == 1
     with pytest.raises(NetworkDenied):
         await plugin.call("fetch", url=server.url)
-    assert told(events, "forget") == [("forget", True, "taken back")]
+    assert told(events, "forget") == [("forget", True, "withdrawn")]
     assert (await plugin.call("ask", kind="request", target=rule))[0]
     assert len(approver.asked) == 2
     assert await plugin.forget() == 1
@@ -287,7 +291,7 @@ async def test_a_headless_host_answers_from_its_policy(tmp_path, make, server, r
         assert (await plugin.call("ask", kind="request", target=rule))[3].startswith("approved by the policy")
         assert await plugin.call("fetch", url=server.url) == "page"
         assert await plugin.call("ask", kind="request", target="GET https://b.example") == [
-            False, False, None, "the policy does not give it on request, and nobody can be asked",
+            False, False, None, "the policy doesn't grant it on request, and the host has no approver",
         ]  # fmt: skip
         await plugin.update_policy(SandboxPolicy.locked_down())
         with pytest.raises(NetworkDenied):
@@ -316,7 +320,7 @@ async def test_an_approver_that_says_nothing_says_no(tmp_path, make, rule, appro
     async with PluginHost(data_dir=tmp_path / "data", approver=approver, approver_timeout="20ms") as host:
         plugin = await host.load(make("p", CODE, permissions=permissions))
         assert await plugin.call("ask", kind="request", target=rule) == [
-            False, False, None, "nobody answered within 0.02 s",
+            False, False, None, "no answer within 0.02 s",
         ]  # fmt: skip
 
 

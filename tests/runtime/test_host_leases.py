@@ -16,7 +16,7 @@ from nyx_stream.isolation.backend import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import missing
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio

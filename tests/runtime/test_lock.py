@@ -24,11 +24,11 @@ from nyx_stream.errors import (
     UpdateWaiting,
 )
 from nyx_stream.host import Answer, State, find
-from nyx_stream.host.lockfile import recorder as locking
-from nyx_stream.host.lockfile.content_hash import content_hash
+from nyx_stream.host.lockfile import recorder
+from nyx_stream.host.lockfile.content_hash import read_content
 from nyx_stream.host.lockfile.file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import record_of, until
 from tests.policy.special import SPECIAL
 
 CODE = """
@@ -100,7 +100,7 @@ def told(events, action):
 
 
 async def test_the_first_version_is_recorded(begin, write, lock, rule):
-    """Version, content and what it wants; readable by its owner alone, and nothing beside it."""
+    """Version, content and permissions, readable by the owner only. Beside it is only the file that writers lock."""
     async with begin() as host:
         await host.load(write(more='env = ["TZ"]'))
     recorded = json.loads(lock.read_text())
@@ -110,7 +110,7 @@ async def test_the_first_version_is_recorded(begin, write, lock, rule):
     assert re.fullmatch("blake2b:[0-9a-f]{64}", plugin["content"])
     assert plugin["permissions"] == [{"kind": "request", "rule": rule}, {"kind": "env", "rule": "TZ"}]
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
-    assert [name for name in os.listdir(lock.parent) if "lock" in name] == ["nyx.lock"]
+    assert sorted(name for name in os.listdir(lock.parent) if "lock" in name) == ["nyx.lock", "nyx.lock.guard"]
 
 
 async def test_approvals_outlive_the_host(begin, write, approver, server, rule):
@@ -155,7 +155,7 @@ async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule
         assert await unaware.forget("request", "GET https://other.example/**") == 0
         assert LockFile(lock).read()["p"].approvals
         assert await unaware.forget("request", rule) == 1
-    assert told(events, "forget") == [(True, "taken back")]
+    assert told(events, "forget") == [(True, "withdrawn")]
     assert LockFile(lock).read()["p"].approvals == []
     async with begin() as host:
         assert (await host.load(write())).approvals == ()
@@ -163,14 +163,14 @@ async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule
 
 async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, lock, rule, monkeypatch):
     """An approval is still on its way to the file when it is taken back: the later of the two counts."""
-    slow, free, really = threading.Event(), threading.Event(), locking.keep
+    slow, free, really = threading.Event(), threading.Event(), recorder.add_approvals
 
     def keep(*arguments):
         slow.set()
         free.wait()
         really(*arguments)
 
-    monkeypatch.setattr(locking, "keep", keep)
+    monkeypatch.setattr(recorder, "add_approvals", keep)
     async with begin() as host:
         plugin = await host.load(write())
         asking = asyncio.create_task(plugin.call("ask", target=rule))
@@ -185,7 +185,7 @@ async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, l
 
 async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, write, lock, rule, monkeypatch):
     """The reload read it before, and begins to run after."""
-    read, free, really = threading.Event(), threading.Event(), locking.admit
+    read, free, really = threading.Event(), threading.Event(), recorder.verify
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -196,7 +196,7 @@ async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, wri
             free.wait()
             return verdict
 
-        monkeypatch.setattr(locking, "admit", admit)
+        monkeypatch.setattr(recorder, "verify", admit)
         reload = asyncio.create_task(plugin.reload())
         await asyncio.to_thread(read.wait)
         assert await plugin.forget() == 1
@@ -210,7 +210,7 @@ async def test_changed_content_under_the_same_version_is_refused(begin, write, e
     async with begin() as host:
         await host.load(write())
     async with begin() as host:
-        with pytest.raises(ContentChanged, match=r"its content is not what was accepted as version 1\.0"):
+        with pytest.raises(ContentChanged, match=r"its content differs from what was accepted as version 1\.0"):
             await host.load(write(code=newer()))
         status = host.plugins["p"]
         assert status.state is State.DISCOVERED
@@ -306,7 +306,7 @@ async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, l
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", fail)
-            with pytest.raises(PluginLoadError, match=r"cannot be recorded in the lock file: .*no space"):
+            with pytest.raises(PluginLoadError, match=r"can't be recorded in the lock file: .*no space"):
                 await (plugin.reload() if loaded else host.load(folder))
         if loaded:
             assert await plugin.call("which") == 1
@@ -320,14 +320,14 @@ async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, l
 
 async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypatch):
     """Two hosts start two contents under one version at once: that of the second to run waits."""
-    really = locking.record
+    really = recorder.record
 
     def record(file, name, found, *more):
         with file.changing() as plugins:
             plugins[name] = found.model_copy(update={"content": "blake2b:" + "0" * 64})
         return really(file, name, found, *more)
 
-    monkeypatch.setattr(locking, "record", record)
+    monkeypatch.setattr(recorder, "record", record)
     async with begin() as host:
         with pytest.raises(ContentChanged):
             await host.load(write())
@@ -337,7 +337,7 @@ async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypa
 
 async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, monkeypatch):
     """It crashed after its setup and before it was written down."""
-    really, loop = locking.record, asyncio.get_running_loop()
+    really, loop = recorder.record, asyncio.get_running_loop()
     async with begin() as host:
         plugin = await host.load(write())
         before = lock.read_bytes()
@@ -345,12 +345,12 @@ async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, mo
 
         def record(file, name, found, approvals, runs):
             assert runs()
-            loop.call_soon_threadsafe(plugin._entry.coming.supervisor.crash, RuntimeError("on purpose"))
+            loop.call_soon_threadsafe(record_of(plugin).next_run.crash, RuntimeError("on purpose"))
             while runs():
                 pass
             return really(file, name, found, approvals, runs)
 
-        monkeypatch.setattr(locking, "record", record)
+        monkeypatch.setattr(recorder, "record", record)
         with pytest.raises(PluginCrashed):
             await plugin.reload()
         assert lock.read_bytes() == before
@@ -366,14 +366,14 @@ async def test_a_version_that_wants_more_waits(begin, write, events, more, lock)
         plugin = await host.load(write())
         write("1.1", newer(), more)
         before = lock.read_bytes()
-        with pytest.raises(UpdateWaiting, match=r"update waiting: version 1\.1 wants more than 1\.0: "):
+        with pytest.raises(UpdateWaiting, match=r"update waiting: version 1\.1 requests more than 1\.0: "):
             await plugin.reload()
         assert lock.read_bytes() == before
         assert await plugin.call("which") == 1
         waiting = plugin.status.waiting
         assert (plugin.status.version, waiting.version) == ("1.0", "1.1")
         assert told(events, "update") == [
-            (False, f"{waiting.reason}; look at it, and accept it with host.approve or nyx approve")
+            (False, f"{waiting.reason}; review it, then accept it with host.approve() or `nyx approve`")
         ]
         await host.approve("p")
         assert told(events, "accept") == [(True, "version 1.1 is accepted")]
@@ -386,7 +386,7 @@ async def test_only_what_was_refused_can_be_accepted(begin, write):
     """Whoever changes it between the look and the yes gets nothing."""
     async with begin() as host:
         plugin = await host.load(write())
-        with pytest.raises(PluginStateError, match="nothing of it waits"):
+        with pytest.raises(PluginStateError, match="no update of it is waiting"):
             await host.approve("p")
         write("1.1", newer(), 'env = ["TZ"]')
         with pytest.raises(UpdateWaiting):
@@ -441,19 +441,19 @@ async def test_a_broken_lock_file_stops_the_load(begin, write, lock, text):
 
 
 async def test_a_lock_file_that_others_may_write_is_not_trusted(begin, write, lock):
-    """Nor a link in its place."""
+    """A symbolic link in its place isn't trusted either."""
     async with begin() as host:
         await host.load(write())
     lock.chmod(0o620)
     async with begin() as host:
-        with pytest.raises(LockError, match="others may write it"):
+        with pytest.raises(LockError, match="other users may write it"):
             await host.load(write())
     lock.rename(f"{lock}.real")
     for target in (f"{lock}.real", "nowhere"):
         lock.unlink(missing_ok=True)
         lock.symlink_to(target)
         async with begin() as host:
-            with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+            with pytest.raises(LockError, match=r"nyx\.lock: not a regular file"):
                 await host.load(write())
 
 
@@ -463,7 +463,7 @@ async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, loc
     SPECIAL[kind](lock)
     async with begin() as host:
         before = len(os.listdir("/dev/fd"))
-        with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+        with pytest.raises(LockError, match=r"nyx\.lock: not a regular file"):
             await host.load(write())
         assert len(os.listdir("/dev/fd")) == before
 
@@ -506,8 +506,9 @@ async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
         plugin = await host.load(folder, policy=policy)
         recorded = (inner / "nyx.lock").read_bytes()
         await plugin.call("write", name=f"{inner}/beside")
-        names = ("nyx.lock", LockFile(inner / "nyx.lock").beside)  # and where its next content is written
-        for name in (folder / name for folder in (inner, tmp_path / "alias") for name in map(os.path.basename, names)):
+        names = [os.path.basename(path) for path in LockFile(inner / "nyx.lock").paths]
+        assert names == ["nyx.lock", "nyx.lock.new", "nyx.lock.guard"]
+        for name in (folder / name for folder in (inner, tmp_path / "alias") for name in names):
             with pytest.raises(FilesystemDenied):
                 await plugin.call("write", name=str(name))
             with pytest.raises(FilesystemDenied):
@@ -531,7 +532,7 @@ def test_nobody_loses_what_another_wrote(lock):
 
 
 def test_a_write_that_fails_changes_nothing(lock, monkeypatch):
-    """The file is as before, and nothing lies beside it."""
+    """The file is as before, and no half-written file is left."""
     plugin = LockedPlugin(version="1", content="blake2b:" + "0" * 64, permissions=[])
     with LockFile(lock).changing() as plugins:
         plugins["p"] = plugin
@@ -544,17 +545,17 @@ def test_a_write_that_fails_changes_nothing(lock, monkeypatch):
     with pytest.raises(OSError, match="no space"), LockFile(lock).changing() as plugins:
         plugins["q"] = plugin
     assert lock.read_bytes() == before
-    assert [path for path in lock.parent.iterdir() if path.name.startswith("nyx.lock")] == [lock]
+    assert sorted(path.name for path in lock.parent.iterdir() if "lock" in path.name) == ["nyx.lock", "nyx.lock.guard"]
 
 
 def test_the_hash_is_of_names_and_bytes(make, tmp_path):
     """Every change shows; bytecode, which is never imported, does not."""
     folder = make("p", CODE, other="x = 1")
-    seen = [content_hash(find(folder))]
+    seen = [read_content(find(folder)).hash]
 
     def shows(change):
         change()
-        seen.append(content_hash(find(folder)))
+        seen.append(read_content(find(folder)).hash)
         return seen[-1] != seen[-2]
 
     assert shows(lambda: (folder / "other.py").write_text("x = 2"))
@@ -576,14 +577,14 @@ def test_what_cannot_be_hashed_is_refused(make, tmp_path):
     (tmp_path / "outside.py").write_text("x = 1")
     (folder / "link.py").symlink_to(tmp_path / "outside.py")
     with pytest.raises(PluginLoadError, match="leads out of the plugin"):
-        content_hash(find(folder))
+        read_content(find(folder))
     (folder / "link.py").unlink()
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "code.pyc").write_text("x = 1")  # left out, and read as source under the other name
     (folder / "link.py").symlink_to("__pycache__/code.pyc")
     with pytest.raises(PluginLoadError, match="leads to bytecode"):
-        content_hash(find(folder))
+        read_content(find(folder))
     (folder / "link.py").unlink()
     os.mkfifo(folder / "pipe")
-    with pytest.raises(PluginLoadError, match="no regular file"):
-        content_hash(find(folder))
+    with pytest.raises(PluginLoadError, match="not a regular file"):
+        read_content(find(folder))

@@ -8,6 +8,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.host import Answer
 from nyx_stream.host.lockfile.file import LockedPlugin, LockFile
+from tests.plugin_fixtures import record_of
 from tests.runtime.sharing import CONTENT
 
 CODE = """
@@ -92,5 +93,5 @@ async def test_the_later_answer_for_one_rule_counts(tmp_path, folder, lock):
         plugin = await host.load(folder)
         for _ in range(2):
             assert await plugin.call("ask", target=RULES[0])
-            plugin._entry.approvals.forget()  # here only, not in the file
+            record_of(plugin).approvals.remove()  # here only, not in the file
         assert recorded(lock) == [RULES[0]]

@@ -12,7 +12,7 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PolicyError, WatchUnavailable
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 from tests.policy.special import SPECIAL
 
 CODE = """
@@ -190,7 +190,7 @@ async def test_a_file_that_changed_while_the_plugin_was_loaded_is_taken(host, ma
 
 async def test_a_plugin_that_has_crashed_starts_under_the_new_policy(host, make, file, events, monkeypatch):
     """A change is not lost because nothing runs; a restart never goes back to the policy before."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await host.load(make("p", CODE), policy=file, watch=True)
     await plugin.call("crash")
     await until(lambda: plugin.state is State.FAILED)
@@ -200,20 +200,20 @@ async def test_a_plugin_that_has_crashed_starts_under_the_new_policy(host, make,
     assert granted(plugin) == ["two.example"]
 
 
-async def test_a_policy_that_is_put_in_force_by_hand_stays(plugin, file, tmp_path):
+async def test_a_policy_that_is_put_in_force_by_hand_stays(host, plugin, file, tmp_path):
     """A value ends the watch, for what an operator did must not be undone by a file; another file is followed."""
     await plugin.update_policy(SandboxPolicy.locked_down())
     file.write_text(TWO)
     other = tmp_path / "other.toml"
     other.write_text(ONE)
     await plugin.update_policy(other)
-    await comes(lambda: plugin._host._watches._folders and _watched(plugin) == {str(tmp_path)})
+    await comes(lambda: _watched(host) == {str(tmp_path)})
     other.write_text('[allow]\nconnect = ["three.example"]\n')
     await comes(lambda: granted(plugin) == ["three.example"])
 
 
-def _watched(plugin) -> set[str]:
-    return {path for path, _, _ in plugin._host._watches._folders}
+def _watched(host) -> set[str]:
+    return {path for path, _, _ in host._watcher._folders}
 
 
 async def test_a_failed_update_by_hand_is_recorded(plugin, file, events):
@@ -258,11 +258,11 @@ async def test_a_system_without_watches_is_polled(host, make, file, monkeypatch,
         raise OSError("OS file watch limit reached")
 
     monkeypatch.setattr(watchfiles, "watch", no_watches)
-    monkeypatch.setattr("nyx_stream.host.operations.folder_watch._BEAT", 1)
+    monkeypatch.setattr("nyx_stream.host.operations.watch_policy._QUIET_STEPS", 1)
     plugin = await host.load(make("p", CODE), policy=file, watch=True)
     file.write_text(TWO)
     await comes(lambda: granted(plugin) == ["two.example"])
-    await comes(lambda: "looked at every 0.1 s only: OS file watch limit reached" in caplog.text)
+    await comes(lambda: "checked every 0.1 s: OS file watch limit reached" in caplog.text)
 
 
 async def test_a_host_file_says_which_policies_are_followed(make, file, tmp_path):
@@ -282,7 +282,7 @@ async def test_a_host_file_says_which_policies_are_followed(make, file, tmp_path
 async def test_what_is_needed_is_said(host, make, file, tmp_path, monkeypatch):
     """Without the extra, or without a file, nothing is started."""
     folder = make("p", CODE)
-    with pytest.raises(ValueError, match="give its path as the policy"):
+    with pytest.raises(ValueError, match="pass its path as the policy"):
         await host.load(folder, policy=SandboxPolicy.locked_down(), watch=True)
     real = builtins.__import__
 

@@ -21,7 +21,7 @@ from nyx_stream.host import Answer, State
 from nyx_stream.isolation.process.seal import SealRefused
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing
-from tests.host.waiting import turn, until
+from tests.plugin_fixtures import record_of, turn, until
 from tests.runtime.versions import PERMISSIONS, POLICY, code
 
 SLOW = 'await self.until("start")'
@@ -91,7 +91,7 @@ async def test_calls_under_way_finish_on_the_old_version(first, release, allow):
     await until(lambda: plugin.stats().active == 2)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     assert await plugin.call("version") == 2
     assert [item async for item in items] == [1, 1]
     assert not reload.done()
@@ -99,7 +99,7 @@ async def test_calls_under_way_finish_on_the_old_version(first, release, allow):
     allow("go")
     assert await call == 1
     await reload
-    assert not plugin._entry.leaving
+    assert not record_of(plugin).draining
     assert plugin.stats().failed == 0
 
 
@@ -213,13 +213,13 @@ async def test_a_wrong_policy_file_leaves_the_old_version_serving(host, release,
 async def test_the_new_version_has_leases_of_its_own(host, release, level, allow):
     """The old one's last until it has ended; their budgets are apart."""
     plugin = await host.load(release(1), policy=POLICY.with_lease("files", ttl="1h"), isolation=level)
-    old = plugin._entry.leases
+    old = record_of(plugin).leases
     call = asyncio.create_task(plugin.call("hold", name="go"))
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
-    assert plugin._entry.leases is not old
+    await until(lambda: record_of(plugin).draining)
+    assert record_of(plugin).leases is not old
     assert old.status()["files"].reason is None
     allow("go")
     assert await call == "kept"
@@ -233,19 +233,19 @@ async def test_what_is_revoked_during_a_reload_is_gone_from_every_version(first,
     plugin = await first()
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming)
-    coming = plugin._entry.coming
+    await until(lambda: record_of(plugin).next_run)
+    next_run = record_of(plugin).next_run
     await plugin.revoke("http", reason="incident 42")
     allow("start")
     await reload
-    assert plugin._entry.life is coming
+    assert record_of(plugin).run is next_run
     assert plugin.leases["http"].reason == "revoked: incident 42"
     assert plugin.leases["files"].reason is None
     call = asyncio.create_task(plugin.call("wait", name="go"))
     await until(lambda: plugin.stats().active)
     release(3)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await plugin.revoke("files", reason="incident 43")
     with pytest.raises(Revoked, match="incident 43"):
         await call
@@ -262,9 +262,9 @@ async def test_a_hard_revocation_ends_the_old_version_at_once(first, release):
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await plugin.revoke("files", reason="incident 42", hard=True)
-    assert not plugin._entry.leaving
+    assert not record_of(plugin).draining
     with pytest.raises(PluginStateError):
         await call
     await reload
@@ -280,7 +280,7 @@ async def test_a_new_policy_is_the_old_versions_too(first, release):
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await plugin.update_policy(SandboxPolicy.locked_down())
     with pytest.raises(PermissionError, match="no rule"):
         await call
@@ -289,19 +289,19 @@ async def test_a_new_policy_is_the_old_versions_too(first, release):
 
 async def test_a_crash_of_the_old_version_while_the_new_one_starts_is_over_with_it(first, release, allow, monkeypatch):
     """The new version takes the calls; a restart of the old one is not needed any more."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await first(on_fail="restart")
     await plugin.call("arm")
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming)
+    await until(lambda: record_of(plugin).next_run)
     allow("bomb")
     await until(lambda: plugin.state is State.FAILED)
     with pytest.raises(PluginCrashed):
         await plugin.call("version")
     allow("start")
     await reload
-    await until(lambda: not plugin._host._restarts._tasks)
+    await until(lambda: not [task for task in tasks() if task.get_name() == "nyx:restart:p"])
     assert await plugin.call("version") == 2
     assert plugin.stats().restarts == 0
 
@@ -314,7 +314,7 @@ async def test_a_crash_of_the_version_that_ends_is_not_the_plugins(first, releas
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     allow("bomb")
     with pytest.raises(PluginCrashed):
         await call
@@ -331,7 +331,7 @@ async def test_unloading_or_closing_gives_up_a_reload(first, release, host, way)
     plugin = await first()
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming and plugin._entry.coming.supervisor.state is State.STARTING)
+    await until(lambda: record_of(plugin).next_run and record_of(plugin).next_run.state is State.STARTING)
     await (host.unload("p") if way == "unload" else host._close())
     with pytest.raises(PluginStateError, match="it was stopped while it started"):
         await reload
@@ -351,7 +351,7 @@ async def test_unloading_or_closing_ends_the_version_that_finishes_its_calls(fir
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await (host.unload("p") if way == "unload" else host._close())
     with pytest.raises(PluginStateError):
         await call
@@ -365,7 +365,7 @@ async def test_a_reload_that_is_cancelled_changes_nothing_or_goes_on(first, rele
     plugin = await first()
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming)
+    await until(lambda: record_of(plugin).next_run)
     reload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reload
@@ -374,13 +374,13 @@ async def test_a_reload_that_is_cancelled_changes_nothing_or_goes_on(first, rele
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     reload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reload
     allow("go")
     assert await call == 1
-    await until(lambda: not plugin._entry.leaving)
+    await until(lambda: not record_of(plugin).draining)
     assert await plugin.call("version") == 2
 
 
@@ -403,7 +403,7 @@ async def test_two_versions_at_level_inline_have_their_own_modules(host, make, e
     await until(lambda: plugin.stats().active)
     make("p", text, permissions=PERMISSIONS, side="NUMBER = 2")
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     (folder.parent.parent / "data" / "p" / "go").write_text("")
     assert await plugin.call("late", name="go") == 2
     assert await call == 1

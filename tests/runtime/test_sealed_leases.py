@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nyx_stream.errors import Revoked
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 from tests.runtime.test_host_leases import CODE, PERMISSIONS, policy, server
 
 __all__ = ["server"]

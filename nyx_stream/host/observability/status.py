@@ -1,19 +1,44 @@
-"""What a host tells about a plugin, as frozen values."""
+"""The state and status of a plugin, as the host reports them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from nyx_stream.host.runtime.lifecycle import State
 from nyx_stream.isolation.backend import Level
 
 OnFail: TypeAlias = Literal["restart", "disable", "abort"]
-"""What follows when a plugin fails: it is started again, it stays failed, or the host ends with its error."""
+"""What the host does when a running plugin fails: restart it, leave it failed, or exit with its error."""
+
+
+class State(StrEnum):
+    """The state of a plugin. `runtime/lifecycle.py` has the transitions."""
+
+    DISCOVERED = "discovered"
+    """Its manifest was read; none of its code ran."""
+    LOADED = "loaded"
+    """Its grant and its guard were made; none of its code ran."""
+    STARTING = "starting"
+    """Its code is imported and `setup` runs."""
+    RUNNING = "running"
+    """It takes calls."""
+    STOPPING = "stopping"
+    """It takes no more calls; running calls are ended, then `teardown` runs."""
+    STOPPED = "stopped"
+    """It has ended, and all its resources were released."""
+    FAILED = "failed"
+    """It didn't start, or it crashed. Its resources were released, or are about to be."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """What lies where a plugin is loaded from, and may not run before somebody accepts it: `reason` says why."""
+class PendingUpdate:
+    """A version on disk that the lock file doesn't allow to run until it is accepted.
+
+    Attributes:
+        version: of its manifest.
+        content: its content hash.
+        reason: why it may not run yet.
+    """
 
     version: str
     content: str
@@ -22,9 +47,19 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """One line of the host's listing. `error` and `traceback` say why it failed, escaped, safe to print.
+    """One line of `PluginHost.plugins`.
 
-    `waiting` is what the host's lock file keeps from running; the plugin may be running in its accepted version.
+    Attributes:
+        id: of the plugin.
+        state: its state.
+        isolation: the level at which it runs.
+        folder: absolute path of the directory of its manifest.
+        version: of its manifest.
+        distribution: name of the installed distribution that it comes from, or `None` for a plugin folder.
+        methods: the exported methods by name: whether each is a stream. `None` before the first start.
+        error: why it failed, escaped and safe to print.
+        traceback: where it failed, escaped and safe to print.
+        waiting: the update that the host's lock file holds back. The accepted version may be running meanwhile.
     """
 
     id: str
@@ -36,31 +71,4 @@ class PluginStatus:
     methods: Mapping[str, bool] | None = None
     error: str | None = None
     traceback: str | None = None
-    waiting: Waiting | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PluginStats:
-    """Counts since the plugin was loaded; a reload goes on counting.
-
-    Attributes:
-        calls: calls and streams that were asked for.
-        failed: those that raised, timeouts included.
-        timeouts: those that took too long.
-        refused: those turned away because the queue was full.
-        active: those that run now.
-        waiting: those that wait for room now.
-        seconds: time spent inside calls (not streams), all together, failed ones too.
-        denied: decisions against the plugin, of every layer; `None` for a host without an audit.
-        restarts: times that it was started again after a crash.
-    """
-
-    calls: int
-    failed: int
-    timeouts: int
-    refused: int
-    active: int
-    waiting: int
-    seconds: float
-    denied: int | None
-    restarts: int
+    waiting: PendingUpdate | None = None

@@ -46,7 +46,7 @@ async def attempt(call: Any) -> Any:
 async def main(folder: Path) -> dict[str, Any]:
     async with PluginHost(data_dir=folder / "data") as host:
         one = await host.load(folder / "one", policy=POLICY, isolation="process")
-        begun = one._entry.life
+        begun = one._record.run
         told: dict[str, Any] = {"before": await attempt(one.call("read"))}
         full = fill()
         told["at once"] = await attempt(one.call("read"))
@@ -65,7 +65,7 @@ async def main(folder: Path) -> dict[str, Any]:
             end.close()
         told["after"] = await attempt(one.call("read"))
         told["another after"] = await attempt((await host.load(folder / name, isolation="process")).call("echo"))
-        told["the same life"] = one._entry.life is begun and one.state
+        told["the same life"] = one._record.run is begun and one.state
         return told
 
 

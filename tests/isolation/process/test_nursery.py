@@ -55,12 +55,12 @@ async def test_a_worker_is_the_same(nursery, load, host, made, monkeypatch, requ
     for name in ("started", "forked"):
         if name == "forked":
             request.getfixturevalue("interpreters")
-            await host._levels.aclose()
-            host._levels.open()
+            await host._backends.aclose()
+            host._backends.open()
         plugin = await load(CODE, name=name)
-        launcher = host._levels.get("p", "process")._launcher
+        launcher = host._backends.get("p", "process")._launcher
         zygote = [seen(launcher.pid)] if isinstance(launcher, ZygoteClient) else []
-        worker = seen(plugin._entry.level._pid)
+        worker = seen(plugin._record.run.backend._pid)
         if made == "fork":
             assert worker.pop("parent") == launcher.pid
         facts.append((*zygote, worker, await plugin.call("facts")))
@@ -72,7 +72,7 @@ async def test_a_worker_is_the_same(nursery, load, host, made, monkeypatch, requ
 async def test_it_is_a_child_that_ends_as_one(load, host, interpreters):
     """Its status can be waited for, as that of any child."""
     await load(CODE)
-    zygote = host._levels.get("p", "process")._launcher._zygote
+    zygote = host._backends.get("p", "process")._launcher._zygote
     assert isinstance(zygote._process, subprocess.Popen)
     assert os.getpid() == psutil.Process(zygote.pid).ppid()
     os.kill(zygote.pid, 9)

@@ -14,8 +14,8 @@ from nyx_stream.isolation.remote.wire import large_value as reading
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 from nyx_stream.isolation.remote.wire.frames import Frame, Kind
 from nyx_stream.isolation.remote.wire.messages import MethodFace, RemoteFault
-from tests.host.waiting import until
 from tests.isolation.process.test_turns import Clock, Worker
+from tests.plugin_fixtures import until
 
 TEXT = "a text, " * 100_000
 

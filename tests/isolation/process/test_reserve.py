@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from nyx_stream import PluginHost
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import os
@@ -21,7 +21,7 @@ CODE = """
 
 async def waiting(host) -> int:
     """The pid of the worker that waits, once it does."""
-    reserve = host._levels.get("p", "process")._reserve
+    reserve = host._backends.get("p", "process")._reserve
     async with asyncio.timeout(20):
         await until(lambda: reserve._waiting is not None)
         process = await reserve._waiting.process()
@@ -60,7 +60,7 @@ async def test_what_was_done_ahead_is_done_again_and_reported(load, host):
     await load(CODE, name="first")
     await waiting(host)
     await load(CODE, name="second")
-    reports = [host._registry.entry(name).life.level.report for name in ("first", "second")]
+    reports = [host._registry.record(name).run.backend.report for name in ("first", "second")]
     for part in ("layers", "witness"):
         first, second = ([row.get("name") or row["act"] for row in report[part]] for report in reports)
         assert first == second
@@ -76,7 +76,7 @@ async def test_a_dead_worker_is_not_handed_out(load, host):
     """Whatever killed it while it waited: the next plugin gets a new one."""
     await load(CODE)
     ahead = await waiting(host)
-    berth = host._levels.get("p", "process")._reserve._waiting
+    berth = host._backends.get("p", "process")._reserve._waiting
     os.kill(ahead, signal.SIGKILL)
     async with asyncio.timeout(20):
         await until(lambda: berth.deserted)

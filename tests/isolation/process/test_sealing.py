@@ -119,7 +119,7 @@ async def test_imports_work_lazily_and_reading_stops_there(load, tmp_path):
 async def test_the_report_is_what_was_asked_for(load):
     """The host has the worker's report: every layer in force, every witness refused, memory above the baseline."""
     plugin = await load(CODE, limits='memory = "100MiB"')
-    level = plugin._entry.life.level
+    level = plugin._record.run.backend
     states = {layer["name"]: layer["state"] for layer in level.report["layers"]}
     assert {states[name] for name in sealing.REQUIRED} == {"active"}
     assert all(result["refused"] for result in level.report["witness"])

@@ -18,7 +18,7 @@ from nyx_stream.errors import (
 )
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 pytestmark = pytest.mark.usefixtures("interpreters")
 
@@ -228,7 +228,7 @@ async def test_output_and_logs_of_a_flood_are_bounded_and_complete_in_the_end(lo
 async def test_the_zygote_dies_and_is_made_anew(load, host):
     """Its workers die with it, and say so; the next plugin gets a new zygote."""
     plugin = await load(CODE)
-    zygote = host._levels.get("p", "process")._launcher
+    zygote = host._backends.get("p", "process")._launcher
     before = zygote.pid
     os.kill(before, signal.SIGKILL)
     with pytest.raises(PluginCrashed, match="its process ended with its zygote"):
@@ -241,7 +241,7 @@ async def test_the_zygote_dies_and_is_made_anew(load, host):
 
 async def test_on_fail_restart_after_a_kill(load, monkeypatch):
     """A worker that is killed comes back as a new process."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await load(CODE, on_fail="restart")
     first = await plugin.call("pid")
     os.kill(first, signal.SIGKILL)
@@ -263,7 +263,7 @@ from nyx_stream import PluginHost
 async def main():
     async with PluginHost(data_dir={str(tmp_path / "data")!r}) as host:
         plugin = await host.load({str(folder)!r}, isolation="process")
-        print(await plugin.call("pid"), host._levels.get("p", "process")._launcher.pid, flush=True)
+        print(await plugin.call("pid"), host._backends.get("p", "process")._launcher.pid, flush=True)
         await plugin.call("spin")
 
 asyncio.run(main())

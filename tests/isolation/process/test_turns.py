@@ -16,8 +16,8 @@ from nyx_stream.isolation.remote.wire.channel import MOST_UNREAD, READ_MOST, Cha
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 from nyx_stream.isolation.remote.wire.frames import HEADER, MAX_DESCRIPTORS, VERSION, Frame, Kind, ProtocolFault
 from nyx_stream.isolation.remote.wire.protocol import LOG_RECORDS, MAX_ASKS, ProtocolConnection
-from tests.host.waiting import until
 from tests.isolation.process.test_protocol import pair
+from tests.plugin_fixtures import until
 
 
 class Clock:

@@ -12,7 +12,7 @@ import pytest
 
 from nyx_stream.isolation.remote.host import resource_monitor as watch
 from nyx_stream.isolation.remote.host.resource_monitor import ResourceMonitor, Watched, look_at
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 MIB = 2**20
 
