@@ -12,8 +12,14 @@ from nyx_stream.host.discovery import discover, find
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.host import PluginHost
 from nyx_stream.host.observability.call_observer import Call, Observation, Observer
-from nyx_stream.host.observability.metrics import Latency, PluginMetrics, PluginStats
-from nyx_stream.host.observability.status import PendingUpdate, PluginStatus, State
+from nyx_stream.host.observability.metrics import (
+    Latency,
+    PendingUpdate,
+    PluginMetrics,
+    PluginStats,
+    PluginStatus,
+    State,
+)
 from nyx_stream.policy.approval import Answer, Question
 
 if TYPE_CHECKING:

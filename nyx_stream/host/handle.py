@@ -1,19 +1,19 @@
 """The handle of one loaded plugin, which `PluginHost.load` returns. It stays valid through reloads."""
 
+import inspect
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from nyx_stream.capabilities.lease import LeaseStatus
-from nyx_stream.errors import PluginStateError
+from nyx_stream.errors import InvalidResult, PluginStateError, UnknownMethod
 from nyx_stream.host.approvals.service import ApprovalService
 from nyx_stream.host.approvals.store import ApprovalStatus
 from nyx_stream.host.observability.audit_trail import AuditTrail
 from nyx_stream.host.observability.call_observer import Call, Observer, SafeObserver
-from nyx_stream.host.observability.metrics import PluginMetrics, PluginStats
-from nyx_stream.host.observability.status import PluginStatus, State
+from nyx_stream.host.observability.metrics import PluginMetrics, PluginStats, PluginStatus, State
 from nyx_stream.host.operations.reload import Reloader
 from nyx_stream.host.operations.revoke import Revoker
 from nyx_stream.host.operations.update_policy import update_policy
@@ -24,6 +24,7 @@ from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
 
 _T = TypeVar("_T")
+_STREAM_TYPES = (AsyncIterator, AsyncGenerator, AsyncIterable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +118,20 @@ class Handle:
         """Returns an object with the methods of a `Protocol` class, statically typed as that protocol.
 
         An `async def` method becomes `call`, a `def` that returns an `AsyncIterator` becomes `stream`. Results are
-        validated against the protocol too.
+        validated against the protocol too: the host and an isolated plugin share no classes.
 
         Raises:
-            UnknownMethod: the plugin lacks a method of the protocol, or one is a stream where the other is not.
+            UnknownMethod: the plugin lacks a method of the protocol, or only one of the two is a stream.
+            TypeError: `protocol` isn't a class, or its annotations can't be validated.
         """
-        from nyx_stream.host.bind import bind  # it imports pydantic
-
-        return bind(self, protocol)
+        if not isinstance(protocol, type):
+            raise TypeError(f"{protocol!r} is not a Protocol class")
+        methods = {
+            name: _bind_method(self, name, member)
+            for name, member in inspect.getmembers(protocol, inspect.isfunction)
+            if not name.startswith("_")
+        }
+        return type(f"{protocol.__name__} of {self.id}", (), methods)()  # type: ignore[no-any-return]
 
     async def update_policy(self, policy: SandboxPolicy | str | os.PathLike[str]) -> None:
         """Puts another policy in force. The next check sees all of it.
@@ -199,6 +206,53 @@ class Handle:
         await self._operations.reloader.reload(self._record)
 
 
+def _bind_method(handle: Handle, name: str, member: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method that calls the plugin's method `name` and validates results against the protocol's `member`."""
+    from pydantic import TypeAdapter, ValidationError  # as long to import as the host, which needs it here only
+
+    from nyx_stream.isolation.code.exports import faults
+
+    returned = get_type_hints(member, include_extras=True).get("return", Any)
+    is_stream = get_origin(returned) in _STREAM_TYPES or returned in _STREAM_TYPES
+    exported = handle.methods.get(name)
+    if exported is None:
+        raise UnknownMethod(handle.id, f"it doesn't export the method {name!r} of the protocol")
+    if exported is not is_stream:
+        kind = "a stream" if exported else "not a stream"
+        raise UnknownMethod(handle.id, f"{name} is {kind}, unlike in the protocol")
+    if is_stream:
+        returned = (*get_args(returned), Any)[0]
+    signature = inspect.signature(member)
+    if any(
+        parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in signature.parameters.values()
+    ):
+        raise TypeError(f"{name}: a method of a protocol must name every argument")
+    validate = TypeAdapter(returned).validate_python
+
+    def validated(value: Any) -> Any:
+        try:
+            return validate(value, from_attributes=True)
+        except ValidationError as error:
+            raise InvalidResult(handle.id, f"{name}: the result does not fit the protocol: {faults(error)}") from error
+
+    def by_name(self: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        bound = signature.bind(self, *args, **kwargs).arguments
+        return {key: value for key, value in bound.items() if value is not self}
+
+    async def call(self: object, /, *args: Any, **kwargs: Any) -> Any:
+        return validated(await handle.call(name, **by_name(self, args, kwargs)))
+
+    async def stream(self: object, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        async with aclosing(handle.stream(name, **by_name(self, args, kwargs))) as items:
+            async for item in items:
+                yield validated(item)
+
+    method = stream if is_stream else call
+    method.__name__ = name
+    return method
+
+
 class ObservedHandle(Handle):
     """A handle that reports each call to an observer. Hosts without one use plain handles, which cost less."""
 
@@ -209,31 +263,33 @@ class ObservedHandle(Handle):
         self._observer = SafeObserver(observer)
 
     async def call(self, method: str, /, **arguments: Any) -> Any:
-        observation = self._observer.begin(self._describe_call(method, stream=False))
-        observation.enter()
+        observer = self._observer
+        observation = observer.begin(self._describe_call(method, stream=False))
+        observer.enter(observation)
         try:
             result = await super().call(method, **arguments)
         except BaseException as error:
-            observation.leave()
-            observation.end(error)
+            observer.leave(observation)
+            observer.end(observation, error)
             raise
-        observation.leave()
-        observation.end(None)
+        observer.leave(observation)
+        observer.end(observation, None)
         return result
 
     async def stream(self, method: str, /, **arguments: Any) -> AsyncGenerator[Any, None]:
-        observation = self._observer.begin(self._describe_call(method, stream=True))
+        observer = self._observer
+        observation = observer.begin(self._describe_call(method, stream=True))
         failure: BaseException | None = None
         try:
             async with aclosing(super().stream(method, **arguments)) as items:
                 while True:
-                    observation.enter()
+                    observer.enter(observation)
                     try:
                         item = await anext(items)
                     except StopAsyncIteration:
                         return
                     finally:
-                        observation.leave()
+                        observer.leave(observation)
                     yield item
         except GeneratorExit:  # the reader closed the stream, which is not a failure
             raise
@@ -241,7 +297,7 @@ class ObservedHandle(Handle):
             failure = error
             raise
         finally:
-            observation.end(failure)
+            observer.end(observation, failure)
 
     def _describe_call(self, method: str, *, stream: bool) -> Call:
         record = self._record

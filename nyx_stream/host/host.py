@@ -14,8 +14,7 @@ from nyx_stream.host.approvals.service import ApprovalService
 from nyx_stream.host.handle import Handle, HostOperations, ObservedHandle
 from nyx_stream.host.observability.audit_trail import AuditTarget, AuditTrail, as_targets
 from nyx_stream.host.observability.call_observer import Observer
-from nyx_stream.host.observability.metrics import PluginMetrics
-from nyx_stream.host.observability.status import OnFail, PluginStatus
+from nyx_stream.host.observability.metrics import OnFail, PluginMetrics, PluginStatus
 from nyx_stream.host.operations.load import PluginRegistry
 from nyx_stream.host.operations.reload import Reloader
 from nyx_stream.host.operations.restart import Restarter
@@ -33,7 +32,7 @@ from nyx_stream.policy.units import parse_duration
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import Network
     from nyx_stream.host.config import PluginOrder
-    from nyx_stream.host.lockfile.recorder import LockRecorder
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 _log = logging.getLogger("nyx.host")
 
@@ -308,6 +307,8 @@ class PluginHost:
 def _lock_recorder(path: str | os.PathLike[str] | None) -> "LockRecorder | None":
     if path is None:
         return None
-    from nyx_stream.host.lockfile.recorder import LockRecorder  # its pydantic models are needed with a lock file only
+    from nyx_stream.host.lockfile.verification import (
+        LockRecorder,
+    )  # its pydantic models are needed with a lock file only
 
     return LockRecorder(path)

@@ -94,10 +94,10 @@ def test_a_host_file_sets_the_log_up(tmp_path):
     ("line", "what"),
     [
         ('fsync = "often"', "fsync"),
-        ('segment = "10B"', "4096 bytes or more"),
+        ('segment = "10B"', "at least 4096 bytes"),
         ('segment = "much"', "is no size"),
         ('sync_interval = "0s"', "greater than zero"),
-        ('key_file = "nowhere"', "cannot be read"),
+        ('key_file = "nowhere"', "can't be read"),
         ('key_file = "nyx.toml"', "16 to 64 bytes"),
         ("compress = true", "compress"),
     ],

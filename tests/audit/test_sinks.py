@@ -221,5 +221,5 @@ async def test_a_host_file_names_logging(tmp_path, caplog):
     file.write_text('audit = "audit.jsonl"')
     assert not read_config(file).logging
     file.write_text('[audit]\nfsync = "each"')
-    with pytest.raises(PolicyError, match="names neither a file nor logging"):
+    with pytest.raises(PolicyError, match="needs a file, or logging = true"):
         read_config(file)

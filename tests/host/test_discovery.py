@@ -109,7 +109,7 @@ def test_discover_lists_folders_and_distributions_and_the_errors_of_bad_ones(sit
 
 def test_what_is_not_there_is_not_found(tmp_path):
     """A name without a folder or a distribution, and a path without a folder, say so."""
-    with pytest.raises(PluginNotFound, match="nothing: no such folder, and no installed distribution"):
+    with pytest.raises(PluginNotFound, match="nothing: there is no such folder, and no installed distribution"):
         find("nothing")
     with pytest.raises(PluginNotFound, match="no such plugin folder"):
         find(tmp_path / "nothing")

@@ -6,7 +6,6 @@
 import sys
 
 from nyx_stream.host.lockfile.file import LockedApproval, LockFile
-from nyx_stream.host.lockfile.verification import add_approvals
 
 CONTENT = "blake2b:" + "0" * 64
 
@@ -16,7 +15,7 @@ def main(path: str, name: str, rounds: int) -> None:
     sys.stdin.readline()
     for number in range(rounds):
         approval = LockedApproval(kind="connect", rule=f"{name}{number}.example.com", verdict="always")
-        add_approvals(LockFile(path), "p", CONTENT, [approval])
+        LockFile(path).add_approvals("p", CONTENT, [approval])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from nyx_stream.errors import (
     UpdateWaiting,
 )
 from nyx_stream.host import Answer, State, find
-from nyx_stream.host.lockfile import recorder
+from nyx_stream.host.lockfile import verification
 from nyx_stream.host.lockfile.content_hash import read_content
 from nyx_stream.host.lockfile.file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
@@ -163,14 +163,14 @@ async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule
 
 async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, lock, rule, monkeypatch):
     """An approval is still on its way to the file when it is taken back: the later of the two counts."""
-    slow, free, really = threading.Event(), threading.Event(), recorder.add_approvals
+    slow, free, really = threading.Event(), threading.Event(), LockFile.add_approvals
 
     def keep(*arguments):
         slow.set()
         free.wait()
         really(*arguments)
 
-    monkeypatch.setattr(recorder, "add_approvals", keep)
+    monkeypatch.setattr(LockFile, "add_approvals", keep)
     async with begin() as host:
         plugin = await host.load(write())
         asking = asyncio.create_task(plugin.call("ask", target=rule))
@@ -185,7 +185,7 @@ async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, l
 
 async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, write, lock, rule, monkeypatch):
     """The reload read it before, and begins to run after."""
-    read, free, really = threading.Event(), threading.Event(), recorder.verify
+    read, free, really = threading.Event(), threading.Event(), verification.verify
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -196,7 +196,7 @@ async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, wri
             free.wait()
             return verdict
 
-        monkeypatch.setattr(recorder, "verify", admit)
+        monkeypatch.setattr(verification, "verify", admit)
         reload = asyncio.create_task(plugin.reload())
         await asyncio.to_thread(read.wait)
         assert await plugin.forget() == 1
@@ -320,14 +320,14 @@ async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, l
 
 async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypatch):
     """Two hosts start two contents under one version at once: that of the second to run waits."""
-    really = recorder.record
+    really = verification.record
 
     def record(file, name, found, *more):
         with file.changing() as plugins:
             plugins[name] = found.model_copy(update={"content": "blake2b:" + "0" * 64})
         return really(file, name, found, *more)
 
-    monkeypatch.setattr(recorder, "record", record)
+    monkeypatch.setattr(verification, "record", record)
     async with begin() as host:
         with pytest.raises(ContentChanged):
             await host.load(write())
@@ -337,7 +337,7 @@ async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypa
 
 async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, monkeypatch):
     """It crashed after its setup and before it was written down."""
-    really, loop = recorder.record, asyncio.get_running_loop()
+    really, loop = verification.record, asyncio.get_running_loop()
     async with begin() as host:
         plugin = await host.load(write())
         before = lock.read_bytes()
@@ -350,7 +350,7 @@ async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, mo
                 pass
             return really(file, name, found, approvals, runs)
 
-        monkeypatch.setattr(recorder, "record", record)
+        monkeypatch.setattr(verification, "record", record)
         with pytest.raises(PluginCrashed):
             await plugin.reload()
         assert lock.read_bytes() == before

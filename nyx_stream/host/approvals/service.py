@@ -37,7 +37,7 @@ from nyx_stream.text import escape
 
 if TYPE_CHECKING:  # a host without a lock file doesn't import its models
     from nyx_stream.host.lockfile.file import LockedApproval
-    from nyx_stream.host.lockfile.recorder import LockRecorder
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 _log = logging.getLogger("nyx.host")
 _CAPABILITIES = {"connect": "connect", "request": "http", "read": "files", "write": "files"}

@@ -9,7 +9,7 @@ The guard file stays: a process that waits for a deleted file and one that creat
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Literal, Self
 
@@ -136,6 +136,29 @@ class LockFile:
             yield after
             if after != before:
                 self._write(after)
+
+    def add_approvals(self, plugin: str, content: str, approvals: Sequence[LockedApproval]) -> None:
+        """Adds approvals of a plugin to the recorded ones, which another host may have written.
+
+        Records nothing if `content`, which they are for, isn't the accepted content. Raises as `changing`.
+        """
+        with self.changing() as plugins:
+            known = plugins.get(plugin)
+            if known is not None and known.content == content:
+                replaced = {(item.kind, item.rule) for item in approvals}
+                kept = [item for item in known.approvals if (item.kind, item.rule) not in replaced]
+                plugins[plugin] = known.model_copy(update={"approvals": [*kept, *approvals]})
+
+    def remove_approvals(self, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
+        """Removes approvals of a plugin, of one kind and rule or all; returns them. Raises as `changing`."""
+        removed: list[LockedApproval] = []
+        with self.changing() as plugins:
+            known = plugins.get(plugin)
+            if known is not None:
+                removed = [item for item in known.approvals if kind in (None, item.kind) and rule in (None, item.rule)]
+                kept = [item for item in known.approvals if item not in removed]
+                plugins[plugin] = known.model_copy(update={"approvals": kept})
+        return removed
 
     def _write(self, plugins: Plugins) -> None:
         content = _Document(nyx_lock=1, plugins=dict(sorted(plugins.items())))

@@ -1,21 +1,26 @@
-"""Decides whether a plugin's files may run, by comparison with the lock file, and changes what is recorded.
+"""Decides whether a plugin's files may run, by comparison with the lock file, and records accepted versions.
 
 The first version seen is accepted. The same version must have the same content. Another version runs if it requests no
 more than the accepted one; otherwise it waits until the operator accepts it. A version is recorded once it runs, so
-that one that doesn't start leaves the record of its predecessor. Every function here blocks.
+that one that doesn't start leaves the record of its predecessor. The functions block; `LockRecorder` calls them in
+threads for a running host.
 """
 
+import asyncio
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nyx_stream.errors import ContentChanged
+from nyx_stream.errors import ContentChanged, PluginLoadError
+from nyx_stream.host.discovery import find
 from nyx_stream.host.lockfile.content_hash import read_content
 from nyx_stream.host.lockfile.file import LockedApproval, LockedPermission, LockedPlugin, LockFile
 from nyx_stream.isolation.backend import PluginSource
-from nyx_stream.policy.coverage import Rule, covers
+from nyx_stream.policy import PathRule, Places, SandboxPolicy
+from nyx_stream.policy.coverage import Rule, covers, overlaps
 from nyx_stream.policy.manifest import Manifest
 from nyx_stream.policy.optional import KINDS, parse_target
-from nyx_stream.policy.rule import RuleError
+from nyx_stream.policy.rule import RuleError, Source
 from nyx_stream.text import escape
 
 
@@ -99,34 +104,6 @@ def accept(lock: LockFile, source: PluginSource, content: str | None = None) -> 
     return verdict
 
 
-def add_approvals(lock: LockFile, plugin: str, content: str, approvals: Sequence[LockedApproval]) -> None:
-    """Adds approvals of a plugin to the recorded ones, which another host may have written.
-
-    Records nothing if `content`, which they are for, isn't the accepted content.
-
-    Raises:
-        LockError, OSError: they can't be recorded.
-    """
-    with lock.changing() as plugins:
-        known = plugins.get(plugin)
-        if known is not None and known.content == content:
-            replaced = {(item.kind, item.rule) for item in approvals}
-            kept = [item for item in known.approvals if (item.kind, item.rule) not in replaced]
-            plugins[plugin] = known.model_copy(update={"approvals": [*kept, *approvals]})
-
-
-def remove_approvals(lock: LockFile, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
-    """Removes recorded approvals of a plugin, of one kind and rule or all; returns them. Raises as `add_approvals`."""
-    removed: list[LockedApproval] = []
-    with lock.changing() as plugins:
-        known = plugins.get(plugin)
-        if known is not None:
-            removed = [item for item in known.approvals if kind in (None, item.kind) and rule in (None, item.rule)]
-            kept = [item for item in known.approvals if item not in removed]
-            plugins[plugin] = known.model_copy(update={"approvals": kept})
-    return removed
-
-
 def describe(manifest: Manifest, content: str) -> LockedPlugin:
     """Returns the record of a version, without approvals."""
     permissions = (
@@ -136,6 +113,83 @@ def describe(manifest: Manifest, content: str) -> LockedPlugin:
         *(LockedPermission(kind="env", rule=name) for name in manifest.env),
     )
     return LockedPlugin(version=manifest.version, content=content, permissions=list(dict.fromkeys(permissions)))
+
+
+class LockRecorder:
+    """Runs the operations on a host's lock file in threads, one write at a time.
+
+    Every method that writes approvals asks for them after it has taken `_writing`. Otherwise a write that was queued
+    before a removal would bring the removed approval back.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = LockFile(path)
+        self._writing = asyncio.Lock()
+
+    async def verify(self, source: PluginSource) -> tuple[PluginSource, LockVerdict]:
+        """Reads a plugin again; returns its source with its content, and whether it may run.
+
+        Raises:
+            LockError: the lock file is broken.
+            ManifestError, PluginLoadError: the plugin can't be read.
+        """
+        try:
+            return await asyncio.to_thread(_read_and_verify, self._file, source)
+        except OSError as error:
+            raise PluginLoadError(source.manifest.id, f"it can't be compared with the lock file: {error}") from error
+
+    async def record(
+        self,
+        source: PluginSource,
+        content: str,
+        approvals: Callable[[], Sequence[LockedApproval]],
+        is_running: Callable[[], bool],
+    ) -> LockVerdict:
+        """Records a version that was verified and now runs. See `verification.record`.
+
+        Raises:
+            LockError, PluginLoadError: it can't be recorded.
+        """
+        plugin, found = source.manifest.id, describe(source.manifest, content)
+        async with self._writing:
+            try:
+                return await asyncio.to_thread(record, self._file, plugin, found, approvals(), is_running)
+            except OSError as error:
+                raise PluginLoadError(plugin, f"it can't be recorded in the lock file: {error}") from error
+
+    async def accept(self, source: PluginSource, content: str) -> None:
+        """Accepts the version on disk if it has this content. Raises as `verification.accept` and `find`."""
+        found = await asyncio.to_thread(find, source.locator)
+        await asyncio.to_thread(accept, self._file, found, content)
+
+    async def add(self, plugin: str, content: str, approvals: Callable[[], Sequence[LockedApproval]]) -> None:
+        """Records approvals of a plugin. Raises `LockError` or `OSError` if it can't."""
+        async with self._writing:
+            if current := approvals():
+                await asyncio.to_thread(self._file.add_approvals, plugin, content, current)
+
+    async def remove(self, plugin: str, kind: str | None, rule: str | None) -> list[LockedApproval]:
+        """Removes approvals of a plugin; returns them. Raises `LockError` or `OSError` if it can't."""
+        async with self._writing:
+            return await asyncio.to_thread(self._file.remove_approvals, plugin, kind, rule)
+
+    def deny_lock_file(self, policy: SandboxPolicy, places: Places) -> SandboxPolicy:
+        """Returns the policy with the lock file denied, if it is in a folder that the policy grants.
+
+        A plugin that could write the lock file could approve its own updates and permissions. Elsewhere no rule is
+        added, because a deny rule costs every operation on files a second check.
+        """
+        source = Source("the lock file")
+        denied = tuple(
+            PathRule(name, "rw", source)
+            for path in self._file.paths
+            for name in dict.fromkeys((path, os.path.realpath(path)))
+        )
+        granted = [rule.prefix for rule in policy.merged().bind(places).paths]
+        names = {name for prefix in granted for name in (prefix, os.path.realpath(prefix))}
+        if not any(overlaps(PathRule(name), rule) for name in names for rule in denied):
+            return policy
+        return replace(policy, denied_paths=(*policy.denied_paths, *denied))
 
 
 def _compare(found: LockedPlugin, known: LockedPlugin | None) -> LockVerdict:
@@ -167,3 +221,12 @@ def _rule(item: LockedPermission) -> Rule | None:
         return None if kind is None else parse_target(kind, item.rule)
     except RuleError:
         return None
+
+
+def _read_and_verify(file: LockFile, source: PluginSource) -> tuple[PluginSource, LockVerdict]:
+    # Find it again: new code must not run under an old manifest.
+    found = find(source.locator)
+    if found.manifest.id != source.manifest.id:
+        raise PluginLoadError(source.manifest.id, f"its manifest now has the id {found.manifest.id!r}")
+    content = read_content(found)
+    return found.with_content(content.hash, content.digests), verify(file, found.manifest, content.hash)

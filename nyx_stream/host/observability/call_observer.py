@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nyx_stream.isolation.backend import Level
 
+_T = TypeVar("_T")
 _log = logging.getLogger("nyx.host")
 
 
@@ -42,52 +43,37 @@ class Observer(Protocol):
 
 
 class SafeObserver:
-    """Calls an observer, and keeps its exceptions away from the calls. The first exception is logged."""
+    """Calls an observer, and keeps its exceptions away from the observed call. Only the first one is logged."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._failed = False
 
-    def begin(self, call: Call) -> "SafeObservation":
-        """Reports a call that begins."""
-        try:
-            return SafeObservation(self, self._observer.begin(call))
-        except Exception as error:
-            self.report(error)
-            return SafeObservation(self, None)
+    def begin(self, call: Call) -> Observation | None:
+        """Reports that a call begins; returns its observation, or `None` if the observer raised."""
+        return self._run(self._observer.begin, call)
 
-    def report(self, error: Exception) -> None:
-        """Logs the first exception of the observer."""
-        if not self._failed:
-            self._failed = True
-            name = type(self._observer).__name__
-            _log.error("observer %s raised; its further exceptions are not logged", name, exc_info=error)
-
-
-class SafeObservation:
-    """An observation whose methods never raise; without an observation, they do nothing."""
-
-    def __init__(self, observer: SafeObserver, observation: Observation | None) -> None:
-        self._observer = observer
-        self._observation = observation
-
-    def enter(self) -> None:
+    def enter(self, observation: Observation | None) -> None:
         """Reports that the task enters the plugin."""
-        if self._observation is not None:
-            self._run(self._observation.enter)
+        if observation is not None:
+            self._run(observation.enter)
 
-    def leave(self) -> None:
+    def leave(self, observation: Observation | None) -> None:
         """Reports that the task has left the plugin."""
-        if self._observation is not None:
-            self._run(self._observation.leave)
+        if observation is not None:
+            self._run(observation.leave)
 
-    def end(self, error: BaseException | None) -> None:
-        """Reports the end of the call."""
-        if (observation := self._observation) is not None:
-            self._run(lambda: observation.end(error))
+    def end(self, observation: Observation | None, error: BaseException | None) -> None:
+        """Reports that the call has ended."""
+        if observation is not None:
+            self._run(observation.end, error)
 
-    def _run(self, method: Callable[[], None]) -> None:
+    def _run(self, method: Callable[..., _T], *arguments: object) -> _T | None:
         try:
-            method()
+            return method(*arguments)
         except Exception as error:
-            self._observer.report(error)
+            if not self._failed:
+                self._failed = True
+                name = type(self._observer).__name__
+                _log.error("observer %s raised; its further exceptions are not logged", name, exc_info=error)
+            return None

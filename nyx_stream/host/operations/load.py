@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
 from nyx_stream.host.discovery import find
-from nyx_stream.host.observability.status import OnFail, PluginStatus, State
+from nyx_stream.host.observability.metrics import OnFail, PluginStatus, State
 from nyx_stream.host.operations.start import Starter
 from nyx_stream.host.operations.update_policy import AnyPolicy, read_policy
 from nyx_stream.host.operations.watch_policy import PolicyWatcher, require_watchfiles
@@ -19,7 +19,7 @@ from nyx_stream.policy import SandboxPolicy
 from nyx_stream.text import escape
 
 if TYPE_CHECKING:
-    from nyx_stream.host.lockfile.recorder import LockRecorder
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 _log = logging.getLogger("nyx.host")
 _Handle = TypeVar("_Handle")

@@ -6,7 +6,7 @@ import time
 from math import inf
 
 from nyx_stream.errors import NyxError
-from nyx_stream.host.observability.status import State
+from nyx_stream.host.observability.metrics import State
 from nyx_stream.host.operations.start import Starter
 from nyx_stream.host.runtime.plugin_record import PluginRecord
 

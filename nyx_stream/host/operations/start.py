@@ -14,7 +14,7 @@ from nyx_stream.errors import ContentChanged, NyxError, PluginError, PluginLoadE
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.host.approvals.service import ApprovalService, lasting
 from nyx_stream.host.observability.audit_trail import AuditTrail
-from nyx_stream.host.observability.status import PendingUpdate
+from nyx_stream.host.observability.metrics import PendingUpdate
 from nyx_stream.host.runtime.backends import Backends
 from nyx_stream.host.runtime.leases import LeaseSet
 from nyx_stream.host.runtime.lifecycle import Event
@@ -25,8 +25,7 @@ from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.grant import Grant
 
 if TYPE_CHECKING:  # a host without a lock file doesn't import its models
-    from nyx_stream.host.lockfile.recorder import LockRecorder
-    from nyx_stream.host.lockfile.verification import LockVerdict
+    from nyx_stream.host.lockfile.verification import LockRecorder, LockVerdict
 
 
 class Starter:

@@ -8,8 +8,7 @@ from time import monotonic
 from typing import Any
 
 from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError, UnknownMethod
-from nyx_stream.host.observability.metrics import CallCount
-from nyx_stream.host.observability.status import State
+from nyx_stream.host.observability.metrics import CallCount, State
 from nyx_stream.host.runtime.lifecycle import Lifecycle
 from nyx_stream.host.runtime.limits import CallLimiter, CallScope, DeadlineTimer
 from nyx_stream.isolation.backend import PluginBackend

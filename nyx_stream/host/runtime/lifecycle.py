@@ -12,7 +12,7 @@
 from enum import StrEnum
 
 from nyx_stream.errors import PluginStateError
-from nyx_stream.host.observability.status import State
+from nyx_stream.host.observability.metrics import State
 
 
 class Event(StrEnum):

@@ -11,8 +11,15 @@ from nyx_stream.capabilities.budget import Tally, new_tally
 from nyx_stream.capabilities.lease import LeaseStatus
 from nyx_stream.errors import PluginCrashed, PluginStateError
 from nyx_stream.host.approvals.store import ApprovalStore
-from nyx_stream.host.observability.metrics import CallCount, PluginMetrics, PluginStats
-from nyx_stream.host.observability.status import OnFail, PendingUpdate, PluginStatus, State
+from nyx_stream.host.observability.metrics import (
+    CallCount,
+    OnFail,
+    PendingUpdate,
+    PluginMetrics,
+    PluginStats,
+    PluginStatus,
+    State,
+)
 from nyx_stream.host.runtime.dispatcher import Dispatcher
 from nyx_stream.host.runtime.leases import LeaseSet
 from nyx_stream.host.runtime.lifecycle import FINAL
@@ -22,7 +29,7 @@ from nyx_stream.policy import Places, SandboxPolicy
 from nyx_stream.policy.grant import Grant
 
 if TYPE_CHECKING:  # a host without a lock file doesn't import its models
-    from nyx_stream.host.lockfile.recorder import LockRecorder
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 
 @dataclass(eq=False)

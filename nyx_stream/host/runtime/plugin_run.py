@@ -12,8 +12,7 @@ from collections.abc import Callable
 from nyx_stream.audit import AuditSink
 from nyx_stream.errors import PluginCrashed, PluginError, PluginSetupError, PluginStateError
 from nyx_stream.guard import SandboxGuard
-from nyx_stream.host.observability.metrics import CallCount
-from nyx_stream.host.observability.status import State
+from nyx_stream.host.observability.metrics import CallCount, State
 from nyx_stream.host.runtime.dispatcher import Dispatcher
 from nyx_stream.host.runtime.leases import LeaseSet
 from nyx_stream.host.runtime.lifecycle import FINAL, Event, Lifecycle
