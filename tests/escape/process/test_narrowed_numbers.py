@@ -11,12 +11,12 @@ from tests.isolation.broker.conftest import anyio_backend, events, host, load, r
 __all__ = ["anyio_backend", "events", "host", "load", "recorded", "server"]
 
 OPENING = """
-from nyx_stream.isolation.remote.worker.rpc import Line
+from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 RULE = "GET http://granted.example/**"
 lines = self._context._lines
 GET = dict(method="GET", url="http://granted.example/hello", headers=[], whole=True)
 async def ask(capability, action, number=0, **arguments):
-    return (await Line(lines, capability, number).ask(action, **arguments)).value
+    return (await CapabilityStub(lines, capability, number).ask(action, **arguments)).value
 async def narrow(number=0, rules=(RULE,), returned=(), capability="http", **more):
     arguments = dict(rules=list(rules), terms={}, returned=list(returned)) | more
     return await ask(capability, "narrow", number, **arguments)

@@ -116,7 +116,7 @@ ENDS = {
     "huge": ("send", {"data": bytes.fromhex("ffffffff 01 00 0202 0000 00000001")}, "over its limit"),
     "unasked": ("send", {"data": bytes.fromhex("00000000 01 00 0202 0000 00000099")}, "which is not under way"),
     "host's": ("send", {"data": bytes.fromhex("00000000 01 00 0303 0000 00000000")}, "is not the peer's to send"),
-    "failed how": ("send", {"data": bytes.fromhex("00000001 01 00 0401 0000 00000003 7b")}, "of FAILED is no Fault"),
+    "failed how": ("send", {"data": bytes.fromhex("00000001 01 00 0401 0000 00000003 7b")}, "is no RemoteFault"),
     "no json": ("send", {"data": bytes.fromhex("00000001 01 00 0206 0000 00000001 7b")}, "the body of ASK is no Ask"),
 }
 
