@@ -146,7 +146,7 @@ def _read_order(
     """Returns one plugin of the file; `None` after recording what is wrong with it."""
     if table.watch:
         if table.policy is None:
-            file.fault(("plugins", index, "watch"), "there is no policy file to watch")
+            file.fault(("plugins", index, "watch"), "needs a policy file to watch")
         try:
             require_watchfiles()
         except WatchUnavailable as error:

@@ -47,7 +47,7 @@ def in_distribution(entry: "EntryPoint") -> PluginSource:
     """Returns the plugin of an entry point, which names the package that has its manifest.
 
     Raises:
-        PluginLoadError: there is no manifest, or it names another id or entry than the entry point does.
+        PluginLoadError: the manifest is missing, or names another id or entry than the entry point does.
         ManifestError: the manifest can't be read, or is wrong.
     """
     top = entry.module.partition(".")[0]

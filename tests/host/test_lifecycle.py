@@ -1,4 +1,4 @@
-"""The table of states: complete, without dead ends but the two, and obeyed."""
+"""The lifecycle table: every state is reachable, two states are final, and runs follow the table."""
 
 import pytest
 
@@ -18,19 +18,19 @@ def reachable(state: State) -> set[State]:
 
 
 def test_every_state_is_in_the_table_and_can_be_reached():
-    """No state is forgotten, none is unreachable from the first."""
+    """Every state has an entry, and can be reached from the first."""
     assert set(TRANSITIONS) == set(State) == reachable(State.DISCOVERED)
 
 
 def test_every_run_can_end():
-    """From every state one of the two last states can be reached, and nothing leads out of those."""
+    """A final state can be reached from every state, and final states have no transitions."""
     assert {State.STOPPED, State.FAILED} == FINAL
     for state in State:
         assert reachable(state) & FINAL
 
 
 def test_every_state_that_lives_can_fail():
-    """A failure is never refused while there is something left to fail."""
+    """Every state but the final ones has a transition to `failed`."""
     for state in set(State) - FINAL:
         assert TRANSITIONS[state][Event.FAIL] is State.FAILED
 
@@ -38,7 +38,7 @@ def test_every_state_that_lives_can_fail():
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("event", Event)
 def test_only_what_the_table_has_happens(state, event):
-    """An event either moves along the table or is an error that changes nothing."""
+    """An event without a transition raises, and the state stays."""
     lifecycle = Lifecycle("p")
     lifecycle.state = state
     if event in TRANSITIONS[state]:

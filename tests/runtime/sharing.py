@@ -1,4 +1,4 @@
-"""A process that approves one rule after the other in a shared lock file, each in its turn beside another process.
+"""A process that records one approval after the other in a lock file that it shares with another process.
 
 `python -m tests.runtime.sharing LOCK NAME ROUNDS`; begins when a line comes to its standard input.
 """

@@ -1,4 +1,4 @@
-"""Credentials are put below the plugin: sent where their rule says, and nowhere that the plugin can look."""
+"""Credentials are added below the plugin: sent where their rule applies, and hidden from the plugin."""
 
 import json
 import logging
@@ -152,7 +152,7 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path):
 
 
 async def test_a_pipe_or_directory_is_no_secret(tmp_path):
-    """What is no regular file is refused, without waiting for a writer."""
+    """Something other than a regular file is refused, without waiting for a writer."""
     os.mkfifo(tmp_path / "pipe")
     async with Server() as server:
         for place in (tmp_path, tmp_path / "pipe"):

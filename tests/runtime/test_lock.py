@@ -1,4 +1,4 @@
-"""The lock file: what it records, what it refuses, and what outlives the host."""
+"""The lock file: what it records, which versions it refuses, and which approvals outlive the host."""
 
 import asyncio
 import errno
@@ -114,7 +114,7 @@ async def test_the_first_version_is_recorded(begin, write, lock, rule):
 
 
 async def test_approvals_outlive_the_host(begin, write, approver, server, rule):
-    """What was approved for good is there from the start of the next host; nobody is asked again."""
+    """A permanent approval is in force when the next host starts, without another question."""
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -131,7 +131,7 @@ async def test_approvals_outlive_the_host(begin, write, approver, server, rule):
 
 
 async def test_a_time_goes_on_running_and_once_does_not_outlive(begin, write, approver, rule, events):
-    """The moment is recorded, not the length of time."""
+    """The end is recorded, not the duration."""
     approver.answer = Answer.until("300ms")
     async with begin() as host:
         assert await (await host.load(write())).call("ask", target=rule)
@@ -146,7 +146,7 @@ async def test_a_time_goes_on_running_and_once_does_not_outlive(begin, write, ap
 
 
 async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule, tmp_path, events):
-    """Also where another host had it recorded, and this one never knew."""
+    """This includes approvals that only another host recorded."""
     async with PluginHost(audit=events.append, data_dir=tmp_path / "other", lock=lock) as other:
         unaware = await other.load(write())
         async with begin() as host:
@@ -162,7 +162,7 @@ async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule
 
 
 async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, lock, rule, monkeypatch):
-    """An approval is still on its way to the file when it is taken back: the later of the two counts."""
+    """An approval that is withdrawn while it is being written is removed afterwards."""
     slow, free, really = threading.Event(), threading.Event(), LockFile.add_approvals
 
     def keep(*arguments):
@@ -184,7 +184,7 @@ async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, l
 
 
 async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, write, lock, rule, monkeypatch):
-    """The reload read it before, and begins to run after."""
+    """The reload read the approval before it was withdrawn."""
     read, free, really = threading.Event(), threading.Event(), verification.verify
     async with begin() as host:
         plugin = await host.load(write())
@@ -206,7 +206,7 @@ async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, wri
 
 
 async def test_changed_content_under_the_same_version_is_refused(begin, write, events):
-    """Nothing of it runs; the host says what waits, and takes it once somebody accepted it."""
+    """It doesn't run. The status has the pending update, which runs once it is accepted."""
     async with begin() as host:
         await host.load(write())
     async with begin() as host:
@@ -222,7 +222,7 @@ async def test_changed_content_under_the_same_version_is_refused(begin, write, e
 
 
 async def test_a_reload_of_changed_content_keeps_the_plugin(begin, write, server, rule):
-    """The one that runs goes on, with its approvals."""
+    """The running version continues, with its approvals."""
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -234,7 +234,7 @@ async def test_a_reload_of_changed_content_keeps_the_plugin(begin, write, server
 
 
 async def test_a_version_that_wants_no_more_is_taken(begin, write, rule, approver, server, lock):
-    """And recorded. What was approved was approved for other code: the plugin has to ask again."""
+    """It is recorded. Approvals were for other code, so the plugin must request again."""
     async with begin() as host:
         plugin = await host.load(write(more='read = ["/usr"]'))
         assert await plugin.call("ask", target=rule)
@@ -250,7 +250,7 @@ async def test_a_version_that_wants_no_more_is_taken(begin, write, rule, approve
 
 
 async def test_a_version_that_does_not_start_is_not_recorded(begin, write, lock, rule, server):
-    """The record is of the one that runs, with what was approved of it; so the next host finds its own again."""
+    """The lock file keeps the running version and its approvals for the next host."""
     bad = (
         newer()
         + """
@@ -276,7 +276,7 @@ async def test_a_version_that_does_not_start_is_not_recorded(begin, write, lock,
 
 
 async def test_what_is_approved_during_setup_is_recorded(begin, write, lock, rule):
-    """It is asked for before there is a record of the version that asks."""
+    """The request comes before the version is recorded."""
     code = (
         CODE
         + f"""
@@ -294,7 +294,7 @@ async def test_what_is_approved_during_setup_is_recorded(begin, write, lock, rul
 
 @pytest.mark.parametrize("loaded", [False, True])
 async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, loaded, lock):
-    """It is ended before anybody calls it; a version that runs goes on."""
+    """The new version is stopped before its first call; a running version continues."""
     async with begin() as host:
         if loaded:
             plugin = await host.load(write())
@@ -336,7 +336,7 @@ async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypa
 
 
 async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, monkeypatch):
-    """It crashed after its setup and before it was written down."""
+    """It crashed after its setup and before it was recorded."""
     really, loop = verification.record, asyncio.get_running_loop()
     async with begin() as host:
         plugin = await host.load(write())
@@ -361,7 +361,7 @@ async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, mo
     "more", ['read = ["/usr"]', 'env = ["TZ"]', 'connect = [{rule = "a.example", optional = true}]']
 )
 async def test_a_version_that_wants_more_waits(begin, write, events, more, lock):
-    """The accepted one goes on; the status says what waits and for what; accepted, it takes over."""
+    """The accepted version continues and the status has the update, which runs once it is accepted."""
     async with begin() as host:
         plugin = await host.load(write())
         write("1.1", newer(), more)
@@ -383,7 +383,7 @@ async def test_a_version_that_wants_more_waits(begin, write, events, more, lock)
 
 
 async def test_only_what_was_refused_can_be_accepted(begin, write):
-    """Whoever changes it between the look and the yes gets nothing."""
+    """Files that change between the review and the acceptance aren't accepted."""
     async with begin() as host:
         plugin = await host.load(write())
         with pytest.raises(PluginStateError, match="no update of it is waiting"):
@@ -398,7 +398,7 @@ async def test_only_what_was_refused_can_be_accepted(begin, write):
 
 
 async def test_a_restart_after_a_crash_looks_again(begin, write, make, rule, events):
-    """What was put there while the plugin ran does not come in by a crash."""
+    """Files that changed while the plugin ran aren't loaded after a crash."""
     crash = (
         CODE
         + """
@@ -431,7 +431,7 @@ async def test_a_restart_after_a_crash_looks_again(begin, write, make, rule, eve
     ],
 )  # fmt: skip
 async def test_a_broken_lock_file_stops_the_load(begin, write, lock, text):
-    """It is no empty one: nothing runs, and it is left as it is."""
+    """It isn't treated as empty: the plugin doesn't run, and the file stays as it is."""
     lock.write_bytes(text.encode("utf-8", "surrogateescape"))
     lock.chmod(0o600)
     async with begin() as host:
@@ -459,7 +459,7 @@ async def test_a_lock_file_that_others_may_write_is_not_trusted(begin, write, lo
 
 @pytest.mark.parametrize("kind", SPECIAL)
 async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, lock, kind):
-    """And leaves no descriptor open."""
+    """The error leaves no descriptor open."""
     SPECIAL[kind](lock)
     async with begin() as host:
         before = len(os.listdir("/dev/fd"))
@@ -469,7 +469,7 @@ async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, loc
 
 
 async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):
-    """Development is as before."""
+    """Without a lock file, a reload runs the changed code."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         plugin = await host.load(write())
         write(code=newer())
@@ -480,7 +480,7 @@ async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):
 
 
 async def test_a_host_file_names_its_lock(tmp_path, write):
-    """Below its own folder."""
+    """The path is relative to the host file's folder."""
     write()
     (tmp_path / "nyx.toml").write_text('lock = "state.lock"\ndata_dir = "data"\n[[plugins]]\nfrom = "plugins/p"\n')
     async with PluginHost.from_toml(tmp_path / "nyx.toml"):
@@ -489,7 +489,7 @@ async def test_a_host_file_names_its_lock(tmp_path, write):
 
 
 async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
-    """The lock file is denied, whatever folder is granted, under whatever name; what lies beside it is not."""
+    """The lock file is denied under every name of its folder, even if that is granted. Other files there are not."""
     code = """
         class Main(Plugin):
             @export
@@ -519,7 +519,7 @@ async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
 
 
 def test_nobody_loses_what_another_wrote(lock):
-    """Many write one file at a time; a file that cannot be replaced is left as it was, with nothing beside it."""
+    """Concurrent writers take turns, and every change is kept."""
     plugin = LockedPlugin(version="1", content="blake2b:" + "0" * 64, permissions=[])
 
     def add(number):
@@ -549,7 +549,7 @@ def test_a_write_that_fails_changes_nothing(lock, monkeypatch):
 
 
 def test_the_hash_is_of_names_and_bytes(make, tmp_path):
-    """Every change shows; bytecode, which is never imported, does not."""
+    """Every change of a file changes the hash; bytecode, which is never imported, doesn't."""
     folder = make("p", CODE, other="x = 1")
     seen = [read_content(find(folder)).hash]
 
@@ -572,7 +572,7 @@ def test_the_hash_is_of_names_and_bytes(make, tmp_path):
 
 
 def test_what_cannot_be_hashed_is_refused(make, tmp_path):
-    """A link that leads out, and a pipe, which would block whoever reads it."""
+    """Links that lead out of the plugin or to bytecode, and pipes, are refused."""
     folder = make("p", CODE)
     (tmp_path / "outside.py").write_text("x = 1")
     (folder / "link.py").symlink_to(tmp_path / "outside.py")

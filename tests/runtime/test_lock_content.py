@@ -92,7 +92,7 @@ async def test_what_changed_after_the_hash_is_not_imported(host, folder, level, 
 
 
 async def test_a_module_that_is_imported_late_is_compared_too(host, folder, level):
-    """The version that runs never gets code that nobody accepted; what was accepted it gets."""
+    """The running version imports only accepted code."""
     plugin = await host.load(folder, isolation=level)
     later = folder / "pack" / "later.py"
     later.write_text("NUMBER = 2")

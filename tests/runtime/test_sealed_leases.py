@@ -1,4 +1,4 @@
-"""The leases of a plugin in a process of its own: what the host enforces for it, it enforces there as well."""
+"""The leases of a sealed plugin: the host enforces them as for an inline one."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are sea
 
 
 async def test_terms_and_revocations_reach_a_worker(host, make, server):
-    """Budgets are counted, time ends what is under way, and a hard revocation outlives the worker."""
+    """Budgets are counted, an expired lease ends operations in flight, and a hard revocation outlasts the worker."""
     granted = policy().with_lease("http", requests=2)
     plugin = await host.load(make("p", CODE, permissions=PERMISSIONS), policy=granted, isolation="process")
     assert await plugin.call("fetch", url=server.url) == "page"

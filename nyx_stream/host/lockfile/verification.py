@@ -83,7 +83,7 @@ def record(
 
 
 def accept(lock: LockFile, source: PluginSource, content: str | None = None) -> LockVerdict:
-    """Records the version on disk whatever it requests. Approvals for another content are dropped.
+    """Records the version on disk, without regard to its permissions. Approvals for another content are dropped.
 
     Args:
         lock: the lock file.

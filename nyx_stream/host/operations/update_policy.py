@@ -1,4 +1,4 @@
-"""Reads a policy and puts it in force while a plugin runs: completely or not at all, and audited in both cases."""
+"""Reads a policy and puts it in force while a plugin runs: atomically, with an audit event for success and failure."""
 
 import asyncio
 import logging

@@ -89,7 +89,7 @@ class PluginRecord:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no run that lives, so that one could be started."""
+        """Whether the current run has ended, or was never started, so that another can start."""
         return self.run is None or self.run.state in FINAL
 
     @property

@@ -1,6 +1,6 @@
 """One run of a plugin: one version under one grant, from before its start until everything it used is released.
 
-Theory of operation: a task of its own owns the run. It starts the backend, waits until `_stop_requested` is done, then
+Theory of operation: a separate task owns the run. It starts the backend, waits until `_stop_requested` is done, then
 ends the calls and stops the backend, however the run came to its end. So a run is cleaned up in one place, and
 cancelling a caller of `start` or `stop` can't interrupt that. `request_stop` and `crash` complete `_stop_requested`.
 """
@@ -221,7 +221,7 @@ class PluginRun:
         self.lifecycle.apply(Event.READY)
 
     async def _tear_down(self, backend: PluginBackend) -> None:
-        """Ends calls and streams, then the backend. Errors are logged, because there is no caller to raise them to."""
+        """Ends calls and streams, then the backend. Errors are logged, because no caller waits for them."""
         if self.lifecycle.allows(Event.STOP):
             self.lifecycle.apply(Event.STOP)
         stuck_callers = await self.dispatcher.end_calls(self.error, _PATIENCE)
