@@ -87,7 +87,7 @@ def _starts(budget: Budget, runner: asyncio.Runner, host: PluginHost, folder: st
             start = time.perf_counter()
             handle = await host.load(plugin, isolation="process")
             taken += time.perf_counter() - start
-            pid = handle._entry.life.level.pid  # type: ignore[union-attr]  # a level of this kind has one
+            pid = handle._record.run.backend.pid  # type: ignore[union-attr]  # a level of this kind has one
             used.append(_used(pid).since(before.get(pid, _Used())))
             await host.unload("starting")
         return taken

@@ -31,7 +31,7 @@ EXPORTED = {
     "nyx_stream.guard": "Decision NarrowedGuard PathVerdict RequestVerdict SandboxGuard path_text",
     "nyx_stream.host": """
         Answer ApprovalStatus Call Handle Latency LeaseStatus Observation Observer PluginHost PluginMetrics PluginStats
-        PluginStatus Question State Waiting discover find read_config
+        PendingUpdate PluginStatus Question State discover find read_config
     """,
     "nyx_stream.observe.otel": "Telemetry",
     "nyx_stream.observe.prometheus": "CONTENT_TYPE PluginCollector prometheus_text",

@@ -9,7 +9,7 @@ from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.cli.options import Json, PluginArgument
 from nyx_stream.host import find
 from nyx_stream.host.lockfile.file import LockFile
-from nyx_stream.host.lockfile.verification import Verdict, accept, compare
+from nyx_stream.host.lockfile.verification import LockVerdict, accept, verify_source
 from nyx_stream.text import escape
 
 
@@ -26,7 +26,7 @@ def approve(
     Approvals that were given for other content are removed.
     """
     source, file = find(plugin), LockFile(lock)
-    verdict = compare(source, file.read().get(source.manifest.id)) if show else accept(file, source)
+    verdict = verify_source(source, file.read().get(source.manifest.id)) if show else accept(file, source)
     name, found, known = source.manifest.id, verdict.found, verdict.known
     same_content = known is None or known.content == found.content
     removed = [] if known is None or same_content else [f"{item.kind} {escape(item.rule)}" for item in known.approvals]
@@ -56,5 +56,5 @@ def approve(
     return _exit_code(verdict, show)
 
 
-def _exit_code(verdict: Verdict, show: bool) -> int:
+def _exit_code(verdict: LockVerdict, show: bool) -> int:
     return ExitCode.DENIED if show and verdict.refused is not None else ExitCode.OK

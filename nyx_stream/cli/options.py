@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nyx_stream.host.data_dir import default_data_dir
+from nyx_stream.host.operations.start import default_data_dir
 from nyx_stream.policy import Places
 
 

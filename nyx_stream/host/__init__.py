@@ -1,4 +1,9 @@
-"""Embedding plugins: the host, the handles it gives out, and what it tells about them."""
+"""Embedding plugins: the host, the handles that it returns, and what it reports about plugins.
+
+Dependencies inside this package point one way: `host` and `handle` call `operations` (load, reload, restart, revoke,
+policies), which act on `runtime` (one plugin's record and runs). `approvals`, `lockfile` and `observability` are below
+`runtime` and import none of the layers above. An import contract in `pyproject.toml` checks that.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +13,14 @@ from nyx_stream.host.discovery import discover, find
 from nyx_stream.host.handle import Handle
 from nyx_stream.host.host import PluginHost
 from nyx_stream.host.observability.call_observer import Call, Observation, Observer
-from nyx_stream.host.observability.metrics import Latency, PluginMetrics
-from nyx_stream.host.observability.status import PluginStats, PluginStatus, Waiting
-from nyx_stream.host.runtime.lifecycle import State
+from nyx_stream.host.observability.metrics import (
+    Latency,
+    PendingUpdate,
+    PluginMetrics,
+    PluginStats,
+    PluginStatus,
+    State,
+)
 from nyx_stream.policy.approval import Answer, Question
 
 if TYPE_CHECKING:
@@ -25,13 +35,13 @@ __all__ = [
     "LeaseStatus",
     "Observation",
     "Observer",
+    "PendingUpdate",
     "PluginHost",
     "PluginMetrics",
     "PluginStats",
     "PluginStatus",
     "Question",
     "State",
-    "Waiting",
     "discover",
     "find",
     "read_config",
@@ -39,7 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "read_config":  # a host without a host file does without its pydantic models
+    if name == "read_config":  # its pydantic models are needed for a host file only
         from nyx_stream.host.config import read_config
 
         return read_config

@@ -1,4 +1,4 @@
-"""Finding plugins, in folders and among installed distributions, without importing a line of their code."""
+"""Finds plugins in folders and among installed distributions, without importing their code."""
 
 import importlib.util
 import os
@@ -19,11 +19,11 @@ GROUP = "nyx.plugins"
 def find(where: str | os.PathLike[str]) -> PluginSource:
     """Returns the plugin of a folder, or of an installed distribution by the name of its entry point.
 
-    A text with a path separator, and every path object, is a folder; a plain name is a folder if there is one.
+    A path object, and a text with a path separator, name a folder; a plain name is a folder if it exists.
 
     Raises:
         PluginNotFound: there is neither.
-        ManifestError: the manifest cannot be read, or is wrong.
+        ManifestError: the manifest can't be read, or is wrong.
     """
     text = os.fspath(where)
     if os.path.isdir(text):
@@ -32,21 +32,23 @@ def find(where: str | os.PathLike[str]) -> PluginSource:
         raise PluginNotFound(text, "no such plugin folder")
     for entry in _installed(text):
         return in_distribution(entry)
-    raise PluginNotFound(text, f"no such folder, and no installed distribution has it in its entry points {GROUP}")
+    raise PluginNotFound(
+        text, f"there is no such folder, and no installed distribution with this name among its entry points {GROUP}"
+    )
 
 
 def in_folder(folder: str) -> PluginSource:
-    """Returns the plugin whose `plugin.toml` lies in `folder`. Raises `ManifestError`."""
+    """Returns the plugin whose `plugin.toml` is in `folder`. Raises `ManifestError`."""
     folder = os.path.realpath(folder)
     return PluginSource(_manifest(os.path.join(folder, FILE_NAME)), folder, folder)
 
 
 def in_distribution(entry: "EntryPoint") -> PluginSource:
-    """Returns the plugin of an entry point: its manifest lies in the package that the entry point names.
+    """Returns the plugin of an entry point, which names the package that has its manifest.
 
     Raises:
-        PluginLoadError: there is no manifest, or it names another id or entry than the entry point does.
-        ManifestError: the manifest cannot be read, or is wrong.
+        PluginLoadError: the manifest is missing, or names another id or entry than the entry point does.
+        ManifestError: the manifest can't be read, or is wrong.
     """
     top = entry.module.partition(".")[0]
     path = _shipped_manifest(entry.dist, top) or _manifest_beside(top)
@@ -84,7 +86,7 @@ def discover(folder: str | os.PathLike[str] | None = None) -> Iterator[PluginSou
 
 
 def _installed(name: str | None = None) -> "Iterable[EntryPoint]":
-    from importlib.metadata import entry_points  # imports the e-mail parser: only where it is needed
+    from importlib.metadata import entry_points  # it imports the e-mail parser
 
     return entry_points(group=GROUP) if name is None else entry_points(group=GROUP, name=name)
 
@@ -106,7 +108,7 @@ def _shipped_manifest(distribution: "Distribution | None", top: str) -> str | No
 
 
 def _manifest_beside(top: str) -> str | None:
-    """Returns the manifest in a package that is installed in place. Finding a top-level package imports nothing."""
+    """Returns the manifest of a package that is installed in place. `find_spec` doesn't import a top-level package."""
     spec = importlib.util.find_spec(top)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = os.path.realpath(os.path.join(folder, FILE_NAME))

@@ -1,4 +1,4 @@
-"""The host: loads plugins under policies, keeps them, and leaves nothing behind. No state outside the object."""
+"""The plugin host: an asynchronous context manager that loads plugins, keeps them, and cleans up after them."""
 
 import asyncio
 import logging
@@ -8,55 +8,53 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nyx_stream.audit import LoggingSink
-from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.errors import AuditError, PluginError, PluginStateError
 from nyx_stream.host.approvals.prompts import Approver
-from nyx_stream.host.approvals.service import ApprovalService, lock_of
-from nyx_stream.host.handle import Handle
-from nyx_stream.host.observability.audit_trail import AuditTarget, AuditTrail, several
-from nyx_stream.host.observability.call_observer import ObservedHandle, Observer
-from nyx_stream.host.observability.metrics import PluginMetrics
-from nyx_stream.host.observability.status import OnFail, PluginStatus
-from nyx_stream.host.operations.load import Starter
-from nyx_stream.host.operations.read_policy import AnyPolicy
-from nyx_stream.host.operations.reload import Reloads
-from nyx_stream.host.operations.revoke import Revocations
-from nyx_stream.host.operations.update_policy import take_file, update_policy
-from nyx_stream.host.operations.watch_policy import Found, PolicyWatches
+from nyx_stream.host.approvals.service import ApprovalService
+from nyx_stream.host.handle import Handle, HostOperations, ObservedHandle
+from nyx_stream.host.observability.audit_trail import AuditTarget, AuditTrail, as_targets
+from nyx_stream.host.observability.call_observer import Observer
+from nyx_stream.host.observability.metrics import OnFail, PluginMetrics, PluginStatus
+from nyx_stream.host.operations.load import PluginRegistry
+from nyx_stream.host.operations.reload import Reloader
+from nyx_stream.host.operations.restart import Restarter
+from nyx_stream.host.operations.revoke import Revoker
+from nyx_stream.host.operations.start import Starter, default_data_dir
+from nyx_stream.host.operations.update_policy import AnyPolicy
+from nyx_stream.host.operations.watch_policy import PolicyWatcher
 from nyx_stream.host.runtime.backends import Backends
-from nyx_stream.host.runtime.lifecycle import OVER
+from nyx_stream.host.runtime.lifecycle import FINAL
 from nyx_stream.host.runtime.plugin_record import PluginRecord
 from nyx_stream.host.runtime.plugin_run import PluginRun
-from nyx_stream.host.runtime.registry import Registry
-from nyx_stream.host.runtime.restarts import Restarts
 from nyx_stream.isolation.backend import Level
 from nyx_stream.policy.limits import parse_duration
 
 if TYPE_CHECKING:
     from nyx_stream.capabilities.http import NetworkBackend
     from nyx_stream.host.config import PluginOrder
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 _log = logging.getLogger("nyx.host")
 
 
 class PluginHost:
-    """An asynchronous context manager that holds plugins. Many may live side by side.
+    """An asynchronous context manager that holds plugins. Hosts share no state: a program may have many.
 
     Args:
-        audit: path of the audit log; or an `AuditLog`, which stays the caller's to close; or an `AuditSink`, such as a
-            `LoggingSink`; or a list of them; or `None`. A sink that raises is counted and told, and breaks nothing.
-        data_dir: below it each plugin has its private directory; a directory of the user by default.
-        tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
+        audit: path of the audit log; or an `AuditLog`, which the caller closes; or an `AuditSink`, such as a
+            `LoggingSink`; or a list of them; or `None`. A sink that raises is counted and logged, and breaks nothing.
+        data_dir: the directory of the plugins' private directories; a directory of the user by default.
+        tripwire: whether the tripwire refuses what bypasses the capabilities of plugins at level `inline`.
         network: how the HTTP capability reaches the network; for tests and special hosts.
-        observer: is told of every call, for traces and the like; see `nyx_stream.observe.otel`.
+        observer: gets every call, for traces and the like; see `nyx_stream.observe.otel`.
         approver: an async function that takes a `Question` and returns an `Answer`: whether a plugin gets an optional
-            permission that it asks for. Without one, the policy alone says.
-        approver_timeout: how long it may take for one question; after that the answer is no.
-        lock: path of a lock file: which version and content of each plugin runs, and what was approved.
-        worker_cpus: numbers of the processors that workers of level `process` run on; any by default. Linux only.
+            permission that it requests. Without one, only the policy decides.
+        approver_timeout: the time to answer one question. A late answer counts as a refusal.
+        lock: path of a lock file, which records the version and content of each plugin, and its approvals.
+        worker_cpus: numbers of the processors on which workers of level `process` run; any by default. Linux only.
 
     Raises:
-        ValueError: `approver_timeout` is no duration, or `worker_cpus` are no processors or cannot be chosen here.
+        ValueError: `approver_timeout` isn't a duration, or this system can't run workers on `worker_cpus`.
     """
 
     def __init__(
@@ -73,17 +71,21 @@ class PluginHost:
         worker_cpus: Iterable[int] | None = None,
     ) -> None:
         self._observer = observer
-        self._trail = trail = AuditTrail(audit, {})
-        self._levels = Backends(tripwire=tripwire, network=network, worker_cpus=worker_cpus)
+        self._audit = audit_trail = AuditTrail(audit, {})
+        self._backends = Backends(tripwire=tripwire, network=network, worker_cpus=worker_cpus)
+        lock_recorder = _lock_recorder(lock)
+        approvals = ApprovalService(approver, parse_duration(approver_timeout), audit_trail, lock_recorder)
+        self._starter = Starter(audit_trail, self._backends, approvals, lock_recorder, self._on_crash)
+        self._restarter = Restarter(self._starter)
+        self._revoker = Revoker(self._starter, self._restarter, audit_trail)
+        self._watcher = PolicyWatcher(audit_trail)
+        reloader = Reloader(self._starter, audit_trail)
+        self._operations = HostOperations(audit_trail, approvals, reloader, self._revoker, self._watcher)
+        plugin_dirs = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else default_data_dir()
+        self._registry = PluginRegistry(
+            self._starter, self._backends, self._watcher, lock_recorder, plugin_dirs, self._make_handle
+        )
         self._orders: tuple[PluginOrder, ...] = ()
-        self._desk = ApprovalService(approver, parse_duration(approver_timeout), trail, lock_of(lock))
-        self._starter = Starter(trail, self._levels, ImportPaths(), self._crashed, self._desk)
-        self._restarts = Restarts(self._starter.load)
-        self._reloads = Reloads(self._starter, trail)
-        self._revocations = Revocations(self._starter, self._restarts, trail)
-        self._watches = PolicyWatches(self._take_policy)
-        private = os.path.abspath(os.fspath(data_dir)) if data_dir is not None else None
-        self._registry = Registry(self._starter, self._levels, self._watches, self._desk, private, self._handle)
         self._owner: asyncio.Task[Any] | None = None
         self._abort: BaseException | None = None
 
@@ -101,16 +103,16 @@ class PluginHost:
 
         Args:
             path: the host file.
-            audit: where events go besides what the file names.
+            audit: where events go in addition to what the file names.
             network: how the HTTP capability reaches the network; for tests and special hosts.
-            observer: is told of every call.
+            observer: gets every call.
             approver: decides on optional permissions.
 
         Raises:
-            PolicyError: with every fault of the file, and of the policies and manifests that it names.
-            OSError: the file cannot be read.
+            PolicyError: it has every fault of the file, and of the policies and manifests that it names.
+            OSError: the file can't be read.
         """
-        from nyx_stream.host.config import read_config  # its pydantic models are needed here only
+        from nyx_stream.host.config import read_config  # its pydantic models are needed for a host file only
 
         config = read_config(path)
         host = cls(
@@ -124,28 +126,28 @@ class PluginHost:
         )
         named = [config.audit] if config.audit is not None else []
         sinks = [LoggingSink(keep_queries=config.audit_options.get("keep_queries", False))] if config.logging else []
-        host._trail.keep_in([*named, *sinks, *several(audit)], config.audit_options)
+        host._audit.configure([*named, *sinks, *as_targets(audit)], config.audit_options)
         host._orders = tuple(config.plugins)
         return host
 
     @property
     def plugins(self) -> Mapping[str, PluginStatus]:
-        """Every plugin that was asked for and not unloaded, by id; failed ones with their traceback."""
+        """The status of every plugin that was loaded and not unloaded, by id; failed ones with their traceback."""
         return self._registry.statuses()
 
     @property
     def audited(self) -> bool:
-        """Whether decisions are recorded, and so counted."""
-        return self._trail.sink is not None
+        """Whether decisions are recorded, and so denials counted."""
+        return self._audit.sink is not None
 
     @property
     def audit_lost(self) -> Mapping[str, int]:
-        """Events that were not taken, by the path of a log or the name of a sink. Zero is as it should be."""
-        return self._trail.lost
+        """The number of events lost, by the path of a log or the name of a sink. It should be zero."""
+        return self._audit.lost
 
     def metrics(self) -> Mapping[str, PluginMetrics]:
-        """Returns what is measured about each plugin, by id. Can be called on any thread."""
-        return {entry.id: entry.metrics(audited=self.audited) for entry in self._registry.entries}
+        """Returns the metrics of each plugin, by id. Can be called on any thread."""
+        return {record.id: record.metrics(audited=self.audited) for record in self._registry.records}
 
     def __getitem__(self, plugin: str) -> Handle:
         """Returns the handle of a plugin by its id. Raises `PluginNotFound`, a `LookupError`."""
@@ -164,55 +166,55 @@ class PluginHost:
 
         Args:
             plugin: a plugin folder, or the id of an installed plugin.
-            policy: what is granted, or a policy file. Without one, nothing is.
-            isolation: where it runs.
-            on_fail: what follows when it crashes later.
-            watch: whether to follow the policy file: what is written to it is in force soon after; if it is wrong,
-                the old policy stays, which is logged and recorded. Ends with the plugin, and while it has a policy
-                that comes from no file. Needs the extra `watch`.
+            policy: what is granted, or a policy file. Without one, nothing is granted.
+            isolation: the level at which it runs.
+            on_fail: what the host does when it crashes later.
+            watch: whether to watch the policy file: a change is in force soon after; if the file is wrong, the old
+                policy stays, and the error is logged and audited. Needs the extra `watch`. The watch ends when the
+                plugin is unloaded, and pauses while its policy doesn't come from a file.
 
         Raises:
             WatchUnavailable: the extra `watch` is not installed.
             ValueError: `watch` without a policy file.
             PluginNotFound: there is no such plugin.
             ManifestError, PolicyError: a file is wrong.
-            PluginLoadError, PluginSetupError: its code does not import, or its `setup` raised; it stays listed.
+            PluginLoadError, PluginSetupError: its code doesn't import, or its `setup` raised; it stays listed.
             PluginStateError: it is loaded already from another folder, or under another policy or level.
         """
         return await self._registry.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail, watch=watch)
 
     async def unload(self, plugin: str) -> None:
-        """Stops a plugin and forgets it. Raises `PluginNotFound` for one that is not listed."""
-        if self._registry.forget_unreadable(plugin):
+        """Stops a plugin and removes it from `plugins`. Raises `PluginNotFound` if it isn't listed."""
+        if self._registry.drop_unreadable(plugin):
             return
-        entry = self._registry.entry(plugin)
-        self._restarts.forget(entry)
-        await self._registry.unload(entry)
-        self._trail.record(plugin, "unload", entry.source.folder)
+        record = self._registry.record(plugin)
+        self._restarter.cancel(record)
+        await self._registry.unload(record)
+        self._audit.record(plugin, "unload", record.source.folder)
 
     async def approve(self, plugin: str) -> None:
-        """Accepts what lies where a plugin is loaded from and its status says is waiting; `reload` then starts it.
+        """Accepts the update of a plugin that is waiting according to its status. `Handle.reload` then starts it.
 
         Raises:
-            PluginNotFound, PluginStateError: there is no such plugin, or nothing waits.
-            ContentChanged: what lies there is not what was refused.
-            LockError: the lock file is broken, or cannot be written.
+            PluginNotFound, PluginStateError: there is no such plugin, or no update is waiting.
+            ContentChanged: the files on disk have changed since the update was refused.
+            LockError: the lock file is broken, or can't be written.
         """
-        await self._desk.approve(self._registry.entry(plugin))
+        await self._starter.accept_update(self._registry.record(plugin))
 
     async def revoke_all(self, *, reason: str, hard: bool = False) -> None:
-        """Takes every capability of every plugin back at once; with `hard`, stops the plugins too.
+        """Revokes every capability of every plugin at once; with `hard`, stops the plugins too.
 
-        Plugins loaded or reloaded afterwards have theirs.
+        Plugins that are loaded or reloaded afterwards get theirs.
         """
-        await self._revocations.revoke_all(self._registry.entries, reason, hard=hard)
+        await self._revoker.revoke_all(self._registry.records, reason, hard=hard)
 
     async def __aenter__(self) -> Self:
-        if self._levels.ready:
+        if self._backends.is_open:
             raise RuntimeError("this host is in use already")
         self._owner = asyncio.current_task()
-        self._trail.open(self._stop_plugins)
-        self._levels.open()
+        self._audit.open(self._stop_plugins)
+        self._backends.open()
         try:
             for order in self._orders:
                 await self._load_order(order)
@@ -233,11 +235,11 @@ class PluginHost:
                     raise abort
 
     async def _close(self) -> None:
-        """Shuts down to the end, however often this task is cancelled meanwhile; then lets the cancellation through."""
-        import anyio  # here, for it takes as long to import as the host
+        """Shuts down completely even if this task is cancelled meanwhile; then raises the cancellation."""
+        import anyio  # imported here: its import takes as long as the host's
 
         interrupted: asyncio.CancelledError | None = None
-        # Shielded: in a cancelled scope of anyio every wait is cancelled, over and over.
+        # Shielded: in a cancelled scope of anyio, every wait is cancelled again.
         with anyio.CancelScope(shield=True):
             closing = asyncio.ensure_future(self._shut_down())
             while not closing.done():
@@ -250,58 +252,63 @@ class PluginHost:
             raise interrupted
 
     async def _shut_down(self) -> None:
-        self._levels.close()
-        await self._restarts.close()
-        await self._watches.aclose()
-        await self._registry.end()
-        await self._levels.aclose()
+        self._backends.close()
+        await self._restarter.close()
+        await self._watcher.aclose()
+        await self._registry.close()
+        await self._backends.aclose()
         self._registry.clear()
-        await self._trail.aclose()
+        await self._audit.aclose()
 
     def _stop_plugins(self, why: AuditError) -> None:
-        """Fails every plugin, because what they do is recorded no more."""
-        for entry in self._registry.entries:
-            for life in entry.lives:
-                if life.supervisor.state not in OVER:
-                    life.supervisor.crash(PluginStateError(entry.id, f"stopped: {why}"))
+        """Fails every plugin, because their decisions can't be recorded any more."""
+        for record in self._registry.records:
+            for run in record.runs:
+                if run.state not in FINAL:
+                    run.crash(PluginStateError(record.id, f"stopped: {why}"))
 
     async def _load_order(self, order: "PluginOrder") -> None:
         policy = order.policy_file if order.policy_file is not None else order.policy
         try:
             await self.load(
-                order.source.folder if order.source.distribution is None else order.source.manifest.id,
+                order.source.locator,
                 policy=policy,
                 isolation=order.isolation,
                 on_fail=order.on_fail,
                 watch=order.watch,
             )
         except PluginError as error:
-            entry = self._registry.get(order.source.manifest.id)
-            if order.on_fail == "abort" or entry is None:
+            record = self._registry.get(order.source.manifest.id)
+            if order.on_fail == "abort" or record is None:
                 raise
             _log.error("plugin %s", error)
             if order.on_fail == "restart":
-                self._restarts.schedule(entry)
+                self._restarter.schedule(record)
 
-    def _handle(self, entry: PluginRecord) -> Handle:
-        return Handle(self, entry) if self._observer is None else ObservedHandle(self, entry, self._observer)
+    def _make_handle(self, record: PluginRecord) -> Handle:
+        if self._observer is None:
+            return Handle(self._operations, record)
+        return ObservedHandle(self._operations, record, self._observer)
 
-    async def _update_policy(self, entry: PluginRecord, policy: AnyPolicy) -> None:
-        await update_policy(entry, policy, self._trail)
-        self._watches.stir(entry)
-
-    async def _take_policy(self, entry: PluginRecord, path: str, found: Found, told: str | None) -> str | None:
-        return await take_file(entry, path, found, told, self._trail)
-
-    def _crashed(self, entry: PluginRecord, life: PluginRun, error: BaseException) -> None:
-        if life is entry.coming:  # it never took a call: the reload that started it tells
+    def _on_crash(self, record: PluginRecord, run: PluginRun, error: BaseException) -> None:
+        if run is record.next_run:  # it never took a call: the reload that started it raises the error
             return
-        self._trail.record(entry.id, "run", life.source.folder, error)
-        _log.error("plugin %s failed: %s", entry.id, life.supervisor.reason)
-        if life is not entry.life:  # it was about to end, after a reload
+        self._audit.record(record.id, "run", run.source.folder, error)
+        _log.error("plugin %s failed: %s", record.id, run.reason)
+        if run is not record.run:  # it was draining after a reload
             return
-        if entry.on_fail == "restart" and self._levels.ready:
-            self._restarts.schedule(entry)
-        elif entry.on_fail == "abort" and self._owner is not None and self._abort is None:
-            self._abort = life.supervisor.failure()
+        if record.on_fail == "restart" and self._backends.is_open:
+            self._restarter.schedule(record)
+        elif record.on_fail == "abort" and self._owner is not None and self._abort is None:
+            self._abort = run.failure()
             self._owner.cancel()
+
+
+def _lock_recorder(path: str | os.PathLike[str] | None) -> "LockRecorder | None":
+    if path is None:
+        return None
+    from nyx_stream.host.lockfile.verification import (
+        LockRecorder,
+    )  # its pydantic models are needed with a lock file only
+
+    return LockRecorder(path)

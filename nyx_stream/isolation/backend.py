@@ -48,6 +48,11 @@ class PluginSource:
         return replace(self, content=content, digests=digests)
 
     @property
+    def locator(self) -> str:
+        """What finds the plugin again: its folder, or the id of an installed plugin."""
+        return self.folder if self.distribution is None else self.manifest.id
+
+    @property
     def imported_paths(self) -> tuple[str, ...]:
         """Absolute paths of the plugin's own code."""
         if self.names is None:

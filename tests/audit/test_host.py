@@ -11,7 +11,7 @@ from nyx_stream.audit.log import AuditOptions
 from nyx_stream.errors import PolicyError
 from nyx_stream.host.config import read_config
 from nyx_stream.policy import SandboxPolicy
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
 class Main(Plugin):
@@ -94,10 +94,10 @@ def test_a_host_file_configures_the_log(tmp_path):
     ("line", "message"),
     [
         ('fsync = "often"', "fsync"),
-        ('segment = "10B"', "4096 bytes or more"),
+        ('segment = "10B"', "at least 4096 bytes"),
         ('segment = "much"', "isn't a size"),
         ('sync_interval = "0s"', "greater than zero"),
-        ('key_file = "nowhere"', "cannot be read"),
+        ('key_file = "nowhere"', "can't be read"),
         ('key_file = "nyx.toml"', "16 to 64 bytes"),
         ("compress = true", "compress"),
     ],

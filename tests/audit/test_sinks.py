@@ -17,7 +17,7 @@ from nyx_stream.audit.sinks import IsolatedSink
 from nyx_stream.errors import AuditError, PolicyError
 from nyx_stream.host.config import read_config
 from nyx_stream.policy import SandboxPolicy
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 GRANT = SandboxPolicy.locked_down().allow_path_prefix("$DATA")
 CODE = """
@@ -221,5 +221,5 @@ async def test_a_host_file_can_enable_logging(tmp_path, caplog):
     file.write_text('audit = "audit.jsonl"')
     assert not read_config(file).logging
     file.write_text('[audit]\nfsync = "each"')
-    with pytest.raises(PolicyError, match="names neither a file nor logging"):
+    with pytest.raises(PolicyError, match="needs a file, or logging = true"):
         read_config(file)

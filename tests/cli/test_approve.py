@@ -15,7 +15,7 @@ def test_a_plugin_is_accepted_and_shown(nyx, case, tmp_path):
     done = nyx("approve", case.plugin, "--lock", lock, "--show")
     assert done.code == 1
     assert "  wants more: env HOME\n" in done.out
-    assert "  pending: update waiting: version 1.3.0 wants more than 1.2.0: env HOME\n" in done.out
+    assert "  pending: update waiting: version 1.3.0 requests more than 1.2.0: env HOME\n" in done.out
     assert lock.read_bytes() == before
     shown = json.loads(nyx("approve", case.plugin, "--lock", lock, "--json").out)
     assert (shown["accepted"], shown["version"], shown["before"]["version"]) == (True, "1.3.0", "1.2.0")

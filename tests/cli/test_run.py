@@ -47,7 +47,7 @@ def test_decisions_go_to_the_audit_log(nyx, case, tmp_path):
 @pytest.mark.parametrize(
     ("call", "code", "message"),
     [
-        (("nothing",), 5, "exports no method 'nothing'"),
+        (("nothing",), 5, "it doesn't export a method 'nothing'"),
         (("forecast",), 5, "forecast: city: Missing required argument"),
         (("forecast", "city=[1]"), 5, "forecast: city:"),
         (("fail",), 5, "on\\u000apurpose"),

@@ -14,7 +14,7 @@ from nyx_stream.errors import (
     PluginTimeout,
     UnknownMethod,
 )
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio
@@ -56,6 +56,9 @@ CODE = """
                 self.running -= 1
         @export
         async def open(self): self.gate.set()
+        async def hidden(self): return 1
+        @export
+        async def items(self): yield 1
         @export
         async def count(self) -> int: return self.running
     """
@@ -81,17 +84,22 @@ async def test_arguments_and_results_are_validated(load):
     ("arguments", "text"),
     [
         ({}, "p: add: a: Missing required argument"),
-        ({"a": "x", "b": []}, "a: Input should be a valid integer"),
+        (
+            {"a": "x", "b": []},
+            "a: Input should be a valid integer, unable to parse string as an integer; b: Input should",
+        ),
         ({"a": 1, "c": 2}, "p: add: c: Unexpected keyword argument"),
         ({"a": 1, "self": 2}, "p: add: self: Unexpected keyword argument"),
+        ({"a": 1, "method": 2}, "p: add: method: Unexpected keyword argument"),
     ],
 )
 async def test_wrong_arguments_are_the_callers_fault(load, arguments, text):
-    """Arguments that do not fit are InvalidArguments, which names them."""
+    """Arguments that do not fit are InvalidArguments, which names all of them and shows no value."""
     plugin = await load(CODE)
     with pytest.raises(InvalidArguments) as caught:
         await plugin.call("add", **arguments)
     assert text in str(caught.value)
+    assert plugin.stats().failed == 1
 
 
 async def test_faults_of_the_plugin_are_typed_errors_and_it_goes_on(load):
@@ -108,10 +116,25 @@ async def test_faults_of_the_plugin_are_typed_errors_and_it_goes_on(load):
         await plugin.call("leave")
     with pytest.raises(PluginCallError, match="p: cancelled raised CancelledError"):
         await plugin.call("cancelled")
-    with pytest.raises(UnknownMethod):
-        await plugin.call("setup")
     assert asyncio.current_task().cancelling() == 0
     assert await plugin.call("add", a=1) == 2
+
+
+async def test_only_exported_methods_can_be_called(load):
+    """The error for every other name says what the plugin exports."""
+    plugin = await load(CODE)
+    for name in ("nothing", "hidden", "setup", "_context", "spawn", "__init__", "log"):
+        with pytest.raises(UnknownMethod, match=f"it doesn't export a method '{name}'; it exports add, cancelled, "):
+            await plugin.call(name)
+
+
+async def test_streams_and_calls_are_told_apart(load):
+    """A stream can't be called and a method can't be streamed; the error says which method to use."""
+    plugin = await load(CODE)
+    with pytest.raises(UnknownMethod, match=r"items is a stream: use stream\(\)"):
+        await plugin.call("items")
+    with pytest.raises(UnknownMethod, match=r"add is not a stream: use call\(\)"):
+        await anext(plugin.stream("add", a=1))
 
 
 async def test_a_denial_passes_through_as_itself(load):
@@ -151,17 +174,20 @@ async def test_cancelling_the_caller_cancels_the_call(load):
 
 
 async def test_calls_beyond_the_limit_wait_then_are_refused(load):
-    """Two calls run, one waits, the next is refused at once; when there is room again all go through."""
+    """Two calls run, one waits, the next is refused at once and starts nothing; then all run that were admitted."""
     plugin = await load(CODE, limits="concurrency = 2\nqueue = 1")
     calls = [asyncio.create_task(plugin.call("hang")) for _ in range(3)]
     await until(lambda: (plugin.stats().active, plugin.stats().waiting) == (2, 1))
     with pytest.raises(PluginBusy, match="p: 2 calls run and 1 wait; nothing was started"):
         await plugin.call("add", a=1)
-    for call in calls[:2]:
-        call.cancel()
-    await asyncio.wait(calls[:2])
-    await plugin.call("open")
+    calls[0].cancel()
+    await asyncio.wait(calls[:1])
+    opening = asyncio.create_task(plugin.call("open"))
+    calls[1].cancel()
+    await opening
     assert await calls[2] == 1
+    stats = plugin.stats()
+    assert (stats.calls, stats.refused, stats.failed, stats.active, stats.waiting) == (5, 1, 2, 0, 0)
 
 
 async def test_many_calls_at_once_do_not_mix(load):

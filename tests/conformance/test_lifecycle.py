@@ -9,7 +9,7 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed, PluginLoadError, PluginSetupError, PluginStateError
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio
@@ -112,7 +112,7 @@ async def test_a_crash_in_the_background_fails_the_plugin(load):
 
 async def test_on_fail_restart_starts_it_again(load, monkeypatch):
     """A plugin that is to be restarted takes calls again after a crash."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await load(CODE, on_fail="restart", side="VALUE = 1")
     for count in (1, 2):
         await plugin.call("arm")

@@ -10,7 +10,7 @@ from nyx_stream.errors import Revoked
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server
 from tests.conformance.capabilities.server import answer
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio

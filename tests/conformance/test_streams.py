@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginCallError, PluginStateError, PluginTimeout
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio

@@ -1,4 +1,4 @@
-"""`bind`: a typed face that keeps its promises at run time, and that type checkers understand."""
+"""`bind` validates results against a protocol at run time, and type checkers understand it."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ CODE = """
 
 
 class Point(BaseModel):
-    """The host's own idea of a point."""
+    """The host's class for a point."""
 
     x: int
 
@@ -54,7 +54,7 @@ async def test_a_bound_protocol_calls_the_plugin_with_the_hosts_own_types(host, 
 
 
 async def test_a_result_that_breaks_the_protocol_is_the_plugins_fault(host, make):
-    """What the protocol says of a result is true, even if the plugin's annotation says less."""
+    """A result fits the protocol even if the plugin's annotation allows more."""
 
     class Other(Protocol):
         async def anything(self) -> Point: ...
@@ -65,7 +65,7 @@ async def test_a_result_that_breaks_the_protocol_is_the_plugins_fault(host, make
 
 
 async def test_a_protocol_that_does_not_fit_is_refused_at_once(host, make):
-    """A missing method, or a stream where there is none, is an error of bind, not of the first call."""
+    """`bind` raises for a missing method or stream; it doesn't wait for the first call."""
     handle = await host.load(make("p", CODE))
 
     class Missing(Protocol):
@@ -80,13 +80,13 @@ async def test_a_protocol_that_does_not_fit_is_refused_at_once(host, make):
     class Open(Protocol):
         async def move(self, *points: Point) -> Point: ...
 
-    with pytest.raises(UnknownMethod, match="exports no method 'fly' that the protocol asks for"):
+    with pytest.raises(UnknownMethod, match="it doesn't export the method 'fly' of the protocol"):
         handle.bind(Missing)
-    with pytest.raises(UnknownMethod, match="move is no stream, other than in the protocol"):
+    with pytest.raises(UnknownMethod, match="move is not a stream, unlike in the protocol"):
         handle.bind(Stream)
-    with pytest.raises(UnknownMethod, match="points is a stream, other than in the protocol"):
+    with pytest.raises(UnknownMethod, match="points is a stream, unlike in the protocol"):
         handle.bind(Single)
-    with pytest.raises(TypeError, match="move: a protocol names every argument"):
+    with pytest.raises(TypeError, match="move: a method of a protocol must name every argument"):
         handle.bind(Open)
 
 
@@ -131,7 +131,7 @@ async def bad(handle: Handle, weather: Weather) -> None:
 
 @pytest.mark.parametrize("checker", [["mypy", "--strict", "--no-error-summary"], ["pyright", "--outputjson"]])
 def test_type_checkers_understand_bind_and_export(tmp_path, checker):
-    """mypy and pyright see the protocol's types through `bind` and `export`: four faults, no more."""
+    """mypy and pyright see the protocol's types through `bind` and `export`, and report exactly four errors."""
     (tmp_path / "typed.py").write_text(TYPED)
     (tmp_path / "pyrightconfig.json").write_text(f'{{"extraPaths": ["{Path.cwd()}"]}}')
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The host file: everything it names is loaded, and every error of all its files comes at once."""
+"""The host file: its plugins are loaded, and the errors of all its files are reported together."""
 
 import pytest
 
@@ -14,7 +14,7 @@ GOOD = """
 
 
 async def test_a_host_file_loads_its_plugins(make, tmp_path):
-    """Plugins, policies, audit log and data directory are found below the file's folder; a bad plugin is listed."""
+    """Relative paths are relative to the file's folder. A plugin that doesn't load is listed."""
     make("one", GOOD, permissions='write = ["$DATA"]')
     make("two", GOOD)
     make("broken", "1 / 0")
@@ -47,7 +47,7 @@ async def test_a_host_file_loads_its_plugins(make, tmp_path):
 
 
 async def test_a_plugin_that_must_run_keeps_the_host_from_starting(make, tmp_path):
-    """With on_fail = "abort" a plugin that does not load is the error of the host, and nothing is left running."""
+    """With on_fail = "abort", entering the host raises the plugin's error, and nothing keeps running."""
     make("one", GOOD)
     make("broken", "1 / 0")
     (tmp_path / "nyx.toml").write_text(
@@ -60,7 +60,7 @@ async def test_a_plugin_that_must_run_keeps_the_host_from_starting(make, tmp_pat
 
 
 def test_every_error_of_all_files_comes_at_once(make, tmp_path):
-    """Faults of the host file, of policies and of manifests are told together, each with its file and line."""
+    """Errors in the host file, policies and manifests are raised together, each with its file and line."""
     make("one", GOOD)
     make("same", GOOD, plugin_id="one")
     (make("bad", GOOD) / "plugin.toml").write_text('id = "Bad Id"\nversion = "1"\nentry = "main:Main"\n')

@@ -1,4 +1,4 @@
-"""Crashes: a plugin's background task takes its own plugin down and nothing else."""
+"""Crashes: an exception in a plugin's background task fails that plugin and nothing else."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed
 from nyx_stream.host import State
-from tests.host.waiting import until
+from tests.plugin_fixtures import instance_of, until
 
 CODE = """
     import asyncio
@@ -53,7 +53,7 @@ async def gone(handle, state=State.FAILED):
 
 @pytest.mark.parametrize("kind", ["ValueError", "SystemExit", "GeneratorExit"])
 async def test_a_crash_in_the_background_fails_the_plugin_and_cancels_nothing_of_the_hosts(host, make, kind):
-    """Calls get PluginCrashed with the cause; the host's own tasks and other plugins go on."""
+    """Calls get PluginCrashed with the cause; the host's tasks and other plugins continue."""
     bad = await host.load(make("bad", CODE))
     good = await host.load(make("good", CODE))
     own = asyncio.create_task(asyncio.Event().wait())
@@ -81,7 +81,7 @@ async def test_a_crash_in_the_background_fails_the_plugin_and_cancels_nothing_of
 async def test_a_cancelled_background_task_is_no_crash(host, make):
     """A plugin may cancel its own tasks."""
     handle = await host.load(make("p", CODE))
-    handle._entry.supervisor._level._plugin.quiet.cancel()
+    instance_of(handle).quiet.cancel()
     for _ in range(5):
         await asyncio.sleep(0)
     assert await handle.call("ping") == "pong"
@@ -97,7 +97,7 @@ async def test_unloading_cancels_the_plugins_tasks(host, make):
 
 
 async def test_a_task_that_fails_while_the_plugin_stops_changes_nothing(host, make):
-    """A task that raises out of its own cancellation does not turn an unload into a failure."""
+    """A task that raises while it is cancelled doesn't turn an unload into a failure."""
     code = """
     import asyncio
     class Main(Plugin):
@@ -113,7 +113,7 @@ async def test_a_task_that_fails_while_the_plugin_stops_changes_nothing(host, ma
 
 
 async def test_a_task_cannot_be_spawned_while_stopping(host, make, caplog):
-    """What teardown wants to start is refused, and said; unloading finishes."""
+    """An exception in teardown is logged, and unloading finishes."""
     code = """
     import asyncio
     class Main(Plugin):
@@ -126,8 +126,8 @@ async def test_a_task_cannot_be_spawned_while_stopping(host, make, caplog):
 
 
 async def test_on_fail_restart_starts_it_again(tmp_path, make, monkeypatch):
-    """A plugin that is to be restarted takes calls again after a crash; restarting it is the host's act."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    """After a crash, the plugin takes calls again. The restart is attributed to the host."""
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     async with PluginHost(data_dir=tmp_path) as host:
         handle = await host.load(make("p", CODE, permissions='write = ["$DATA"]'), on_fail="restart")
         for count in (1, 2):
@@ -141,7 +141,7 @@ async def test_on_fail_restart_starts_it_again(tmp_path, make, monkeypatch):
 
 
 async def test_on_fail_abort_ends_the_host_with_the_error(tmp_path, make):
-    """A plugin that the host cannot do without takes the host's block down, with its error."""
+    """A crash of a plugin with on_fail="abort" ends the host's `async with` block with the plugin's error."""
 
     async def application():
         async with PluginHost(data_dir=tmp_path) as host:
@@ -156,8 +156,8 @@ async def test_on_fail_abort_ends_the_host_with_the_error(tmp_path, make):
 
 
 async def test_restarts_are_bounded(tmp_path, make, monkeypatch, caplog):
-    """A plugin whose setup fails at every restart stays failed after a fixed number of tries."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    """A plugin whose setup fails at every restart stays failed after a fixed number of attempts."""
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     async with PluginHost(data_dir=tmp_path) as host:
         handle = await host.load(make("p", CODE), on_fail="restart")
         await handle.call("arm")

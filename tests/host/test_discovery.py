@@ -1,4 +1,4 @@
-"""Discovery: folders and installed distributions, without importing a line of a plugin's code."""
+"""Discovery in folders and installed distributions, without importing a plugin's code."""
 
 import os
 import sys
@@ -77,7 +77,7 @@ async def test_an_installed_plugin_runs_with_its_package_as_its_own(host, site):
 
 
 def test_a_plugin_installed_in_place_is_found_beside_its_package(site):
-    """An editable install does not list its files: the manifest is looked for in the package's folder."""
+    """An editable install doesn't list its files, so the manifest is searched for in the package's folder."""
     install(site, "nyx-test-edit", "nyx_test_edit", "edited", listed=False)
     assert find("edited").manifest.id == "edited"
 
@@ -90,7 +90,7 @@ def test_a_plugin_installed_in_place_is_found_beside_its_package(site):
     ],
 )
 def test_a_distribution_without_a_fitting_manifest_is_an_error(site, changes, text):
-    """What the entry point and the manifest say must agree, and there must be a manifest."""
+    """The distribution must have a manifest that agrees with the entry point."""
     install(site, "nyx-test-bad", "nyx_test_bad", "bad", **changes)
     with pytest.raises(PluginLoadError) as caught:
         find("bad")
@@ -98,7 +98,7 @@ def test_a_distribution_without_a_fitting_manifest_is_an_error(site, changes, te
 
 
 def test_discover_lists_folders_and_distributions_and_the_errors_of_bad_ones(site, make, tmp_path):
-    """A faulty manifest hides no other plugin; folders without a manifest are no plugins."""
+    """A wrong manifest doesn't hide other plugins. Folders without a manifest are skipped."""
     make("one", "")
     (make("two", "") / "plugin.toml").write_text("id = 3\n")
     (tmp_path / "plugins" / "three").mkdir()
@@ -108,8 +108,8 @@ def test_discover_lists_folders_and_distributions_and_the_errors_of_bad_ones(sit
 
 
 def test_what_is_not_there_is_not_found(tmp_path):
-    """A name without a folder or a distribution, and a path without a folder, say so."""
-    with pytest.raises(PluginNotFound, match="nothing: no such folder, and no installed distribution"):
+    """The error says whether a name or a path was not found."""
+    with pytest.raises(PluginNotFound, match="nothing: there is no such folder, and no installed distribution"):
         find("nothing")
     with pytest.raises(PluginNotFound, match="no such plugin folder"):
         find(tmp_path / "nothing")

@@ -1,4 +1,4 @@
-"""What one plugin will be, no other plugin writes."""
+"""A plugin can't write to the folder that another plugin is imported from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import FilesystemDenied
 from nyx_stream.policy import SandboxPolicy
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 WRITER = """
     class Main(Plugin):
@@ -22,7 +22,7 @@ QUIET = """
 
 
 async def test_a_plugin_that_runs_cannot_write_one_that_was_loaded_after_it(tmp_path: Path) -> None:
-    """Even where its policy grants the folder; the allowed twin beside it still works."""
+    """This holds even if its policy grants the folder. Writing next to it still works."""
     writer = write_plugin(tmp_path / "writer", WRITER, permissions=f"write = ['{tmp_path}']")
     later = write_plugin(tmp_path / "later", QUIET)
     policy = SandboxPolicy.locked_down().allow_path_prefix(tmp_path)

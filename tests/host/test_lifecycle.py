@@ -1,15 +1,16 @@
-"""The table of states: complete, without dead ends but the two, and obeyed."""
+"""The lifecycle table: every state is reachable, two states are final, and runs follow the table."""
 
 import pytest
 
 from nyx_stream.errors import PluginStateError
-from nyx_stream.host.runtime.lifecycle import OVER, TABLE, Event, Lifecycle, State
+from nyx_stream.host import State
+from nyx_stream.host.runtime.lifecycle import FINAL, TRANSITIONS, Event, Lifecycle
 
 
 def reachable(state: State) -> set[State]:
     found, todo = {state}, [state]
     while todo:
-        for following in TABLE[todo.pop()].values():
+        for following in TRANSITIONS[todo.pop()].values():
             if following not in found:
                 found.add(following)
                 todo.append(following)
@@ -17,38 +18,38 @@ def reachable(state: State) -> set[State]:
 
 
 def test_every_state_is_in_the_table_and_can_be_reached():
-    """No state is forgotten, none is unreachable from the first."""
-    assert set(TABLE) == set(State) == reachable(State.DISCOVERED)
+    """Every state has an entry, and can be reached from the first."""
+    assert set(TRANSITIONS) == set(State) == reachable(State.DISCOVERED)
 
 
-def test_every_life_can_end():
-    """From every state one of the two last states can be reached, and nothing leads out of those."""
-    assert {State.STOPPED, State.FAILED} == OVER
+def test_every_run_can_end():
+    """A final state can be reached from every state, and final states have no transitions."""
+    assert {State.STOPPED, State.FAILED} == FINAL
     for state in State:
-        assert reachable(state) & OVER
+        assert reachable(state) & FINAL
 
 
 def test_every_state_that_lives_can_fail():
-    """A failure is never refused while there is something left to fail."""
-    for state in set(State) - OVER:
-        assert TABLE[state][Event.FAIL] is State.FAILED
+    """Every state but the final ones has a transition to `failed`."""
+    for state in set(State) - FINAL:
+        assert TRANSITIONS[state][Event.FAIL] is State.FAILED
 
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("event", Event)
 def test_only_what_the_table_has_happens(state, event):
-    """An event either moves along the table or is an error that changes nothing."""
-    life = Lifecycle("p")
-    life.state = state
-    if event in TABLE[state]:
-        assert life.can(event)
-        life.happen(event)
-        assert life.state is TABLE[state][event]
+    """An event without a transition raises, and the state stays."""
+    lifecycle = Lifecycle("p")
+    lifecycle.state = state
+    if event in TRANSITIONS[state]:
+        assert lifecycle.allows(event)
+        lifecycle.apply(event)
+        assert lifecycle.state is TRANSITIONS[state][event]
     else:
-        assert not life.can(event)
+        assert not lifecycle.allows(event)
         with pytest.raises(PluginStateError, match=f"{event} is not possible while it is {state}"):
-            life.happen(event)
-        assert life.state is state
+            lifecycle.apply(event)
+        assert lifecycle.state is state
 
 
 async def test_a_plugin_goes_through_the_states_in_order(host, make, events):

@@ -1,4 +1,4 @@
-"""Loading: twice is harmless, unloading then loading works, and a plugin that cannot load hurts no other."""
+"""Loading, loading again and unloading; a plugin that doesn't load doesn't affect others."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from nyx_stream.errors import (
 )
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 GOOD = """
     class Main(Plugin):
@@ -25,7 +25,7 @@ GOOD = """
 
 
 async def test_loading_twice_returns_the_same_handle(host, make):
-    """The same folder again is the same plugin, whatever way it is written."""
+    """Every spelling of the same folder gives the same plugin."""
     folder = make("p", GOOD)
     handle = await host.load(folder)
     assert await host.load(str(folder)) is handle
@@ -53,7 +53,7 @@ async def test_concurrent_loads_of_one_plugin_start_it_once(host, make, tmp_path
 
 
 async def test_the_same_id_from_another_folder_is_an_error(host, make):
-    """Two plugins cannot have one id; the first one stays as it is."""
+    """Two plugins can't share an id. The first one stays loaded."""
     handle = await host.load(make("p", GOOD))
     with pytest.raises(PluginStateError, match=r"p: is loaded already, from .*plugins/p"):
         await host.load(make("other", GOOD, plugin_id="p"))
@@ -61,7 +61,7 @@ async def test_the_same_id_from_another_folder_is_an_error(host, make):
 
 
 async def test_another_policy_for_a_loaded_plugin_is_an_error(host, make):
-    """A second load never changes a policy in silence."""
+    """A second load with another policy raises and doesn't change the policy."""
     folder = make("p", GOOD)
     await host.load(folder)
     with pytest.raises(PluginStateError, match="under another policy: use update_policy"):
@@ -69,7 +69,7 @@ async def test_another_policy_for_a_loaded_plugin_is_an_error(host, make):
 
 
 async def test_unload_then_load(host, make):
-    """An unloaded plugin can be loaded again; the old handle is dead, the new one works."""
+    """An unloaded plugin can be loaded again. The old handle raises, the new one works."""
     folder = make("p", GOOD)
     old = await host.load(folder)
     await host.unload("p")
@@ -92,7 +92,7 @@ async def test_reload_takes_new_code_and_manifest(host, make):
 
 
 async def test_a_failed_plugin_is_reloaded_in_place(host, make):
-    """With no version to go on, a reload of broken code leaves a failed plugin, which another reload repairs."""
+    """A reload of a failed plugin starts it again, once its code is repaired."""
     with pytest.raises(PluginLoadError):
         await host.load(make("p", "raise RuntimeError('broken')"))
     handle = host["p"]
@@ -134,7 +134,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("code", BROKEN)
 async def test_a_plugin_that_cannot_start_is_listed_as_failed_with_its_traceback(host, make, code):
-    """Whatever is wrong with a plugin's code: a clear error, a failed listing with its traceback, no other hurt."""
+    """The error is clear, the status has the traceback, and other plugins continue."""
     kind, text = BROKEN[code]
     good = await host.load(make("good", GOOD))
     with pytest.raises(kind) as caught:
@@ -160,7 +160,7 @@ async def test_a_failed_plugin_can_be_loaded_again(host, make):
 
 
 async def test_a_setup_that_takes_too_long_is_cancelled(host, make):
-    """Setup is bounded by its limit, and what it had begun is ended."""
+    """A setup that exceeds its timeout is cancelled, with the tasks that it started."""
     folder = make(
         "p",
         """
@@ -199,7 +199,7 @@ async def test_a_setup_that_swallows_its_cancellation_is_not_left_running(host, 
 
 @pytest.mark.parametrize("leaves", ["SystemExit", "asyncio.CancelledError", "RuntimeError"])
 async def test_an_exception_whose_text_raises_is_still_the_plugins(host, make, leaves):
-    """What the text of a plugin's exception raises ends neither the host nor the task of the caller."""
+    """An exception whose `__str__` raises ends neither the host nor the caller's task."""
     folder = make(
         "p",
         f"""
@@ -238,7 +238,7 @@ async def test_a_load_that_is_cancelled_leaves_nothing_running(host, make):
 
 
 async def test_bad_files_are_errors_with_their_place(host, make, tmp_path):
-    """A wrong manifest or policy, or none, is said with file and line; the manifest's folder is listed as failed."""
+    """A wrong or missing manifest or policy is reported with file and line, and the plugin is listed as failed."""
     folder = make("p", GOOD)
     (tmp_path / "policy.toml").write_text('[allow]\nconnect = ["*.com"]\n')
     with pytest.raises(PolicyError, match=r"policy\.toml:2"):
@@ -257,6 +257,8 @@ async def test_bad_files_are_errors_with_their_place(host, make, tmp_path):
 
 @pytest.mark.parametrize("level", ["container", "none"])
 async def test_levels_that_are_not_there_are_a_clear_error(host, make, level):
-    """Asking for an isolation level that this host does not have never falls back to a weaker one."""
-    with pytest.raises(PluginLoadError, match=f"isolation level '{level}' is not available; there is: inline, process"):
+    """An isolation level that isn't available is an error: there is no fallback to a weaker one."""
+    with pytest.raises(
+        PluginLoadError, match=f"isolation level '{level}' is not available; available are: inline, process"
+    ):
         await host.load(make("p", GOOD), isolation=level)

@@ -1,4 +1,4 @@
-"""Many plugins in one host: closing it looks at the whole process a fixed number of times, however many there are."""
+"""Closing a host scans the tasks and modules of the process a fixed number of times for any number of plugins."""
 
 import asyncio
 import linecache
@@ -21,7 +21,7 @@ CODE = """
 
 
 async def looks_when_closing(many, make, tmp_path, monkeypatch) -> Counter[str]:
-    """Counts what looks at all tasks, or all modules, while a host with so many plugins closes."""
+    """Counts the scans of all tasks or all modules while a host with `count` plugins closes."""
     counts: Counter[str] = Counter()
     real = asyncio.all_tasks
 
@@ -46,7 +46,7 @@ async def looks_when_closing(many, make, tmp_path, monkeypatch) -> Counter[str]:
 
 
 async def test_closing_looks_at_the_process_as_often_for_many_as_for_few(make, tmp_path, monkeypatch):
-    """One look serves all plugins that stop together: the cost of closing is linear."""
+    """Plugins that stop together share one scan, so the cost of closing is linear."""
     few = await looks_when_closing(3, make, tmp_path, monkeypatch)
     many = await looks_when_closing(40, make, tmp_path, monkeypatch)
     assert few == many
@@ -55,7 +55,7 @@ async def test_closing_looks_at_the_process_as_often_for_many_as_for_few(make, t
 
 
 async def test_nothing_of_many_plugins_is_left(make, tmp_path):
-    """Neither tasks, started by either way, nor modules, finders or lines of source."""
+    """No tasks, modules, finders or cached source lines."""
     before = asyncio.all_tasks(), set(sys.modules), list(sys.meta_path), set(linecache.cache)
     async with PluginHost(data_dir=tmp_path / "data") as host:
         for number in range(20):
@@ -68,7 +68,7 @@ async def test_nothing_of_many_plugins_is_left(make, tmp_path):
 
 
 async def test_work_together_is_done_once_and_survives_a_caller_that_is_cancelled():
-    """Everybody gets the one result; an error is everybody's; who is cancelled takes nothing from the others."""
+    """Every caller gets the one result or error. Cancelling one caller doesn't affect the others."""
     done: list[list[int]] = []
 
     def work(items: list[int]) -> int:

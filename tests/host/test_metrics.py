@@ -1,4 +1,4 @@
-"""What a host measures: counts that add up, quantiles of what was really timed, and the process where there is one."""
+"""A host's metrics: counts that add up, quantiles of call durations, and the usage of a plugin's process."""
 
 import asyncio
 import dataclasses
@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nyx_stream.errors import PluginBusy, PluginCallError, PluginTimeout
-from nyx_stream.host.observability.metrics import latency_of
-from nyx_stream.host.runtime.limits import RECENT, CallCount
+from nyx_stream.host.observability.metrics import RECENT_CALLS, CallCount
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import sealed_here
-from tests.host.waiting import until
+from tests.plugin_fixtures import run_of, until
 
 CODE = """
 import asyncio
@@ -36,16 +35,16 @@ class Main(Plugin):
 """
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=2 * RECENT))
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=2 * RECENT_CALLS))
 def test_a_quantile_is_what_that_share_of_the_last_calls_did_not_exceed(durations):
-    """By nearest rank, over the last of them; the sum is over all."""
+    """Quantiles are by nearest rank over the last calls; the sum is over all."""
     count = CallCount()
     for took in durations:
         count.recent.append(took)
         count.timed += 1
         count.seconds += took
-    last = sorted(durations[-RECENT:])
-    latency = latency_of(count)
+    last = sorted(durations[-RECENT_CALLS:])
+    latency = count.latency()
     assert latency.calls == len(durations)
     for share, value in ((0.5, latency.p50), (0.9, latency.p90), (0.99, latency.p99)):
         assert value in last
@@ -54,8 +53,8 @@ def test_a_quantile_is_what_that_share_of_the_last_calls_did_not_exceed(duration
 
 
 def test_without_a_call_there_are_no_quantiles():
-    """None, not zero: nothing was measured."""
-    assert latency_of(CallCount()).p50 is None
+    """They are None, not zero, because nothing was measured."""
+    assert CallCount().latency().p50 is None
 
 
 async def test_every_way_a_call_ends_is_counted_and_timed(host, make):
@@ -84,7 +83,7 @@ async def test_every_way_a_call_ends_is_counted_and_timed(host, make):
 
 
 async def test_a_snapshot_is_a_plain_value(host, make):
-    """Frozen, and JSON takes it as it is."""
+    """It is frozen and can be encoded as JSON."""
     await host.load(make("p", CODE))
     found = host.metrics()["p"]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -94,26 +93,26 @@ async def test_a_snapshot_is_a_plain_value(host, make):
 
 
 async def test_an_inline_plugin_has_no_memory_of_its_own(host, make):
-    """Memory and processor are the host's: None, which is not nothing."""
+    """It shares the host's memory and processor time, so both are None."""
     found = (await host.load(make("p", CODE))).metrics()
     assert (found.memory, found.cpu_seconds) == (None, None)
 
 
 @sealed_here
 async def test_a_sealed_plugin_has(host, make):
-    """Measured when it is asked for, on any thread; gone with its process."""
+    """Its memory is measured on request, on any thread, and is None after its process has ended."""
     handle = await host.load(make("p", CODE), isolation="process")
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(host.metrics).result()["p"]
     assert found.memory > 1 << 20
     assert found.cpu_seconds >= 0
-    await host._registry.entry("p").alive().stop()
+    await run_of(handle).stop()
     assert handle.metrics().memory is None
 
 
 @pytest.mark.parametrize("level", ["inline", pytest.param("process", marks=sealed_here)])
 async def test_opens_and_denials_are_counted_through_a_reload(host, make, level):
-    """At every level, by the host; a new life goes on counting, under leases without any budget."""
+    """The host counts them at every level, without a budget, and a reload doesn't reset them."""
     folder = make("p", CODE, permissions='write = ["$DATA"]')
     handle = await host.load(folder, policy=SandboxPolicy.locked_down().allow_path_prefix("$DATA"), isolation=level)
     for number in (1, 2):
@@ -135,7 +134,7 @@ class Main(Plugin):
 
 @pytest.mark.parametrize("level", ["inline", pytest.param("process", marks=sealed_here)])
 async def test_bytes_are_counted_with_and_without_a_budget(host, make, level):
-    """At every level, through narrowed clients; what a budget refuses is not among them."""
+    """The host counts them at every level, also through narrowed clients. Refused requests aren't counted."""
     async with Server(reply(200, b"x" * 1000)) as server:
         grant = SandboxPolicy.locked_down().allow_request(f"POST {server.url}/**")
         code = ASKING if level == "inline" else ASKING.replace('self.http.narrow(f"POST {url}/**")', "self.http")

@@ -1,4 +1,4 @@
-"""A plugin's modules: its own, whatever they are called, importable both ways, and gone after unloading."""
+"""A plugin's modules are private, can be imported relatively and absolutely, and are removed on unload."""
 
 import sys
 
@@ -70,7 +70,7 @@ async def test_no_bytecode_is_written_into_the_plugin_folder(host, make):
 
 
 async def test_stale_bytecode_in_the_folder_is_not_believed(host, make):
-    """What runs is the source, even beside a bytecode file that claims to be newer."""
+    """The source runs, even beside a bytecode file that claims to be newer."""
     import py_compile
 
     folder = make("one", "class Main(Plugin):\n    @export\n    async def f(self) -> int: return 1\n")
@@ -85,7 +85,7 @@ async def test_stale_bytecode_in_the_folder_is_not_believed(host, make):
 
 
 async def test_a_module_may_hide_one_of_the_standard_library_from_its_plugin_only(host, make):
-    """A plugin's own `json` is its own affair."""
+    """A plugin's module `json` hides the standard library's from that plugin only."""
     handle = await host.load(
         make(
             "one",

@@ -1,4 +1,4 @@
-"""The host as a guest in other people's programs: beside others, in their task groups, in their applications."""
+"""The host inside a larger program: beside other hosts, in task groups, and in applications."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from nyx_stream import PluginHost
 from nyx_stream.errors import AuditError, PluginStateError
 from nyx_stream.testing import run_plugin
-from tests.host.waiting import until
+from tests.plugin_fixtures import instance_of, until
 
 CODE = """
     import asyncio
@@ -43,7 +43,7 @@ async def test_hosts_side_by_side_share_nothing(make, tmp_path):
 
 
 async def test_closing_the_host_leaves_nothing(make, tmp_path):
-    """At the end of the block every plugin is stopped, calls under way are ended, no task or module is left."""
+    """At the end of the block every plugin is stopped, running calls are ended, and no task or module is left."""
     before = asyncio.all_tasks(), set(sys.modules)
     async with PluginHost(data_dir=tmp_path) as host:
         for name in ("p", "q"):
@@ -87,7 +87,7 @@ async def test_a_host_inside_a_cancelled_scope_still_closes_its_plugins(make, tm
 
 
 async def test_a_host_that_is_cancelled_while_it_closes_closes_first(make, tmp_path):
-    """Cancelling a host in the middle of its shutdown does not cut it short; the cancellation comes after it."""
+    """Cancelling a host during its shutdown doesn't cut it short; the cancellation is raised afterwards."""
     before = asyncio.all_tasks()
     code = """
     import asyncio
@@ -104,7 +104,7 @@ async def test_a_host_that_is_cancelled_while_it_closes_closes_first(make, tmp_p
 
     task = asyncio.create_task(application())
     await until(lambda: plugins and plugins[0].state == "stopping")
-    instance = plugins[0]._entry.supervisor._level._plugin
+    instance = instance_of(plugins[0])
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)
@@ -117,7 +117,7 @@ async def test_a_host_that_is_cancelled_while_it_closes_closes_first(make, tmp_p
 
 
 async def test_a_load_that_overlaps_the_end_of_the_host_leaves_nothing(make, tmp_path):
-    """A load under way while the host closes is an error, and its plugin does not run."""
+    """A load that runs while the host closes raises, and its plugin doesn't run."""
     before = asyncio.all_tasks()
     async with PluginHost(data_dir=tmp_path) as host:
         loading = asyncio.create_task(host.load(make("p", CODE, permissions='write = ["$DATA"]')))
@@ -152,7 +152,7 @@ async def test_a_host_is_the_lifespan_of_an_application(make, tmp_path):
 
 
 async def test_an_audit_log_that_cannot_be_opened_stops_the_host(tmp_path):
-    """A host that was asked for an audit does not run without one."""
+    """A host whose audit log can't be opened doesn't start."""
     with pytest.raises(AuditError, match=r"cannot be opened: .*Is a directory"):
         async with PluginHost(audit=tmp_path):
             pytest.fail("the host was entered")
@@ -177,7 +177,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the full disk is made by RLIMIT_FSIZE")
 def test_a_full_disk_under_the_audit_log_is_an_error_at_the_end(make, tmp_path):
-    """Plugins go on, whole lines stay, and the host ends with an error that counts what is missing."""
+    """Plugins continue, the log has complete lines only, and closing the host raises the count of lost events."""
     log = tmp_path / "audit.jsonl"
     arguments = [str(log), str(tmp_path / "data"), str(make("p", CODE))]
     done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, check=False)
@@ -189,7 +189,7 @@ def test_a_full_disk_under_the_audit_log_is_an_error_at_the_end(make, tmp_path):
 
 
 async def test_a_host_is_entered_once(tmp_path):
-    """Entering a host that is in use is a mistake that is said."""
+    """Entering a host that is already entered raises."""
     async with PluginHost(data_dir=tmp_path) as host:
         with pytest.raises(RuntimeError, match="in use already"):
             await host.__aenter__()
@@ -198,7 +198,7 @@ async def test_a_host_is_entered_once(tmp_path):
 
 
 async def test_a_plugin_cannot_forge_log_lines(host, make, caplog):
-    """What a plugin logs is one line of the host's log, whatever it says, under the plugin's name."""
+    """A plugin's message is escaped to one line of the host's log, under the plugin's name."""
     plugin = await host.load(make("p", CODE))
     await plugin.call("shout", text="a\nERROR root:forged \x1b[2J\u202e")
     (record,) = [record for record in caplog.records if record.name == "nyx.plugin.p"]
@@ -207,7 +207,7 @@ async def test_a_plugin_cannot_forge_log_lines(host, make, caplog):
 
 
 async def test_run_plugin_shows_an_author_what_a_plugin_was_denied(make):
-    """The shipped test aid runs a plugin under the real guard, by default with exactly what its manifest asks for."""
+    """`run_plugin` runs a plugin under the real guard, by default with what its manifest requests."""
     folder = make(
         "p",
         """

@@ -1,4 +1,4 @@
-"""A plugin under a policy: real files and real HTTP through its capabilities, changed and taken back while it runs."""
+"""A plugin under a policy that changes and is revoked while it runs, with real files and real HTTP."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from nyx_stream.errors import FilesystemDenied, NetworkDenied, PluginLoadError, PluginStateError, PolicyError, Revoked
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import os
@@ -64,7 +64,7 @@ def policy() -> SandboxPolicy:
 
 
 async def test_capabilities_work_under_the_tripwire(host, make, tmp_path, server, events):
-    """Granted files and requests go through, everything is recorded once, and nothing trips."""
+    """Granted files and requests are allowed, each is recorded once, and the tripwire doesn't fire."""
     plugin = await host.load(make("p", CODE, permissions=PERMISSIONS), policy=policy())
     await plugin.call("save", name="note.txt", text="kept")
     assert await plugin.call("read", name="note.txt") == "kept"
@@ -77,7 +77,7 @@ async def test_capabilities_work_under_the_tripwire(host, make, tmp_path, server
 
 
 async def test_without_a_policy_nothing_is_granted(host, make, server, events):
-    """What the manifest asks for is not granted by asking; every refusal is recorded and counted."""
+    """A request in the manifest isn't a grant; every denial is recorded and counted."""
     plugin = await host.load(make("p", CODE, permissions=PERMISSIONS))
     with pytest.raises(FilesystemDenied, match=r"p: files .* denied"):
         await plugin.call("save", name="note.txt", text="kept")
@@ -101,17 +101,17 @@ async def test_the_data_directory_is_private(host, make, tmp_path):
 
 
 async def test_a_plugin_that_asks_for_no_data_gets_no_directory(host, make, tmp_path):
-    """Nothing is made for a plugin that keeps nothing."""
+    """A plugin that doesn't request $DATA gets no directory."""
     await host.load(make("p", CODE))
     assert not (tmp_path / "data" / "p").exists()
 
 
 async def test_a_link_in_place_of_the_data_directory_is_refused(host, make, tmp_path):
-    """A link planted where the data directory should be does not lead the plugin's writes elsewhere."""
+    """A symbolic link in place of the data directory doesn't redirect the plugin's writes."""
     (tmp_path / "data").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data" / "p").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PluginLoadError, match=r"its data directory cannot be made: .* is not a directory"):
+    with pytest.raises(PluginLoadError, match=r"its data directory can't be made: .* is not a directory"):
         await host.load(make("p", CODE, permissions=PERMISSIONS), policy=policy())
     assert host.plugins["p"].error
 
@@ -169,7 +169,7 @@ async def test_a_revoked_capability_is_gone_until_a_reload(host, make, server, e
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are looked up in /proc")
 async def test_unloading_closes_clients_and_files(host, make, server):
-    """After unload neither a pooled connection nor an open file of the plugin is left."""
+    """Unloading closes the plugin's pooled connections and open files."""
     plugin = await host.load(make("p", CODE, permissions=PERMISSIONS), policy=policy())
     await plugin.call("save", name="a", text="a")
     await plugin.call("fetch", url=server)
@@ -192,7 +192,7 @@ def _links() -> list[str]:
 
 
 async def test_a_plugin_does_not_write_where_a_plugin_is_imported_from(host, make, tmp_path):
-    """A policy that grants a plugin's folder for writing does not let it plant code there."""
+    """A policy that grants a plugin's folder for writing doesn't let it write code there."""
     folder = make("p", CODE, permissions=f'write = ["{tmp_path}"]')
     plugin = await host.load(folder, policy=SandboxPolicy.locked_down().allow_path_prefix(str(tmp_path)))
     await plugin.call("save", name=str(tmp_path / "fine.txt"), text="x")
@@ -201,7 +201,7 @@ async def test_a_plugin_does_not_write_where_a_plugin_is_imported_from(host, mak
 
 
 async def test_everything_is_in_the_audit_log(make, tmp_path, server):
-    """A host with a path for its audit leaves one line per decision, readable as JSON, after it has closed."""
+    """After a host has closed, its audit log has one JSON line per decision."""
     from nyx_stream import PluginHost
 
     path = tmp_path / "audit.jsonl"
@@ -244,7 +244,7 @@ def shared(tmp_path):
 
 
 async def test_a_directory_granted_later_is_the_one_that_stood_there_then(host, make, shared):
-    """What the plugin renames afterwards, a link that leads out among it, does not change what was granted."""
+    """Renames and links that the plugin makes afterwards don't change which directory was granted."""
     (shared / "a" / "cache").mkdir(parents=True)
     (shared / "a" / "cache" / "f").write_text("granted")
     policy = SandboxPolicy.locked_down().allow_path_prefix(shared)
@@ -254,7 +254,7 @@ async def test_a_directory_granted_later_is_the_one_that_stood_there_then(host, 
 
 
 async def test_a_granted_directory_that_is_not_there_yet_is_no_other_one_later(host, make, shared):
-    """A plugin cannot decide what a grant means by putting a link where a directory is missing."""
+    """A plugin can't redirect a grant by making a link where a granted directory is missing."""
     policy = SandboxPolicy.locked_down().allow_path_prefix(shared, shared / "a" / "cache")
     handle = await host.load(make("p", SWAP, permissions=f"write = ['{shared}']"), policy=policy)
     with pytest.raises(FilesystemDenied, match="leads out"):

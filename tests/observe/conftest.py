@@ -14,10 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from nyx_stream import PluginHost
 from nyx_stream.observe.otel import Telemetry
-from tests.host.conftest import make
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
-__all__ = ["make", "write_plugin"]
+__all__ = ["write_plugin"]
 
 
 @dataclass

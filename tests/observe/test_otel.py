@@ -12,7 +12,7 @@ from nyx_stream.errors import PluginCallError, PluginTimeout, UnknownMethod
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import sealed_here
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 LEVELS = ["inline", pytest.param("process", marks=sealed_here)]
 
@@ -237,7 +237,7 @@ async def test_an_observer_that_raises_affects_no_call(make, tmp_path, caplog, m
         with pytest.raises(PluginCallError, match="RuntimeError"):
             await handle.call("fail", word="x")
         assert [item async for item in handle.stream("count", to=2)] == [0, 1]
-    assert caplog.text.count("this is not told again") == 1
+    assert caplog.text.count("its further exceptions are not logged") == 1
 
 
 async def test_a_host_without_an_observer_has_plain_handles(make, tmp_path):

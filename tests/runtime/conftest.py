@@ -1,21 +1,18 @@
-"""The fixtures of the hosts and of the clients: leases are tested where they are used."""
+"""Fixtures for tests of plugins that change while they run: files, HTTP servers, and a plugin in several versions."""
 
 import pytest
 
 from tests.capabilities.files.conftest import make_world, world
 from tests.capabilities.http.conftest import kind
 from tests.capabilities.http.loopback import Server, reply
-from tests.conformance.conftest import level
-from tests.conformance.nursery import interpreters, ready
-from tests.host.conftest import events, host, make
 from tests.runtime import versions
 
-__all__ = ["events", "host", "interpreters", "kind", "level", "make", "make_world", "ready", "world"]
+__all__ = ["kind", "make_world", "world"]
 
 
 @pytest.fixture
 async def server():
-    """Answers everything with a page."""
+    """An HTTP server that answers every request with a page."""
     async with Server(lambda asked: reply(200, b"page")) as server:
         yield server
 
@@ -42,5 +39,5 @@ def first(host, release, level):
 
 @pytest.fixture
 def allow(tmp_path):
-    """Lets the calls go on that wait for a file: `allow("go")`."""
+    """Ends the calls that wait for a file: `allow("go")`."""
     return lambda name: (tmp_path / "data" / "p" / name).write_text("")

@@ -1,15 +1,11 @@
-"""A process that approves one rule after the other in a shared lock file, each in its turn beside another process.
+"""A process that records one approval after the other in a lock file that it shares with another process.
 
 `python -m tests.runtime.sharing LOCK NAME ROUNDS`; begins when a line comes to its standard input.
 """
 
 import sys
 
-from nyx_stream.host.approvals.store import Standing
-from nyx_stream.host.lockfile.file import LockFile
-from nyx_stream.host.lockfile.verification import keep
-from nyx_stream.policy import ConnectRule
-from nyx_stream.policy.approval import OptionalPermission, Ticket
+from nyx_stream.host.lockfile.file import LockedApproval, LockFile
 
 CONTENT = "blake2b:" + "0" * 64
 
@@ -18,8 +14,8 @@ def main(path: str, name: str, rounds: int) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(rounds):
-        permission = OptionalPermission("connect", ConnectRule.parse(f"{name}{number}.example.com"))
-        keep(LockFile(path), "p", CONTENT, [Standing(permission, "always", "approved always", Ticket())])
+        approval = LockedApproval(kind="connect", rule=f"{name}{number}.example.com", verdict="always")
+        LockFile(path).add_approvals("p", CONTENT, [approval])
 
 
 if __name__ == "__main__":

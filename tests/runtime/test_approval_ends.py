@@ -1,4 +1,4 @@
-"""What the end of an approval takes back, and what it leaves, at every level: as an update of the policy does."""
+"""What happens to operations in flight when their approval ends, at every level. A policy update does the same."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from nyx_stream.errors import FilesystemDenied, NetworkDenied, Revoked
 from nyx_stream.host import Answer
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server
-from tests.host.waiting import until
+from tests.plugin_fixtures import record_of, until
 
 CODE = """
     import asyncio
@@ -102,7 +102,7 @@ def end(request, host, plugin, events, monkeypatch):
         else:
             later = time.time() + 3600
             monkeypatch.setattr(time, "time", lambda: later)
-            host._desk._watch(plugin._entry)  # its timer was set by the clock as it was
+            host._operations.approvals.schedule_expiry(record_of(plugin))  # its timer was set by the clock as it was
             await until(lambda: any(event.action == "expire" for event in events))
         assert plugin.approvals == ()
 
@@ -115,7 +115,7 @@ async def begun(data):
 
 
 async def test_a_response_under_way_goes_on(plugin, server, gate, end, data):
-    """It was one request, let pass when it was approved; the next is denied."""
+    """The request was allowed when it was approved. The next one is denied."""
     assert await plugin.call("ask", kind="request", target=f"GET {server.url}/**")
     fetching = asyncio.create_task(plugin.call("fetch", url=server.url))
     await begun(data)
@@ -127,7 +127,7 @@ async def test_a_response_under_way_goes_on(plugin, server, gate, end, data):
 
 
 async def test_a_file_that_is_open_goes_on(plugin, end, data):
-    """It was one operation, too; the next is denied."""
+    """Opening it was one operation. The next one is denied."""
     assert await plugin.call("ask", kind="write", target="$DATA/notes")
     appending = asyncio.create_task(plugin.call("append"))
     await begun(data)
@@ -140,7 +140,7 @@ async def test_a_file_that_is_open_goes_on(plugin, end, data):
 
 
 async def test_a_connection_ends(plugin, server, end, data):
-    """Over it anything could be said for as long as it is up."""
+    """A connection could otherwise be used without limit."""
     assert await plugin.call("ask", kind="connect", target=f"127.0.0.1:{server.port}")
     holding = asyncio.create_task(plugin.call("hold", host="127.0.0.1", port=server.port))
     await begun(data)
@@ -151,7 +151,7 @@ async def test_a_connection_ends(plugin, server, end, data):
 
 @pytest.mark.parametrize("capability", ["http", "files"])
 async def test_what_goes_on_can_be_ended_by_its_lease(plugin, server, data, end, capability):
-    """For whoever wants no more of it."""
+    """Revoking the lease ends what the end of the approval leaves open."""
     if capability == "http":
         assert await plugin.call("ask", kind="request", target=f"GET {server.url}/**")
         under_way = asyncio.create_task(plugin.call("fetch", url=server.url))

@@ -1,4 +1,4 @@
-"""Optional permissions: what a plugin may ask for, who answers, and how long an answer holds. At level inline."""
+"""Optional permissions at level inline: what a plugin may request, who decides, and how long an answer holds."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from nyx_stream.errors import NetworkDenied, PolicyError, Revoked
 from nyx_stream.host import Answer, ApprovalStatus
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.testing import run_plugin
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio
@@ -41,7 +41,7 @@ ONLY = "no optional permission of the plugin's manifest covers it"
 
 
 class Approver:
-    """Answers as it is told, and remembers what it was asked."""
+    """Gives a set answer, and records the questions."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -87,7 +87,7 @@ def told(events, *actions):
 
 
 async def test_what_was_approved_is_granted_at_once(load, server, approver, rule, events):
-    """The approver sees who asks, what for and why; its yes is in force when the plugin reads it, and named."""
+    """The approver sees the plugin, the target and the reason. Its approval is in force when the plugin gets it."""
     plugin = await load()
     with pytest.raises(NetworkDenied):
         await plugin.call("fetch", url=server.url)
@@ -106,7 +106,7 @@ async def test_what_was_approved_is_granted_at_once(load, server, approver, rule
 
 
 async def test_asking_again_asks_nobody(load, approver, rule):
-    """What stands is answered from what stands."""
+    """An approval in force answers a second request without the approver."""
     plugin = await load()
     for _ in range(3):
         assert (await plugin.call("ask", kind="request", target=rule))[0]
@@ -128,7 +128,7 @@ async def test_once_is_one_request(load, server, approver, rule, events):
 
 
 async def test_of_two_requests_at_once_one_is_sent(load, server, approver, rule):
-    """Nothing lies between the decision and its use."""
+    """The decision and its use are one step, so the second request is denied."""
     approver.answer = Answer.once()
     plugin = await load()
     await plugin.call("ask", kind="request", target=rule)
@@ -150,7 +150,7 @@ async def test_what_was_used_up_hides_no_rule_of_the_policy(load, server, approv
 
 
 async def test_until_ends_by_itself(load, server, approver, rule, events):
-    """Whatever the timer does, the clock decides; the plugin is told the moment."""
+    """The clock decides, not the timer. The plugin gets the end as a time."""
     approver.answer = Answer.until("50ms")
     plugin = await load()
     granted, once, end, reason = await plugin.call("ask", kind="request", target=rule)
@@ -174,7 +174,7 @@ async def test_the_end_of_an_approval_ends_its_connections(host, make, server, a
 
 
 async def test_files_are_approved_once_for_one_operation(host, make, approver, tmp_path):
-    """One operation on files, whatever it is."""
+    """Any one operation on files uses it up."""
     approver.answer = Answer.once()
     permissions = 'write = [{rule = "$DATA/notes", optional = true}]'
     plugin = await host.load(make("p", CODE, permissions=permissions))
@@ -192,14 +192,18 @@ async def test_files_are_approved_once_for_one_operation(host, make, approver, t
         ("request", "POST http://127.0.0.1/", ONLY),
         ("connect", "127.0.0.1", ONLY),
         ("read", "/etc", ONLY),
-        ("request", "GET nonsense", "it is no request rule: a request rule has a scheme, as in https://example.com"),
-        ("read", "relative", "it is no read rule: a prefix is absolute, or begins with $DATA, $PLUGIN or ./"),
-        ("env", "HOME", "no permission of kind env can be asked for; there are connect, request, read, write"),
-        ("\x1b[2J", "x", "no permission of kind \\u001b[2J can be asked for; there are connect, request, read, write"),
+        ("request", "GET nonsense", "not a valid request rule: a request rule has a scheme, as in https://example.com"),
+        ("read", "relative", "not a valid read rule: a prefix is absolute, or begins with $DATA, $PLUGIN or ./"),
+        ("env", "HOME", "permissions of kind env can't be requested; the kinds are connect, request, read, write"),
+        (
+            "\x1b[2J",
+            "x",
+            "permissions of kind \\u001b[2J can't be requested; the kinds are connect, request, read, write",
+        ),
     ],
 )
 async def test_more_than_the_manifest_has_is_refused_and_nobody_is_asked(load, approver, events, kind, target, reason):
-    """A plugin cannot bother a person with what it never declared; it is recorded."""
+    """A request outside the manifest is refused without a question, and audited."""
     plugin = await load()
     assert await plugin.call("ask", kind=kind, target=target) == [False, False, None, reason]
     assert approver.asked == []
@@ -207,7 +211,7 @@ async def test_more_than_the_manifest_has_is_refused_and_nobody_is_asked(load, a
 
 
 async def test_a_permission_that_is_not_optional_cannot_be_asked_for(load, approver):
-    """What the plugin needs is its operator's to grant."""
+    """Only the operator grants required permissions."""
     plugin = await load('read = ["/usr"]')
     assert (await plugin.call("ask", kind="read", target="/usr"))[3] == ONLY
     assert approver.asked == []
@@ -222,7 +226,7 @@ async def test_what_the_policy_grants_needs_no_question(load, server, approver, 
 
 
 async def test_what_the_policy_denies_cannot_be_approved(load, server, approver, rule):
-    """Neither before a question nor after: a deny rule beats every yes."""
+    """A deny rule beats an approval, before the question and after the answer."""
     plugin = await load(policy=SandboxPolicy.locked_down().deny_connect_host("127.0.0.1"))
     assert await plugin.call("ask", kind="request", target=rule) == [
         False, False, None, "denied by the rule 127.0.0.1",
@@ -236,7 +240,7 @@ async def test_what_the_policy_denies_cannot_be_approved(load, server, approver,
 
 
 async def test_an_update_of_the_policy_keeps_approvals(load, server, rule):
-    """They are an addition on top of whatever the operator grants; what is denied is denied for as long as it is."""
+    """Approvals add to every policy of the operator. A deny rule suspends them while it is in force."""
     plugin = await load()
     await plugin.call("ask", kind="request", target=rule)
     await plugin.update_policy(SandboxPolicy.locked_down().allow_connect_host("a.example"))
@@ -250,7 +254,7 @@ async def test_an_update_of_the_policy_keeps_approvals(load, server, rule):
 
 
 async def test_a_reload_keeps_approvals_of_what_the_manifest_still_has(host, make, load, server, rule):
-    """And a manifest without it has it no more."""
+    """An approval is dropped if the new manifest lacks the permission."""
     plugin = await load()
     await plugin.call("ask", kind="request", target=rule)
     await plugin.reload()
@@ -269,14 +273,14 @@ async def test_approvals_can_be_taken_back(load, server, rule, approver, events)
     assert await plugin.forget("request", rule) == 1
     with pytest.raises(NetworkDenied):
         await plugin.call("fetch", url=server.url)
-    assert told(events, "forget") == [("forget", True, "taken back")]
+    assert told(events, "forget") == [("forget", True, "withdrawn")]
     assert (await plugin.call("ask", kind="request", target=rule))[0]
     assert len(approver.asked) == 2
     assert await plugin.forget() == 1
 
 
 async def test_a_headless_host_answers_from_its_policy(tmp_path, make, server, rule, events):
-    """What `on_request` covers is granted when it is asked for, and not before; all else is refused."""
+    """Permissions under `on_request` are granted when they are requested; everything else is refused."""
     both = ", ".join(f'{{rule = "{text}", optional = true}}' for text in (rule, "GET https://b.example"))
     permissions = f"request = [{both}]"
     policy = SandboxPolicy.locked_down().allow_on_request(SandboxPolicy.locked_down().allow_request(rule))
@@ -287,7 +291,7 @@ async def test_a_headless_host_answers_from_its_policy(tmp_path, make, server, r
         assert (await plugin.call("ask", kind="request", target=rule))[3].startswith("approved by the policy")
         assert await plugin.call("fetch", url=server.url) == "page"
         assert await plugin.call("ask", kind="request", target="GET https://b.example") == [
-            False, False, None, "the policy does not give it on request, and nobody can be asked",
+            False, False, None, "the policy doesn't grant it on request, and the host has no approver",
         ]  # fmt: skip
         await plugin.update_policy(SandboxPolicy.locked_down())
         with pytest.raises(NetworkDenied):
@@ -300,7 +304,7 @@ async def test_a_headless_host_answers_from_its_policy(tmp_path, make, server, r
      replace(Answer.always(), verdict="until"), Answer("until", 1e12), Answer("until", 1e300)],
 )  # fmt: skip
 async def test_an_approver_that_fails_says_no(load, approver, rule, events, answer, caplog):
-    """What it raises, and what is no answer, grants nothing, and stands in the host's log."""
+    """An exception or a wrong return value counts as a refusal, and is logged."""
     approver.answer = answer
     plugin = await load()
     with caplog.at_level(logging.ERROR, "nyx.host"):
@@ -316,12 +320,12 @@ async def test_an_approver_that_says_nothing_says_no(tmp_path, make, rule, appro
     async with PluginHost(data_dir=tmp_path / "data", approver=approver, approver_timeout="20ms") as host:
         plugin = await host.load(make("p", CODE, permissions=permissions))
         assert await plugin.call("ask", kind="request", target=rule) == [
-            False, False, None, "nobody answered within 0.02 s",
+            False, False, None, "no answer within 0.02 s",
         ]  # fmt: skip
 
 
 async def test_a_question_outlives_the_call_that_asked(load, approver, rule, server, events):
-    """A person takes longer than a call may: what is answered then is there for the next call."""
+    """An answer that comes after the call has ended applies to the next call."""
     answered = asyncio.Event()
 
     async def later():
@@ -343,7 +347,7 @@ async def test_a_question_outlives_the_call_that_asked(load, approver, rule, ser
 
 
 async def test_unloading_ends_open_questions(host, load, approver, rule):
-    """Nobody is left who would care for the answer."""
+    """Unloading the plugin cancels its questions."""
     left = asyncio.Event()
 
     async def never():
@@ -363,7 +367,7 @@ async def test_unloading_ends_open_questions(host, load, approver, rule):
 
 
 async def test_an_approval_gives_no_revoked_capability_back(load, server, rule):
-    """It is a rule; the lease is another matter, and a reload begins a new one."""
+    """An approval adds a rule; it doesn't renew a lease. A reload does."""
     plugin = await load()
     await plugin.revoke("http", reason="incident 42")
     assert (await plugin.call("ask", kind="request", target=rule))[0]

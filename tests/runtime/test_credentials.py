@@ -14,7 +14,7 @@ from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.conftest import kind  # noqa: F401  # both libraries
 from tests.capabilities.http.loopback import Plugin, Received, Server, reply
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 SECRET = "s3cr3t-of-the-operator"
 

@@ -1,4 +1,4 @@
-"""What a host does with the leases of its plugins: terms from a policy, changed at run time, taken back at once."""
+"""Leases of a host's plugins: terms of a policy, changes at run time, and revocation."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import Server, reply
 from tests.conformance.machine import missing
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio
@@ -303,7 +303,7 @@ async def test_a_plugin_hands_on_less_under_the_tripwire(host, make, server, eve
 
 
 async def test_a_policy_still_decides_first(host, make):
-    """A lease is no grant: what is denied is denied, and costs nothing."""
+    """A lease doesn't grant anything: a denied operation stays denied and isn't charged."""
     plugin = await host.load(
         make("p", CODE, permissions=PERMISSIONS),
         policy=SandboxPolicy.locked_down().with_lease("files", opens=1),
@@ -315,7 +315,7 @@ async def test_a_policy_still_decides_first(host, make):
 
 @pytest.mark.parametrize("isolation", ["inline", "process"])
 async def test_a_plugin_that_closed_its_files_does_not_stop_a_new_policy(host, make, isolation):
-    """What a plugin does with its own capability is nothing that the host's act could fail by."""
+    """Closing its capability doesn't let a plugin break an operation of the host."""
     if isolation == "process" and (reason := missing()):
         pytest.skip(f"this machine cannot seal a process: {reason}")
     code = f"""{CODE}

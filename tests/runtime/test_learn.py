@@ -11,7 +11,7 @@ from nyx_stream.guard import SandboxGuard
 from nyx_stream.guard.policy_learner import learn_policy, report_only_policy
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.manifest import Manifest
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
     class Main(Plugin):

@@ -1,4 +1,4 @@
-"""The lock file: what it records, what it refuses, and what outlives the host."""
+"""The lock file: what it records, which versions it refuses, and which approvals outlive the host."""
 
 import asyncio
 import errno
@@ -24,11 +24,11 @@ from nyx_stream.errors import (
     UpdateWaiting,
 )
 from nyx_stream.host import Answer, State, find
-from nyx_stream.host.lockfile import recorder as locking
-from nyx_stream.host.lockfile.content_hash import content_hash
+from nyx_stream.host.lockfile import verification
+from nyx_stream.host.lockfile.content_hash import read_content
 from nyx_stream.host.lockfile.file import LockedPlugin, LockFile
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import record_of, until
 from tests.policy.special import SPECIAL
 
 CODE = """
@@ -100,7 +100,7 @@ def told(events, action):
 
 
 async def test_the_first_version_is_recorded(begin, write, lock, rule):
-    """Version, content and what it wants; readable by its owner alone, and nothing beside it."""
+    """Version, content and permissions, readable by the owner only. Beside it is only the file that writers lock."""
     async with begin() as host:
         await host.load(write(more='env = ["TZ"]'))
     recorded = json.loads(lock.read_text())
@@ -110,11 +110,11 @@ async def test_the_first_version_is_recorded(begin, write, lock, rule):
     assert re.fullmatch("blake2b:[0-9a-f]{64}", plugin["content"])
     assert plugin["permissions"] == [{"kind": "request", "rule": rule}, {"kind": "env", "rule": "TZ"}]
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
-    assert [name for name in os.listdir(lock.parent) if "lock" in name] == ["nyx.lock"]
+    assert sorted(name for name in os.listdir(lock.parent) if "lock" in name) == ["nyx.lock", "nyx.lock.guard"]
 
 
 async def test_approvals_outlive_the_host(begin, write, approver, server, rule):
-    """What was approved for good is there from the start of the next host; nobody is asked again."""
+    """A permanent approval is in force when the next host starts, without another question."""
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -131,7 +131,7 @@ async def test_approvals_outlive_the_host(begin, write, approver, server, rule):
 
 
 async def test_a_time_goes_on_running_and_once_does_not_outlive(begin, write, approver, rule, events):
-    """The moment is recorded, not the length of time."""
+    """The end is recorded, not the duration."""
     approver.answer = Answer.until("300ms")
     async with begin() as host:
         assert await (await host.load(write())).call("ask", target=rule)
@@ -146,7 +146,7 @@ async def test_a_time_goes_on_running_and_once_does_not_outlive(begin, write, ap
 
 
 async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule, tmp_path, events):
-    """Also where another host had it recorded, and this one never knew."""
+    """This includes approvals that only another host recorded."""
     async with PluginHost(audit=events.append, data_dir=tmp_path / "other", lock=lock) as other:
         unaware = await other.load(write())
         async with begin() as host:
@@ -155,22 +155,22 @@ async def test_what_is_taken_back_is_gone_from_the_file(begin, write, lock, rule
         assert await unaware.forget("request", "GET https://other.example/**") == 0
         assert LockFile(lock).read()["p"].approvals
         assert await unaware.forget("request", rule) == 1
-    assert told(events, "forget") == [(True, "taken back")]
+    assert told(events, "forget") == [(True, "withdrawn")]
     assert LockFile(lock).read()["p"].approvals == []
     async with begin() as host:
         assert (await host.load(write())).approvals == ()
 
 
 async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, lock, rule, monkeypatch):
-    """An approval is still on its way to the file when it is taken back: the later of the two counts."""
-    slow, free, really = threading.Event(), threading.Event(), locking.keep
+    """An approval that is withdrawn while it is being written is removed afterwards."""
+    slow, free, really = threading.Event(), threading.Event(), LockFile.add_approvals
 
     def keep(*arguments):
         slow.set()
         free.wait()
         really(*arguments)
 
-    monkeypatch.setattr(locking, "keep", keep)
+    monkeypatch.setattr(LockFile, "add_approvals", keep)
     async with begin() as host:
         plugin = await host.load(write())
         asking = asyncio.create_task(plugin.call("ask", target=rule))
@@ -184,8 +184,8 @@ async def test_what_is_taken_back_while_it_is_written_stays_gone(begin, write, l
 
 
 async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, write, lock, rule, monkeypatch):
-    """The reload read it before, and begins to run after."""
-    read, free, really = threading.Event(), threading.Event(), locking.admit
+    """The reload read the approval before it was withdrawn."""
+    read, free, really = threading.Event(), threading.Event(), verification.verify
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -196,7 +196,7 @@ async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, wri
             free.wait()
             return verdict
 
-        monkeypatch.setattr(locking, "admit", admit)
+        monkeypatch.setattr(verification, "verify", admit)
         reload = asyncio.create_task(plugin.reload())
         await asyncio.to_thread(read.wait)
         assert await plugin.forget() == 1
@@ -206,11 +206,11 @@ async def test_what_is_taken_back_during_a_reload_does_not_come_again(begin, wri
 
 
 async def test_changed_content_under_the_same_version_is_refused(begin, write, events):
-    """Nothing of it runs; the host says what waits, and takes it once somebody accepted it."""
+    """It doesn't run. The status has the pending update, which runs once it is accepted."""
     async with begin() as host:
         await host.load(write())
     async with begin() as host:
-        with pytest.raises(ContentChanged, match=r"its content is not what was accepted as version 1\.0"):
+        with pytest.raises(ContentChanged, match=r"its content differs from what was accepted as version 1\.0"):
             await host.load(write(code=newer()))
         status = host.plugins["p"]
         assert status.state is State.DISCOVERED
@@ -222,7 +222,7 @@ async def test_changed_content_under_the_same_version_is_refused(begin, write, e
 
 
 async def test_a_reload_of_changed_content_keeps_the_plugin(begin, write, server, rule):
-    """The one that runs goes on, with its approvals."""
+    """The running version continues, with its approvals."""
     async with begin() as host:
         plugin = await host.load(write())
         assert await plugin.call("ask", target=rule)
@@ -234,7 +234,7 @@ async def test_a_reload_of_changed_content_keeps_the_plugin(begin, write, server
 
 
 async def test_a_version_that_wants_no_more_is_taken(begin, write, rule, approver, server, lock):
-    """And recorded. What was approved was approved for other code: the plugin has to ask again."""
+    """It is recorded. Approvals were for other code, so the plugin must request again."""
     async with begin() as host:
         plugin = await host.load(write(more='read = ["/usr"]'))
         assert await plugin.call("ask", target=rule)
@@ -250,7 +250,7 @@ async def test_a_version_that_wants_no_more_is_taken(begin, write, rule, approve
 
 
 async def test_a_version_that_does_not_start_is_not_recorded(begin, write, lock, rule, server):
-    """The record is of the one that runs, with what was approved of it; so the next host finds its own again."""
+    """The lock file keeps the running version and its approvals for the next host."""
     bad = (
         newer()
         + """
@@ -276,7 +276,7 @@ async def test_a_version_that_does_not_start_is_not_recorded(begin, write, lock,
 
 
 async def test_what_is_approved_during_setup_is_recorded(begin, write, lock, rule):
-    """It is asked for before there is a record of the version that asks."""
+    """The request comes before the version is recorded."""
     code = (
         CODE
         + f"""
@@ -294,7 +294,7 @@ async def test_what_is_approved_during_setup_is_recorded(begin, write, lock, rul
 
 @pytest.mark.parametrize("loaded", [False, True])
 async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, loaded, lock):
-    """It is ended before anybody calls it; a version that runs goes on."""
+    """The new version is stopped before its first call; a running version continues."""
     async with begin() as host:
         if loaded:
             plugin = await host.load(write())
@@ -306,7 +306,7 @@ async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, l
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", fail)
-            with pytest.raises(PluginLoadError, match=r"cannot be recorded in the lock file: .*no space"):
+            with pytest.raises(PluginLoadError, match=r"can't be recorded in the lock file: .*no space"):
                 await (plugin.reload() if loaded else host.load(folder))
         if loaded:
             assert await plugin.call("which") == 1
@@ -320,14 +320,14 @@ async def test_what_cannot_be_recorded_does_not_run(begin, write, monkeypatch, l
 
 async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypatch):
     """Two hosts start two contents under one version at once: that of the second to run waits."""
-    really = locking.record
+    really = verification.record
 
     def record(file, name, found, *more):
         with file.changing() as plugins:
             plugins[name] = found.model_copy(update={"content": "blake2b:" + "0" * 64})
         return really(file, name, found, *more)
 
-    monkeypatch.setattr(locking, "record", record)
+    monkeypatch.setattr(verification, "record", record)
     async with begin() as host:
         with pytest.raises(ContentChanged):
             await host.load(write())
@@ -336,8 +336,8 @@ async def test_another_host_that_was_faster_decides(begin, write, lock, monkeypa
 
 
 async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, monkeypatch):
-    """It crashed after its setup and before it was written down."""
-    really, loop = locking.record, asyncio.get_running_loop()
+    """It crashed after its setup and before it was recorded."""
+    really, loop = verification.record, asyncio.get_running_loop()
     async with begin() as host:
         plugin = await host.load(write())
         before = lock.read_bytes()
@@ -345,12 +345,12 @@ async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, mo
 
         def record(file, name, found, approvals, runs):
             assert runs()
-            loop.call_soon_threadsafe(plugin._entry.coming.supervisor.crash, RuntimeError("on purpose"))
+            loop.call_soon_threadsafe(record_of(plugin).next_run.crash, RuntimeError("on purpose"))
             while runs():
                 pass
             return really(file, name, found, approvals, runs)
 
-        monkeypatch.setattr(locking, "record", record)
+        monkeypatch.setattr(verification, "record", record)
         with pytest.raises(PluginCrashed):
             await plugin.reload()
         assert lock.read_bytes() == before
@@ -361,19 +361,19 @@ async def test_one_that_fails_while_it_is_recorded_is_not(begin, write, lock, mo
     "more", ['read = ["/usr"]', 'env = ["TZ"]', 'connect = [{rule = "a.example", optional = true}]']
 )
 async def test_a_version_that_wants_more_waits(begin, write, events, more, lock):
-    """The accepted one goes on; the status says what waits and for what; accepted, it takes over."""
+    """The accepted version continues and the status has the update, which runs once it is accepted."""
     async with begin() as host:
         plugin = await host.load(write())
         write("1.1", newer(), more)
         before = lock.read_bytes()
-        with pytest.raises(UpdateWaiting, match=r"update waiting: version 1\.1 wants more than 1\.0: "):
+        with pytest.raises(UpdateWaiting, match=r"update waiting: version 1\.1 requests more than 1\.0: "):
             await plugin.reload()
         assert lock.read_bytes() == before
         assert await plugin.call("which") == 1
         waiting = plugin.status.waiting
         assert (plugin.status.version, waiting.version) == ("1.0", "1.1")
         assert told(events, "update") == [
-            (False, f"{waiting.reason}; look at it, and accept it with host.approve or nyx approve")
+            (False, f"{waiting.reason}; review it, then accept it with host.approve() or `nyx approve`")
         ]
         await host.approve("p")
         assert told(events, "accept") == [(True, "version 1.1 is accepted")]
@@ -383,10 +383,10 @@ async def test_a_version_that_wants_more_waits(begin, write, events, more, lock)
 
 
 async def test_only_what_was_refused_can_be_accepted(begin, write):
-    """Whoever changes it between the look and the yes gets nothing."""
+    """Files that change between the review and the acceptance aren't accepted."""
     async with begin() as host:
         plugin = await host.load(write())
-        with pytest.raises(PluginStateError, match="nothing of it waits"):
+        with pytest.raises(PluginStateError, match="no update of it is waiting"):
             await host.approve("p")
         write("1.1", newer(), 'env = ["TZ"]')
         with pytest.raises(UpdateWaiting):
@@ -398,7 +398,7 @@ async def test_only_what_was_refused_can_be_accepted(begin, write):
 
 
 async def test_a_restart_after_a_crash_looks_again(begin, write, make, rule, events):
-    """What was put there while the plugin ran does not come in by a crash."""
+    """Files that changed while the plugin ran aren't loaded after a crash."""
     crash = (
         CODE
         + """
@@ -431,7 +431,7 @@ async def test_a_restart_after_a_crash_looks_again(begin, write, make, rule, eve
     ],
 )  # fmt: skip
 async def test_a_broken_lock_file_stops_the_load(begin, write, lock, text):
-    """It is no empty one: nothing runs, and it is left as it is."""
+    """It isn't treated as empty: the plugin doesn't run, and the file stays as it is."""
     lock.write_bytes(text.encode("utf-8", "surrogateescape"))
     lock.chmod(0o600)
     async with begin() as host:
@@ -441,35 +441,35 @@ async def test_a_broken_lock_file_stops_the_load(begin, write, lock, text):
 
 
 async def test_a_lock_file_that_others_may_write_is_not_trusted(begin, write, lock):
-    """Nor a link in its place."""
+    """A symbolic link in its place isn't trusted either."""
     async with begin() as host:
         await host.load(write())
     lock.chmod(0o620)
     async with begin() as host:
-        with pytest.raises(LockError, match="others may write it"):
+        with pytest.raises(LockError, match="other users may write it"):
             await host.load(write())
     lock.rename(f"{lock}.real")
     for target in (f"{lock}.real", "nowhere"):
         lock.unlink(missing_ok=True)
         lock.symlink_to(target)
         async with begin() as host:
-            with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+            with pytest.raises(LockError, match=r"nyx\.lock: not a regular file"):
                 await host.load(write())
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
 async def test_a_lock_file_that_is_no_file_is_an_error_at_once(begin, write, lock, kind):
-    """And leaves no descriptor open."""
+    """The error leaves no descriptor open."""
     SPECIAL[kind](lock)
     async with begin() as host:
         before = len(os.listdir("/dev/fd"))
-        with pytest.raises(LockError, match=r"nyx\.lock: is no regular file"):
+        with pytest.raises(LockError, match=r"nyx\.lock: not a regular file"):
             await host.load(write())
         assert len(os.listdir("/dev/fd")) == before
 
 
 async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):
-    """Development is as before."""
+    """Without a lock file, a reload runs the changed code."""
     async with PluginHost(data_dir=tmp_path / "data") as host:
         plugin = await host.load(write())
         write(code=newer())
@@ -480,7 +480,7 @@ async def test_without_a_lock_file_code_can_change_at_will(tmp_path, write):
 
 
 async def test_a_host_file_names_its_lock(tmp_path, write):
-    """Below its own folder."""
+    """The path is relative to the host file's folder."""
     write()
     (tmp_path / "nyx.toml").write_text('lock = "state.lock"\ndata_dir = "data"\n[[plugins]]\nfrom = "plugins/p"\n')
     async with PluginHost.from_toml(tmp_path / "nyx.toml"):
@@ -489,7 +489,7 @@ async def test_a_host_file_names_its_lock(tmp_path, write):
 
 
 async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
-    """The lock file is denied, whatever folder is granted, under whatever name; what lies beside it is not."""
+    """The lock file is denied under every name of its folder, even if that is granted. Other files there are not."""
     code = """
         class Main(Plugin):
             @export
@@ -506,8 +506,9 @@ async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
         plugin = await host.load(folder, policy=policy)
         recorded = (inner / "nyx.lock").read_bytes()
         await plugin.call("write", name=f"{inner}/beside")
-        names = ("nyx.lock", LockFile(inner / "nyx.lock").beside)  # and where its next content is written
-        for name in (folder / name for folder in (inner, tmp_path / "alias") for name in map(os.path.basename, names)):
+        names = [os.path.basename(path) for path in LockFile(inner / "nyx.lock").paths]
+        assert names == ["nyx.lock", "nyx.lock.new", "nyx.lock.guard"]
+        for name in (folder / name for folder in (inner, tmp_path / "alias") for name in names):
             with pytest.raises(FilesystemDenied):
                 await plugin.call("write", name=str(name))
             with pytest.raises(FilesystemDenied):
@@ -518,7 +519,7 @@ async def test_a_plugin_cannot_approve_of_itself(begin, make, lock, tmp_path):
 
 
 def test_nobody_loses_what_another_wrote(lock):
-    """Many write one file at a time; a file that cannot be replaced is left as it was, with nothing beside it."""
+    """Concurrent writers take turns, and every change is kept."""
     plugin = LockedPlugin(version="1", content="blake2b:" + "0" * 64, permissions=[])
 
     def add(number):
@@ -531,7 +532,7 @@ def test_nobody_loses_what_another_wrote(lock):
 
 
 def test_a_write_that_fails_changes_nothing(lock, monkeypatch):
-    """The file is as before, and nothing lies beside it."""
+    """The file is as before, and no half-written file is left."""
     plugin = LockedPlugin(version="1", content="blake2b:" + "0" * 64, permissions=[])
     with LockFile(lock).changing() as plugins:
         plugins["p"] = plugin
@@ -544,17 +545,17 @@ def test_a_write_that_fails_changes_nothing(lock, monkeypatch):
     with pytest.raises(OSError, match="no space"), LockFile(lock).changing() as plugins:
         plugins["q"] = plugin
     assert lock.read_bytes() == before
-    assert [path for path in lock.parent.iterdir() if path.name.startswith("nyx.lock")] == [lock]
+    assert sorted(path.name for path in lock.parent.iterdir() if "lock" in path.name) == ["nyx.lock", "nyx.lock.guard"]
 
 
 def test_the_hash_is_of_names_and_bytes(make, tmp_path):
-    """Every change shows; bytecode, which is never imported, does not."""
+    """Every change of a file changes the hash; bytecode, which is never imported, doesn't."""
     folder = make("p", CODE, other="x = 1")
-    seen = [content_hash(find(folder))]
+    seen = [read_content(find(folder)).hash]
 
     def shows(change):
         change()
-        seen.append(content_hash(find(folder)))
+        seen.append(read_content(find(folder)).hash)
         return seen[-1] != seen[-2]
 
     assert shows(lambda: (folder / "other.py").write_text("x = 2"))
@@ -571,19 +572,19 @@ def test_the_hash_is_of_names_and_bytes(make, tmp_path):
 
 
 def test_what_cannot_be_hashed_is_refused(make, tmp_path):
-    """A link that leads out, and a pipe, which would block whoever reads it."""
+    """Links that lead out of the plugin or to bytecode, and pipes, are refused."""
     folder = make("p", CODE)
     (tmp_path / "outside.py").write_text("x = 1")
     (folder / "link.py").symlink_to(tmp_path / "outside.py")
     with pytest.raises(PluginLoadError, match="leads out of the plugin"):
-        content_hash(find(folder))
+        read_content(find(folder))
     (folder / "link.py").unlink()
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "code.pyc").write_text("x = 1")  # left out, and read as source under the other name
     (folder / "link.py").symlink_to("__pycache__/code.pyc")
     with pytest.raises(PluginLoadError, match="leads to bytecode"):
-        content_hash(find(folder))
+        read_content(find(folder))
     (folder / "link.py").unlink()
     os.mkfifo(folder / "pipe")
-    with pytest.raises(PluginLoadError, match="no regular file"):
-        content_hash(find(folder))
+    with pytest.raises(PluginLoadError, match="not a regular file"):
+        read_content(find(folder))

@@ -9,7 +9,7 @@ import pytest
 
 from nyx_stream import PluginHost
 from nyx_stream.errors import ContentChanged, PluginCallError, PluginLoadError
-from nyx_stream.host.lockfile import recorder as locking
+from nyx_stream.host.lockfile import verification
 from tests.host.test_discovery import install
 
 CODE = """
@@ -45,14 +45,14 @@ def between(monkeypatch):
     """Has something done after the hash and before the import: `between(act)`."""
 
     def between(act):
-        really = locking.admit
+        really = verification.verify
 
         def admit(*arguments):
             verdict = really(*arguments)
             act()
             return verdict
 
-        monkeypatch.setattr(locking, "admit", admit)
+        monkeypatch.setattr(verification, "verify", admit)
 
     return between
 
@@ -92,7 +92,7 @@ async def test_what_changed_after_the_hash_is_not_imported(host, folder, level, 
 
 
 async def test_a_module_that_is_imported_late_is_compared_too(host, folder, level):
-    """The version that runs never gets code that nobody accepted; what was accepted it gets."""
+    """The running version imports only accepted code."""
     plugin = await host.load(folder, isolation=level)
     later = folder / "pack" / "later.py"
     later.write_text("NUMBER = 2")
@@ -105,7 +105,7 @@ async def test_a_module_that_is_imported_late_is_compared_too(host, folder, leve
 
 async def test_a_manifest_that_changed_before_the_hash_is_refused(host, folder, lock, monkeypatch):
     """Accepted content does not run with what another manifest wants."""
-    really, manifest = locking.read_content, folder / "plugin.toml"
+    really, manifest = verification.read_content, folder / "plugin.toml"
     accepted = manifest.read_text()
 
     def read_content(source):
@@ -113,8 +113,8 @@ async def test_a_manifest_that_changed_before_the_hash_is_refused(host, folder, 
         return really(source)
 
     manifest.write_text(accepted.replace("[permissions]", '[permissions]\nconnect = ["evil.example"]'))
-    monkeypatch.setattr(locking, "read_content", read_content)
-    with pytest.raises(PluginLoadError, match=r"its plugin\.toml changed while it was looked at"):
+    monkeypatch.setattr(verification, "read_content", read_content)
+    with pytest.raises(PluginLoadError, match=r"its plugin\.toml changed while the plugin was read"):
         await host.load(folder)
     assert not lock.exists()
     assert await (await host.load(folder)).call("which") == 1

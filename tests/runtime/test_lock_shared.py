@@ -1,4 +1,4 @@
-"""One lock file and several hosts: what one of them records, no other takes away."""
+"""Several hosts with one lock file keep each other's records."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.host import Answer
 from nyx_stream.host.lockfile.file import LockedPlugin, LockFile
+from tests.plugin_fixtures import record_of
 from tests.runtime.sharing import CONTENT
 
 CODE = """
@@ -38,7 +39,7 @@ async def yes(_question):
 
 
 def test_two_processes_that_approve_at_once_lose_nothing(lock):
-    """Each of 200 rules of each is there in the end."""
+    """The file has all 200 rules of each process."""
     with LockFile(lock).changing() as plugins:
         plugins["p"] = LockedPlugin(version="1", content=CONTENT, permissions=[])
     command = [sys.executable, "-m", "tests.runtime.sharing", str(lock)]
@@ -58,7 +59,7 @@ def test_two_processes_that_approve_at_once_lose_nothing(lock):
 
 
 async def test_hosts_that_approve_different_things_keep_both(tmp_path, folder, lock):
-    """Neither knows what the other was told: both are in the file, and with the next host."""
+    """The file has the approvals of both hosts, and the next host restores them."""
     async with (
         PluginHost(data_dir=tmp_path / "a", lock=lock, approver=yes) as first,
         PluginHost(data_dir=tmp_path / "b", lock=lock, approver=yes) as second,
@@ -74,7 +75,7 @@ async def test_hosts_that_approve_different_things_keep_both(tmp_path, folder, l
 
 
 async def test_what_one_host_took_back_the_other_does_not_write_again(tmp_path, folder, lock):
-    """It has it at hand still, and approves something else."""
+    """The other host still has it in memory when it records another approval."""
     async with (
         PluginHost(data_dir=tmp_path / "a", lock=lock, approver=yes) as first,
         PluginHost(data_dir=tmp_path / "b", lock=lock, approver=yes) as second,
@@ -87,10 +88,10 @@ async def test_what_one_host_took_back_the_other_does_not_write_again(tmp_path, 
 
 
 async def test_the_later_answer_for_one_rule_counts(tmp_path, folder, lock):
-    """It takes the place of the one before, and stands there once."""
+    """It replaces the earlier answer in the file."""
     async with PluginHost(data_dir=tmp_path / "a", lock=lock, approver=yes) as host:
         plugin = await host.load(folder)
         for _ in range(2):
             assert await plugin.call("ask", target=RULES[0])
-            plugin._entry.approvals.forget()  # here only, not in the file
+            record_of(plugin).approvals.remove()  # here only, not in the file
         assert recorded(lock) == [RULES[0]]

@@ -1,4 +1,4 @@
-"""A policy file that is followed: however it is written, the whole new policy comes in force, or the old one stays."""
+"""A watched policy file: for every way of writing it, the complete new policy applies, or the old one stays."""
 
 import asyncio
 import builtins
@@ -12,7 +12,7 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PolicyError, WatchUnavailable
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 from tests.policy.special import SPECIAL
 
 CODE = """
@@ -30,7 +30,7 @@ TWO = '[allow]\nconnect = ["two.example"]\n'
 
 @pytest.fixture
 def file(tmp_path):
-    """The policy file; in a folder of its own."""
+    """The policy file, alone in its folder."""
     path = tmp_path / "policies" / "policy.toml"
     path.parent.mkdir()
     path.write_text(ONE)
@@ -39,7 +39,7 @@ def file(tmp_path):
 
 @pytest.fixture
 async def plugin(host, make, file):
-    """A plugin whose policy file is followed."""
+    """A plugin whose policy file is watched."""
     return await host.load(make("p", CODE, permissions='connect = ["*.example.com"]'), policy=file, watch=True)
 
 
@@ -98,7 +98,7 @@ async def test_what_is_written_comes_in_force(plugin, file, events, write):
 
 
 async def test_a_wrong_file_leaves_the_old_policy_in_force_and_says_so(plugin, file, events, caplog):
-    """Once for each wrong content, in the log and in the audit, with file and line; the next good one is taken."""
+    """Each wrong content is logged and audited once, with file and line. The next valid one is applied."""
     file.write_text("[allow]\nconnect = [3]\n")
     await comes(lambda: policies(events))
     allowed, reason = policies(events)[0]
@@ -127,7 +127,7 @@ async def test_a_credential_that_cannot_be_had_leaves_the_old_policy(plugin, fil
 
 @pytest.mark.parametrize("kind", SPECIAL)
 async def test_what_is_no_regular_file_leaves_the_old_policy(plugin, file, events, kind):
-    """A pipe holds the watch up no more than a wrong line does: it is told at once, and the next file is taken."""
+    """A pipe doesn't block the watch: it is reported at once, and the next file is applied."""
     file.unlink()
     await comes(lambda: policies(events))
     SPECIAL[kind](file)
@@ -140,7 +140,7 @@ async def test_what_is_no_regular_file_leaves_the_old_policy(plugin, file, event
 
 
 async def test_the_same_content_changes_nothing(plugin, file, events):
-    """Touching a file, or writing what stands there, is no change."""
+    """Touching the file, or writing the same content, isn't a change."""
     await asyncio.sleep(0)
     file.write_text(ONE)
     os.utime(file)
@@ -150,7 +150,7 @@ async def test_the_same_content_changes_nothing(plugin, file, events):
 
 
 async def test_a_file_behind_links_is_followed(host, make, tmp_path, events):
-    """A link that is turned to another folder, as those that mount configuration do, is a change."""
+    """Redirecting a link to another folder, as configuration mounts do, is a change."""
     mount = tmp_path / "mount"
     for name, text in (("v1", ONE), ("v2", TWO)):
         (mount / name).mkdir(parents=True)
@@ -176,7 +176,7 @@ async def test_a_folder_that_is_replaced_is_followed(plugin, file):
 
 
 async def test_a_file_that_changed_while_the_plugin_was_loaded_is_taken(host, make, file, monkeypatch):
-    """What is written between reading the file and watching it is not missed."""
+    """A change between reading the file and watching it isn't missed."""
     start = host._starter.load
 
     async def load(entry):
@@ -189,8 +189,8 @@ async def test_a_file_that_changed_while_the_plugin_was_loaded_is_taken(host, ma
 
 
 async def test_a_plugin_that_has_crashed_starts_under_the_new_policy(host, make, file, events, monkeypatch):
-    """A change is not lost because nothing runs; a restart never goes back to the policy before."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    """A change applies even while the plugin doesn't run, and a restart uses the new policy."""
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await host.load(make("p", CODE), policy=file, watch=True)
     await plugin.call("crash")
     await until(lambda: plugin.state is State.FAILED)
@@ -200,20 +200,20 @@ async def test_a_plugin_that_has_crashed_starts_under_the_new_policy(host, make,
     assert granted(plugin) == ["two.example"]
 
 
-async def test_a_policy_that_is_put_in_force_by_hand_stays(plugin, file, tmp_path):
-    """A value ends the watch, for what an operator did must not be undone by a file; another file is followed."""
+async def test_a_policy_that_is_put_in_force_by_hand_stays(host, plugin, file, tmp_path):
+    """A policy passed as a value isn't undone by the file. A policy passed as another file is watched."""
     await plugin.update_policy(SandboxPolicy.locked_down())
     file.write_text(TWO)
     other = tmp_path / "other.toml"
     other.write_text(ONE)
     await plugin.update_policy(other)
-    await comes(lambda: plugin._host._watches._folders and _watched(plugin) == {str(tmp_path)})
+    await comes(lambda: _watched(host) == {str(tmp_path)})
     other.write_text('[allow]\nconnect = ["three.example"]\n')
     await comes(lambda: granted(plugin) == ["three.example"])
 
 
-def _watched(plugin) -> set[str]:
-    return {path for path, _, _ in plugin._host._watches._folders}
+def _watched(host) -> set[str]:
+    return {path for path, _, _ in host._watcher._folders}
 
 
 async def test_a_failed_update_by_hand_is_recorded(plugin, file, events):
@@ -251,22 +251,22 @@ def _threads() -> int:
 
 
 async def test_a_system_without_watches_is_polled(host, make, file, monkeypatch, caplog):
-    """When nothing tells of changes, the file is looked at now and then, and that is said."""
+    """Without notifications the file is checked periodically, and the log says so."""
     import watchfiles
 
     def no_watches(*_, **__):
         raise OSError("OS file watch limit reached")
 
     monkeypatch.setattr(watchfiles, "watch", no_watches)
-    monkeypatch.setattr("nyx_stream.host.operations.folder_watch._BEAT", 1)
+    monkeypatch.setattr("nyx_stream.host.operations.watch_policy._QUIET_STEPS", 1)
     plugin = await host.load(make("p", CODE), policy=file, watch=True)
     file.write_text(TWO)
     await comes(lambda: granted(plugin) == ["two.example"])
-    await comes(lambda: "looked at every 0.1 s only: OS file watch limit reached" in caplog.text)
+    await comes(lambda: "checked every 0.1 s: OS file watch limit reached" in caplog.text)
 
 
 async def test_a_host_file_says_which_policies_are_followed(make, file, tmp_path):
-    """`watch = true` beside the policy; without a policy it is a fault of the file."""
+    """`watch = true` needs a policy file."""
     make("p", CODE)
     host_file = tmp_path / "nyx.toml"
     text = '[[plugins]]\nfrom = "plugins/p"\nwatch = true\n'
@@ -275,14 +275,14 @@ async def test_a_host_file_says_which_policies_are_followed(make, file, tmp_path
         file.write_text(TWO)
         await comes(lambda: granted(host["p"]) == ["two.example"])
     host_file.write_text(text)
-    with pytest.raises(PolicyError, match=r"nyx\.toml:3: there is no policy file to watch"):
+    with pytest.raises(PolicyError, match=r"nyx\.toml:3: needs a policy file to watch"):
         PluginHost.from_toml(host_file)
 
 
 async def test_what_is_needed_is_said(host, make, file, tmp_path, monkeypatch):
     """Without the extra, or without a file, nothing is started."""
     folder = make("p", CODE)
-    with pytest.raises(ValueError, match="give its path as the policy"):
+    with pytest.raises(ValueError, match="pass its path as the policy"):
         await host.load(folder, policy=SandboxPolicy.locked_down(), watch=True)
     real = builtins.__import__
 

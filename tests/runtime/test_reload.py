@@ -1,4 +1,4 @@
-"""A reload starts the new version, moves the calls over, then stops the old one: at both levels no call is lost."""
+"""A reload starts the new version, moves the calls over, then stops the old one. No call is lost at any level."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ from nyx_stream.host import Answer, State
 from nyx_stream.isolation.remote.host.handshake import SealRefused
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing
-from tests.host.waiting import turn, until
+from tests.plugin_fixtures import record_of, turn, until
 from tests.runtime.versions import PERMISSIONS, POLICY, code
 
 SLOW = 'await self.until("start")'
@@ -32,7 +32,7 @@ def recorded(events, action):
 
 
 def tasks():
-    """What runs on the loop, but for the worker that a host makes ahead for whichever plugin comes next."""
+    """The tasks on the loop, without the one that makes the next worker ahead of time."""
     return {task for task in asyncio.all_tasks() if task.get_name() != "nyx:reserve"}
 
 
@@ -83,7 +83,7 @@ async def test_a_constant_load_through_many_reloads_loses_no_call(first, release
 
 
 async def test_calls_under_way_finish_on_the_old_version(first, release, allow):
-    """They, and a stream that is being read, go on while new calls are answered by the new version."""
+    """They continue, as does an open stream, while the new version takes new calls."""
     plugin = await first()
     call = asyncio.create_task(plugin.call("wait", name="go"))
     items = plugin.stream("count", to=3)
@@ -91,7 +91,7 @@ async def test_calls_under_way_finish_on_the_old_version(first, release, allow):
     await until(lambda: plugin.stats().active == 2)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     assert await plugin.call("version") == 2
     assert [item async for item in items] == [1, 1]
     assert not reload.done()
@@ -99,12 +99,12 @@ async def test_calls_under_way_finish_on_the_old_version(first, release, allow):
     allow("go")
     assert await call == 1
     await reload
-    assert not plugin._entry.leaving
+    assert not record_of(plugin).draining
     assert plugin.stats().failed == 0
 
 
 async def test_a_call_that_was_made_but_not_begun_is_the_new_versions(first, release):
-    """A coroutine or stream that nobody has awaited yet belongs to whoever serves when it is."""
+    """A call or stream goes to the version that runs when it is first awaited."""
     plugin = await first()
     call, items = plugin.call("version"), plugin.stream("count", to=2)
     for number in (2, 3):
@@ -115,7 +115,7 @@ async def test_a_call_that_was_made_but_not_begun_is_the_new_versions(first, rel
 
 
 async def test_what_outlives_its_timeout_does_not_keep_the_old_version(first, release):
-    """A call ends by its timeout; a stream that nobody reads on is ended, and says why."""
+    """A call ends by its timeout; an abandoned stream is closed, and its next step says why."""
     plugin = await first(limits='call_timeout = "500ms"')
     call = asyncio.create_task(plugin.call("hang"))
     items = plugin.stream("count", to=3)
@@ -141,7 +141,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 async def test_a_broken_version_leaves_the_old_one_serving(first, release, make, allow, events, fault):
-    """Whatever is wrong with it: the caller gets the error, the audit too, and calls under way notice nothing."""
+    """The error is raised and audited, and running calls continue."""
     kind, text = BROKEN[fault]
     plugin = await first()
     leases = plugin.leases
@@ -211,15 +211,15 @@ async def test_a_wrong_policy_file_leaves_the_old_version_serving(host, release,
 
 
 async def test_the_new_version_has_leases_of_its_own(host, release, level, allow):
-    """The old one's last until it has ended; their budgets are apart."""
+    """The old version's leases last until it has ended. Budgets aren't shared."""
     plugin = await host.load(release(1), policy=POLICY.with_lease("files", ttl="1h"), isolation=level)
-    old = plugin._entry.leases
+    old = record_of(plugin).leases
     call = asyncio.create_task(plugin.call("hold", name="go"))
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
-    assert plugin._entry.leases is not old
+    await until(lambda: record_of(plugin).draining)
+    assert record_of(plugin).leases is not old
     assert old.status()["files"].reason is None
     allow("go")
     assert await call == "kept"
@@ -229,23 +229,23 @@ async def test_the_new_version_has_leases_of_its_own(host, release, level, allow
 
 
 async def test_what_is_revoked_during_a_reload_is_gone_from_every_version(first, release, allow, events):
-    """The one that serves, the one that starts, and the one that ends: an incident does not wait for a reload."""
+    """The revocation applies to the current, the next and the draining version."""
     plugin = await first()
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming)
-    coming = plugin._entry.coming
+    await until(lambda: record_of(plugin).next_run)
+    next_run = record_of(plugin).next_run
     await plugin.revoke("http", reason="incident 42")
     allow("start")
     await reload
-    assert plugin._entry.life is coming
+    assert record_of(plugin).run is next_run
     assert plugin.leases["http"].reason == "revoked: incident 42"
     assert plugin.leases["files"].reason is None
     call = asyncio.create_task(plugin.call("wait", name="go"))
     await until(lambda: plugin.stats().active)
     release(3)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await plugin.revoke("files", reason="incident 43")
     with pytest.raises(Revoked, match="incident 43"):
         await call
@@ -256,15 +256,15 @@ async def test_what_is_revoked_during_a_reload_is_gone_from_every_version(first,
 
 
 async def test_a_hard_revocation_ends_the_old_version_at_once(first, release):
-    """What is taken from the plugin, process and all, does not stay with the version that was ending."""
+    """The draining version is stopped too."""
     plugin = await first()
     call = asyncio.create_task(plugin.call("hang"))
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await plugin.revoke("files", reason="incident 42", hard=True)
-    assert not plugin._entry.leaving
+    assert not record_of(plugin).draining
     with pytest.raises(PluginStateError):
         await call
     await reload
@@ -274,13 +274,13 @@ async def test_a_hard_revocation_ends_the_old_version_at_once(first, release):
 
 
 async def test_a_new_policy_is_the_old_versions_too(first, release):
-    """What narrows a plugin narrows the version that finishes its calls."""
+    """A policy update applies to the draining version too."""
     plugin = await first()
     call = asyncio.create_task(plugin.call("wait", name="go"))
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await plugin.update_policy(SandboxPolicy.locked_down())
     with pytest.raises(PermissionError, match="no rule"):
         await call
@@ -289,19 +289,19 @@ async def test_a_new_policy_is_the_old_versions_too(first, release):
 
 async def test_a_crash_of_the_old_version_while_the_new_one_starts_is_over_with_it(first, release, allow, monkeypatch):
     """The new version takes the calls; a restart of the old one is not needed any more."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await first(on_fail="restart")
     await plugin.call("arm")
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming)
+    await until(lambda: record_of(plugin).next_run)
     allow("bomb")
     await until(lambda: plugin.state is State.FAILED)
     with pytest.raises(PluginCrashed):
         await plugin.call("version")
     allow("start")
     await reload
-    await until(lambda: not plugin._host._restarts._tasks)
+    await until(lambda: not [task for task in tasks() if task.get_name() == "nyx:restart:p"])
     assert await plugin.call("version") == 2
     assert plugin.stats().restarts == 0
 
@@ -314,7 +314,7 @@ async def test_a_crash_of_the_version_that_ends_is_not_the_plugins(first, releas
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     allow("bomb")
     with pytest.raises(PluginCrashed):
         await call
@@ -326,12 +326,12 @@ async def test_a_crash_of_the_version_that_ends_is_not_the_plugins(first, releas
 
 @pytest.mark.parametrize("way", ["unload", "close"])
 async def test_unloading_or_closing_gives_up_a_reload(first, release, host, way):
-    """Neither waits for the setup of the new version, and nothing of either version is left."""
+    """Neither waits for the setup of the new version, and both versions are cleaned up."""
     before = tasks()
     plugin = await first()
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming and plugin._entry.coming.supervisor.state is State.STARTING)
+    await until(lambda: record_of(plugin).next_run and record_of(plugin).next_run.state is State.STARTING)
     await (host.unload("p") if way == "unload" else host._close())
     with pytest.raises(PluginStateError, match="it was stopped while it started"):
         await reload
@@ -344,14 +344,14 @@ async def test_unloading_or_closing_gives_up_a_reload(first, release, host, way)
 
 @pytest.mark.parametrize("way", ["unload", "close"])
 async def test_unloading_or_closing_ends_the_version_that_finishes_its_calls(first, release, host, way):
-    """Calls under way are then ended as those of any plugin."""
+    """Its running calls are ended."""
     before = tasks()
     plugin = await first()
     call = asyncio.create_task(plugin.call("hang"))
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     await (host.unload("p") if way == "unload" else host._close())
     with pytest.raises(PluginStateError):
         await call
@@ -365,7 +365,7 @@ async def test_a_reload_that_is_cancelled_changes_nothing_or_goes_on(first, rele
     plugin = await first()
     release(2, setup=SLOW)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.coming)
+    await until(lambda: record_of(plugin).next_run)
     reload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reload
@@ -374,18 +374,18 @@ async def test_a_reload_that_is_cancelled_changes_nothing_or_goes_on(first, rele
     await until(lambda: plugin.stats().active)
     release(2)
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     reload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reload
     allow("go")
     assert await call == 1
-    await until(lambda: not plugin._entry.leaving)
+    await until(lambda: not record_of(plugin).draining)
     assert await plugin.call("version") == 2
 
 
 async def test_two_versions_at_level_inline_have_their_own_modules(host, make, events):
-    """Each imports its own, late too; both are told apart from the host, and none is left."""
+    """Each imports its own modules, even late, and the old version's modules are removed."""
     text = """
         import asyncio, side
         class Main(Plugin):
@@ -403,7 +403,7 @@ async def test_two_versions_at_level_inline_have_their_own_modules(host, make, e
     await until(lambda: plugin.stats().active)
     make("p", text, permissions=PERMISSIONS, side="NUMBER = 2")
     reload = asyncio.create_task(plugin.reload())
-    await until(lambda: plugin._entry.leaving)
+    await until(lambda: record_of(plugin).draining)
     (folder.parent.parent / "data" / "p" / "go").write_text("")
     assert await plugin.call("late", name="go") == 2
     assert await call == 1
@@ -414,7 +414,7 @@ async def test_two_versions_at_level_inline_have_their_own_modules(host, make, e
 
 
 async def test_an_approval_during_a_reload_brings_no_old_policy_back(make, level, tmp_path):
-    """What a version asks for while it starts is put on top of the policy that it starts under, and not of another."""
+    """An approval during the start is added to the policy of the starting version."""
     code = """
         class Main(Plugin):
             async def setup(self): await self.request("connect", "h.example")

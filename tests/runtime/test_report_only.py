@@ -1,4 +1,4 @@
-"""Rules on trial: what they would deny is done, named, and audited as a would-be denial."""
+"""Report-only rules: what they would deny is allowed, and audited as a would-be denial."""
 
 import pytest
 from hypothesis import given

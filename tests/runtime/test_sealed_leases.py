@@ -1,4 +1,4 @@
-"""The leases of a sealed plugin: the host enforces them as it does at level `inline`."""
+"""The leases of a sealed plugin: the host enforces them as for an inline one."""
 
 import asyncio
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nyx_stream.errors import Revoked
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 from tests.runtime.test_host_leases import CODE, PERMISSIONS, policy, server
 
 __all__ = ["server"]
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are sea
 
 
 async def test_terms_and_revocations_reach_a_worker(host, make, server):
-    """Budgets are counted, the end of a lease ends its requests, and a hard revocation outlives the worker."""
+    """Budgets are counted, an expired lease ends operations in flight, and a hard revocation outlasts the worker."""
     granted = policy().with_lease("http", requests=2)
     plugin = await host.load(make("p", CODE, permissions=PERMISSIONS), policy=granted, isolation="process")
     assert await plugin.call("fetch", url=server.url) == "page"

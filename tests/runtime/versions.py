@@ -1,4 +1,4 @@
-"""A plugin in versions, and what its calls can be made to wait for: files in its data directory."""
+"""A plugin in several versions, whose calls can wait for files in its data directory."""
 
 from nyx_stream.policy import SandboxPolicy
 

@@ -1,1 +1,1 @@
-"""Approvals of optional permissions: who asks, who answers, and what was answered."""
+"""Approvals of optional permissions at run time: the service, its prompts to the approver, and what was approved."""

@@ -1,7 +1,7 @@
-"""Asking the approver on behalf of one plugin: one question at a time, each once, and not too often.
+"""Puts the questions of one plugin to the approver: one at a time, each question once, with a rate limit.
 
-A question is the host's: it stays open when the call that led to it is cancelled, because a person takes longer than a
-call may. Knows neither policies nor what an answer does.
+A question belongs to the host. It stays open when the call that led to it is cancelled, because a person may take
+longer than a call.
 """
 
 import asyncio
@@ -16,88 +16,88 @@ from nyx_stream.attribution import as_host
 from nyx_stream.policy.approval import Answer, Approval, Question
 
 Approver: TypeAlias = Callable[[Question], Awaitable[Answer]]
-"""A host's way to a decision. What it raises, and an answer that takes too long, is a no."""
+"""Decides for the host. An exception and a timeout count as a refusal."""
 
-OPEN = 4
-"""Questions of one plugin that are open: one is put, the others wait for it."""
+MAX_OPEN = 4
+"""Open questions of one plugin: one is with the approver, the others are queued."""
 
-PER_MINUTE = 6
-"""Questions of one plugin that are put within a minute."""
+MAX_PER_MINUTE = 6
+"""Questions of one plugin within a minute."""
 
-REST = 60.0
-"""Seconds for which a no stands: the same question is not put again meanwhile."""
+REFUSAL_SECONDS = 60.0
+"""Seconds for which a refusal holds: the same question isn't put again meanwhile."""
 
-LONGEST = 10**9
-"""Seconds that an answer holds for at most; as every duration."""
+MAX_ANSWER_SECONDS = 10**9
+"""Seconds for which an answer can hold, as for every duration."""
 
 _log = logging.getLogger("nyx.host")
 
 
 class ApprovalPrompts:
-    """The questions of one plugin, by what they are about."""
+    """The questions of one plugin, by their subjects."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._turn = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._open: dict[object, asyncio.Task[Approval]] = {}
-        self._put: deque[float] = deque(maxlen=PER_MINUTE)
-        self._refused: dict[object, float] = {}
+        self._recent: deque[float] = deque(maxlen=MAX_PER_MINUTE)
+        self._refused_until: dict[object, float] = {}
 
-    def why_not(self, about: object) -> str | None:
-        """Why no question about this can be put now, or `None`; one that is open already can be joined."""
-        if about in self._open:
+    def refusal(self, subject: object) -> str | None:
+        """Returns why no question on `subject` can be put now, or `None`. An open question can be joined."""
+        if subject in self._open:
             return None
         now = self._clock()
-        if now < self._refused.get(about, -inf):
-            return f"it was refused less than {REST:g} s ago"
-        if len(self._open) >= OPEN:
-            return f"{OPEN} questions of this plugin are open already"
-        if len(self._put) == PER_MINUTE and now - self._put[0] < 60:
-            return f"the plugin asked {PER_MINUTE} times within a minute"
+        if now < self._refused_until.get(subject, -inf):
+            return f"it was refused less than {REFUSAL_SECONDS:g} s ago"
+        if len(self._open) >= MAX_OPEN:
+            return f"{MAX_OPEN} questions of this plugin are open already"
+        if len(self._recent) == MAX_PER_MINUTE and now - self._recent[0] < 60:
+            return f"the plugin asked {MAX_PER_MINUTE} times within a minute"
         return None
 
-    async def join(self, about: object, put: Callable[[], Awaitable[Approval]]) -> Approval:
-        """Returns what came of the question about this; `put` puts it, if it is not open yet.
+    async def ask(self, subject: object, ask_approver: Callable[[], Awaitable[Approval]]) -> Approval:
+        """Returns the outcome of the question on `subject`; calls `ask_approver` if the question isn't open yet.
 
         Cancelling this leaves the question open.
         """
-        task = self._open.get(about)
+        task = self._open.get(subject)
         if task is None:
-            self._put.append(self._clock())
+            self._recent.append(self._clock())
             with as_host():
-                task = asyncio.get_running_loop().create_task(self._run(about, put), name="nyx:approval")
-            self._open[about] = task
+                task = asyncio.get_running_loop().create_task(self._run(subject, ask_approver), name="nyx:approval")
+            self._open[subject] = task
         await asyncio.wait((task,))
         return Approval(False, "the plugin was stopped") if task.cancelled() else task.result()
 
     async def close(self) -> None:
-        """Ends the open questions; returns when their approver has been left."""
+        """Cancels the open questions; returns when their tasks have ended."""
         tasks = list(self._open.values())
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, about: object, put: Callable[[], Awaitable[Approval]]) -> Approval:
+    async def _run(self, subject: object, ask_approver: Callable[[], Awaitable[Approval]]) -> Approval:
         try:
-            async with self._turn:
-                approval = await put()
+            async with self._asking:
+                approval = await ask_approver()
             if not approval:
-                self._refused[about] = self._clock() + REST
+                self._refused_until[subject] = self._clock() + REFUSAL_SECONDS
             return approval
         finally:
-            del self._open[about]
+            del self._open[subject]
 
 
-async def answer_of(approver: Approver, question: Question, timeout: float) -> Answer:
-    """Returns what the approver says; whatever goes wrong with it is a no."""
+async def get_answer(approver: Approver, question: Question, timeout: float) -> Answer:
+    """Returns the approver's answer; a refusal if the approver raises, is late, or returns something else."""
     task = asyncio.current_task()
     try:
         async with asyncio.timeout(timeout) as scope:
             answer = await approver(question)
     except TimeoutError as error:
         if scope.expired():
-            return Answer.no(f"nobody answered within {timeout:g} s")
+            return Answer.no(f"no answer within {timeout:g} s")
         return _failed(question, error)
     except asyncio.CancelledError as error:
         if task is not None and task.cancelling():
@@ -105,8 +105,8 @@ async def answer_of(approver: Approver, question: Question, timeout: float) -> A
         return _failed(question, error)
     except Exception as error:
         return _failed(question, error)
-    if not _is_sound(answer):
-        _log.error("plugin %s: the approver answered %r, which is no Answer", question.plugin, answer)
+    if not _is_valid(answer):
+        _log.error("plugin %s: the approver returned %r instead of an Answer", question.plugin, answer)
         return Answer.no("the approver failed")
     return answer
 
@@ -116,11 +116,11 @@ def _failed(question: Question, error: BaseException) -> Answer:
     return Answer.no("the approver failed")
 
 
-def _is_sound(answer: object) -> bool:
+def _is_valid(answer: object) -> bool:
     if type(answer) is not Answer or answer.verdict not in ("once", "until", "always", "no"):
         return False
     if type(answer.reason) is not str:
         return False
     if answer.verdict != "until":
         return answer.seconds is None
-    return type(answer.seconds) in (int, float) and 0 < (answer.seconds or 0) < LONGEST
+    return type(answer.seconds) in (int, float) and 0 < (answer.seconds or 0) < MAX_ANSWER_SECONDS

@@ -1,273 +1,256 @@
-"""Where a host's plugins ask for their optional permissions: what may be asked, who decides, and what follows.
+"""Decides whether a plugin gets an optional permission that it requests while it runs.
 
-The policy decides first; what it leaves open goes to the approver. A yes is put on top of the policy in one
-assignment. Every question and every answer is an audit event of kind `approval`.
+Theory of operation: the manifest bounds what can be requested, and the policy decides first. It can deny the
+permission, allow it already, or grant it on request. What it leaves open goes to the host's approver, as a question
+(`prompts.py`). A granted permission is kept (`store.py`) and added to the plugin's policy in one assignment, so that
+the next check sees it. A lock file, if the host has one, keeps approvals for later hosts. Every question and answer is
+an audit event of kind `approval`.
 """
 
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from nyx_stream.audit import AuditEvent
+from nyx_stream.audit import AuditEvent, AuditSink
 from nyx_stream.capabilities.lease import call_later
-from nyx_stream.errors import ContentChanged, LockError, PluginStateError, UpdateWaiting
-from nyx_stream.host.approvals.prompts import Approver, answer_of
-from nyx_stream.host.approvals.store import Standing, by_policy, denied_by, granted_by, on_request
-from nyx_stream.host.observability.audit_trail import AuditTrail
-from nyx_stream.host.operations.update_policy import renew
-from nyx_stream.host.runtime.lifecycle import State
-from nyx_stream.host.runtime.plugin_record import PluginRecord
-from nyx_stream.isolation.backend import PluginSource
-from nyx_stream.policy import Places
-from nyx_stream.policy.approval import (
-    KINDS,
-    MAX_REASON_LENGTH,
-    Answer,
-    Approval,
-    OptionalKind,
-    OptionalPermission,
-    Question,
-    parse_target,
+from nyx_stream.errors import LockError
+from nyx_stream.host.approvals.prompts import Approver, get_answer
+from nyx_stream.host.approvals.store import (
+    ActiveApproval,
+    ApprovalStore,
+    approved_by_policy,
+    denied_by,
+    granted_by,
+    on_request,
 )
+from nyx_stream.host.observability.audit_trail import AuditTrail
+from nyx_stream.isolation.backend import PluginSource
+from nyx_stream.policy import Places, SandboxPolicy
+from nyx_stream.policy.approval import KINDS, MAX_REASON_LENGTH, Approval, OptionalPermission, Question, parse_target
 from nyx_stream.policy.manifest import Manifest
 from nyx_stream.policy.rules import Rule, RuleError
 from nyx_stream.text import escape
 
-if TYPE_CHECKING:
-    from nyx_stream.host.lockfile.recorder import LockRecorder
+if TYPE_CHECKING:  # a host without a lock file doesn't import its models
+    from nyx_stream.host.lockfile.file import LockedApproval
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 _log = logging.getLogger("nyx.host")
 _CAPABILITIES = {"connect": "connect", "request": "http", "read": "files", "write": "files"}
-_ALIVE = (State.STARTING, State.RUNNING)
+
+
+class Applicant(Protocol):
+    """What the approval service needs of a plugin; the host's plugin record provides it."""
+
+    policy: SandboxPolicy
+    approvals: ApprovalStore
+
+    @property
+    def id(self) -> str:
+        """The plugin's id."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the plugin is starting or running."""
+
+    def places(self, source: PluginSource) -> Places:
+        """Returns the paths of `$DATA` and `$PLUGIN`."""
+
+    def refresh_policy(self) -> None:
+        """Puts the current approvals in force."""
+
+    def counting_sink(self, sink: AuditSink | None) -> AuditSink | None:
+        """Returns a sink that also counts the plugin's denials."""
 
 
 class ApprovalService:
-    """The desk of one host.
+    """Decides the requests of one host's plugins.
 
     Args:
-        approver: decides what the policy leaves open; without one, nobody does.
-        timeout: seconds that it gets for one question.
-        trail: where the host's events go.
-        lock: the lock file, if the host has one.
+        approver: decides what the policy leaves open; if `None`, that is refused.
+        timeout: seconds that the approver gets for one question.
+        audit: the host's audit trail.
+        lock: the host's lock file, if it has one.
     """
 
     def __init__(
-        self,
-        approver: Approver | None,
-        timeout: float,
-        trail: AuditTrail,
-        lock: "LockRecorder | None" = None,
+        self, approver: Approver | None, timeout: float, audit: AuditTrail, lock: "LockRecorder | None"
     ) -> None:
         self._approver = approver
         self._timeout = timeout
-        self._trail = trail
-        self.lock = lock
+        self._audit = audit
+        self._lock = lock
 
-    async def ask(self, entry: PluginRecord, source: PluginSource, kind: str, target: str, why: str) -> Approval:
-        """Answers a plugin that asks for one of its optional permissions; never raises because of what it sends."""
-        found = _find(source.manifest, entry.places(source), kind, target)
+    async def request(self, plugin: Applicant, source: PluginSource, kind: str, target: str, why: str) -> Approval:
+        """Decides a plugin's request for an optional permission. A refusal is a result: this never raises for one."""
+        places, approvals = plugin.places(source), plugin.approvals
+        found = _find_permission(source.manifest, places, kind, target)
         if isinstance(found, str):
-            return self._refuse(entry, kind, target, found)
+            return self._refuse(plugin, kind, target, found)
         permission, wanted = found
-        if entry.state not in _ALIVE:
-            return self._refuse(entry, kind, target, "the plugin is being stopped")
-        places, approvals = entry.places(source), entry.approvals
-        policy = entry.policy.bind(places)
+        if not plugin.is_active:
+            return self._refuse(plugin, kind, target, "the plugin is being stopped")
+        policy = plugin.policy.bind(places)
         if (denied := denied_by(policy, permission.kind, wanted)) is not None:
-            return self._refuse(entry, kind, target, denied)
+            return self._refuse(plugin, kind, target, denied)
         if (rule := granted_by(policy, wanted)) is not None:
             return Approval(True, f"allowed by the rule {rule.text}")
-        given = on_request(policy, permission, places)
-        standing = approvals.get(source, permission)
-        if standing is not None and (standing.verdict != "policy" or given is not None):
-            return standing.approval
-        if given is not None:
-            return self._take(entry, approvals.keep(source, by_policy(permission, given)), target).approval
+        rule = on_request(policy, permission, places)
+        known = approvals.get(source, permission)
+        if known is not None:
+            return known.approval
+        if rule is not None:
+            return self._grant(plugin, approvals.put(source, approved_by_policy(permission, rule)), target).approval
         if self._approver is None:
-            return self._refuse(entry, kind, target, "the policy does not give it on request, and nobody can be asked")
-        if (busy := approvals.questions.why_not(permission)) is not None:
-            return self._refuse(entry, kind, target, busy)
+            reason = "the policy doesn't grant it on request, and the host has no approver"
+            return self._refuse(plugin, kind, target, reason)
+        if (refusal := approvals.prompts.refusal(permission)) is not None:
+            return self._refuse(plugin, kind, target, refusal)
         question = _question(source.manifest, permission, target, why)
-        put = partial(self._put, self._approver, entry, source, permission, question)
-        return await approvals.questions.join(permission, put)
+        ask = partial(self._ask_approver, self._approver, plugin, source, permission, question)
+        return await approvals.prompts.ask(permission, ask)
 
-    async def forget(self, entry: PluginRecord, kind: str | None, rule: str | None) -> int:
-        """Takes approvals back, at once; returns how many. Raises what writing the lock file raises, after that."""
-        gone = entry.approvals.forget(kind, rule)
-        for item in gone:
-            self._record(entry, item.permission.kind, "forget", item.permission.rule.text, True, item, "taken back")
-        if gone:
-            renew(entry)
-        known = {(item.permission.kind, item.permission.rule.text) for item in gone}
-        # Asked even if nothing stands here: another host may have written it, and the next start would find it.
-        for found in await self.lock.forget(entry.id, kind, rule) if self.lock is not None else ():
-            if (found.kind, found.rule) not in known:
-                known.add((found.kind, found.rule))
-                self._record(entry, found.kind, "forget", found.rule, True, None, "taken back", rule=found.rule)
-        return len(known)
+    async def forget(self, plugin: Applicant, kind: str | None, rule: str | None) -> int:
+        """Withdraws approvals at once; returns how many.
 
-    async def admit(self, entry: PluginRecord, source: PluginSource) -> PluginSource:
-        """Returns what may be started in the place of a source: what lies there now, if there is a lock file.
-
-        Raises as `LockRecorder.admit`; that something waits is audited.
+        Raises:
+            LockError, OSError: they are withdrawn, but the lock file still has them.
         """
-        if self.lock is None:
-            return source
-        with self._telling(entry):
-            source = await self.lock.admit(entry, source)
-        self._watch(entry)
-        return source
+        removed = plugin.approvals.remove(kind, rule)
+        for item in removed:
+            permission = item.permission
+            self.record(plugin, permission.kind, "forget", permission.rule.text, "withdrawn", rule=permission.rule)
+        if removed:
+            plugin.refresh_policy()
+        seen = {(item.permission.kind, item.permission.rule.text) for item in removed}
+        # Even if this host has none: another host may have recorded one, and the next start would restore it.
+        for found in await self._lock.remove(plugin.id, kind, rule) if self._lock is not None else ():
+            if (found.kind, found.rule) not in seen:
+                seen.add((found.kind, found.rule))
+                self.record(plugin, found.kind, "forget", found.rule, "withdrawn", rule=found.rule)
+        return len(seen)
 
-    async def record(self, entry: PluginRecord, source: PluginSource, runs: Callable[[], bool]) -> None:
-        """Records what was admitted, now that it runs, if there is a lock file. Raises as `LockRecorder.record`."""
-        if self.lock is not None:
-            with self._telling(entry):
-                await self.lock.record(entry, source, runs)
+    def schedule_expiry(self, plugin: Applicant) -> None:
+        """Arranges for the plugin's approvals to end in time."""
+        plugin.approvals.schedule_expiry(partial(self._on_expired, plugin))
 
-    async def approve(self, entry: PluginRecord) -> None:
-        """Accepts what waits; see `PluginHost.approve`."""
-        if self.lock is None:
-            raise PluginStateError(entry.id, "this host has no lock file: nothing waits to be accepted")
-        version = await self.lock.approve(entry)
-        reason = f"version {version} is accepted"
-        self._record(entry, "plugin", "accept", entry.source.folder, True, None, reason)
-
-    @contextmanager
-    def _telling(self, entry: PluginRecord) -> Iterator[None]:
-        """Audits that something waits."""
-        try:
-            yield
-        except (ContentChanged, UpdateWaiting) as error:
-            self._record(entry, "plugin", "update", entry.source.folder, False, None, error.message)
-            raise
-
-    async def _put(
+    async def _ask_approver(
         self,
         approver: Approver,
-        entry: PluginRecord,
+        plugin: Applicant,
         source: PluginSource,
         permission: OptionalPermission,
         question: Question,
     ) -> Approval:
-        """Puts a question and acts on its answer. Runs as the host's own task."""
+        """Asks the approver and acts on the answer. Runs in a task of the host."""
         kind, target = permission.kind, question.target
-        self._record(entry, kind, "ask", target, True, None, f"asked: {question.why}" if question.why else "asked")
-        answer = await answer_of(approver, question, self._timeout)
+        self.record(plugin, kind, "ask", target, f"asked: {question.why}" if question.why else "asked")
+        answer = await get_answer(approver, question, self._timeout)
         if answer.verdict == "no":
-            return self._answered_no(entry, permission, target, answer)
-        places = entry.places(source)
+            reason = escape(answer.reason, MAX_REASON_LENGTH) or "the approver refused"
+            return self._refuse(plugin, kind, target, reason, "answer")
+        places = plugin.places(source)
         bound = permission.bind(places) or permission
         # The policy may have changed meanwhile.
-        if (denied := denied_by(entry.policy.bind(places), kind, bound.rule)) is not None:
-            return self._answered_no(entry, permission, target, Answer.no(denied))
-        standing = entry.approvals.add(source, permission, answer, partial(self._used, entry, permission))
-        self._take(entry, standing, target)
-        if self.lock is not None and answer.verdict in ("until", "always"):
+        if (denied := denied_by(plugin.policy.bind(places), kind, bound.rule)) is not None:
+            return self._refuse(plugin, kind, target, escape(denied, MAX_REASON_LENGTH), "answer")
+        approval = plugin.approvals.add(source, permission, answer, partial(self._on_used, plugin, permission))
+        self._grant(plugin, approval, target)
+        if self._lock is not None and source.content is not None and approval.verdict in ("until", "always"):
             try:
-                await self.lock.keep(source, entry.approvals, standing)
+                await self._lock.add(
+                    plugin.id,
+                    source.content,
+                    lambda: lasting([item for item in plugin.approvals.active(source.content) if item is approval]),
+                )
             except (LockError, OSError) as error:
-                _log.error("plugin %s: an approval holds for this host only: %s", entry.id, error)
-        return standing.approval
+                _log.error("plugin %s: an approval holds for this host only: %s", plugin.id, error)
+        return approval.approval
 
-    def _take(self, entry: PluginRecord, item: Standing, target: str) -> Standing:
+    def _grant(self, plugin: Applicant, item: ActiveApproval, target: str) -> ActiveApproval:
         """Puts a new approval in force."""
-        self._record(entry, item.permission.kind, "answer", target, True, item, item.by)
-        renew(entry)
-        self._watch(entry)
+        self.record(plugin, item.permission.kind, "answer", target, item.reason, rule=item.permission.rule)
+        plugin.refresh_policy()
+        self.schedule_expiry(plugin)
         return item
 
-    def _answered_no(
-        self, entry: PluginRecord, permission: OptionalPermission, target: str, answer: Answer
-    ) -> Approval:
-        reason = escape(answer.reason, MAX_REASON_LENGTH) or "the approver said no"
-        self._record(entry, permission.kind, "answer", target, False, None, reason)
+    def _refuse(self, plugin: Applicant, kind: str, target: str, reason: str, action: str = "ask") -> Approval:
+        self.record(plugin, kind, action, target, reason, allowed=False)
         return Approval(False, reason)
 
-    def _refuse(self, entry: PluginRecord, kind: str, target: str, reason: str) -> Approval:
-        """Refuses without asking anybody."""
-        self._record(entry, kind, "ask", target, False, None, reason)
-        return Approval(False, reason)
+    def _on_used(self, plugin: Applicant, permission: OptionalPermission) -> None:
+        reason = "approved once: it is used up"
+        self.record(plugin, permission.kind, "use", permission.rule.text, reason, rule=permission.rule)
+        # Later, because this is called from within a decision.
+        call_later(0, plugin.refresh_policy)
 
-    def _used(self, entry: PluginRecord, permission: OptionalPermission) -> None:
-        text = permission.rule.text
-        self._record(entry, permission.kind, "use", text, True, None, "approved once: it is used up", rule=text)
-        # Not now: this is called from within a decision.
-        call_later(0, lambda: renew(entry))
-
-    def _watch(self, entry: PluginRecord) -> None:
-        entry.approvals.watch(partial(self._ended, entry))
-
-    def _ended(self, entry: PluginRecord, gone: list[Standing]) -> None:
-        for item in gone:
+    def _on_expired(self, plugin: Applicant, expired: list[ActiveApproval]) -> None:
+        for item in expired:
             permission = item.permission
-            self._record(entry, permission.kind, "expire", permission.rule.text, True, item, "its time is over")
-        renew(entry)
+            self.record(plugin, permission.kind, "expire", permission.rule.text, "expired", rule=permission.rule)
+        plugin.refresh_policy()
 
-    def _record(
+    def record(
         self,
-        entry: PluginRecord,
+        plugin: Applicant,
         kind: str,
         action: str,
         target: str,
-        allowed: bool,
-        item: Standing | None,
         reason: str,
         *,
-        rule: str | None = None,
+        allowed: bool = True,
+        rule: Rule | str | None = None,
     ) -> None:
-        sink = entry.counting(self._trail.sink)
+        """Records an event of kind `approval`; `kind` is the permission's, or `"plugin"` for an update."""
+        sink = plugin.counting_sink(self._audit.sink)
         if sink is None:
             return
-        text = item.permission.rule.text if item is not None else rule
+        text = rule if isinstance(rule, str) or rule is None else rule.text
         capability = _CAPABILITIES.get(kind, "plugin")
-        sink(AuditEvent(time.time(), entry.id, capability, action, target, allowed, text, reason, "host", "approval"))
+        sink(AuditEvent(time.time(), plugin.id, capability, action, target, allowed, text, reason, "host", "approval"))
 
 
-def lock_of(path: str | os.PathLike[str] | None) -> "LockRecorder | None":
-    """Returns the lock file of a host, if it has one."""
-    if path is None:
-        return None
-    from nyx_stream.host.lockfile.recorder import LockRecorder  # most hosts have none, and do without its models
+def lasting(approvals: Iterable[ActiveApproval]) -> "list[LockedApproval]":
+    """Returns the approvals that outlive the host, as the lock file has them."""
+    from nyx_stream.host.lockfile.file import LockedApproval
 
-    return LockRecorder(path)
+    return [
+        LockedApproval(kind=item.permission.kind, rule=item.permission.rule.text, verdict=verdict, until=item.until)
+        for item in approvals
+        if (verdict := item.verdict) == "until" or verdict == "always"
+    ]
 
 
-def _find(manifest: Manifest, places: Places, kind: str, target: str) -> tuple[OptionalPermission, Rule] | str:
-    """Returns the permission that a plugin asks for, and what it wants of it; or why there is none."""
+def _find_permission(
+    manifest: Manifest, places: Places, kind: str, target: str
+) -> tuple[OptionalPermission, Rule] | str:
+    """Returns the optional permission that covers a request, and the requested rule; or why there is none."""
     known = next((own for own in KINDS if own == kind), None)
     if known is None:
-        return f"no permission of kind {escape(kind, 64)} can be asked for; there are {', '.join(KINDS)}"
-    wanted = _wanted(places, known, target)
-    if isinstance(wanted, str):
-        return wanted
+        return f"permissions of kind {escape(kind, 64)} can't be requested; the kinds are {', '.join(KINDS)}"
+    try:
+        rule = parse_target(known, target)
+    except RuleError as error:
+        return f"not a valid {kind} rule: {escape(error.reason)}"
+    wanted = OptionalPermission(known, rule).bind(places)
+    if wanted is None:
+        return f"not a valid {kind} rule: there is no such directory"
     for permission in manifest.optional:
         bound = permission.bind(places)
-        if bound is not None and bound.covers(kind, wanted):
-            return permission, wanted
+        if bound is not None and bound.covers(kind, wanted.rule):
+            return permission, wanted.rule
     return "no optional permission of the plugin's manifest covers it"
 
 
-def _wanted(places: Places, kind: OptionalKind, target: str) -> Rule | str:
-    try:
-        rule = parse_target(kind, target)
-    except RuleError as error:
-        return f"it is no {kind} rule: {escape(error.reason)}"
-    bound = OptionalPermission(kind, rule).bind(places)
-    return bound.rule if bound is not None else f"it is no {kind} rule: there is no such directory"
-
-
 def _question(manifest: Manifest, permission: OptionalPermission, target: str, why: str) -> Question:
-    said = permission.why
     return Question(
         plugin=manifest.id,
         version=manifest.version,
         kind=permission.kind,
         rule=escape(permission.rule.text),
-        manifest_why=escape(said, MAX_REASON_LENGTH) if said else None,
+        manifest_why=escape(permission.why, MAX_REASON_LENGTH) if permission.why else None,
         target=escape(target),
         why=escape(why, MAX_REASON_LENGTH),
     )

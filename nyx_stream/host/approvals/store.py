@@ -1,14 +1,11 @@
-"""What was approved of one plugin's optional permissions: an addition to its operator's policy, through reloads.
-
-Asks nobody, and changes no guard: says which rules stand, and puts them on top of a policy.
-"""
+"""The approved optional permissions of one plugin, which add to its operator's policy and outlive its runs."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from nyx_stream.capabilities.lease import call_later
 from nyx_stream.host.approvals.prompts import ApprovalPrompts
@@ -18,19 +15,27 @@ from nyx_stream.policy.approval import Answer, Approval, ApprovedSource, Optiona
 from nyx_stream.policy.coverage import covers
 from nyx_stream.policy.rules import Rule
 
-if TYPE_CHECKING:  # a host without a lock file does without its models
+if TYPE_CHECKING:  # a host without a lock file doesn't import its models
     import asyncio
 
     from nyx_stream.host.lockfile.file import LockedApproval
 
+_MAX_SLEEP = 24 * 3600.0
+"""Seconds after which the timer reads the clock again, because the clock may have been set."""
 
-_LONGEST_SLEEP = 24 * 3600.0
-"""Seconds after which a timer looks at the clock again: that may have been set meanwhile."""
+_GrantVerdict: TypeAlias = Literal["once", "until", "always", "policy"]
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalStatus:
-    """One approval that stands: for what, how it was answered, and until when (seconds since the epoch)."""
+    """An approval in force.
+
+    Attributes:
+        kind: of the permission.
+        rule: of the manifest, as text.
+        verdict: the answer that granted it, or `"policy"` if the policy grants it on request.
+        until: seconds since the epoch at which it ends, or `None`.
+    """
 
     kind: OptionalKind
     rule: str
@@ -39,12 +44,12 @@ class ApprovalStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """An approval in force. Its rule is the manifest's; `ticket` is used up in the guard's decisions."""
+class ActiveApproval:
+    """An approval in force. Its rule is the manifest's; the guard uses up `ticket` when it decides."""
 
     permission: OptionalPermission
-    verdict: Literal["once", "until", "always", "policy"]
-    by: str
+    verdict: _GrantVerdict
+    reason: str
     ticket: Ticket
 
     @property
@@ -54,117 +59,118 @@ class Standing:
 
     @property
     def approval(self) -> Approval:
-        """What the plugin is told of it."""
-        return Approval(True, self.by, self.verdict == "once", self.until)
+        """The result for the plugin."""
+        return Approval(True, self.reason, self.verdict == "once", self.until)
 
     @property
     def status(self) -> ApprovalStatus:
-        """What the host is told of it."""
+        """The status for the host."""
         return ApprovalStatus(self.permission.kind, self.permission.rule.text, self.verdict, self.until)
 
     @property
     def rule(self) -> Any:
-        """The rule, saying that it was approved."""
-        return replace(self.permission.rule, source=ApprovedSource(self.by, ticket=self.ticket))
+        """The rule, with the approval as its source."""
+        return replace(self.permission.rule, source=ApprovedSource(self.reason, ticket=self.ticket))
 
 
 class ApprovalStore:
-    """The approvals of one plugin, and its questions.
+    """The approvals of one plugin, and its questions to the approver.
 
-    An approval is for one permission of one content; for a host that does not look at contents, that is `None`.
+    An approval is for one permission of one content. Without a lock file the content is `None`.
     """
 
     def __init__(self) -> None:
-        self.questions = ApprovalPrompts()
-        self.forgotten = 0
-        """How often something was taken back, or was to be."""
-        self._standing: dict[tuple[str | None, OptionalPermission], Standing] = {}
+        self.prompts = ApprovalPrompts()
+        self.removals = 0
+        """How often `remove` was called, including calls that removed nothing."""
+        self._approvals: dict[tuple[str | None, OptionalPermission], ActiveApproval] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, ended: Callable[[list[Standing]], None]) -> None:
-        """Has `ended` called with what has ended, in time; the guard's tickets do not rely on it."""
+    def schedule_expiry(self, on_expired: Callable[[list[ActiveApproval]], None]) -> None:
+        """Arranges for `on_expired` to be called with approvals that have ended. Tickets end without it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        ends = [item.ticket.until for item in self._standing.values() if item.ticket.until < inf]
+        ends = [item.ticket.until for item in self._approvals.values() if item.ticket.until < inf]
         if ends:
-            left = min(max(min(ends) - time.time(), 0.0), _LONGEST_SLEEP)
-            self._timer = call_later(left, lambda: self._end(ended))
+            delay = min(max(min(ends) - time.time(), 0.0), _MAX_SLEEP)
+            self._timer = call_later(delay, lambda: self._expire(on_expired))
 
-    def _end(self, ended: Callable[[list[Standing]], None]) -> None:
-        gone = {key: item for key, item in self._standing.items() if item.ticket.until <= time.time()}
-        for key in gone:
-            del self._standing[key]
-        ended(list(gone.values()))
-        self.watch(ended)
+    def _expire(self, on_expired: Callable[[list[ActiveApproval]], None]) -> None:
+        expired = {key: item for key, item in self._approvals.items() if item.ticket.until <= time.time()}
+        for key in expired:
+            del self._approvals[key]
+        on_expired(list(expired.values()))
+        self.schedule_expiry(on_expired)
 
     async def close(self) -> None:
-        """Ends the questions that are open; what was approved stands for the next life, if there is one."""
+        """Cancels the open questions. Approvals stay for the plugin's next run."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await self.questions.close()
+        await self.prompts.close()
 
-    def of(self, content: str | None) -> tuple[Standing, ...]:
-        """Returns what stands for one content."""
+    def active(self, content: str | None) -> tuple[ActiveApproval, ...]:
+        """Returns the approvals of one content that hold."""
         return tuple(
-            item for (own, _), item in self._standing.items() if own == content and item.ticket.invalid is None
+            item for (own, _), item in self._approvals.items() if own == content and item.ticket.invalid is None
         )
 
-    def get(self, source: PluginSource, permission: OptionalPermission) -> Standing | None:
-        """Returns the answer of an approver to a permission, if it still stands."""
-        item = self._standing.get((source.content, permission))
+    def get(self, source: PluginSource, permission: OptionalPermission) -> ActiveApproval | None:
+        """Returns the approver's approval of a permission, if it still holds."""
+        item = self._approvals.get((source.content, permission))
         return item if item is not None and item.verdict != "policy" and item.ticket.invalid is None else None
 
     def add(
-        self, source: PluginSource, permission: OptionalPermission, answer: Answer, used: Callable[[], None]
-    ) -> Standing:
-        """Takes a yes; `used` is called when one that is for once is used up."""
+        self, source: PluginSource, permission: OptionalPermission, answer: Answer, on_used: Callable[[], None]
+    ) -> ActiveApproval:
+        """Adds an approval; `on_used` is called when one that is for one operation is used up."""
         until = time.time() + answer.seconds if answer.seconds is not None else inf
-        ticket = Ticket(once=answer.verdict == "once", until=until, on_used=used)
+        ticket = Ticket(once=answer.verdict == "once", until=until, on_used=on_used)
         verdict: Any = answer.verdict
-        return self.keep(source, Standing(permission, verdict, _by(answer.verdict, until), ticket))
+        return self.put(source, ActiveApproval(permission, verdict, _describe(answer.verdict, until), ticket))
 
-    def keep(self, source: PluginSource, item: Standing) -> Standing:
-        """Takes an approval as it is, in the place of the one before."""
-        self._standing[source.content, item.permission] = item
+    def put(self, source: PluginSource, item: ActiveApproval) -> ActiveApproval:
+        """Adds an approval as it is; it replaces an earlier one of the same permission."""
+        self._approvals[source.content, item.permission] = item
         return item
 
-    def restore(self, source: PluginSource, locked: "Sequence[LockedApproval]") -> None:
-        """Takes what was recorded for this content, where the manifest still has it and it is not over."""
+    def restore(self, source: PluginSource, recorded: "Sequence[LockedApproval]") -> None:
+        """Adds what was recorded for this content, if the manifest still has the permission and it hasn't expired."""
         for permission in source.manifest.optional:
-            for known in locked:
+            for known in recorded:
                 if (known.kind, known.rule) != (permission.kind, permission.rule.text):
                     continue
                 ticket = Ticket(until=inf if known.until is None else known.until)
                 if ticket.invalid is None and self.get(source, permission) is None:
-                    self.keep(source, Standing(permission, known.verdict, _by(known.verdict, ticket.until), ticket))
+                    reason = _describe(known.verdict, ticket.until)
+                    self.put(source, ActiveApproval(permission, known.verdict, reason, ticket))
 
     def retain(self, contents: Collection[str | None]) -> None:
-        """Forgets what was approved for other contents than these."""
-        self._standing = {key: item for key, item in self._standing.items() if key[0] in contents}
+        """Drops the approvals of other contents than these."""
+        self._approvals = {key: item for key, item in self._approvals.items() if key[0] in contents}
 
-    def forget(self, kind: str | None = None, rule: str | None = None) -> list[Standing]:
-        """Takes approvals back: of one kind and rule text, or all; returns those that stood."""
-        self.forgotten += 1
-        gone = {
+    def remove(self, kind: str | None = None, rule: str | None = None) -> list[ActiveApproval]:
+        """Removes the approvals of one kind and rule text, or all; returns those that were in force."""
+        self.removals += 1
+        removed = {
             key: item
-            for key, item in self._standing.items()
+            for key, item in self._approvals.items()
             if (kind is None or item.permission.kind == kind) and (rule is None or item.permission.rule.text == rule)
         }
-        for key in gone:
-            del self._standing[key]
-        return [item for item in gone.values() if item.ticket.invalid is None]
+        for key in removed:
+            del self._approvals[key]
+        return [item for item in removed.values() if item.ticket.invalid is None]
 
-    def over(self, policy: SandboxPolicy, source: PluginSource, places: Places) -> SandboxPolicy:
-        """Returns the policy with what was approved of a version on top; its deny rules hold against that too.
+    def extend(self, policy: SandboxPolicy, source: PluginSource, places: Places) -> SandboxPolicy:
+        """Returns the policy with the approvals of a version added. The policy's deny rules apply to them too.
 
-        One that was for once and is used up stays there, good for no further operation: what it was used for may still
-        be under way, and has yet to be dialled.
+        A used-up approval stays in the policy and allows no further operation: the operation that used it may still
+        have to connect.
         """
         rules = [
             item.rule
-            for (content, permission), item in self._standing.items()
+            for (content, permission), item in self._approvals.items()
             if content == source.content
             and permission in source.manifest.optional
             and (item.verdict != "policy" or on_request(policy, permission, places) is not None)
@@ -182,29 +188,29 @@ class ApprovalStore:
 
 
 def denied_by(policy: SandboxPolicy, kind: OptionalKind, rule: Rule) -> str | None:
-    """Returns why a policy denies all that a rule speaks of, or `None`."""
+    """Returns why a policy denies everything that a rule covers, or `None`."""
     denies = next((deny for deny in _denies(policy, kind) if covers(deny, rule)), None)
     return None if denies is None else f"denied by the rule {denies.text}"
 
 
 def granted_by(policy: SandboxPolicy, rule: Rule) -> Rule | None:
-    """Returns a rule of a policy that allows all that a rule speaks of, or `None`."""
+    """Returns a rule of a policy that allows everything that `rule` covers, or `None`."""
     rules: tuple[Rule, ...] = (*policy.connect, *policy.request, *policy.paths)
     return next((own for own in rules if covers(own, rule)), None)
 
 
 def on_request(policy: SandboxPolicy, permission: OptionalPermission, places: Places) -> Rule | None:
-    """Returns the rule by which a policy gives a permission as soon as it is asked for, or `None`."""
+    """Returns the rule by which a policy grants a permission on request, or `None`."""
     bound = permission.bind(places)
     if policy.on_request is None or bound is None:
         return None
     return granted_by(policy.on_request.bind(places), bound.rule)
 
 
-def by_policy(permission: OptionalPermission, rule: Rule) -> Standing:
+def approved_by_policy(permission: OptionalPermission, rule: Rule) -> ActiveApproval:
     """Returns the approval of a permission by a rule of the policy."""
-    at = f"at {rule.source}" if rule.source is not None else rule.text
-    return Standing(permission, "policy", f"approved by the policy {at}", Ticket())
+    where = f"at {rule.source}" if rule.source is not None else rule.text
+    return ActiveApproval(permission, "policy", f"approved by the policy {where}", Ticket())
 
 
 def _denies(policy: SandboxPolicy, kind: OptionalKind) -> Iterator[Rule]:
@@ -217,8 +223,7 @@ def _denies(policy: SandboxPolicy, kind: OptionalKind) -> Iterator[Rule]:
         yield from policy.denied_request
 
 
-def _by(verdict: str, until: float) -> str:
+def _describe(verdict: str, until: float) -> str:
     if until == inf:
         return f"approved {verdict}"
-    moment = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"approved until {moment}"
+    return datetime.fromtimestamp(until, UTC).strftime("approved until %Y-%m-%dT%H:%M:%SZ")

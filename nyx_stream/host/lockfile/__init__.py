@@ -1,1 +1,1 @@
-"""The lock file: which version and content of each plugin was accepted."""
+"""The lock file: the accepted version and content of each plugin, and the approvals that outlive the host."""

@@ -1,11 +1,10 @@
-"""One number for all that a plugin's code lies in: every name and every byte, in a fixed order.
+"""The content hash of a plugin: one BLAKE2b hash (RFC 7693, 32 bytes) of the names and bytes of all its files, sorted.
 
-BLAKE2b (RFC 7693) with 32 bytes. Left out is bytecode in `__pycache__`, which a plugin is never imported from. A link
-is hashed as the text it is; one that leads out of the plugin, or to bytecode, is refused, because what it leads to can
-change unseen.
+Bytecode in `__pycache__` is left out, because plugins are never imported from it. A symbolic link is hashed as its
+target's path. A link that leads out of the plugin or to bytecode is refused, because its target can change unnoticed.
 
-What is imported later, and the manifest that was read before, are other readings of the same files. So each file's own
-hash is kept as well: they are compared with that.
+The manifest was read before, and modules are imported later, so the files may have changed in between. To detect that,
+`Content.digests` keeps the hash of each file: the manifest is compared here, and each module when it is imported.
 """
 
 import hashlib
@@ -20,30 +19,30 @@ from nyx_stream.isolation.code.modules import Digests, digest_key, find_digest
 from nyx_stream.policy.manifest import FILE_NAME
 from nyx_stream.regular_file import NotRegular, open_regular
 
-_PIECE = 1 << 20
-_IMPORTED = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
+_CHUNK = 1 << 20
+_IMPORTABLE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a plugin consists of.
+    """The content of a plugin.
 
     Attributes:
-        number: the hash of all of it: `blake2b:` and 64 hexadecimal digits.
-        digests: the hashes of what can be imported.
+        hash: the hash of all its files: `blake2b:` and 64 hexadecimal digits.
+        digests: the hashes of the files that can be imported.
     """
 
-    number: str
+    hash: str
     digests: Digests
 
 
 def read_content(source: PluginSource) -> Content:
-    """Returns the content of a plugin. Blocks while it reads.
+    """Returns the content of a plugin. Blocks while it reads the files.
 
     Raises:
-        PluginLoadError: there is something that is neither a file, a folder nor a link within the plugin; or its
-            manifest is not that of the source any more.
-        OSError: something cannot be read.
+        PluginLoadError: an entry is neither a file, nor a folder, nor a link within the plugin; or the manifest has
+            changed since `source` was made.
+        OSError: a file can't be read.
     """
     total = hashlib.blake2b(digest_size=32)
     digests: dict[str, str] = {}
@@ -51,7 +50,7 @@ def read_content(source: PluginSource) -> Content:
     for kind, name, path in sorted(_members(source)):
         total.update(b"%s %d:" % (kind, len(name)) + name)
         if kind == b"l":
-            target = os.fsencode(_target(source, path))
+            target = os.fsencode(_link_target(source, path))
             linked.add(digest_key(os.path.realpath(path), os.path.realpath(source.root)))
             total.update(b" %d:" % len(target) + target)
         else:
@@ -59,18 +58,13 @@ def read_content(source: PluginSource) -> Content:
             total.update(digest)
             digests[digest_key(path, source.root)] = digest.hex()
     if find_digest(digests, source.root, os.path.join(source.folder, FILE_NAME)) != source.manifest.digest:
-        raise PluginLoadError(source.manifest.id, f"its {FILE_NAME} changed while it was looked at: try again")
-    imported = {name: own for name, own in digests.items() if name.endswith(_IMPORTED) or name in linked}
+        raise PluginLoadError(source.manifest.id, f"its {FILE_NAME} changed while the plugin was read: try again")
+    imported = {name: own for name, own in digests.items() if name.endswith(_IMPORTABLE_SUFFIXES) or name in linked}
     return Content(f"blake2b:{total.hexdigest()}", imported)
 
 
-def content_hash(source: PluginSource) -> str:
-    """Returns the number of a plugin's content. Raises as `read_content`."""
-    return read_content(source).number
-
-
 def _members(source: PluginSource) -> Iterator[tuple[bytes, bytes, str]]:
-    """Yields the kind (`f` or `l`), the name and the path of each file and link."""
+    """Yields the kind (`f` for a file, `l` for a link), the name and the path of each file and link."""
     if source.names is None:
         yield from _below(source, source.root, "")
         return
@@ -95,21 +89,22 @@ def _entries(
             yield b"l", os.fsencode(name), entry.path
         elif entry.is_dir(follow_symlinks=False):
             yield from _below(source, entry.path, name)
-        elif not _is_left_out(entry.path):
+        elif not _is_bytecode(entry.path):
             yield b"f", os.fsencode(name), entry.path
 
 
-def _target(source: PluginSource, path: str) -> str:
+def _link_target(source: PluginSource, path: str) -> str:
     root = os.path.realpath(source.root if source.names is None else source.folder)
-    led = os.path.realpath(path)
-    if os.path.commonpath((root, led)) != root:
-        raise PluginLoadError(source.manifest.id, f"{path} leads out of the plugin: its content cannot be recorded")
-    if _is_left_out(led.lower()):  # under a name that is imported it would be read as source; names may know no case
-        raise PluginLoadError(source.manifest.id, f"{path} leads to bytecode: its content cannot be recorded")
+    target = os.path.realpath(path)
+    if os.path.commonpath((root, target)) != root:
+        raise PluginLoadError(source.manifest.id, f"{path} leads out of the plugin: its content can't be recorded")
+    # The import system would read it as source under the link's name. Some file systems ignore case.
+    if _is_bytecode(target.lower()):
+        raise PluginLoadError(source.manifest.id, f"{path} leads to bytecode: its content can't be recorded")
     return os.readlink(path)
 
 
-def _is_left_out(path: str) -> bool:
+def _is_bytecode(path: str) -> bool:
     return path.endswith(".pyc") and os.path.basename(os.path.dirname(path)) == "__pycache__"
 
 
@@ -117,9 +112,9 @@ def _digest(plugin: str, path: str) -> bytes:
     try:
         file = open_regular(path, links=False)
     except NotRegular as error:
-        raise PluginLoadError(plugin, f"{path} is no regular file: its content cannot be recorded") from error
+        raise PluginLoadError(plugin, f"{path} is not a regular file: its content can't be recorded") from error
     with file:
         digest = hashlib.blake2b(digest_size=32)
-        while piece := file.read(_PIECE):
-            digest.update(piece)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
     return digest.digest()

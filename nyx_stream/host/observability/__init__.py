@@ -1,1 +1,1 @@
-"""What a host reports: observed calls, metrics, status, and the audit trail."""
+"""What a host reports: status and metrics of each plugin, observed calls, and the audit trail."""

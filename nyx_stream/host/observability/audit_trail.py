@@ -1,4 +1,4 @@
-"""Where a host's events go: logs that it opens and closes, logs that it was given, and any sinks. Knows no plugin."""
+"""The audit trail of a host: the logs that it opens and closes, the logs that it was given, and further sinks."""
 
 import asyncio
 import logging
@@ -16,17 +16,17 @@ from nyx_stream.errors import AuditError, PluginError, PluginStateError
 
 _log = logging.getLogger("nyx.audit")
 
-_One: TypeAlias = str | os.PathLike[str] | AuditLog | AuditSink
-AuditTarget: TypeAlias = _One | Sequence[_One] | None
-"""Where events go: the path of a log, a log, a sink, several of them, or `None` for nowhere."""
+_Target: TypeAlias = str | os.PathLike[str] | AuditLog | AuditSink
+AuditTarget: TypeAlias = _Target | Sequence[_Target] | None
+"""Where events go: the path of a log, a log, a sink, several of them, or `None` for no audit."""
 
 
 class AuditTrail:
-    """The audit of one host.
+    """The audit trail of one host.
 
     Args:
-        audit: a log that is given here stays its owner's to close.
-        options: for logs that are opened from their paths.
+        audit: where events go. The trail doesn't close a log that it is given.
+        options: for the logs that it opens from their paths.
 
     Raises:
         TypeError: a sink is a coroutine function.
@@ -34,23 +34,24 @@ class AuditTrail:
 
     def __init__(self, audit: AuditTarget, options: AuditOptions) -> None:
         self.sink: AuditSink | None = None
-        """Takes the host's events between `open` and `aclose`, and never raises; `None` for a host without audit."""
-        self.keep_in(audit, options)
+        """Takes the host's events between `open` and `aclose`, and never raises; `None` for a host without an audit."""
+        self.configure(audit, options)
         self._logs: list[AuditLog] = []
         self._releases: list[Callable[[], object]] = []
 
-    def keep_in(self, audit: AuditTarget, options: AuditOptions) -> None:
-        """Sets where events go from the next `open` on. Raises `TypeError` as the constructor."""
+    def configure(self, audit: AuditTarget, options: AuditOptions) -> None:
+        """Sets where events go after the next `open`. Raises `TypeError` as the constructor."""
         self._targets: list[str | os.PathLike[str] | AuditLog | IsolatedSink] = [
-            IsolatedSink(one) if callable(one) and not isinstance(one, IsolatedSink) else one for one in several(audit)
+            IsolatedSink(target) if callable(target) and not isinstance(target, IsolatedSink) else target
+            for target in as_targets(audit)
         ]
         self._options = options
 
     def open(self, stop: Callable[[AuditError], None]) -> None:
-        """Begins. `stop` is called on the running loop when the policy of a log says that plugins must stop.
+        """Opens the logs. `stop` is called on the running loop when a log with `when_full="stop-plugins"` fails.
 
         Raises:
-            AuditError: a log cannot be opened.
+            AuditError: a log can't be opened.
         """
         sinks: list[AuditSink] = []
         try:
@@ -62,17 +63,17 @@ class AuditTrail:
                 self._logs.append(log)
                 sinks.append(log.record)
         except BaseException:
-            for log in self._ours():
+            for log in self._own_logs():
                 log.close()
             self._logs.clear()
             raise
         for log in self._logs:
             if log.when_full == "stop-plugins":
-                self._releases.append(log.watch(partial(_tell, asyncio.get_running_loop(), stop, log)))
+                self._releases.append(log.watch(partial(_notify, asyncio.get_running_loop(), stop, log)))
         self.sink = combine(tuple(sinks)) if sinks else None
 
     async def aclose(self) -> None:
-        """Ends; closes the logs that `open` opened.
+        """Closes the logs that `open` opened.
 
         Raises:
             AuditError: events were lost.
@@ -80,10 +81,10 @@ class AuditTrail:
         self.sink = None
         for release in self._releases:
             release()
-        ours = self._ours()
+        own_logs = self._own_logs()
         self._releases, self._logs = [], []
         errors: list[AuditError] = []
-        for log in ours:
+        for log in own_logs:
             try:
                 await log.aclose()
             except AuditError as error:
@@ -98,7 +99,7 @@ class AuditTrail:
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """By sink, the path of a log or the name of a callable: events that it did not take."""
+        """The number of events lost, by the path of a log or the name of a sink."""
         lost: dict[str, int] = {}
         for target in (*self._logs, *self._targets):
             if isinstance(target, IsolatedSink):
@@ -107,11 +108,11 @@ class AuditTrail:
                 lost[target.path] = target.lost
         return lost
 
-    def must_take(self, plugin: str) -> None:
-        """Raises `PluginStateError` if no plugin may start, because a log takes no events."""
+    def require_working(self, plugin: str) -> None:
+        """Raises `PluginStateError` if no plugin may start, because a log can't record events."""
         for log in self._logs:
             if log.when_full == "stop-plugins" and (error := log.failure) is not None:
-                raise PluginStateError(plugin, f"not started: {_stopped(log, error)}") from error
+                raise PluginStateError(plugin, f"not started: {_failure(log, error)}") from error
 
     def record(
         self,
@@ -122,18 +123,18 @@ class AuditTrail:
         reason: str = "",
         kind: Kind = "lifecycle",
     ) -> None:
-        """Records an act of the host, and how it ended."""
+        """Records an operation of the host on a plugin: `error` if it failed, `reason` in words."""
         if self.sink is None:
             return
         why = reason or (str(error) if isinstance(error, PluginError) else type(error).__name__ if error else "done")
         self.sink(AuditEvent(time.time(), plugin, "plugin", action, target, error is None, None, why, "host", kind))
 
-    def _ours(self) -> list[AuditLog]:
+    def _own_logs(self) -> list[AuditLog]:
         return [log for log in self._logs if not any(log is target for target in self._targets)]
 
 
-def several(audit: AuditTarget) -> Sequence[_One]:
-    """Returns the targets one by one."""
+def as_targets(audit: AuditTarget) -> Sequence[_Target]:
+    """Returns `audit` as a sequence of single targets."""
     if audit is None:
         return ()
     if isinstance(audit, (str, os.PathLike, AuditLog)) or callable(audit):
@@ -141,11 +142,11 @@ def several(audit: AuditTarget) -> Sequence[_One]:
     return audit
 
 
-def _tell(loop: asyncio.AbstractEventLoop, stop: Callable[[AuditError], None], log: AuditLog, error: OSError) -> None:
-    loop.call_soon_threadsafe(stop, _stopped(log, error))
+def _notify(loop: asyncio.AbstractEventLoop, stop: Callable[[AuditError], None], log: AuditLog, error: OSError) -> None:
+    loop.call_soon_threadsafe(stop, _failure(log, error))
 
 
-def _stopped(log: AuditLog, error: OSError) -> AuditError:
+def _failure(log: AuditLog, error: OSError) -> AuditError:
     failure = AuditError(log.path, f"takes no events: {error}")
     failure.__cause__ = error
     return failure

@@ -1,1 +1,1 @@
-"""What a host does with a plugin: load, reload, revoke, and change or watch its policy."""
+"""The operations of a host on its plugins: load, reload, restart, revoke, and change or watch their policies."""

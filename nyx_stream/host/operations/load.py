@@ -1,125 +1,204 @@
-"""From a plugin's source and a policy to a life that takes calls. Knows nothing of what it replaces."""
+"""Loads and unloads the plugins of one host, and keeps them by their ids."""
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from nyx_stream.capabilities.import_paths import ImportPaths
-from nyx_stream.errors import NyxError, PluginError, PluginLoadError
-from nyx_stream.guard import SandboxGuard
-from nyx_stream.host.approvals.service import ApprovalService
-from nyx_stream.host.data_dir import make_private
-from nyx_stream.host.observability.audit_trail import AuditTrail
+from nyx_stream.errors import ManifestError, PluginError, PluginLoadError, PluginNotFound, PluginStateError
+from nyx_stream.host.discovery import find
+from nyx_stream.host.observability.metrics import OnFail, PluginStatus, State
+from nyx_stream.host.operations.start import Starter
+from nyx_stream.host.operations.update_policy import AnyPolicy, read_policy
+from nyx_stream.host.operations.watch_policy import PolicyWatcher, require_watchfiles
 from nyx_stream.host.runtime.backends import Backends
-from nyx_stream.host.runtime.leases import Leases
-from nyx_stream.host.runtime.lifecycle import Event
 from nyx_stream.host.runtime.plugin_record import PluginRecord
-from nyx_stream.host.runtime.plugin_run import PluginRun
-from nyx_stream.host.runtime.supervisor import Supervisor
-from nyx_stream.isolation.backend import Assignment, PluginSource
+from nyx_stream.isolation.backend import Level, PluginSource
 from nyx_stream.policy import SandboxPolicy
-from nyx_stream.policy.grant import Grant
+from nyx_stream.text import escape
 
-Crashed = Callable[[PluginRecord, PluginRun, BaseException], None]
+if TYPE_CHECKING:
+    from nyx_stream.host.lockfile.verification import LockRecorder
+
+_log = logging.getLogger("nyx.host")
+_Handle = TypeVar("_Handle")
 
 
-class Starter:
-    """Makes lives for the plugins of one host and starts them.
+class PluginRegistry(Generic[_Handle]):
+    """The plugins that one host was asked to load and hasn't unloaded.
 
     Args:
-        trail: where the host's events go.
-        levels: the isolation levels.
-        import_paths: where the host's plugins are imported from; grows with each life.
-        crashed: called when a life fails that took calls.
-        desk: where plugins ask, and what may be started at all.
+        starter: starts the plugins.
+        backends: the isolation backends.
+        watcher: watches policy files.
+        lock: the host's lock file, if it has one.
+        data_dir: the directory of the plugins' private directories.
+        make_handle: makes the handle of a plugin.
     """
 
     def __init__(
-        self, trail: AuditTrail, levels: Backends, import_paths: ImportPaths, crashed: Crashed, desk: ApprovalService
+        self,
+        starter: Starter,
+        backends: Backends,
+        watcher: PolicyWatcher,
+        lock: "LockRecorder | None",
+        data_dir: str,
+        make_handle: Callable[[PluginRecord], _Handle],
     ) -> None:
-        self._trail = trail
-        self._levels = levels
-        self._import_paths = import_paths
-        self._crashed = crashed
-        self._desk = desk
+        self._starter = starter
+        self._backends = backends
+        self._watcher = watcher
+        self._lock = lock
+        self._data_dir = data_dir
+        self._make_handle = make_handle
+        self._records: dict[str, PluginRecord] = {}
+        self._handles: dict[str, _Handle] = {}
+        self._unreadable: dict[str, PluginStatus] = {}
 
-    async def admit(self, entry: PluginRecord, source: PluginSource) -> PluginSource:
-        """Returns what may be started; see `ApprovalService.admit`."""
-        return await self._desk.admit(entry, source)
+    @property
+    def records(self) -> tuple[PluginRecord, ...]:
+        """Every plugin with a readable manifest, in order of loading. Can be read on any thread."""
+        return tuple(self._records.values())
 
-    def prepare(
-        self, entry: PluginRecord, source: PluginSource, policy: SandboxPolicy, leases: Leases | None = None
-    ) -> PluginRun:
-        """Returns a life of `source`, of which nothing runs yet; under new leases, unless some are given.
+    def get(self, plugin: str) -> PluginRecord | None:
+        """Returns a plugin, or `None` if it isn't listed."""
+        return self._records.get(plugin)
 
-        Raises:
-            PluginStateError: the host takes no plugins: it is closed, or its log takes no events.
-        """
-        self._levels.get(source.folder, entry.isolation)
-        self._trail.must_take(entry.id)
-        places, whole = entry.places(source), entry.in_force(source, policy)
-        grant = Grant.of(source.manifest, whole, places)
-        audit = entry.counting(self._trail.sink)
-        guard = SandboxGuard(whole, manifest=source.manifest, places=places, audit=audit)
-        self._import_paths.protect(source.imported_paths)
-        supervisor = Supervisor(entry.id, grant.limits, entry.count, lambda error: self._crashed(entry, life, error))
-        if leases is None:
-            leases = Leases(entry.id, policy, partial(self._leased, entry.id), entry.tally)
-        life = PluginRun(source, policy, grant, guard, leases, supervisor, audit)
-        return life
+    def record(self, plugin: str) -> PluginRecord:
+        """Returns a plugin. Raises `PluginNotFound` if it isn't listed."""
+        if plugin not in self._records:
+            raise PluginNotFound(plugin, "is not loaded")
+        return self._records[plugin]
 
-    async def load(self, entry: PluginRecord) -> None:
-        """Gives an entry that has none a life, under its leases if it has some; recorded as a load.
+    def handle(self, plugin: str) -> _Handle:
+        """Returns the handle of a plugin. Raises `PluginNotFound` if it isn't listed."""
+        return self._handles[self.record(plugin).id]
 
-        Call it with `entry.changing` held. Raises as `prepare` and `start`; the entry is then failed.
-        """
+    def statuses(self) -> Mapping[str, PluginStatus]:
+        """Returns the status of every plugin, by id."""
+        return self._unreadable | {name: record.status() for name, record in self._records.items()}
+
+    async def load(
+        self,
+        plugin: str | os.PathLike[str],
+        *,
+        policy: AnyPolicy | None,
+        isolation: Level,
+        on_fail: OnFail,
+        watch: bool,
+    ) -> _Handle:
+        """Loads a plugin and returns when it takes calls; see `PluginHost.load`."""
+        if watch:
+            require_watchfiles()
+            if policy is None or isinstance(policy, SandboxPolicy):
+                raise ValueError("watch=True watches a policy file: pass its path as the policy")
+        self._backends.get(plugin, isolation)
+        source = await self._find(plugin, isolation)
+        given, policy_file = await read_policy(policy)
+        record = self._list(source, given, isolation, on_fail, policy_file)
+        async with record.changing:
+            if not record.unloaded:
+                _require_same(record, source.folder, given, isolation)
+                if record.is_over:
+                    record.source, record.on_fail = source, on_fail
+                    if given is not None:
+                        record.policy, record.policy_file = given, policy_file
+                    record.close_leases()
+                    if watch:
+                        self._watcher.watch(record)
+                    await self._starter.load(record)
+                elif watch:
+                    record.policy_file = policy_file
+                    self._watcher.watch(record)
+                return self._handles[record.id]
+        # It was unloaded while this waited: load it anew.
+        return await self.load(plugin, policy=policy, isolation=isolation, on_fail=on_fail, watch=watch)
+
+    async def unload(self, record: PluginRecord) -> None:
+        """Stops a plugin and drops it from the list."""
+        await self._watcher.unwatch(record)
+        await _unload(record)
+        if self._records.get(record.id) is record:
+            del self._records[record.id], self._handles[record.id]
+
+    def drop_unreadable(self, plugin: str) -> bool:
+        """Drops a plugin whose manifest couldn't be read; returns whether there was one, and no loaded one."""
+        return self._unreadable.pop(plugin, None) is not None and plugin not in self._records
+
+    async def close(self) -> None:
+        """Stops every plugin, in reverse order. They stay listed."""
+        results = await asyncio.gather(*map(_unload, reversed(self._records.values())), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                _log.error("stopping a plugin failed", exc_info=result)
+
+    def clear(self) -> None:
+        """Drops every plugin from the list. They must have been stopped."""
+        self._records.clear()
+        self._handles.clear()
+        self._unreadable.clear()
+
+    async def _find(self, plugin: str | os.PathLike[str], isolation: Level) -> PluginSource:
         try:
-            entry.source = await self.admit(entry, entry.source)
-            life = self.prepare(entry, entry.source, entry.policy, entry.leases)
-            entry.take(life)
-            await self.start(entry, life)
-        except PluginError as error:
-            self._trail.record(entry.id, "load", entry.source.folder, error)
+            return await asyncio.to_thread(find, plugin)
+        except (ManifestError, PluginLoadError) as error:
+            status = _unreadable_status(plugin, isolation, error)
+            self._unreadable[status.id] = status
             raise
-        self._trail.record(entry.id, "load", entry.source.folder)
 
-    async def start(self, entry: PluginRecord, life: PluginRun) -> None:
-        """Starts a life; returns when it takes calls, and is recorded where the host has a lock file.
+    def _list(
+        self,
+        source: PluginSource,
+        policy: SandboxPolicy | None,
+        isolation: Level,
+        on_fail: OnFail,
+        policy_file: str | None,
+    ) -> PluginRecord:
+        """Returns the record of a plugin; makes it if there is none."""
+        name = source.manifest.id
+        self._unreadable.pop(name, None)
+        self._unreadable.pop(os.path.basename(source.folder), None)
+        record = self._records.get(name)
+        if record is None:
+            policy = policy or SandboxPolicy.locked_down()
+            data_dir = os.path.join(self._data_dir, name)
+            record = PluginRecord(source, policy, isolation, on_fail, data_dir, policy_file, self._lock)
+            self._records[name] = record
+            self._handles[name] = self._make_handle(record)
+        return record
 
-        Raises:
-            PluginLoadError, PluginSetupError, LockError: it does not, or is not; nothing of it is left.
-            PluginStateError: it was stopped meanwhile.
-        """
-        supervisor = life.supervisor
-        try:
-            if any(rule.prefix.split("/")[0] == "$DATA" for rule in life.source.manifest.paths):
-                await asyncio.to_thread(make_private, entry.data)
-            factory = self._levels.get(life.source.folder, entry.isolation)  # the host may have closed meanwhile
-            supervisor.life.happen(Event.LOAD)
-            life.level = factory.isolate(
-                Assignment(
-                    life.source,
-                    life.grant,
-                    life.guard,
-                    life.audit,
-                    life.leases.by_name,
-                    self._import_paths,
-                    crashed=supervisor.crash,
-                    ask=partial(self._desk.ask, entry, life.source),
-                )
-            )
-            await supervisor.start(life.level)
-        except OSError as error:
-            failure = PluginLoadError(entry.id, f"its data directory cannot be made: {error}")
-            supervisor.fail(failure)
-            raise failure from error
-        try:
-            await self._desk.record(entry, life.source, lambda: life.running)
-        except BaseException as error:
-            if life.running and isinstance(error, NyxError):
-                supervisor.fail(error)
-            await supervisor.stop()
-            raise
 
-    def _leased(self, plugin: str, action: str, capability: str, reason: str) -> None:
-        self._trail.record(plugin, action, capability, reason=reason, kind="revocation")
+def _unreadable_status(
+    plugin: str | os.PathLike[str], isolation: Level, error: ManifestError | PluginLoadError
+) -> PluginStatus:
+    """Returns the status of a plugin whose manifest can't be read. Its folder's name stands for its id."""
+    folder = os.path.abspath(os.fspath(plugin))
+    name = error.plugin if isinstance(error, PluginError) else os.path.basename(folder)
+    return PluginStatus(escape(name), State.FAILED, isolation, folder, error=str(error))
+
+
+async def _unload(record: PluginRecord) -> None:
+    """Stops every run of a plugin, including one that is being started."""
+    record.cancel_next_run()
+    if record.run is not None and record.state is not State.RUNNING:
+        record.run.request_stop()
+    async with record.changing:
+        await record.stop_draining()
+        if record.run is not None:
+            await record.run.stop()
+        await record.approvals.close()
+        record.close_leases()
+        record.unloaded = True
+
+
+def _require_same(record: PluginRecord, folder: str, policy: SandboxPolicy | None, isolation: Level) -> None:
+    """Raises `PluginStateError` if a loaded plugin is to be loaded from elsewhere, or in another way."""
+    if record.source.folder != folder:
+        raise PluginStateError(record.id, f"is loaded already, from {record.source.folder}")
+    if record.is_over:
+        return
+    if record.isolation != isolation:
+        raise PluginStateError(record.id, f"is loaded already, at level {record.isolation}")
+    if policy is not None and policy != record.policy:
+        raise PluginStateError(record.id, "is loaded already, under another policy: use update_policy()")

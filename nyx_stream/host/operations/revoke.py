@@ -1,54 +1,45 @@
-"""Taking capabilities back: at once from every life of a plugin, and with the plugin's process if need be."""
+"""Revokes capabilities from every run of a plugin, and with `hard` ends the plugin's process too."""
 
 import asyncio
 from collections.abc import Iterable
 
 from nyx_stream.host.observability.audit_trail import AuditTrail
-from nyx_stream.host.operations.load import Starter
-from nyx_stream.host.operations.reload import end_leaving
+from nyx_stream.host.operations.restart import Restarter
+from nyx_stream.host.operations.start import Starter
 from nyx_stream.host.runtime.leases import check_capability
 from nyx_stream.host.runtime.plugin_record import PluginRecord
-from nyx_stream.host.runtime.restarts import Restarts
 
 
-class Revocations:
-    """What one host takes back."""
+class Revoker:
+    """Revokes capabilities of one host's plugins."""
 
-    def __init__(self, starter: Starter, restarts: Restarts, trail: AuditTrail) -> None:
+    def __init__(self, starter: Starter, restarter: Restarter, audit: AuditTrail) -> None:
         self._starter = starter
-        self._restarts = restarts
-        self._trail = trail
+        self._restarter = restarter
+        self._audit = audit
 
-    async def revoke(self, entry: PluginRecord, capability: str | None, reason: str, *, hard: bool) -> None:
-        """Takes one capability of a plugin back, or all; see `Handle.revoke`."""
+    async def revoke(self, record: PluginRecord, capability: str | None, reason: str, *, hard: bool) -> None:
+        """Revokes one capability of a plugin, or all; see `Handle.revoke`."""
         check_capability(capability)
-        _revoke(entry, capability, reason)
+        record.revoke(capability, reason)
         if hard:
-            await self._stop(entry, capability, reason)
+            await self._stop(record, capability, reason)
 
-    async def revoke_all(self, entries: Iterable[PluginRecord], reason: str, *, hard: bool) -> None:
-        """Takes everything of several plugins back; see `PluginHost.revoke_all`."""
-        leased = [entry for entry in entries if entry.leases is not None]
-        for entry in leased:
-            _revoke(entry, None, reason)
+    async def revoke_all(self, records: Iterable[PluginRecord], reason: str, *, hard: bool) -> None:
+        """Revokes every capability of several plugins; see `PluginHost.revoke_all`."""
+        leased = [record for record in records if record.leases is not None]
+        for record in leased:
+            record.revoke(None, reason)
         if hard:
-            await asyncio.gather(*(self._stop(entry, None, reason) for entry in leased))
+            await asyncio.gather(*(self._stop(record, None, reason) for record in leased))
 
-    async def _stop(self, entry: PluginRecord, capability: str | None, reason: str) -> None:
-        """Ends every life of a plugin; unless everything was revoked, gives it another one under the leases it has."""
-        self._restarts.forget(entry)
-        entry.abandon()
-        async with entry.changing:
-            await end_leaving(entry)
-            await entry.alive().stop()
-            self._trail.record(entry.id, "stop", capability or "everything", reason=reason)
-            if capability is not None and entry.leases is not None:
-                await self._starter.load(entry)
-
-
-def _revoke(entry: PluginRecord, capability: str | None, reason: str) -> None:
-    """Ends the leases of every life: what a reload is about to start has the capability no more either."""
-    entry.leased().revoke(capability, reason)
-    entry.taken_back.append((capability, reason))
-    for life in entry.lives[1:]:
-        life.leases.end(capability, reason)
+    async def _stop(self, record: PluginRecord, capability: str | None, reason: str) -> None:
+        """Ends every run of a plugin. Unless everything was revoked, starts it again under its leases."""
+        self._restarter.cancel(record)
+        record.cancel_next_run()
+        async with record.changing:
+            await record.stop_draining()
+            await record.require_run().stop()
+            self._audit.record(record.id, "stop", capability or "everything", reason=reason)
+            if capability is not None and record.leases is not None:
+                await self._starter.load(record)

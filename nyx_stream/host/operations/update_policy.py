@@ -1,88 +1,117 @@
-"""Putting another policy in force while a plugin runs: all of it or nothing, and recorded either way."""
+"""Reads a policy and puts it in force while a plugin runs: atomically, with an audit event for success and failure."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from typing import TypeAlias
 
+from nyx_stream.capabilities.http.credentials import Keyring, Unresolved
+from nyx_stream.errors import NyxError, PolicyError, Problem
 from nyx_stream.host.observability.audit_trail import AuditTrail
-from nyx_stream.host.operations.read_policy import AnyPolicy, read_policy, told
 from nyx_stream.host.runtime.plugin_record import PluginRecord
-from nyx_stream.host.runtime.plugin_run import PluginRun
 from nyx_stream.policy import SandboxPolicy
-from nyx_stream.policy.grant import Grant
 
 _log = logging.getLogger("nyx.host")
 
+AnyPolicy: TypeAlias = SandboxPolicy | str | os.PathLike[str]
+"""A policy, or the path of a policy file."""
 
-async def update_policy(entry: PluginRecord, policy: AnyPolicy, trail: AuditTrail) -> None:
-    """Puts a policy in force, in every life of a running plugin; see `Handle.update_policy`.
+
+async def read_policy(policy: AnyPolicy | None) -> tuple[SandboxPolicy | None, str | None]:
+    """Returns a policy whose credentials resolve, and the absolute path of its file if it is read from one.
 
     Raises:
-        PolicyError, OSError: the policy cannot be had; the old one stays in force.
-        PluginError: the plugin does not run.
+        PolicyError: the file is wrong, or credentials don't resolve; it has every fault.
+        OSError: the file can't be read.
+    """
+    if policy is None:
+        return None, None
+    if isinstance(policy, SandboxPolicy):
+        if policy.credentials:
+            await asyncio.to_thread(_check_credentials, policy)
+        return policy, None
+    return await asyncio.to_thread(_read_file, os.fspath(policy))
+
+
+async def update_policy(record: PluginRecord, policy: AnyPolicy, audit: AuditTrail) -> None:
+    """Puts a policy in force, in every run of a running plugin; see `Handle.update_policy`.
+
+    Raises:
+        PolicyError, OSError: the policy can't be read; the old one stays in force.
+        PluginError: the plugin doesn't run.
     """
     name = _name(policy)
     try:
         given, policy_file = await read_policy(policy)
-        async with entry.changing:
-            entry.must_run()
+        async with record.changing:
+            record.require_running()
             if given is not None:
-                put_in_force(entry, given, policy_file)
+                record.apply_policy(given, policy_file)
     except Exception as error:
-        trail.record(entry.id, "update_policy", name, error, told(error), "policy")
+        audit.record(record.id, "update_policy", name, error, describe_error(error), "policy")
         raise
-    trail.record(entry.id, "update_policy", name, kind="policy")
+    audit.record(record.id, "update_policy", name, kind="policy")
 
 
-async def take_file(
-    entry: PluginRecord, path: str, found: SandboxPolicy | Exception, told_before: str | None, trail: AuditTrail
+async def apply_policy_file(
+    record: PluginRecord, path: str, found: SandboxPolicy | Exception, reported: str | None, audit: AuditTrail
 ) -> str | None:
-    """Puts in force what the policy file of a plugin says now; if it is wrong, the old policy stays, and it is told.
+    """Puts in force what a watched policy file says. If it is wrong, reports that and keeps the old policy.
 
     Args:
-        entry: the plugin. If it does not run, the policy waits for its next start.
+        record: the plugin. If it doesn't run, the policy applies at its next start.
         path: its policy file.
-        found: what the file says, or what is wrong with it.
-        told_before: what was wrong with it the last time: it is not told twice.
-        trail: where it is recorded.
+        found: what the file says, or the error in it.
+        reported: the error that was reported for the file last, which isn't reported twice.
+        audit: the host's audit trail.
 
     Returns:
-        What is wrong with it, or `None`.
+        The error in the file as text, or `None`.
     """
     if isinstance(found, Exception):
-        why = told(found)
-        if why != told_before:
-            trail.record(entry.id, "update_policy", path, found, why, "policy")
-            _log.error("plugin %s: the old policy stays in force: %s", entry.id, why)
-        return why
-    async with entry.changing:
-        if entry.unloaded or entry.policy_file != path:
+        reason = describe_error(found)
+        if reason != reported:
+            audit.record(record.id, "update_policy", path, found, reason, "policy")
+            _log.error("plugin %s: the old policy stays in force: %s", record.id, reason)
+        return reason
+    async with record.changing:
+        if record.unloaded or record.policy_file != path:
             return None
-        new = found != entry.policy
-        put_in_force(entry, found, path)  # also if it says the same: its rules may stand on other lines
-    if new:
-        trail.record(entry.id, "update_policy", path, reason="its file has changed", kind="policy")
-        _log.info("plugin %s: the policy file has changed and is in force", entry.id)
+        is_new = found != record.policy
+        record.apply_policy(found, path)  # an equal policy, too: its rules may be on other lines
+    if is_new:
+        audit.record(record.id, "update_policy", path, reason="its file has changed", kind="policy")
+        _log.info("plugin %s: the policy file has changed and is in force", record.id)
     return None
 
 
-def put_in_force(entry: PluginRecord, policy: SandboxPolicy, policy_file: str | None) -> None:
-    """Swaps the policy of an entry and of all its lives; what starts later starts under it too."""
-    _govern(entry, dict.fromkeys(entry.lives, policy))
-    entry.policy, entry.policy_file = policy, policy_file
-
-
-def renew(entry: PluginRecord) -> None:
-    """Puts what is approved now in force in all lives of an entry, each under the policy that it has."""
-    _govern(entry, {life: life.policy for life in entry.lives})
-
-
-def _govern(entry: PluginRecord, policies: Mapping[PluginRun, SandboxPolicy]) -> None:
-    changes = [(life, policy, entry.in_force(life.source, policy)) for life, policy in policies.items()]
-    grants = [Grant.of(life.source.manifest, whole, entry.places(life.source)) for life, _, whole in changes]
-    for (life, policy, whole), grant in zip(changes, grants, strict=True):
-        life.govern(policy, whole, grant)
+def describe_error(error: BaseException) -> str:
+    """Returns on one line why a policy or a plugin's files were refused. Only for errors that the host raised."""
+    if isinstance(error, PolicyError):
+        return "; ".join(str(problem).partition("\n")[0] for problem in error.problems)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    return str(error) if isinstance(error, NyxError) else type(error).__name__
 
 
 def _name(policy: AnyPolicy) -> str:
     return "a new policy" if isinstance(policy, SandboxPolicy) else os.path.abspath(os.fspath(policy))
+
+
+def _read_file(path: str) -> tuple[SandboxPolicy, str]:
+    policy = SandboxPolicy.from_toml(path)
+    _check_credentials(policy)
+    return policy, os.path.abspath(path)
+
+
+def _check_credentials(policy: SandboxPolicy) -> None:
+    keyring = Keyring()
+    problems: list[Problem] = []
+    for item in policy.credentials:
+        try:
+            keyring.secret(item)
+        except Unresolved as error:
+            where, line = (item.source.where, item.source.line) if item.source else ("bind_credential", None)
+            problems.append(Problem(str(error), where=where, line=line))
+    if problems:
+        raise PolicyError(problems)

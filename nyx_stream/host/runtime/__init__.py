@@ -1,1 +1,1 @@
-"""One plugin while it runs: its record, its runs, their lifecycle, calls and limits."""
+"""One plugin at run time: its record, its runs with their lifecycle, calls, limits and leases, and the backends."""

@@ -1,4 +1,4 @@
-"""The isolation levels of one host, each made when it is first asked for. Knows no plugin."""
+"""The isolation backends of one host, each made when the first plugin asks for it."""
 
 import os
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Backends:
-    """The levels between `open` and `aclose`.
+    """The backends between `open` and `aclose`, by isolation level.
 
     Args:
-        tripwire: whether plugins at level `inline` are refused what goes round their capabilities.
+        tripwire: whether the tripwire refuses what bypasses the capabilities at level `inline`.
         network: how the HTTP capability reaches the network.
-        worker_cpus: the processors that workers of level `process` run on; any by default.
+        worker_cpus: the processors on which workers of level `process` run; any by default.
 
     Raises:
-        ValueError: `worker_cpus` cannot be had.
+        ValueError: this system can't run workers on `worker_cpus`.
     """
 
     def __init__(
@@ -32,47 +32,43 @@ class Backends:
         self._shared = Shared(network)
         self._cpus = parse_cpus(worker_cpus)
         self._made: dict[Level, Backend] = {}
-        self.ready = False
+        self.is_open = False
         """Whether plugins can be started."""
 
     def open(self) -> None:
-        """Begins."""
-        # Here and not above, as everything that needs pydantic: it takes as long to import as all the rest.
+        """Allows plugins to start."""
+        # Imported here, like everything that needs pydantic: its import takes as long as the rest of the host's.
         from nyx_stream.isolation.inline.backend import InlineBackend
 
         self._made = {"inline": InlineBackend(armed=self._tripwire, shared=self._shared)}
-        self.ready = True
+        self.is_open = True
 
     def close(self) -> None:
-        """Lets no plugin start any more."""
-        self.ready = False
+        """Stops further plugins from starting."""
+        self.is_open = False
 
     async def aclose(self) -> None:
-        """Ends. Every plugin has been stopped."""
+        """Closes the backends. Every plugin must have been stopped."""
         self.close()
         made, self._made = self._made, {}
-        for level in made.values():
-            await level.aclose()
-
-    def __getitem__(self, isolation: Level) -> Backend:
-        """Returns a level that some plugin has used. Raises `KeyError` for any other."""
-        return self._made[isolation]
+        for backend in made.values():
+            await backend.aclose()
 
     def get(self, plugin: str | os.PathLike[str], isolation: Level) -> Backend:
-        """Returns a level.
+        """Returns the backend of a level.
 
         Raises:
             PluginStateError: the host is not open.
-            PluginLoadError: there is no such level here.
+            PluginLoadError: the level isn't available.
         """
         name = os.path.basename(os.fspath(plugin))
-        if not self.ready:
+        if not self.is_open:
             raise PluginStateError(name, "the host is not entered, or is closed")
         if isolation == "process" and isolation not in self._made:
-            from nyx_stream.isolation.process.backend import ProcessBackend  # a host without one need not import it
+            from nyx_stream.isolation.process.backend import ProcessBackend  # only for hosts that use it
 
             self._made[isolation] = ProcessBackend(shared=self._shared, cpus=self._cpus)
         if isolation not in self._made:
             known = "inline, process"
-            raise PluginLoadError(name, f"isolation level {isolation!r} is not available; there is: {known}")
+            raise PluginLoadError(name, f"isolation level {isolation!r} is not available; available are: {known}")
         return self._made[isolation]

@@ -1,6 +1,6 @@
-"""The leases of one plugin, for as long as its grant lasts: a crash and a restart change nothing about them.
+"""The leases of one plugin's grant. They last from loading to unloading or reloading, through crashes and restarts.
 
-Each life of the plugin holds its capabilities on leases below these.
+Each run of the plugin holds its capabilities on leases below these.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,31 +12,34 @@ from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.policy import SandboxPolicy
 from nyx_stream.policy.limits import parse_terms, print_term
 
-Record = Callable[[str, str, str], None]
-"""Takes what happened to a lease: action, capability, and why or how."""
 
+class LeaseSet:
+    """One lease for each capability, with the terms of a policy.
 
-class Leases:
-    """One lease for each capability, begun under the terms of a policy.
-
-    `record` is told everything for the audit; `tally` counts what is spent through them.
+    Args:
+        plugin: id of the plugin.
+        policy: has the terms.
+        record: records an event of a lease for the audit: its action, the capability, and the reason.
+        tally: counts what is spent through the leases.
     """
 
-    def __init__(self, plugin: str, policy: SandboxPolicy, record: Record, tally: Tally | None = None) -> None:
+    def __init__(
+        self, plugin: str, policy: SandboxPolicy, record: Callable[[str, str, str], None], tally: Tally
+    ) -> None:
         self._plugin = plugin
         self._record = record
         self.by_name: Mapping[str, Lease] = {
-            name: Lease(plugin, name, on_event=partial(self._happened, name), tally=tally) for name in CAPABILITIES
+            name: Lease(plugin, name, on_event=partial(self._on_event, name), tally=tally) for name in CAPABILITIES
         }
         for name, lease in self.by_name.items():
             lease.limit(policy.terms(name).given())
 
     def status(self) -> dict[str, LeaseStatus]:
-        """Returns how each lease stands."""
+        """Returns the status of each lease."""
         return {name: lease.status() for name, lease in self.by_name.items()}
 
-    def limit(self, capability: str, terms: Mapping[str, object]) -> LeaseStatus:
-        """Sets terms of one lease anew.
+    def set_terms(self, capability: str, terms: Mapping[str, object]) -> LeaseStatus:
+        """Sets terms of one lease, and records it.
 
         Raises:
             ValueError: a term is wrong.
@@ -50,14 +53,14 @@ class Leases:
         self._record("lease", capability, ", ".join(texts) or "unchanged")
         return lease.status()
 
-    def share(self, capability: str, terms: Mapping[str, object]) -> None:
-        """Takes terms that were set for another life of the plugin, unless the lease has ended."""
+    def copy_terms(self, capability: str, terms: Mapping[str, object]) -> None:
+        """Sets terms that were set for another run of the plugin, unless the lease has ended."""
         lease = self.by_name[capability]
         if not lease.ended:
             lease.limit(parse_terms(capability, terms))
 
-    def follow(self, old: SandboxPolicy, new: SandboxPolicy) -> None:
-        """Puts the terms of a new policy in force where they differ from the old one's; the others go on running."""
+    def apply_policy(self, old: SandboxPolicy, new: SandboxPolicy) -> None:
+        """Applies the terms in which a new policy differs from the old one. Unchanged terms continue."""
         for name, lease in self.by_name.items():
             before, after = old.terms(name), new.terms(name)
             if before != after and not lease.ended:
@@ -77,15 +80,14 @@ class Leases:
                 lease.revoke(reason)
 
     def close(self) -> None:
-        """Ends the leases with the grant: nothing more happens to them."""
-        for lease in self.by_name.values():
-            lease.revoke("the plugin was unloaded")
+        """Ends all leases together with the grant."""
+        self.end(None, "the plugin was unloaded")
 
-    def _happened(self, capability: str, event: LeaseEvent, reason: str) -> None:
+    def _on_event(self, capability: str, event: LeaseEvent, reason: str) -> None:
         self._record(event, capability, reason)
 
 
 def check_capability(capability: str | None) -> None:
-    """Raises `LookupError` for a name that is no capability's; `None` stands for all."""
+    """Raises `LookupError` for an unknown capability; `None` stands for all of them."""
     if capability is not None and capability not in CAPABILITIES:
         raise LookupError(f"no capability {capability!r}; there are {', '.join(CAPABILITIES)}")

@@ -1,40 +1,22 @@
-"""The life of one loaded plugin as a table. Everything that decides about states is in this file; it does nothing.
+"""The lifecycle of one run of a plugin: a table of states and events, which decides every transition.
 
     discovered ── load ──> loaded ── start ──> starting ── ready ──> running
         │                    │                    │                    │
         │                    └───────── stop ─────┴──> stopping <─ stop┘
         │                                                 │ ended
-      fail: failed (from any state but the last two)    stopped
+      fail: failed (from every state but the final ones) stopped
 
-A reload is a new life: `stopped` and `failed` are the ends of one.
+`stopped` and `failed` are final: a reload or a restart begins a new run.
 """
 
 from enum import StrEnum
 
 from nyx_stream.errors import PluginStateError
-
-
-class State(StrEnum):
-    """Where a plugin stands."""
-
-    DISCOVERED = "discovered"
-    """Its manifest was read; none of its code ran."""
-    LOADED = "loaded"
-    """Its grant and its guard are made; none of its code ran."""
-    STARTING = "starting"
-    """Its code is imported and `setup` runs."""
-    RUNNING = "running"
-    """It takes calls."""
-    STOPPING = "stopping"
-    """It takes no more calls; what runs is being ended, then `teardown` runs."""
-    STOPPED = "stopped"
-    """Nothing of it is left."""
-    FAILED = "failed"
-    """It could not start, or it crashed; nothing of it is left, or is about to be."""
+from nyx_stream.host.observability.metrics import State
 
 
 class Event(StrEnum):
-    """What happens to a plugin."""
+    """Something that changes the state of a run."""
 
     LOAD = "load"
     START = "start"
@@ -44,7 +26,7 @@ class Event(StrEnum):
     FAIL = "fail"
 
 
-TABLE: dict[State, dict[Event, State]] = {
+TRANSITIONS: dict[State, dict[Event, State]] = {
     State.DISCOVERED: {Event.LOAD: State.LOADED, Event.FAIL: State.FAILED},
     State.LOADED: {Event.START: State.STARTING, Event.STOP: State.STOPPING, Event.FAIL: State.FAILED},
     State.STARTING: {Event.READY: State.RUNNING, Event.STOP: State.STOPPING, Event.FAIL: State.FAILED},
@@ -54,12 +36,12 @@ TABLE: dict[State, dict[Event, State]] = {
     State.FAILED: {},
 }
 
-OVER = frozenset(state for state, events in TABLE.items() if not events)
-"""States that nothing leads out of."""
+FINAL = frozenset(state for state, events in TRANSITIONS.items() if not events)
+"""The states without transitions."""
 
 
 class Lifecycle:
-    """The state of one plugin."""
+    """The state of one run."""
 
     __slots__ = ("plugin", "state")
 
@@ -67,13 +49,13 @@ class Lifecycle:
         self.plugin = plugin
         self.state = State.DISCOVERED
 
-    def happen(self, event: Event) -> None:
-        """Moves on. Raises `PluginStateError` if the table has no such event here."""
+    def apply(self, event: Event) -> None:
+        """Makes the transition. Raises `PluginStateError` if the table has none for `event` in this state."""
         try:
-            self.state = TABLE[self.state][event]
+            self.state = TRANSITIONS[self.state][event]
         except KeyError:
             raise PluginStateError(self.plugin, f"{event} is not possible while it is {self.state}") from None
 
-    def can(self, event: Event) -> bool:
-        """Whether `event` may happen now."""
-        return event in TABLE[self.state]
+    def allows(self, event: Event) -> bool:
+        """Whether `event` has a transition from this state."""
+        return event in TRANSITIONS[self.state]

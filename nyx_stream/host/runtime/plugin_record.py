@@ -1,30 +1,34 @@
-"""What a host keeps about one plugin, through reloads and failures."""
+"""The host's record of one plugin. It lasts from the first load until the unload, through runs and failures."""
 
 import asyncio
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nyx_stream.attribution import running
 from nyx_stream.audit import AuditEvent, AuditSink
-from nyx_stream.capabilities.lease import Tally, new_tally
-from nyx_stream.errors import PluginCrashed, PluginError, PluginStateError
+from nyx_stream.capabilities.lease import LeaseStatus, Tally, new_tally
+from nyx_stream.errors import PluginCrashed, PluginStateError
 from nyx_stream.host.approvals.store import ApprovalStore
-from nyx_stream.host.observability.metrics import PluginMetrics, metrics_of
-from nyx_stream.host.observability.status import OnFail, PluginStats, PluginStatus, Waiting
+from nyx_stream.host.observability.metrics import (
+    CallCount,
+    OnFail,
+    PendingUpdate,
+    PluginMetrics,
+    PluginStats,
+    PluginStatus,
+    State,
+)
 from nyx_stream.host.runtime.dispatcher import Dispatcher
-from nyx_stream.host.runtime.leases import Leases
-from nyx_stream.host.runtime.lifecycle import OVER, State
-from nyx_stream.host.runtime.limits import CallCount
+from nyx_stream.host.runtime.leases import LeaseSet
+from nyx_stream.host.runtime.lifecycle import FINAL
 from nyx_stream.host.runtime.plugin_run import PluginRun
-from nyx_stream.host.runtime.supervisor import Supervisor
-from nyx_stream.isolation.backend import Level, PluginBackend, PluginSource
+from nyx_stream.isolation.backend import Level, Measured, PluginSource
 from nyx_stream.policy import Places, SandboxPolicy
 from nyx_stream.policy.grant import Grant
-from nyx_stream.text import escape
 
-if TYPE_CHECKING:  # a host without a lock file does without its models
-    from nyx_stream.host.lockfile.recorder import LockRecorder
+if TYPE_CHECKING:  # a host without a lock file doesn't import its models
+    from nyx_stream.host.lockfile.verification import LockRecorder
 
 
 @dataclass(eq=False)
@@ -32,37 +36,40 @@ class PluginRecord:
     """One plugin of one host."""
 
     source: PluginSource
-    """Of the present life, or of the next one if there is none."""
+    """The version of the current run, or of the next one if there is none."""
     policy: SandboxPolicy
+    """What the operator granted, without approvals."""
     isolation: Level
     on_fail: OnFail
-    data: str
+    data_dir: str
+    """The plugin's private data directory."""
     policy_file: str | None = None
-    life: PluginRun | None = None
-    """The present life: it takes the calls."""
-    dispatcher: Dispatcher | None = None
-    """The present life's; kept here too, for every call asks for it."""
-    leases: Leases | None = None
-    """From loading to unloading, or to reloading; restarts after a crash go on under them."""
-    coming: PluginRun | None = None
-    """The life that a reload is starting."""
-    leaving: "dict[PluginRun, asyncio.Task[None]]" = field(default_factory=dict)
-    """The lives that finish their calls after a reload, and the tasks that see to it."""
-    taken_back: list[tuple[str | None, str]] = field(default_factory=list)
-    """What was revoked, and why, since a reload began: its life is to be without it."""
-    unloaded: bool = False
-    """Whether its host has forgotten it: only handles know it still."""
-    approvals: ApprovalStore = field(default_factory=ApprovalStore)
+    """Where `policy` was read from."""
     lock: "LockRecorder | None" = None
     """The host's lock file."""
-    waiting: Waiting | None = None
-    """What the lock file keeps from running."""
+    run: PluginRun | None = None
+    """The current run. It takes the calls."""
+    dispatcher: Dispatcher | None = None
+    """The dispatcher of the current run, here because every call needs it."""
+    next_run: PluginRun | None = None
+    """The run that a reload is starting."""
+    draining: "dict[PluginRun, asyncio.Task[None]]" = field(default_factory=dict)
+    """The runs that finish their calls after a reload, with the tasks that end them."""
+    leases: LeaseSet | None = None
+    """They last from loading to unloading or reloading. A restart after a crash continues under them."""
+    revoked: list[tuple[str | None, str]] = field(default_factory=list)
+    """The revocations since the last reload began, with their reasons. They apply to the run that it starts."""
+    unloaded: bool = False
+    """Whether the host has dropped this record. Handles may still have it."""
+    approvals: ApprovalStore = field(default_factory=ApprovalStore)
+    waiting: PendingUpdate | None = None
+    """The update that the lock file holds back."""
     denied: int = 0
     restarts: int = 0
     count: CallCount = field(default_factory=CallCount)
     tally: Tally = field(default_factory=new_tally)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the plugin is loaded, reloaded or unloaded: one such change at a time."""
+    """Held while the plugin is loaded, reloaded, restarted or unloaded: one such operation at a time."""
 
     @property
     def id(self) -> str:
@@ -70,88 +77,117 @@ class PluginRecord:
         return self.source.manifest.id
 
     @property
-    def supervisor(self) -> Supervisor | None:
-        """The present life's."""
-        return self.life.supervisor if self.life is not None else None
-
-    @property
     def state(self) -> State:
-        """Where it stands."""
-        return State.DISCOVERED if self.supervisor is None else self.supervisor.state
+        """The state of the current run."""
+        return State.DISCOVERED if self.run is None else self.run.state
 
     @property
-    def over(self) -> bool:
-        """Whether it has no life at present, and could be started."""
-        return self.supervisor is None or self.supervisor.state in OVER
+    def is_active(self) -> bool:
+        """Whether the plugin is starting or running."""
+        return self.state in (State.STARTING, State.RUNNING)
 
     @property
-    def grant(self) -> Grant | None:
-        """What the present life was granted."""
-        return self.life.grant if self.life is not None else None
+    def is_over(self) -> bool:
+        """Whether the current run has ended, or was never started, so that another can start."""
+        return self.run is None or self.run.state in FINAL
 
     @property
-    def level(self) -> PluginBackend | None:
-        """What the present life runs in."""
-        return self.life.level if self.life is not None else None
+    def runs(self) -> tuple[PluginRun, ...]:
+        """Every run that may live, the current one first."""
+        return tuple(run for run in (self.run, self.next_run, *self.draining) if run is not None)
 
-    @property
-    def lives(self) -> tuple[PluginRun, ...]:
-        """Every life that has not ended for good, the present one first."""
-        return tuple(life for life in (self.life, self.coming, *self.leaving) if life is not None)
-
-    def places(self, source: PluginSource) -> Places:
-        """What `$DATA` and `$PLUGIN` stand for."""
-        return {"$DATA": self.data, "$PLUGIN": source.folder}
-
-    def in_force(self, source: PluginSource, policy: SandboxPolicy) -> SandboxPolicy:
-        """Returns what holds for a version of the plugin under a policy: that, and what was approved on top."""
-        places = self.places(source)
-        policy = self.approvals.over(policy, source, places)
-        return policy if self.lock is None else self.lock.shielded(policy, places)
-
-    def take(self, life: PluginRun) -> None:
-        """Makes a life the present one: calls that begin from now on are its."""
-        self.life, self.leases, self.source = life, life.leases, life.source
-        self.dispatcher = life.supervisor.dispatcher
-
-    def abandon(self) -> None:
-        """Gives up on the life that a reload is starting."""
-        if self.coming is not None:
-            self.coming.supervisor.end()
-
-    def alive(self) -> Supervisor:
-        """Returns the supervisor. Raises `PluginStateError` if the plugin was never started."""
-        if self.supervisor is None:
+    def require_run(self) -> PluginRun:
+        """Returns the current run. Raises `PluginStateError` if the plugin was never started."""
+        if self.run is None:
             raise PluginStateError(self.id, "it is not started")
-        return self.supervisor
+        return self.run
 
-    def leased(self) -> Leases:
-        """Returns the leases. Raises `PluginStateError` if the plugin was not started, or was stopped for good."""
+    def require_running(self) -> None:
+        """Raises `PluginError` if the plugin doesn't run."""
+        if self.state is State.FAILED and self.run is not None:
+            raise PluginCrashed(self.id, "it has failed") from self.run.error
+        if self.state is not State.RUNNING:
+            raise PluginStateError(self.id, f"it is {self.state}")
+
+    def require_leases(self) -> LeaseSet:
+        """Returns the leases. Raises `PluginStateError` if the plugin was not started, or was unloaded."""
         if self.leases is None:
             raise PluginStateError(self.id, f"it is {self.state}")
         return self.leases
 
-    def end_leases(self) -> None:
-        """Ends the leases with what they were granted for."""
+    def set_run(self, run: PluginRun) -> None:
+        """Makes a run the current one: it takes further calls."""
+        self.run, self.leases, self.source = run, run.leases, run.source
+        self.dispatcher = run.dispatcher
+
+    def cancel_next_run(self) -> None:
+        """Ends the run that a reload is starting."""
+        if self.next_run is not None:
+            self.next_run.request_stop()
+
+    async def stop_draining(self) -> None:
+        """Ends at once the runs that finish their calls after a reload."""
+        for run in self.draining:
+            run.request_stop()
+        if self.draining:
+            await asyncio.wait(tuple(self.draining.values()))
+
+    def close_leases(self) -> None:
+        """Ends the leases together with their grant."""
         if self.leases is not None:
             self.leases.close()
             self.leases = None
 
-    def must_run(self) -> None:
-        """Raises `PluginError` if the plugin does not run."""
-        if self.state is State.FAILED and self.supervisor is not None:
-            raise PluginCrashed(self.id, "it has failed") from self.supervisor.error
-        if self.state is not State.RUNNING:
-            raise PluginStateError(self.id, f"it is {self.state}")
+    def revoke(self, capability: str | None, reason: str) -> None:
+        """Ends the leases of every run, and of a run that a reload is about to start."""
+        self.require_leases().revoke(capability, reason)
+        self.revoked.append((capability, reason))
+        for run in self.runs[1:]:
+            run.leases.end(capability, reason)
 
-    def counting(self, sink: AuditSink | None) -> AuditSink | None:
-        """Returns a sink that counts what is denied to this plugin and passes all on."""
+    def set_lease_terms(self, capability: str, terms: Mapping[str, object]) -> LeaseStatus:
+        """Sets terms of a lease in every run. Raises as `LeaseSet.set_terms`."""
+        status = self.require_leases().set_terms(capability, terms)
+        for run in self.runs[1:]:
+            run.leases.copy_terms(capability, terms)
+        return status
+
+    def places(self, source: PluginSource) -> Places:
+        """Returns the paths of `$DATA` and `$PLUGIN`."""
+        return {"$DATA": self.data_dir, "$PLUGIN": source.folder}
+
+    def effective_policy(self, source: PluginSource, policy: SandboxPolicy) -> SandboxPolicy:
+        """Returns the policy for a version of the plugin, with approvals added and the lock file denied."""
+        places = self.places(source)
+        policy = self.approvals.extend(policy, source, places)
+        return policy if self.lock is None else self.lock.deny_lock_file(policy, places)
+
+    def apply_policy(self, policy: SandboxPolicy, policy_file: str | None) -> None:
+        """Puts another policy in force in all runs, and in those that start later."""
+        self._apply_policies(dict.fromkeys(self.runs, policy))
+        self.policy, self.policy_file = policy, policy_file
+
+    def refresh_policy(self) -> None:
+        """Puts the current approvals in force in all runs, each under the policy that it has."""
+        self._apply_policies({run: run.policy for run in self.runs})
+
+    def _apply_policies(self, policies: Mapping[PluginRun, SandboxPolicy]) -> None:
+        changes = []
+        for run, policy in policies.items():  # computed for all runs before any changes: an error changes nothing
+            effective = self.effective_policy(run.source, policy)
+            grant = Grant.of(run.source.manifest, effective, self.places(run.source))
+            changes.append((run, policy, effective, grant))
+        for run, policy, effective, grant in changes:
+            run.apply_policy(policy, effective, grant)
+
+    def counting_sink(self, sink: AuditSink | None) -> AuditSink | None:
+        """Returns a sink that counts the denials of this plugin and passes every event on."""
         if sink is None:
             return None
 
         def record(event: AuditEvent) -> None:
             self.denied += not event.allowed
-            token = running.set(None)  # decisions are made in the plugin's context; a sink is the host's
+            token = running.set(None)  # decisions are made in the plugin's context; the sink belongs to the host
             try:
                 sink(event)
             finally:
@@ -160,8 +196,8 @@ class PluginRecord:
         return record
 
     def status(self) -> PluginStatus:
-        """Returns the listing of this plugin."""
-        life = self.supervisor
+        """Returns the status of this plugin."""
+        run = self.run
         return PluginStatus(
             id=self.id,
             state=self.state,
@@ -169,43 +205,42 @@ class PluginRecord:
             folder=self.source.folder,
             version=self.source.manifest.version,
             distribution=self.source.distribution,
-            methods=dict(life.dispatcher.methods) if life is not None else None,
-            error=life.reason if life is not None else None,
-            traceback=life.traceback if life is not None else None,
+            methods=dict(run.dispatcher.methods) if run is not None else None,
+            error=run.reason if run is not None else None,
+            traceback=run.traceback if run is not None else None,
             waiting=self.waiting,
         )
 
     def stats(self, *, audited: bool) -> PluginStats:
-        """Returns the counts of this plugin."""
-        count = self.count
+        """Returns the counts of this plugin; `audited` is whether denials are recorded, and so counted."""
+        count, runs = self.count, self.runs
         return PluginStats(
             calls=count.calls,
             failed=count.failed,
             timeouts=count.timeouts,
             refused=count.refused,
-            active=sum(life.supervisor.dispatcher.active for life in self.lives),
-            waiting=sum(life.supervisor.dispatcher.waiting for life in self.lives),
+            active=sum(run.dispatcher.active for run in runs),
+            waiting=sum(run.dispatcher.waiting for run in runs),
             seconds=count.seconds,
             denied=self.denied if audited else None,
             restarts=self.restarts,
         )
 
     def metrics(self, *, audited: bool) -> PluginMetrics:
-        """Returns all that is measured about this plugin."""
-        return metrics_of(
-            self.id,
-            self.source.manifest.version,
-            self.isolation,
-            self.state,
-            self.stats(audited=audited),
-            self.count,
-            self.tally,
-            None if self.over else self.level,
+        """Returns the metrics of this plugin. Can be called on any thread."""
+        backend: object = None if self.run is None or self.is_over else self.run.backend
+        usage = backend.usage() if isinstance(backend, Measured) else None
+        return PluginMetrics(
+            plugin=self.id,
+            version=self.source.manifest.version,
+            isolation=self.isolation,
+            state=self.state,
+            stats=self.stats(audited=audited),
+            latency=self.count.latency(),
+            requests=self.tally["requests"],
+            opens=self.tally["opens"],
+            bytes_in=self.tally["bytes_in"],
+            bytes_out=self.tally["bytes_out"],
+            memory=usage.memory if usage is not None else None,
+            cpu_seconds=usage.cpu_seconds if usage is not None else None,
         )
-
-
-def unreadable(where: str | os.PathLike[str], isolation: Level, error: Exception) -> PluginStatus:
-    """Returns the listing of a plugin whose manifest cannot be read: its folder's name stands for its id."""
-    folder = os.path.abspath(os.fspath(where))
-    name = error.plugin if isinstance(error, PluginError) else os.path.basename(folder)
-    return PluginStatus(escape(name), State.FAILED, isolation, folder, error=str(error))

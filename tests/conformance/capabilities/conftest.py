@@ -14,8 +14,8 @@ from nyx_stream.audit import AuditEvent
 from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server
 from tests.conformance.capabilities.server import answer
-from tests.conformance.conftest import LEVELS
 from tests.conformance.machine import missing, without_fork
+from tests.plugin_fixtures import LEVELS
 
 PLUGIN = Path(__file__).parent / "plugin"
 INSIDE = "10.1.2.3"

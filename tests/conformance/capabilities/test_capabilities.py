@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conformance.capabilities.conftest import PLUGIN, Level
-from tests.conformance.conftest import LEVELS
 from tests.conformance.machine import missing
+from tests.plugin_fixtures import LEVELS
 
 MODULES = ("files", "http", "connect", "env", "limits", "narrow", "narrow_files")
 

@@ -8,11 +8,10 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import NetworkDenied, PluginCrashed, PluginError
 from nyx_stream.host import Answer
-from nyx_stream.host.approvals.prompts import OPEN, PER_MINUTE, ApprovalPrompts
+from nyx_stream.host.approvals.prompts import MAX_OPEN, MAX_PER_MINUTE, ApprovalPrompts
 from nyx_stream.policy.approval import Approval
 from tests.conformance.machine import missing
-from tests.host.plugin_folder import write_plugin
-from tests.host.waiting import until
+from tests.plugin_fixtures import until, write_plugin
 
 MANY = 20
 CODE = """
@@ -119,17 +118,17 @@ async def test_a_flood_of_questions(plugin, approver, events):
     approver.free.clear()
     call = asyncio.ensure_future(plugin.call("flood", count=MANY))
     # From a process they come one by one: until all are there, nobody answers.
-    await until(lambda: len(asks(events)) == MANY - OPEN + 1)
+    await until(lambda: len(asks(events)) == MANY - MAX_OPEN + 1)
     approver.free.set()
     reasons = await call
     assert approver.most == 1
-    assert len(approver.asked) == OPEN
-    assert sum("open already" in reason for reason in reasons) == MANY - OPEN
+    assert len(approver.asked) == MAX_OPEN
+    assert sum("open already" in reason for reason in reasons) == MANY - MAX_OPEN
     for n in range(MANY):
         await plugin.call("ask", kind="connect", target=f"h{n}.example")
-    assert len(approver.asked) == PER_MINUTE
+    assert len(approver.asked) == MAX_PER_MINUTE
     assert (await plugin.call("ask", kind="connect", target="h19.example"))[1] == (
-        f"the plugin asked {PER_MINUTE} times within a minute"
+        f"the plugin asked {MAX_PER_MINUTE} times within a minute"
     )
 
 
@@ -213,12 +212,12 @@ async def test_the_minute_goes_by():
     async def put():
         return Approval(False, "no")
 
-    for number in range(PER_MINUTE):
-        assert questions.why_not(number) is None
-        await questions.join(number, put)
-    assert questions.why_not("more") is not None
+    for number in range(MAX_PER_MINUTE):
+        assert questions.refusal(number) is None
+        await questions.ask(number, put)
+    assert questions.refusal("more") is not None
     now[0] = 59.9
-    assert questions.why_not("more") is not None
+    assert questions.refusal("more") is not None
     now[0] = 60.0
-    assert questions.why_not("more") is None
-    assert questions.why_not(0) is None
+    assert questions.refusal("more") is None
+    assert questions.refusal(0) is None

@@ -4,7 +4,7 @@ import pytest
 
 from nyx_stream import PluginHost
 from nyx_stream.errors import TripwireDenied
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
 import asyncio, os, socket, subprocess, threading, sys

@@ -73,7 +73,7 @@ async def test_the_record_has_the_plugins_own_source_line(tmp_path):
     """The operator sees file, line and text of the plugin's code, even if a library made the call."""
     from nyx_stream import PluginHost
     from nyx_stream.errors import TripwireDenied
-    from tests.host.plugin_folder import write_plugin
+    from tests.plugin_fixtures import write_plugin
 
     events = []
     folder = write_plugin(

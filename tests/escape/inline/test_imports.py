@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from nyx_stream import PluginHost
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 # Of the standard library, rarely imported before, with and without native parts.
 MODULES = ["wave", "zipapp", "this_is_not_a_module", "xmlrpc.client", "cmd", "mailbox", "_uuid", "sqlite3"]

@@ -64,7 +64,7 @@ async def test_using_a_socket_of_the_hosts_is_refused(rogue, listener, name):
     """A socket of the host that a plugin obtained can't be connected, bound or sent from by the plugin's code."""
     code, action = SOCKET_ATTACKS[name]
     with socket.socket() as borrowed:
-        rogue.handle._entry.supervisor._level._plugin.borrowed = borrowed
+        rogue.handle._record.run.backend._plugin.borrowed = borrowed
         event = await rogue.refused(code.format(port=listener.getsockname()[1]), "connect", action)
     assert "127.0.0.1" in event.target
 

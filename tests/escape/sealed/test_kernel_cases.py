@@ -15,7 +15,7 @@ from nyx_stream import PluginHost
 from nyx_stream.errors import PluginCrashed
 from tests.conformance.machine import missing
 from tests.escape.kernel import attack, attacks_code, attacks_files, attacks_kernel, attacks_network
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module

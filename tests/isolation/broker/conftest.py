@@ -10,7 +10,7 @@ from nyx_stream.policy import SandboxPolicy
 from tests.capabilities.http.loopback import NamedNetwork, Server
 from tests.conformance.capabilities.server import answer
 from tests.conformance.machine import missing
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
     import asyncio, contextlib, os, socket

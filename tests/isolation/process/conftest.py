@@ -7,10 +7,7 @@ import pytest
 
 from nyx_stream import PluginHost
 from tests.conformance.machine import missing
-from tests.conformance.nursery import interpreters
-from tests.host.plugin_folder import write_plugin
-
-__all__ = ["interpreters"]
+from tests.plugin_fixtures import write_plugin
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ async def attempt(call: Any) -> Any:
 async def main(folder: Path) -> dict[str, Any]:
     async with PluginHost(data_dir=folder / "data") as host:
         one = await host.load(folder / "one", policy=POLICY, isolation="process")
-        run = one._entry.life
+        run = one._record.run
         answers: dict[str, Any] = {"before": await attempt(one.call("read"))}
         full = fill()
         answers["at once"] = await attempt(one.call("read"))
@@ -65,7 +65,7 @@ async def main(folder: Path) -> dict[str, Any]:
             end.close()
         answers["after"] = await attempt(one.call("read"))
         answers["another after"] = await attempt((await host.load(folder / name, isolation="process")).call("echo"))
-        answers["the same run"] = one._entry.life is run and one.state
+        answers["the same run"] = one._record.run is run and one.state
         return answers
 
 

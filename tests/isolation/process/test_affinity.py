@@ -8,7 +8,7 @@ import pytest
 from nyx_stream import PluginHost
 from nyx_stream.errors import PluginLoadError
 from tests.conformance.machine import missing, without_fork
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
     import os
@@ -101,4 +101,4 @@ def test_a_system_without_affinity_refuses_the_choice(monkeypatch):
 def test_a_host_file_can_choose(folder, tmp_path):
     """`nyx.toml` has the same option as the constructor."""
     (tmp_path / "nyx.toml").write_text(f'worker_cpus = [{HERE[-1]}]\n[[plugins]]\nfrom = "plugins/p"\n')
-    assert PluginHost.from_toml(tmp_path / "nyx.toml")._levels._cpus == {HERE[-1]}
+    assert PluginHost.from_toml(tmp_path / "nyx.toml")._backends._cpus == {HERE[-1]}

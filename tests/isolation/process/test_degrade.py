@@ -17,7 +17,7 @@ from nyx_stream.isolation.remote.host import handshake
 from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.policy import SandboxPolicy
 from tests.conformance.machine import missing, without_fork
-from tests.host.plugin_folder import write_plugin
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
     import os, resource, socket

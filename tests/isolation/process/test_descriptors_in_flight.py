@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
-from tests.host.plugin_folder import write_plugin
 from tests.isolation.process.descriptors_in_flight import OTHERS
+from tests.plugin_fixtures import write_plugin
 
 CODE = """
     class Main(Plugin):

@@ -42,7 +42,7 @@ async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkey
         found = await plugin.call("inherited")
     finally:
         os.close(held)
-    assert children() - before == {plugin._entry.life.level.pid}
+    assert children() - before == {plugin._record.run.backend.pid}
     assert found["descriptors"][:4] == [0, 1, 2, 3]
     assert len(found["descriptors"]) == 7
     assert found["environment"] == {"NO_SUBPROCESS": "1", "NO_NETWORK": "1", "NO_FILESYSTEM_WRITE": "1"}
@@ -54,7 +54,7 @@ async def test_a_worker_is_a_child_of_its_host_and_inherits_nothing(load, monkey
 async def test_it_is_sealed_as_ordered(load):
     """Every layer is in force, every attempt was refused, and memory is limited above what was used before."""
     plugin = await load(INHERITANCE)
-    report = plugin._entry.life.level.report
+    report = plugin._record.run.backend.report
     states = {layer["name"]: layer["state"] for layer in report["layers"]}
     assert {states[name] for name in REQUIRED_LAYERS} == {"active"}
     assert all(result["refused"] for result in report["witness"])

@@ -118,7 +118,7 @@ async def test_imports_work_later_and_nothing_else_can_be_read(load, tmp_path):
 async def test_the_report_matches_the_order(load):
     """Every layer is in force, every attempt was refused, and the memory limit is above the baseline."""
     plugin = await load(CODE, limits='memory = "100MiB"')
-    level = plugin._entry.life.level
+    level = plugin._record.run.backend
     states = {layer["name"]: layer["state"] for layer in level.report["layers"]}
     assert {states[name] for name in REQUIRED_LAYERS} == {"active"}
     assert all(result["refused"] for result in level.report["witness"])

@@ -18,9 +18,7 @@ from nyx_stream.errors import (
 )
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.host.waiting import until
-
-pytestmark = pytest.mark.usefixtures("interpreters")
+from tests.plugin_fixtures import until
 
 CODE = """
     import asyncio, ctypes, os, resource, signal, sys, threading, time
@@ -250,7 +248,7 @@ async def test_a_zygote_that_dies_is_replaced(load, host):
 
 async def test_on_fail_restart_after_a_kill(load, monkeypatch):
     """A worker that is killed is replaced by a new process."""
-    monkeypatch.setattr("nyx_stream.host.runtime.restarts.DELAYS", (0.0,) * 5)
+    monkeypatch.setattr("nyx_stream.host.operations.restart.DELAYS", (0.0,) * 5)
     plugin = await load(CODE, on_fail="restart")
     first = await plugin.call("pid")
     os.kill(first, signal.SIGKILL)

@@ -11,7 +11,7 @@ import pytest
 
 from nyx_stream import PluginHost
 from nyx_stream.isolation.process import bootstrap
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 CODE = """
     import os

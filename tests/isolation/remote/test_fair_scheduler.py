@@ -24,8 +24,8 @@ from nyx_stream.isolation.remote.wire.frames import (
     ProtocolFault,
 )
 from nyx_stream.isolation.remote.wire.protocol import MAX_LOG_RECORDS, MAX_REQUESTS, ProtocolConnection
-from tests.host.waiting import until
 from tests.isolation.remote.test_protocol import pair
+from tests.plugin_fixtures import until
 
 
 class Clock:

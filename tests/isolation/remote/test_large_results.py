@@ -15,8 +15,8 @@ from nyx_stream.isolation.remote.wire import large_value as large_value
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, LargeBody
 from nyx_stream.isolation.remote.wire.messages import MethodDescription, RemoteFault
-from tests.host.waiting import until
 from tests.isolation.remote.test_fair_scheduler import Clock, Worker
+from tests.plugin_fixtures import until
 
 TEXT = "a text, " * 100_000
 

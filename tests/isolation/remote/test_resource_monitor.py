@@ -12,7 +12,7 @@ import pytest
 
 from nyx_stream.isolation.remote.host import resource_monitor
 from nyx_stream.isolation.remote.host.resource_monitor import MonitoredWorker, ResourceMonitor, check
-from tests.host.waiting import until
+from tests.plugin_fixtures import until
 
 MIB = 2**20
 

@@ -31,7 +31,8 @@ async def connected(plugin):
 async def piped(plugin):
     """The bare socket of a response's body."""
     line = plugin._context.rpc.to("http")
-    ask = {"method": "GET", "url": "http://granted.example/slow", "headers": [], "whole": False}
+    url, unlimited = "http://granted.example/slow", [None] * 4
+    ask = {"method": "GET", "url": url, "headers": [], "timeout": unlimited, "whole_body": False}
     with socket.socket(fileno=(await line.ask("fetch", **ask)).descriptors[0]) as sock:
         yield sock
 
