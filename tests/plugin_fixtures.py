@@ -121,3 +121,8 @@ async def turn() -> None:
     """Runs the event loop once, and lets other threads and processes run for a moment."""
     time.sleep(_PAUSE)  # noqa: ASYNC251  # it blocks the loop on purpose, briefly
     await asyncio.sleep(0)
+
+
+def backend_of(host: PluginHost, level: str = "process") -> Any:
+    """Returns what the plugins of one level of a host share, such as the zygote and the warm pool."""
+    return host._backends.get("p", level)  # type: ignore[arg-type]  # tests name levels as text

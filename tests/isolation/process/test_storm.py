@@ -7,6 +7,7 @@ import signal
 import psutil
 
 from nyx_stream.errors import PluginCrashed
+from tests.plugin_fixtures import backend_of
 
 CODE = """
     import asyncio, os
@@ -73,7 +74,7 @@ async def test_kills_under_load_lose_no_call_and_leave_nothing(load, host):
     assert sum(map(sum, counts)) == per_plugin * PLUGINS * 10
     for number in range(PLUGINS):
         await host.unload(f"p{number}")
-    zygote = psutil.Process(host._levels.get("p", "process").processes.pid)
+    zygote = psutil.Process(backend_of(host).processes.pid)
     left = [child for child in zygote.children(recursive=True) if child.status() != psutil.STATUS_RUNNING]
     assert [child.status() for child in left[1:]] == []  # one may be the spare that waits for the next plugin
     assert all(child.status() != psutil.STATUS_ZOMBIE for child in left)

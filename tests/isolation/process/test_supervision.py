@@ -18,7 +18,7 @@ from nyx_stream.errors import (
 )
 from nyx_stream.host import State
 from nyx_stream.policy import SandboxPolicy
-from tests.plugin_fixtures import until
+from tests.plugin_fixtures import backend_of, until
 
 CODE = """
     import asyncio, ctypes, os, resource, signal, sys, threading, time
@@ -235,7 +235,7 @@ async def test_a_flood_of_output_and_logs_is_rate_limited(load, caplog):
 async def test_a_zygote_that_dies_is_replaced(load, host):
     """Its workers die with it, with an error that says so; the next plugin gets a new zygote."""
     plugin = await load(CODE)
-    zygote = host._levels.get("p", "process").processes
+    zygote = backend_of(host).processes
     before = zygote.pid
     os.kill(before, signal.SIGKILL)
     with pytest.raises(PluginCrashed, match="its process ended together with its parent"):
@@ -266,11 +266,12 @@ def test_workers_and_zygote_die_with_their_host(make, tmp_path):
     script = f"""
 import asyncio
 from nyx_stream import PluginHost
+from tests.plugin_fixtures import backend_of
 
 async def main():
     async with PluginHost(data_dir={str(tmp_path / "data")!r}) as host:
         plugin = await host.load({str(folder)!r}, isolation="process")
-        print(await plugin.call("pid"), host._levels.get("p", "process").processes.pid, flush=True)
+        print(await plugin.call("pid"), backend_of(host).processes.pid, flush=True)
         await plugin.call("spin")
 
 asyncio.run(main())

@@ -11,7 +11,7 @@ import pytest
 
 from nyx_stream import PluginHost
 from nyx_stream.isolation.process import bootstrap
-from tests.plugin_fixtures import until
+from tests.plugin_fixtures import backend_of, until
 
 CODE = """
     import os
@@ -24,7 +24,7 @@ CODE = """
 
 async def waiting(host) -> int:
     """The pid of the worker that waits, once there is one."""
-    pool = host._levels.get("p", "process").launcher
+    pool = backend_of(host).launcher
     async with asyncio.timeout(20):
         await until(lambda: pool.waiting is not None)
         process = await pool.waiting.process()
@@ -85,7 +85,7 @@ async def test_a_dead_worker_is_not_used(load, host):
     """If it was killed while it waited, the next plugin gets a new one."""
     await load(CODE)
     ahead = await waiting(host)
-    slot = host._levels.get("p", "process").launcher.waiting
+    slot = backend_of(host).launcher.waiting
     os.kill(ahead, signal.SIGKILL)
     async with asyncio.timeout(20):
         await until(lambda: slot.dead)

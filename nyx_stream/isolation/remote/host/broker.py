@@ -169,5 +169,5 @@ class Broker:
 
 
 def _descriptors_refused(error: OSError) -> bytes:
-    why = "too many descriptors are in transit to processes of this user that do not receive them: try again later"
+    why = "too many descriptors are in transit to processes of this user that don't receive them: try again later"
     return fault_of(OSError(error.errno, why)).encode()
