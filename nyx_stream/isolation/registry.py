@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nyx_stream.capabilities.lease import Lease
     from nyx_stream.isolation.backend import Assignment
-    from nyx_stream.isolation.capability_set import Shared
-    from nyx_stream.isolation.remote.host.broker import Handler, HandlerContext
+    from nyx_stream.isolation.capability_set import CapabilitySet, Shared
+    from nyx_stream.isolation.remote.host.broker import Handler
     from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 
 
@@ -42,7 +42,7 @@ class Capability:
     Attributes:
         service: makes the service in the host's process, from the assignment, the lease and what plugins share.
         facade: called with a service, makes what the plugin holds; `None`: the plugin's context uses the service.
-        host_binding: called with `HandlerContext`, makes a `Handler`.
+        host_binding: called with the `CapabilitySet`, makes a `Handler`.
         worker_binding: called with a `CapabilityStub`, makes a service that asks the host.
         leased: whether the capability has a lease, so that it can be limited and revoked.
     """
@@ -57,9 +57,9 @@ class Capability:
         """Returns what the plugin holds."""
         return service if self.facade is None else resolve(self.facade)(service)
 
-    def handler(self, context: "HandlerContext") -> "Handler":
+    def handler(self, capabilities: "CapabilitySet") -> "Handler":
         """Returns the host binding for one worker."""
-        handler: Handler = resolve(self.host_binding)(context)
+        handler: Handler = resolve(self.host_binding)(capabilities)
         return handler
 
     def preload(self) -> None:
