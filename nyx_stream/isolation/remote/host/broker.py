@@ -25,8 +25,8 @@ from functools import partial
 from itertools import count
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError, validate_call
-from pydantic_core import PydanticSerializationError
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import ArgsKwargs, PydanticSerializationError
 
 from nyx_stream.errors import LimitExceeded
 from nyx_stream.isolation.capability_set import CapabilitySet
@@ -50,6 +50,7 @@ from nyx_stream.policy.limits import Term
 
 _log = logging.getLogger("nyx.isolation")
 
+_STRICT = ConfigDict(strict=True)
 _CANCELLED = RemoteFault(reason="other", name="CancelledError")
 
 
@@ -78,11 +79,12 @@ class Handler:
 
     capability: ClassVar[str]
     actions: ClassVar[tuple[str, ...]]
-    _checked: ClassVar[dict[str, Callable[..., Coroutine[Any, Any, Reply]]]]
+    _callers: ClassVar[dict[str, Callable[[ArgsKwargs], Coroutine[Any, Any, Reply]]]]
+    """By action: validates arguments, and calls its method with them."""
 
     def __init_subclass__(cls) -> None:
-        check = validate_call(config=ConfigDict(strict=True))
-        cls._checked = {action: check(getattr(cls, action)) for action in cls.actions}
+        adapters = {action: TypeAdapter(getattr(cls, action), config=_STRICT) for action in cls.actions}
+        cls._callers = {action: adapter.validator.validate_python for action, adapter in adapters.items()}
 
     def __init__(self, capabilities: CapabilitySet) -> None:
         self._plugin = capabilities.plugin
@@ -94,10 +96,10 @@ class Handler:
         Raises:
             ProtocolFault, ValidationError: no worker binding would send this. The worker is ended.
         """
-        method = self._checked.get(action)
-        if method is None:
+        call = self._callers.get(action)
+        if call is None:
             raise ProtocolFault(f"{self.capability} has no action {action!r}")
-        return method(self, **arguments)
+        return call(ArgsKwargs((self,), arguments))
 
     def narrow(self, ask: Narrow) -> Self:
         """Returns a handler for less, which must have the action `close`. Raises as the `narrow` of the service."""
