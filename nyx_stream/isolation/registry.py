@@ -91,7 +91,7 @@ def _http(assignment: "Assignment", lease: Any, shared: "Shared") -> Any:
 
 
 def _files(assignment: "Assignment", lease: Any, _shared: "Shared") -> Any:
-    from nyx_stream.capabilities.files.service import LocalFileService
+    from nyx_stream.capabilities.files.local_service import LocalFileService
 
     places = assignment.grant.places
     return LocalFileService(assignment.guard, lease, places=places, protected=assignment.import_paths)
