@@ -75,7 +75,6 @@ class LocalHttpService:
         return _limits(self._guard.limits)
 
     async def send(self, request: HttpRequest) -> "HttpReply[ResponseBody]":
-        """See `HttpService.send`."""
         if self._lease.ended:
             raise self._refused(request)
         try:
@@ -116,7 +115,6 @@ class LocalHttpService:
         return self._guard.denial(NetworkDenied, "http", "redirect", location, decision)
 
     def narrow(self, rules: Sequence[RequestRule], terms: Terms) -> "LocalHttpService":
-        """See `HttpService.narrow`."""
         self._lease.check("narrow", ", ".join(rule.text for rule in rules))
         for rule in rules:
             if not self._guard.holds(rule):
@@ -220,7 +218,6 @@ class ResponseBody:
         self._release = service._lease.hold(self._end, busy=True)
 
     async def read(self) -> bytes | None:
-        """See `HttpBody.read`."""
         return await self.read_all(1) or None
 
     async def read_all(self, size: float = inf) -> bytes:
@@ -256,7 +253,6 @@ class ResponseBody:
         self._give_back()
 
     async def aclose(self) -> None:
-        """See `HttpBody.aclose`."""
         self._give_back()
 
     def _end(self) -> None:
