@@ -11,7 +11,7 @@ the facade reaches the service:
     process            facade ──► worker binding ─ RPC ─ host binding ──► service
 
 The *worker binding* implements the service's protocol by asking the host. The *host binding* (a `broker.Handler`)
-receives what a worker sends, validates it, and calls the one service that the plugin has.
+validates what a worker sends, and calls the one service that the plugin has.
 
 Adding a capability means one service, one facade, one pair of RPC bindings, and one row here. The conformance tests
 then run over it at every level.
@@ -64,9 +64,9 @@ class Capability:
 
     def preload(self) -> None:
         """Imports what a worker uses of the capability, so that workers that are forked later don't import it."""
-        for reference in (self.worker_binding, self.facade):
-            if reference is not None:
-                resolve(reference)
+        resolve(self.worker_binding)
+        if self.facade is not None:
+            resolve(self.facade)
 
     def hold_remote(self, stub: "CapabilityStub") -> Any:
         """Returns what the plugin holds in a worker."""
@@ -103,10 +103,6 @@ def _connect(assignment: "Assignment", lease: Any, shared: "Shared") -> Any:
     return LocalConnectService(assignment.guard, lease, shared.network)
 
 
-def _approval(assignment: "Assignment", _lease: Any, _shared: "Shared") -> Any:
-    return assignment.ask
-
-
 _REMOTE = "nyx_stream.isolation.remote"
 REGISTRY: Mapping[str, Capability] = {
     "http": Capability(
@@ -128,7 +124,7 @@ REGISTRY: Mapping[str, Capability] = {
         worker_binding=f"{_REMOTE}.worker.connect:RemoteConnectService",
     ),
     "approval": Capability(
-        _approval,
+        lambda assignment, _lease, _shared: assignment.ask,
         facade=None,
         host_binding=f"{_REMOTE}.host.approval:ApprovalHandler",
         worker_binding=f"{_REMOTE}.worker.approval:RemoteApproval",

@@ -85,8 +85,6 @@ class LocalFileService:
     """A `FileService` in this process.
 
     Args:
-        guard: decides.
-        lease: ends the service; `close` ends the lease.
         places: the directories of `$DATA` and `$PLUGIN`, as the guard has them.
         protected: the paths that plugin code is imported from; no policy lets a plugin write there.
         parent: the service that this one was narrowed from.
@@ -162,9 +160,7 @@ class LocalFileService:
         return await self._run("list", "read", (path,), lambda rooted: beneath.list_directory(*rooted))
 
     async def mkdir(self, path: str, mode: int, parents: bool, exist_ok: bool) -> None:
-        def work(rooted: RootedPath) -> None:
-            _make_directory(rooted, mode, parents, exist_ok)
-
+        work = partial(_make_directory, mode=mode, parents=parents, exist_ok=exist_ok)
         await self._run("mkdir", "write", (path,), work)
 
     async def rename(self, source: str, target: str) -> None:
@@ -298,14 +294,13 @@ class LocalFileService:
                     for prefix, below, _ in allowed
                 ]
                 return work(*rooted)
-        except EscapesRoot:
-            decision = Decision(False, decision.rule, f"it leads out of {decision.rule}")
-            raise self._denial(action, target, decision) from None
-        except NotPlain:
-            decision = Decision(False, decision.rule, "it is neither a regular file nor a directory")
-            raise self._denial(action, target, decision) from None
-        except AccessRefused as refused:
-            decision = refused.decision
+        except (EscapesRoot, NotPlain, AccessRefused) as refused:
+            if isinstance(refused, AccessRefused):
+                decision = refused.decision
+            elif isinstance(refused, EscapesRoot):
+                decision = Decision(False, decision.rule, f"it leads out of {decision.rule}")
+            else:
+                decision = Decision(False, decision.rule, "it is neither a regular file nor a directory")
             raise self._denial(action, target, decision) from None
         except RootsClosed:
             error = self._lease.error(action, target)

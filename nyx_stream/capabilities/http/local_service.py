@@ -41,10 +41,7 @@ _USERINFO = re.compile(r"([^/?#]*//)[^/?#]*@")
 class LocalHttpService:
     """HTTP for one plugin: an `HttpService` that sends by itself.
 
-    Args:
-        guard: decides on each request, and on each connection again.
-        lease: ends every request and connection when it ends.
-        network: how the host reaches the network; one for all plugins.
+    The guard decides on each request, and on each connection again. The end of the lease ends all of them.
     """
 
     def __init__(
