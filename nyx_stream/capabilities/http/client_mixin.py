@@ -10,8 +10,8 @@ attribute leads to the guard, and the slot makes CPython refuse the library's cl
 `LibraryAdapter` has everything that differs between httpx and httpx2.
 """
 
+from contextlib import suppress
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from nyx_stream.capabilities.http.headers import KEPT_ACROSS_ORIGINS, why_not_follow
@@ -116,12 +116,7 @@ class GuardedClientMixin(_Client):  # type: ignore[misc]  # the base is known wh
             if not self._shares_service:
                 await SERVICE.__get__(self).aclose()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def _parse(self, method: str, text: str) -> Any:
@@ -150,7 +145,8 @@ class GuardedClientMixin(_Client):  # type: ignore[misc]  # the base is known wh
                 if not response.has_redirect_location:
                     return response
                 if not follow_redirects:
-                    response.next_request = self._next_request(request, response)
+                    with suppress(self.adapter.library.RemoteProtocolError):  # it may not be followed
+                        response.next_request = self._build_redirect_request(request, response)
                     return response
                 request = await self._follow(request, response)
                 history = [*history, response]
@@ -175,13 +171,6 @@ class GuardedClientMixin(_Client):  # type: ignore[misc]  # the base is known wh
         if why_not_follow(location, scheme) is not None:
             raise self.adapter.error(await SERVICE.__get__(self).refuse_redirect(scheme, location), request)
         return self._build_redirect_request(request, response)
-
-    def _next_request(self, request: Any, response: Any) -> Any:
-        """Returns what following the redirect would send; `None` if it may not be followed."""
-        try:
-            return self._build_redirect_request(request, response)
-        except self.adapter.library.RemoteProtocolError:
-            return None
 
     def _build_redirect_request(self, request: Any, response: Any) -> Any:
         library = self.adapter.library

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING
 from nyx_stream.capabilities.http.credentials import Keyring, add_credentials, conceal, conceal_error
 from nyx_stream.capabilities.http.exchange import Exchange, RequestRefused
 from nyx_stream.capabilities.http.headers import check_headers, why_not_follow
-from nyx_stream.capabilities.http.service import (
-    FaultKind,
-    HttpFault,
-    HttpLimits,
-    HttpReply,
-    HttpRequest,
-    Sink,
-    Terms,
-)
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault, HttpLimits, HttpReply, HttpRequest, Sink, Terms
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.capabilities.network import Dialer, DialRefused, NetworkBackend, netloc

@@ -26,13 +26,7 @@ from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_eve
 from nyx_stream.isolation.remote.host.broker import Handler, Narrow, Reply
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import (
-    MAX_INLINE,
-    CapabilityError,
-    Packed,
-    error_of,
-    pack,
-)
+from nyx_stream.isolation.remote.wire.messages import MAX_INLINE, CapabilityError, Packed, error_of, pack
 from nyx_stream.policy import RequestRule
 
 if TYPE_CHECKING:
@@ -47,7 +41,6 @@ MAX_PATTERN = 1024
 _NO_BODY = (204, 304)
 
 UrlText = Annotated[str, Field(max_length=2**17)]
-MethodText = Annotated[str, Field(max_length=1024)]
 Header = Annotated[str, Field(max_length=2**20)]
 """Latin-1: each character is one byte."""
 Headers = Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
@@ -107,7 +100,7 @@ class HttpHandler(Handler):
     async def fetch(
         self,
         *,
-        method: MethodText,
+        method: Annotated[str, Field(max_length=1024)],
         url: UrlText,
         headers: Headers,
         timeouts: Seconds,

@@ -11,23 +11,10 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from nyx_stream.capabilities.http.service import (
-    FaultKind,
-    HttpFault,
-    HttpLimits,
-    HttpReply,
-    HttpRequest,
-    Terms,
-)
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault, HttpLimits, HttpReply, HttpRequest, Terms
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream, CutOff
-from nyx_stream.isolation.remote.wire.messages import (
-    MAX_INLINE,
-    CapabilityError,
-    error_of,
-    pack,
-    unpack,
-)
+from nyx_stream.isolation.remote.wire.messages import MAX_INLINE, CapabilityError, error_of, pack, unpack
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
 from nyx_stream.policy import RequestRule
