@@ -20,7 +20,7 @@ from nyx_core.beneath.opening import open_file
 from nyx_core.beneath.root import open_root
 from nyx_core.beneath.walk import walking_opener
 from nyx_stream.capabilities.files import Files
-from nyx_stream.capabilities.files.service import LocalFileService
+from nyx_stream.capabilities.files.local_service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy

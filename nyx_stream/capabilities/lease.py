@@ -56,7 +56,6 @@ class Spent(Exception):
 
 
 def new_tally() -> Tally:
-    """Returns a tally of zeros."""
     return {"requests": 0, "bytes_in": 0, "bytes_out": 0, "opens": 0}
 
 
@@ -89,12 +88,10 @@ class _UseTimer:
 
     @property
     def left(self) -> float:
-        """Seconds of use that are left."""
         running = 0.0 if self._since is None else monotonic() - self._since
         return max(self._left - running, 0.0)
 
     def start(self) -> None:
-        """Starts to count."""
         self._since = monotonic()
         self._timer = call_later(self._left, self._expired)
 
@@ -123,8 +120,6 @@ class Lease:
     """Lets the host limit and end one capability of one plugin; see the theory of operation above.
 
     Args:
-        plugin: id of the plugin.
-        capability: name of the capability.
         on_event: called with the event and its reason when the lease expires or a budget is used up.
         tally: counts what is spent here and through the children, with and without a budget.
     """
@@ -174,7 +169,6 @@ class Lease:
         return self._reason if self._reason is not None else self._expiry_reason
 
     def status(self) -> LeaseStatus:
-        """Returns the state of the lease."""
         left: dict[str, Term] = {name: counter.left for name, counter in self._budgets.items()}
         if self._own_deadline < inf:
             left["ttl"] = max(self._own_deadline - monotonic(), 0.0)
@@ -205,11 +199,11 @@ class Lease:
         number = next(self._numbers)
         self._holds[number] = end, busy
         if busy:
-            self._begin_use()
+            self._count_use(1)
 
         def release() -> None:
             if self._holds.pop(number, None) is not None and busy:
-                self._end_use()
+                self._count_use(-1)
 
         return release
 
@@ -287,7 +281,7 @@ class Lease:
         while self._holds:
             _, (end, busy) = self._holds.popitem()
             if busy:
-                self._end_use()
+                self._count_use(-1)
             try:
                 end()
             except BaseException:
@@ -339,18 +333,13 @@ class Lease:
             if self._uses:
                 self._use_timer.start()
 
-    def _begin_use(self) -> None:
+    def _count_use(self, change: int) -> None:
         lease: Lease | None = self
         while lease is not None:
-            lease._uses += 1
-            if lease._uses == 1 and lease._use_timer is not None:
-                lease._use_timer.start()
-            lease = lease._parent
-
-    def _end_use(self) -> None:
-        lease: Lease | None = self
-        while lease is not None:
-            lease._uses -= 1
-            if lease._uses == 0 and lease._use_timer is not None:
-                lease._use_timer.stop()
+            lease._uses += change
+            if lease._use_timer is not None:
+                if change > 0 and lease._uses == 1:
+                    lease._use_timer.start()
+                elif not lease._uses:
+                    lease._use_timer.stop()
             lease = lease._parent

@@ -108,11 +108,11 @@ class NetworkBackend:
 class Dialer:
     """Opens the connections of one plugin. Each has its own decision and its own look-up."""
 
-    __slots__ = ("_network", "guard")
+    __slots__ = ("guard", "network")
 
     def __init__(self, guard: SandboxGuard, network: NetworkBackend) -> None:
         self.guard = guard
-        self._network = network
+        self.network = network
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """Returns a socket connected to an origin, if any rule allows a connection or request to it.
@@ -130,19 +130,15 @@ class Dialer:
 
         The caller has decided that `host` may be connected to. Raises `DialRefused` or OSError.
         """
-        addresses = [host] if _is_literal(host) else await self._network.resolve(host, port)
+        addresses = [host] if _is_literal(host) else await self.network.resolve(host, port)
         if not addresses:
             raise OSError(f"no address for {host}")
         decision = self.guard.decide_addresses(host, port, addresses)
         if not decision.allowed:
             raise DialRefused(decision, host, port, ", ".join(addresses))
-        sock, address = await self._network.dial(_bounded(addresses), port)
+        sock, address = await self.network.dial(_bounded(addresses), port)
         self.guard.record("connect", "connect", f"{netloc(host, port)} at {address}", decision)
         return sock, address
-
-    async def tls(self) -> ssl.SSLContext:
-        """Returns the TLS client context of the host's network."""
-        return await self._network.tls()
 
 
 def netloc(host: str, port: int) -> str:

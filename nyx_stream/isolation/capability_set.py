@@ -30,7 +30,8 @@ class CapabilitySet:
     """The services of one run of a plugin, each on its own lease below the one of the grant."""
 
     def __init__(self, assignment: Assignment, shared: Shared) -> None:
-        self._assignment = assignment
+        self.assignment = assignment
+        self.plugin = assignment.grant.manifest.id
         self._shared = shared
         self._leases = {name: assignment.leases[name].child() for name in CAPABILITIES}
         self._services: dict[str, Any] = {}
@@ -38,7 +39,7 @@ class CapabilitySet:
 
     def bind(self) -> None:
         """Opens the granted directories. Call it before any code of the plugin runs: the grant is what is there now."""
-        granted = self._assignment.grant.manifest.paths and self._assignment.guard.policy.merged().paths
+        granted = self.assignment.grant.manifest.paths and self.assignment.guard.policy.merged().paths
         if granted and not self._leases["files"].ended:
             files = self.service("files")
             with as_host():
@@ -60,7 +61,7 @@ class CapabilitySet:
         service = self._services.get(name)
         if service is None:
             with as_host():
-                service = REGISTRY[name].service(self._assignment, self._leases.get(name), self._shared)
+                service = REGISTRY[name].service(self.assignment, self._leases.get(name), self._shared)
             self._services[name] = service
         return service
 

@@ -11,7 +11,7 @@ the facade reaches the service:
     process            facade ──► worker binding ─ RPC ─ host binding ──► service
 
 The *worker binding* implements the service's protocol by asking the host. The *host binding* (a `broker.Handler`)
-receives what a worker sends, validates it, and calls the one service that the plugin has.
+validates what a worker sends, and calls the one service that the plugin has.
 
 Adding a capability means one service, one facade, one pair of RPC bindings, and one row here. The conformance tests
 then run over it at every level.
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nyx_stream.capabilities.lease import Lease
     from nyx_stream.isolation.backend import Assignment
-    from nyx_stream.isolation.capability_set import Shared
-    from nyx_stream.isolation.remote.host.broker import Handler, HandlerContext
+    from nyx_stream.isolation.capability_set import CapabilitySet, Shared
+    from nyx_stream.isolation.remote.host.broker import Handler
     from nyx_stream.isolation.remote.worker.rpc import CapabilityStub
 
 
@@ -42,7 +42,7 @@ class Capability:
     Attributes:
         service: makes the service in the host's process, from the assignment, the lease and what plugins share.
         facade: called with a service, makes what the plugin holds; `None`: the plugin's context uses the service.
-        host_binding: called with `HandlerContext`, makes a `Handler`.
+        host_binding: called with the `CapabilitySet`, makes a `Handler`.
         worker_binding: called with a `CapabilityStub`, makes a service that asks the host.
         leased: whether the capability has a lease, so that it can be limited and revoked.
     """
@@ -57,16 +57,16 @@ class Capability:
         """Returns what the plugin holds."""
         return service if self.facade is None else resolve(self.facade)(service)
 
-    def handler(self, context: "HandlerContext") -> "Handler":
+    def handler(self, capabilities: "CapabilitySet") -> "Handler":
         """Returns the host binding for one worker."""
-        handler: Handler = resolve(self.host_binding)(context)
+        handler: Handler = resolve(self.host_binding)(capabilities)
         return handler
 
     def preload(self) -> None:
         """Imports what a worker uses of the capability, so that workers that are forked later don't import it."""
-        for reference in (self.worker_binding, self.facade):
-            if reference is not None:
-                resolve(reference)
+        resolve(self.worker_binding)
+        if self.facade is not None:
+            resolve(self.facade)
 
     def hold_remote(self, stub: "CapabilityStub") -> Any:
         """Returns what the plugin holds in a worker."""
@@ -91,7 +91,7 @@ def _http(assignment: "Assignment", lease: Any, shared: "Shared") -> Any:
 
 
 def _files(assignment: "Assignment", lease: Any, _shared: "Shared") -> Any:
-    from nyx_stream.capabilities.files.service import LocalFileService
+    from nyx_stream.capabilities.files.local_service import LocalFileService
 
     places = assignment.grant.places
     return LocalFileService(assignment.guard, lease, places=places, protected=assignment.import_paths)
@@ -101,10 +101,6 @@ def _connect(assignment: "Assignment", lease: Any, shared: "Shared") -> Any:
     from nyx_stream.capabilities.connect.service import LocalConnectService
 
     return LocalConnectService(assignment.guard, lease, shared.network)
-
-
-def _approval(assignment: "Assignment", _lease: Any, _shared: "Shared") -> Any:
-    return assignment.ask
 
 
 _REMOTE = "nyx_stream.isolation.remote"
@@ -128,7 +124,7 @@ REGISTRY: Mapping[str, Capability] = {
         worker_binding=f"{_REMOTE}.worker.connect:RemoteConnectService",
     ),
     "approval": Capability(
-        _approval,
+        lambda assignment, _lease, _shared: assignment.ask,
         facade=None,
         host_binding=f"{_REMOTE}.host.approval:ApprovalHandler",
         worker_binding=f"{_REMOTE}.worker.approval:RemoteApproval",

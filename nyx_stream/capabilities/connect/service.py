@@ -16,18 +16,10 @@ _CHUNK = 64 * 1024
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 OnEnd: TypeAlias = Callable[[SandboxDenied], object]
-OnRelease: TypeAlias = Callable[[], object]
 
 
 class LocalConnection:
-    """An open connection, as `stream.Connection`.
-
-    Attributes:
-        socket: connected, and closed by the owner of the connection.
-        address: the address that was dialled.
-        on_end: called with the error when the host ends the connection.
-        on_release: called when its owner gives the connection back.
-    """
+    """An open connection to the dialled `address` of `host`, as `stream.Connection`."""
 
     __slots__ = ("_error", "address", "host", "on_end", "on_release", "port", "socket")
 
@@ -37,7 +29,8 @@ class LocalConnection:
         self.port = port
         self.address = address
         self.on_end: OnEnd | None = None
-        self.on_release: OnRelease | None = None
+        """Called with the error when the host ends the connection."""
+        self.on_release: Callable[[], object] | None = None
         self._error: SandboxDenied | None = None
 
     def error(self) -> SandboxDenied | None:
@@ -65,10 +58,8 @@ class LocalConnection:
 class LocalConnectService:
     """A `ConnectService` in this process.
 
-    Args:
-        guard: decides. Only a connect rule grants a connection, because any protocol can be spoken over it.
-        lease: ends every connection when it is revoked.
-        network: how the host reaches the network.
+    Only a connect rule grants a connection, because any protocol can be spoken over it. The end of the lease ends every
+    connection.
     """
 
     __slots__ = ("_connections", "_dialer", "_guard", "_lease", "_pending")
@@ -129,7 +120,6 @@ class LocalConnectService:
                 self._end(connection, decision)
 
     async def aclose(self) -> None:
-        """Ends every connection, and closes the sockets."""
         for connection in list(self._connections):
             self._end(connection, Decision(False, None, "the connect capability is closed"))
             connection.socket.close()

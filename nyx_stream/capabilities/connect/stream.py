@@ -12,11 +12,7 @@ from anyio.lowlevel import checkpoint
 
 
 class Connection(Protocol):
-    """A connected socket that the host can end.
-
-    Attributes:
-        socket: the socket; the owner of the connection closes it.
-    """
+    """A connected socket that the host can end. The owner of the connection closes `socket`."""
 
     socket: socket.socket
 

@@ -25,26 +25,19 @@ class AccessRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _PolicyIndex:
-    """What was resolved for one policy.
-
-    Attributes:
-        policy: the policy.
-        denied: the texts of its deny rules, by the key of the path that each leads to.
-        allowed_prefixes: whether a granted prefix is allowed as a whole, by prefix and mode.
-    """
+    """What was resolved for one policy."""
 
     policy: SandboxPolicy
     denied: dict[str, str]
+    """The texts of its deny rules, by the key of the path that each leads to."""
     allowed_prefixes: dict[tuple[str, Mode], bool]
+    """Whether a granted prefix is allowed as a whole."""
 
 
 class AccessChecker:
     """Makes the judges for the operations of one capability. Safe to use from many threads.
 
-    Args:
-        guard: decides.
-        places: the directories of `$DATA` and `$PLUGIN`, as the guard has them.
-        protected: the paths that plugin code is imported from.
+    `places` are the directories of `$DATA` and `$PLUGIN`, as the guard has them; `protected` plugin code's own paths.
     """
 
     __slots__ = ("_guard", "_index", "_places", "_protected")
@@ -66,7 +59,10 @@ class AccessChecker:
         mode: Mode = "r" if access == "read" else "rw"
         index = self._index
         if index is None or index.policy is not self._guard.policy:
-            index = self._index = self._index_policy(self._guard.policy)
+            policy = self._guard.policy
+            rules = policy.bind(self._places).denied_paths
+            denied = {path_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}
+            index = self._index = _PolicyIndex(policy, denied, {})
         allowed = index.allowed_prefixes.get((prefix, mode))
         if allowed is None:
             allowed = index.allowed_prefixes[prefix, mode] = self._guard.decide_path(prefix, mode).allowed
@@ -96,7 +92,3 @@ class AccessChecker:
             raise AccessRefused(Decision(False, rule, f"it leads to what the rule {rule} denies"))
         if (decision := self.import_path_refusal(path, access)) is not None:
             raise AccessRefused(decision)
-
-    def _index_policy(self, policy: SandboxPolicy) -> _PolicyIndex:
-        rules = policy.bind(self._places).denied_paths
-        return _PolicyIndex(policy, {path_key(os.path.realpath(rule.prefix)): rule.text for rule in rules}, {})

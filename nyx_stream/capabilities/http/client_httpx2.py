@@ -2,7 +2,7 @@
 
 import httpx2
 
-from nyx_stream.capabilities.http.client import GuardedClientMixin
+from nyx_stream.capabilities.http.client_mixin import GuardedClientMixin
 from nyx_stream.capabilities.http.library_adapter import LibraryAdapter
 
 HTTPX2 = LibraryAdapter(httpx2, __name__)

@@ -46,18 +46,15 @@ class Decoder:
     def __init__(self, codings: list[str], max_bytes: int, plugin: str | None) -> None:
         self._stages = [_Inflater(coding, max_bytes, plugin) for coding in reversed(codings)]
 
-    def decode(self, data: bytes) -> Iterator[bytes]:
-        """Yields decoded pieces of at most `STEP` bytes. Raises `LimitExceeded`, and `HttpFault`: DECODING_ERROR."""
-        return self._run([data], final=False)
+    def decode(self, data: bytes, *, final: bool) -> Iterable[bytes]:
+        """Yields decoded pieces of at most `STEP` bytes; after `final` data, also the rest.
 
-    def flush(self) -> Iterator[bytes]:
-        """Yields the rest once the body has ended. Raises as `decode`."""
-        return self._run([], final=True)
-
-    def _run(self, pieces: Iterable[bytes], *, final: bool) -> Iterator[bytes]:
+        Raises `LimitExceeded`, and `HttpFault`: DECODING_ERROR.
+        """
+        pieces: Iterable[bytes] = [data]
         for stage in self._stages:
             pieces = stage.run(pieces, final=final)
-        return iter(pieces)
+        return pieces
 
 
 def decoder_for(content_encoding: str, max_bytes: int, plugin: str | None = None) -> Decoder | None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
-from itertools import chain
 from math import inf
 from types import ModuleType
 from typing import Any, ClassVar
@@ -50,7 +49,6 @@ class _WithRequest:
 
     @property
     def request(self) -> Any:
-        """The request that failed, as the library's own type."""
         if callable(self._request):
             self._request = self._request()
         if self._request is None:
@@ -72,11 +70,9 @@ class ServiceTransport:
         _SERVICE.__set__(self, service)
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Sends the request through the service."""
         return await self.adapter.send(_SERVICE.__get__(self), request)
 
     async def aclose(self) -> None:
-        """Closes the plugin's connections."""
         await _SERVICE.__get__(self).aclose()
 
 
@@ -104,7 +100,6 @@ class GuardedBody:
             yield chunk
 
     async def read_all(self) -> bytes:
-        """Returns the rest of the body at once, still encoded. Raises the library's errors."""
         adapter, body, request = _PARTS.__get__(self)
         try:
             content: bytes = await body.read_all()
@@ -114,7 +109,6 @@ class GuardedBody:
         return content
 
     async def aclose(self) -> None:
-        """Gives up the rest of the body."""
         await _PARTS.__get__(self)[1].aclose()
 
 
@@ -137,7 +131,6 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
 
     @property
     def max_redirects(self) -> int:
-        """Redirects that one request may follow by the limits in force."""
         return self._limits.redirects
 
     @property
@@ -160,7 +153,7 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
             self._finish()
         self._num_bytes_downloaded = len(raw)
         if "content-encoding" in self.headers and (decoder := self._bounded_decoder()) is not None:
-            raw = b"".join([piece async for piece in self._decoded(decoder, raw, flush=True)])
+            raw = b"".join([piece async for piece in self._decoded(decoder, raw, final=True)])
         self._content = raw
         return raw
 
@@ -175,17 +168,16 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
         chunks = Chunks(chunk_size)
         async with aclosing(self.aiter_raw()) as raw_chunks:
             async for raw in raw_chunks:
-                async for piece in self._decoded(decoder, raw, flush=False):
+                async for piece in self._decoded(decoder, raw, final=False):
                     for chunk in chunks.add(piece):
                         yield chunk
-        async for piece in self._decoded(decoder, b"", flush=True):
+        async for piece in self._decoded(decoder, b"", final=True):
             for chunk in chunks.add(piece):
                 yield chunk
         if chunks.rest:
             yield bytes(chunks.rest)
 
     async def aclose(self) -> None:
-        """Closes the response and gives its connection back."""
         if not self.is_closed:
             try:
                 await self.stream.aclose()
@@ -202,10 +194,9 @@ class GuardedResponse(_Response):  # type: ignore[misc]  # the base is known whe
         except HttpFault as error:
             raise self.adapter.error(error, self._request) from error
 
-    async def _decoded(self, decoder: Decoder, raw: bytes, *, flush: bool) -> AsyncIterator[bytes]:
-        steps = chain(decoder.decode(raw), decoder.flush()) if flush else decoder.decode(raw)
+    async def _decoded(self, decoder: Decoder, raw: bytes, *, final: bool) -> AsyncIterator[bytes]:
         try:
-            for number, piece in enumerate(steps, 1):
+            for number, piece in enumerate(decoder.decode(raw, final=final), 1):
                 yield piece
                 if number % _STEPS_AT_ONCE == 0:
                     # A body that inflates a thousandfold must not hold up the other plugins of the loop.
@@ -227,18 +218,9 @@ class LibraryAdapter:
     def __init__(self, library: ModuleType, module: str) -> None:
         self.library: Any = library
         self._own_error: type[Exception] = self.library.RequestError
-        self.denied = self._error(
-            "HttpDenied",
-            NetworkDenied,
-            "A request isn't granted. Not a TransportError: a retry would change nothing.",
-            module,
-        )
-        self.revoked = self._error(
-            "HttpRevoked", Revoked, "The host took the capability back, before the request or while it ran.", module
-        )
-        self.exceeded = self._error(
-            "HttpLimitExceeded", LimitExceeded, "A request or its response reached a limit of the grant.", module
-        )
+        self.denied = self._error("HttpDenied", NetworkDenied, "A request isn't granted.", module)
+        self.revoked = self._error("HttpRevoked", Revoked, "The host took the capability back.", module)
+        self.exceeded = self._error("HttpLimitExceeded", LimitExceeded, "A limit of the grant was reached.", module)
         self._response: Any = type("Response", (GuardedResponse, self.library.Response), {"adapter": self})
         self._body: Any = type("Body", (GuardedBody, self.library.AsyncByteStream), {"__slots__": ()})
         self.transport: Any = type(

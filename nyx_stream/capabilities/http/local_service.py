@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING
 from nyx_stream.capabilities.http.credentials import Keyring, add_credentials, conceal, conceal_error
 from nyx_stream.capabilities.http.exchange import Exchange, RequestRefused
 from nyx_stream.capabilities.http.headers import check_headers, why_not_follow
-from nyx_stream.capabilities.http.service import (
-    FaultKind,
-    HttpFault,
-    HttpLimits,
-    HttpReply,
-    HttpRequest,
-    Sink,
-    Terms,
-)
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault, HttpLimits, HttpReply, HttpRequest, Sink, Terms
 from nyx_stream.capabilities.http.transport.pool import Pool
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.capabilities.network import Dialer, DialRefused, NetworkBackend, netloc
@@ -41,10 +33,7 @@ _USERINFO = re.compile(r"([^/?#]*//)[^/?#]*@")
 class LocalHttpService:
     """HTTP for one plugin: an `HttpService` that sends by itself.
 
-    Args:
-        guard: decides on each request, and on each connection again.
-        lease: ends every request and connection when it ends.
-        network: how the host reaches the network; one for all plugins.
+    The guard decides on each request, and on each connection again. The end of the lease ends all of them.
     """
 
     def __init__(
@@ -75,7 +64,6 @@ class LocalHttpService:
         return _limits(self._guard.limits)
 
     async def send(self, request: HttpRequest) -> "HttpReply[ResponseBody]":
-        """See `HttpService.send`."""
         if self._lease.ended:
             raise self._refused(request)
         try:
@@ -116,7 +104,6 @@ class LocalHttpService:
         return self._guard.denial(NetworkDenied, "http", "redirect", location, decision)
 
     def narrow(self, rules: Sequence[RequestRule], terms: Terms) -> "LocalHttpService":
-        """See `HttpService.narrow`."""
         self._lease.check("narrow", ", ".join(rule.text for rule in rules))
         for rule in rules:
             if not self._guard.holds(rule):
@@ -220,7 +207,6 @@ class ResponseBody:
         self._release = service._lease.hold(self._end, busy=True)
 
     async def read(self) -> bytes | None:
-        """See `HttpBody.read`."""
         return await self.read_all(1) or None
 
     async def read_all(self, size: float = inf) -> bytes:
@@ -256,7 +242,6 @@ class ResponseBody:
         self._give_back()
 
     async def aclose(self) -> None:
-        """See `HttpBody.aclose`."""
         self._give_back()
 
     def _end(self) -> None:

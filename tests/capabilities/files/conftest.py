@@ -9,7 +9,7 @@ import pytest
 
 from nyx_stream.audit import AuditEvent
 from nyx_stream.capabilities.files import Files
-from nyx_stream.capabilities.files.service import LocalFileService
+from nyx_stream.capabilities.files.local_service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.guard import SandboxGuard
 from nyx_stream.policy import SandboxPolicy

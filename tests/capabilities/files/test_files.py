@@ -12,8 +12,7 @@ import pytest
 
 from nyx_core import beneath
 from nyx_stream.capabilities.files import Files
-from nyx_stream.capabilities.files.operations import MAX_CONCURRENT
-from nyx_stream.capabilities.files.service import LocalFileService
+from nyx_stream.capabilities.files.local_service import MAX_CONCURRENT, LocalFileService
 from nyx_stream.capabilities.import_paths import ImportPaths
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied, LimitExceeded, Revoked

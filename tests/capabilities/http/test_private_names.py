@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nyx_stream.capabilities.http.client import GuardedClientMixin
+from nyx_stream.capabilities.http.client_mixin import GuardedClientMixin
 from nyx_stream.capabilities.http.library_adapter import GuardedResponse
 from nyx_stream.capabilities.http.service import FaultKind
 

@@ -11,7 +11,7 @@ import pytest
 
 from nyx_stream.audit import AuditEvent
 from nyx_stream.capabilities.files import Files
-from nyx_stream.capabilities.files.service import LocalFileService
+from nyx_stream.capabilities.files.local_service import LocalFileService
 from nyx_stream.capabilities.lease import Lease
 from nyx_stream.errors import FilesystemDenied
 from nyx_stream.guard import SandboxGuard

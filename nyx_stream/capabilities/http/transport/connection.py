@@ -81,7 +81,7 @@ class HttpConnection:
             async with asyncio.timeout(exchange.wait(exchange.timeouts.connect)):
                 sock = await self._dialer.connect(host, port)
                 try:
-                    context = await self._dialer.tls() if scheme == "https" else None
+                    context = await self._dialer.network.tls() if scheme == "https" else None
                 except BaseException:
                     sock.close()
                     raise

@@ -2,34 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
-from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import Arguments
+from nyx_stream.isolation.remote.host.broker import Handler, Reply
 from nyx_stream.policy.approval import MAX_KIND_LENGTH, MAX_TEXT_LENGTH
 
-
-class Request(Arguments):
-    """`request`: the permission that a plugin asks for."""
-
-    kind: Annotated[str, Field(max_length=MAX_KIND_LENGTH)]
-    target: Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
-    why: Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+_Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 
 
-class ApprovalHandler:
-    """A `Handler`: `request`."""
+class ApprovalHandler(Handler):
+    capability = "approval"
+    actions = ("request",)
 
-    def __init__(self, context: HandlerContext) -> None:
-        self._ask = context.capabilities.service("approval")
-
-    async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
-        if action != "request":
-            raise ProtocolFault(f"approval has no action {action!r}")
-        ask = Request.model_validate(arguments)
-        approval = await self._ask(ask.kind, ask.target, ask.why)
+    async def request(
+        self, kind: Annotated[str, Field(max_length=MAX_KIND_LENGTH)], target: _Text, why: _Text
+    ) -> Reply:
+        approval = await self._service(kind, target, why)
         return Reply([approval.granted, approval.reason, approval.once, approval.until])
-
-    async def aclose(self) -> None:
-        """Does nothing: the host keeps the question."""

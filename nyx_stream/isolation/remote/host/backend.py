@@ -19,8 +19,7 @@ import psutil
 from nyx_stream.errors import LimitExceeded, PluginCallError, PluginCrashed, PluginError, PluginLoadError
 from nyx_stream.isolation.backend import Assignment, ProcessUsage, environment_of
 from nyx_stream.isolation.capability_set import CapabilitySet, Shared
-from nyx_stream.isolation.registry import REGISTRY
-from nyx_stream.isolation.remote.host.broker import Broker, HandlerContext
+from nyx_stream.isolation.remote.host.broker import Broker
 from nyx_stream.isolation.remote.host.calls import GRACE, RemoteCalls, RemoteTraceback, call_error, cause_of
 from nyx_stream.isolation.remote.host.handshake import Handshake
 from nyx_stream.isolation.remote.host.log import Output, WorkerLog
@@ -228,8 +227,7 @@ class RemotePlugin:
         self._output = Output(slot.output, partial(self._log.line, "stdout"), scheduler)
         self._errors = Output(slot.errors, partial(self._log.line, "stderr"), scheduler)
         self._calls = RemoteCalls(self._name, channel, scheduler, self._call_overdue)
-        context = HandlerContext(self._assignment, self._capabilities)
-        self._broker = Broker(context, {name: row.handler for name, row in REGISTRY.items()}, channel)
+        self._broker = Broker(self._capabilities, channel)
         self._log.open(channel)
         handlers |= {
             FrameKind.SEALED: self._handshake.on_frame,

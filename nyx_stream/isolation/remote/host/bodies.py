@@ -39,7 +39,6 @@ class Uploads:
         return pipe
 
     def close(self) -> None:
-        """Closes the pipes that were never used."""
         while self._pipes:
             self._pipes.popitem()[1].close()
 
@@ -61,8 +60,11 @@ class Downloads:
     def __init__(self, plugin: str) -> None:
         self._plugin = plugin
         self._tasks: set[asyncio.Task[None]] = set()
-        self.active = 0
+
+    @property
+    def active(self) -> int:
         """Number of bodies that are being sent."""
+        return len(self._tasks)
 
     def begin(
         self, send: Callable[[BodyStream], Awaitable[None]], close: Callable[[], Awaitable[None]] | None = None
@@ -77,7 +79,6 @@ class Downloads:
         pipe, theirs = make_pipe()
         task = asyncio.get_running_loop().create_task(self._run(pipe, send, close), name=f"nyx:{self._plugin}:body")
         self._tasks.add(task)
-        self.active += 1
         task.add_done_callback(self._done)
         return theirs
 
@@ -117,6 +118,5 @@ class Downloads:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        self.active -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("plugin %s: sending a body failed", self._plugin, exc_info=error)

@@ -14,35 +14,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from nyx_stream.capabilities.connect.service import LocalConnection, LocalConnectService
+from nyx_stream.capabilities.connect.service import LocalConnection
 from nyx_stream.errors import SandboxDenied
-from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
-from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import Arguments, fault_of
+from nyx_stream.isolation.capability_set import CapabilitySet
+from nyx_stream.isolation.remote.host.broker import Handler, Reply
+from nyx_stream.isolation.remote.wire.messages import fault_of
 
 
-class OpenConnection(Arguments):
-    """`open`: the guard judges both."""
+class ConnectHandler(Handler):
+    capability = "connect"
+    actions = ("open",)
 
-    host: Annotated[str, Field(max_length=64 * 1024)]
-    port: int
-
-
-class ConnectHandler:
-    """A `Handler`: `open`."""
-
-    def __init__(self, context: HandlerContext) -> None:
-        self._service: LocalConnectService = context.capabilities.service("connect")
-        self._plugin = context.plugin
+    def __init__(self, capabilities: CapabilitySet) -> None:
+        super().__init__(capabilities)
         self._passed: set[_PassedConnection] = set()
 
-    async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
-        if action != "open":
-            raise ProtocolFault(f"connect has no action {action!r}")
-        ask = OpenConnection.model_validate(arguments)
-        connection = await self._service.connect(ask.host, ask.port)
+    async def open(self, host: Annotated[str, Field(max_length=64 * 1024)], port: int) -> Reply:
+        connection: LocalConnection = await self._service.connect(host, port)
         try:
             _finish_connecting(connection.socket)
         except OSError:

@@ -6,12 +6,14 @@ client's work, which runs in the worker: each request that they lead to arrives 
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, JsonValue
 
 from nyx_stream.capabilities.http.service import (
     HttpFault,
+    HttpReply,
     HttpRequest,
     RawHeaders,
     RequestFlaw,
@@ -19,23 +21,16 @@ from nyx_stream.capabilities.http.service import (
     parse_narrowing,
 )
 from nyx_stream.errors import LimitExceeded
-from nyx_stream.isolation.remote.host.attenuation import Narrow
+from nyx_stream.isolation.capability_set import CapabilitySet
 from nyx_stream.isolation.remote.host.bodies import Downloads, Uploads, send_evenly
-from nyx_stream.isolation.remote.host.broker import HandlerContext, Reply
+from nyx_stream.isolation.remote.host.broker import Handler, Narrow, Reply
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream
 from nyx_stream.isolation.remote.wire.frames import ProtocolFault
-from nyx_stream.isolation.remote.wire.messages import (
-    MAX_INLINE,
-    Arguments,
-    CapabilityError,
-    Packed,
-    error_of,
-    pack,
-)
+from nyx_stream.isolation.remote.wire.messages import MAX_INLINE, CapabilityError, Packed, error_of, pack
 from nyx_stream.policy import RequestRule
 
 if TYPE_CHECKING:
-    from nyx_stream.capabilities.http.local_service import LocalHttpService
+    from nyx_stream.capabilities.http.local_service import ResponseBody
 
 MAX_PATTERNS = 4
 """Rules of a narrowed client, those above it counted, with wildcards other than one final `**`. The host compares each
@@ -46,63 +41,25 @@ MAX_PATTERN = 1024
 _NO_BODY = (204, 304)
 
 UrlText = Annotated[str, Field(max_length=2**17)]
-MethodText = Annotated[str, Field(max_length=1024)]
 Header = Annotated[str, Field(max_length=2**20)]
 """Latin-1: each character is one byte."""
-Seconds = Annotated[float, Field(ge=0)]
+Headers = Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
+Seconds = Annotated[list[Annotated[float, Field(ge=0)] | None], Field(alias="timeout", min_length=4, max_length=4)]
+"""Of connect, read, write and pool."""
 
 
-class Fetch(Arguments):
-    """`fetch`: one request. `content` is its body, or `body` the number of an announced one.
+class HttpHandler(Handler):
+    """One action for each method of `HttpService`, `announce` for request bodies."""
 
-    `timeout` has the seconds of connect, read, write and pool. `whole_body` says that the whole response
-    body will be read, so that the host may wait for it.
-    """
+    capability = "http"
+    actions = ("announce", "close", "fetch", "limits", "refuse_redirect")
 
-    method: MethodText
-    url: UrlText
-    headers: Annotated[list[Annotated[list[Header], Field(min_length=2, max_length=2)]], Field(max_length=4096)]
-    timeout: Annotated[list[Seconds | None], Field(min_length=4, max_length=4)]
-    content: Packed = b""
-    body: int | None = None
-    whole_body: bool
-    flaw: Annotated[RequestFlaw | None, Field(strict=False)] = None
-
-
-class RefuseRedirect(Arguments):
-    """`refuse_redirect`: the client does not follow `location` from a URL of `scheme`."""
-
-    scheme: Annotated[str, Field(max_length=64)]
-    location: UrlText
-
-
-class HttpHandler:
-    """A `Handler`, and `Narrowable`: one action for each method of `HttpService`, `announce` for request bodies."""
-
-    def __init__(self, context: HandlerContext) -> None:
-        self._plugin = context.plugin
-        self._service: LocalHttpService = context.capabilities.service("http")
+    def __init__(self, capabilities: CapabilitySet) -> None:
+        super().__init__(capabilities)
         self._uploads = Uploads()
-        self._downloads = Downloads(context.plugin)
+        self._downloads = Downloads(self._plugin)
         self._narrowed = False
         self._patterns = 0
-
-    async def handle(self, action: str, arguments: dict[str, JsonValue]) -> Reply:
-        if action == "fetch":
-            try:
-                return await self._fetch(Fetch.model_validate(arguments))
-            except HttpFault as fault:
-                raise CapabilityError(fault.kind, str(fault)) from None
-        if action == "announce":
-            return self._uploads.give()
-        if action == "limits":
-            return Reply([*self._service.limits])
-        if action == "refuse_redirect":
-            return await self._refuse_redirect(RefuseRedirect.model_validate(arguments))
-        if action == "close" and self._narrowed:
-            await self._service.aclose()
-            return Reply()
-        raise ProtocolFault(f"http has no action {action!r}")
 
     def narrow(self, ask: Narrow) -> "HttpHandler":
         rules, terms = parse_narrowing(ask.rules, ask.terms)
@@ -122,22 +79,56 @@ class HttpHandler:
         self._uploads.close()
         await self._downloads.close()
 
-    async def _fetch(self, ask: Fetch) -> Reply:
-        pipe = None if ask.body is None else self._uploads.take(ask.body)
-        # A worker has no more bodies than connections; one that it gave up may be here for a moment longer.
+    async def announce(self) -> Reply:
+        return self._uploads.give()
+
+    async def limits(self) -> Reply:
+        return Reply([*self._service.limits])
+
+    async def close(self) -> Reply:
+        if not self._narrowed:
+            raise ProtocolFault("http has no action 'close'")
+        await self._service.aclose()
+        return Reply()
+
+    async def refuse_redirect(self, scheme: Annotated[str, Field(max_length=64)], location: UrlText) -> Reply:
         try:
-            if unread := self._downloads.active:
-                connections = self._service.limits.connections
-                if unread >= 2 * connections:
-                    raise self._exceeded("connections", connections, f"{unread} responses are not read")
-            body = ask.content if pipe is None else _received(pipe, self._plugin)
-            headers = _encoded(ask.headers)
-            reply = await self._service.send(
-                HttpRequest(ask.method, ask.url, headers, body, Timeouts(*ask.timeout), ask.whole_body, ask.flaw)
-            )
-        finally:
-            if pipe is not None:
-                pipe.close()
+            raise await self._service.refuse_redirect(scheme, location)
+        except ValueError:
+            raise ProtocolFault("a redirect was refused that may be followed") from None
+
+    async def fetch(
+        self,
+        *,
+        method: Annotated[str, Field(max_length=1024)],
+        url: UrlText,
+        headers: Headers,
+        timeouts: Seconds,
+        whole_body: bool,
+        content: Packed = b"",
+        body: int | None = None,
+        flaw: Annotated[RequestFlaw | None, Field(strict=False)] = None,
+    ) -> Reply:
+        """Sends one request. `content` is its body, or `body` the number of an announced one."""
+        pipe = None if body is None else self._uploads.take(body)
+        try:
+            try:
+                # A worker has no more bodies than connections; one that it gave up may be here for a moment longer.
+                if unread := self._downloads.active:
+                    connections = self._service.limits.connections
+                    if unread >= 2 * connections:
+                        raise self._exceeded("connections", connections, f"{unread} responses are not read")
+                sent = content if pipe is None else _received(pipe, self._plugin)
+                request = HttpRequest(method, url, _encoded(headers), sent, Timeouts(*timeouts), whole_body, flaw)
+                reply = await self._service.send(request)
+            finally:
+                if pipe is not None:
+                    pipe.close()
+            return await self._answer(request, reply)
+        except HttpFault as fault:
+            raise CapabilityError(fault.kind, str(fault)) from None
+
+    async def _answer(self, request: HttpRequest, reply: "HttpReply[ResponseBody]") -> Reply:
         answer: dict[str, JsonValue] = {
             "status": reply.status,
             "version": reply.version.decode("latin-1"),
@@ -148,7 +139,7 @@ class HttpHandler:
         first = b""
         response = reply.body
         try:
-            if ask.whole_body or ask.method == "HEAD" or reply.status in _NO_BODY:
+            if request.whole_body or request.method == "HEAD" or reply.status in _NO_BODY:
                 first = await response.read_all(MAX_INLINE + 1)
                 if response.complete and len(first) <= MAX_INLINE:
                     return Reply(answer | {"content": pack(first)})
@@ -165,12 +156,6 @@ class HttpHandler:
 
         return Reply(answer, (self._downloads.begin(send, response.aclose),))
 
-    async def _refuse_redirect(self, ask: RefuseRedirect) -> Reply:
-        try:
-            raise await self._service.refuse_redirect(ask.scheme, ask.location)
-        except ValueError:
-            raise ProtocolFault("a redirect was refused that may be followed") from None
-
     def _count_patterns(self, rules: Sequence[RequestRule]) -> int:
         patterns = [rule.path for rule in rules if rule.path is not None and not (rule.path.exact or rule.path.subtree)]
         longest = max((len(pattern.text) for pattern in patterns), default=0)
@@ -185,7 +170,7 @@ class HttpHandler:
 async def _received(pipe: BodyStream, plugin: str) -> AsyncIterator[bytes]:
     """Yields the body of a request, as the worker sends it."""
     await pipe.go()
-    while (chunk := await pipe.receive(lambda fault: error_of(fault, plugin))) is not None:
+    while (chunk := await pipe.receive(partial(error_of, plugin=plugin))) is not None:
         yield chunk
 
 

@@ -4,13 +4,13 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 
 from nyx_stream.capabilities.files.service import FileLimits, OpenMode, read_descriptor
 from nyx_stream.errors import Revoked
 from nyx_stream.isolation.remote.wire.messages import (
     MAX_INLINE,
     MAX_PASSED_DESCRIPTORS,
-    RemoteFault,
     error_of,
     pack,
     pack_path,
@@ -116,7 +116,7 @@ class RemoteFileService:
     async def _receive(self, descriptor: int) -> bytes:
         pipe, chunks = adopt(descriptor), []
         try:
-            while (chunk := await pipe.receive(self._failed)) is not None:
+            while (chunk := await pipe.receive(partial(error_of, plugin=self._stub.plugin))) is not None:
                 chunks.append(chunk)
         finally:
             pipe.close()
@@ -127,9 +127,6 @@ class RemoteFileService:
             self._revoked = error
             if self._on_end is not None:
                 self._on_end(error)
-
-    def _failed(self, fault: RemoteFault) -> Exception:
-        return error_of(fault, self._stub.capability)
 
 
 def _read_and_close(descriptor: int, limits: FileLimits) -> bytes:

@@ -7,27 +7,14 @@ here, by the same code.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
+from functools import partial
 from math import inf
 from typing import Any
 
-from nyx_stream.capabilities.http.service import (
-    FaultKind,
-    HttpFault,
-    HttpLimits,
-    HttpReply,
-    HttpRequest,
-    Terms,
-)
+from nyx_stream.capabilities.http.service import FaultKind, HttpFault, HttpLimits, HttpReply, HttpRequest, Terms
 from nyx_stream.errors import NetworkDenied, Revoked
 from nyx_stream.isolation.remote.wire.body_stream import BodyStream, CutOff
-from nyx_stream.isolation.remote.wire.messages import (
-    MAX_INLINE,
-    CapabilityError,
-    RemoteFault,
-    error_of,
-    pack,
-    unpack,
-)
+from nyx_stream.isolation.remote.wire.messages import MAX_INLINE, CapabilityError, error_of, pack, unpack
 from nyx_stream.isolation.remote.worker.bodies import adopt, ask_with_body
 from nyx_stream.isolation.remote.worker.rpc import CapabilityStub, RpcReply
 from nyx_stream.policy import RequestRule
@@ -48,7 +35,6 @@ class RemoteHttpService:
         stub.on_end(self._end)
 
     async def send(self, request: HttpRequest) -> "HttpReply[RemoteBody]":
-        """See `HttpService.send`."""
         connections = await self._connection(request.timeouts.pool)
         try:
             answered = await self._fetch(request)
@@ -71,7 +57,6 @@ class RemoteHttpService:
         """Returns `None`: only the host decides."""
 
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
-        """See `HttpService.refuse_redirect`."""
         try:
             await self._stub.ask("refuse_redirect", scheme=scheme, location=location)
         except NetworkDenied as denied:
@@ -84,7 +69,7 @@ class RemoteHttpService:
 
     async def aclose(self) -> None:
         """Ends a narrowed service. The plugin's own connections are the host's, and end with the plugin."""
-        if self._stub.narrowed:
+        if self._stub.number:
             await self._stub.ask("close")
 
     async def _connection(self, timeout: float | None) -> asyncio.Semaphore:
@@ -128,15 +113,7 @@ class RemoteHttpService:
 
 
 class RemoteBody:
-    """The body of one response: in the message that brought the head, or in a pipe.
-
-    Args:
-        service: the service of the request; its end ends the body.
-        url: the URL of the request, for an error.
-        content: the packed body, if it came in the message.
-        descriptors: otherwise the descriptor of the pipe.
-        release: gives the connection back.
-    """
+    """The body of one response: `content`, packed in the message that brought the head, or what comes in a pipe."""
 
     def __init__(
         self,
@@ -153,7 +130,6 @@ class RemoteBody:
         self._release: Callable[[], None] | None = release
 
     async def read(self) -> bytes | None:
-        """See `HttpBody.read`."""
         return await self.read_all(1) or None
 
     async def aclose(self) -> None:
@@ -176,7 +152,7 @@ class RemoteBody:
         try:
             while size > 0:
                 self._check()
-                if (chunk := await pipe.receive(self._failed)) is None:
+                if (chunk := await pipe.receive(partial(error_of, plugin=self._service.plugin))) is None:
                     await self.aclose()
                     break
                 parts.append(chunk)
@@ -196,9 +172,6 @@ class RemoteBody:
             error = copy(self._service.revoked)
             error.action, error.target = "request", self._url
             raise error
-
-    def _failed(self, fault: RemoteFault) -> Exception:
-        return error_of(fault, self._service.plugin)
 
 
 def _fault_of(error: CapabilityError) -> Exception:

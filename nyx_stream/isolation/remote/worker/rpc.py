@@ -61,17 +61,31 @@ class RpcClient:
         """By number. `None` for a request that was cancelled and is not answered yet."""
         self._slots = asyncio.Semaphore(MAX_REQUESTS - 1)  # one more is for `ask_blocking`
         self._blocking = 0
-        self._on_end: dict[int | str, weakref.WeakMethod[OnEnd]] = {}
+        self.on_end: dict[int | str, weakref.WeakMethod[OnEnd]] = {}
+        """What to call when a lease ends, by the number of a narrowed capability or the name of the plugin's own."""
         self._narrowed = 0
         # Appended to by the garbage collector, which may run anywhere: nothing can be sent at that moment.
         self._returned: deque[int] = deque()
 
-    def to(self, capability: str) -> "CapabilityStub":
-        """Returns the stub of the plugin's own capability."""
-        return CapabilityStub(self, capability)
+    def to(self, capability: str, number: int = 0) -> "CapabilityStub":
+        """Returns the stub of the plugin's own capability, or of a narrowed one."""
+        stub = CapabilityStub(self, capability, number)
+        if number:
+            self._narrowed += 1
+            weakref.finalize(stub, self._returned.append, number).atexit = False
+        return stub
+
+    def take_returned(self) -> list[int]:
+        """Returns the numbers of the narrowed stubs that were garbage collected since the last call."""
+        if self._narrowed - len(self._returned) >= MAX_NARROWED:
+            gc.collect()
+        returned = [self._returned.popleft() for _ in range(len(self._returned))]
+        for number in returned:
+            self.on_end.pop(number, None)
+        self._narrowed -= len(returned)
+        return returned
 
     async def ask(self, request: CapabilityRequest) -> RpcReply:
-        """See `CapabilityStub.ask`."""
         body = request.encode()
         await self._slots.acquire()
         channel = self._channel()
@@ -91,41 +105,15 @@ class RpcClient:
             raise
 
     def ask_blocking(self, request: CapabilityRequest) -> RpcReply:
-        """See `CapabilityStub.ask_blocking`."""
         channel = self._channel()
         self._blocking, future = self._send(channel, request.encode())
         channel.wait(future.done, _URGENT)
         return future.result()
 
-    def narrow(
-        self, stub: "CapabilityStub", rules: Sequence[str], mode: str, terms: Mapping[str, Term | None]
-    ) -> "CapabilityStub":
-        """See `CapabilityStub.narrow`."""
-        if len(rules) > MAX_RULES:
-            raise self._exceeded("rules", MAX_RULES, f"{len(rules)} rules in one")
-        longest = max(map(len, rules))
-        if longest > MAX_RULE_LENGTH:
-            raise self._exceeded("rules", MAX_RULE_LENGTH, f"a rule has {longest} characters")
-        if self._narrowed - len(self._returned) >= MAX_NARROWED:
-            gc.collect()
-        returned = [self._returned.popleft() for _ in range(len(self._returned))]
-        for number in returned:
-            self._on_end.pop(number, None)
-        self._narrowed -= len(returned)
-        answer = stub.ask_blocking(NARROW, rules=list(rules), mode=mode, terms=dict(terms), returned=list(returned))
-        less = CapabilityStub(self, stub.capability, answer.value)
-        self._narrowed += 1
-        weakref.finalize(less, self._returned.append, answer.value).atexit = False
-        return less
-
-    def on_end(self, key: int | str, method: OnEnd) -> None:
-        """See `CapabilityStub.on_end`."""
-        self._on_end[key] = weakref.WeakMethod(method)
-
     def ended(self, frame: Frame) -> None:
         """Handles LEASE_ENDED."""
         ended = decode(LeaseEnded, frame)
-        reference = self._on_end.get(frame.id or ended.capability)
+        reference = self.on_end.get(frame.id or ended.capability)
         method = None if reference is None else reference()
         if method is not None:
             method(error_of(ended.fault, self.plugin))
@@ -153,25 +141,18 @@ class RpcClient:
             raise
         return number, future
 
-    def _exceeded(self, limit: str, allowed: int, detail: str) -> LimitExceeded:
-        return LimitExceeded(plugin=self.plugin, limit=limit, allowed=allowed, detail=detail)
-
 
 class CapabilityStub:
     """Asks the host on behalf of one capability: the plugin's own, or one that was narrowed from it."""
 
-    __slots__ = ("__weakref__", "_client", "_number", "capability", "plugin")
+    __slots__ = ("__weakref__", "_client", "capability", "number", "plugin")
 
     def __init__(self, client: RpcClient, capability: str, number: int = 0) -> None:
         self._client = client
-        self._number = number
         self.capability = capability
+        self.number = number
+        """The number of a narrowed capability; 0 for the plugin's own."""
         self.plugin = client.plugin
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether it represents a narrowed capability."""
-        return self._number != 0
 
     def ask(self, action: str, **arguments: JsonValue) -> Coroutine[Any, Any, RpcReply]:
         """Asks the host to do something, and waits for the answer. Cancelling this cancels it at the host.
@@ -180,18 +161,14 @@ class CapabilityStub:
             SandboxDenied, LimitExceeded, OSError: as the host binding raised them.
             CapabilityError: the host binding raised anything else.
         """
-        return self._client.ask(
-            CapabilityRequest(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
-        )
+        return self._client.ask(self._request(action, arguments))
 
     def ask_blocking(self, action: str, **arguments: JsonValue) -> RpcReply:
         """As `ask`, for an answer that comes at once: blocks the event loop until it is there.
 
         Raises as `ask`, and RuntimeError in a thread without a running loop.
         """
-        return self._client.ask_blocking(
-            CapabilityRequest(capability=self.capability, action=action, arguments=arguments, narrowed=self._number)
-        )
+        return self._client.ask_blocking(self._request(action, arguments))
 
     def narrow(self, rules: Sequence[str], terms: Mapping[str, Term | None], mode: str = "r") -> "CapabilityStub":
         """Has the host narrow the capability, blocking until it is done; returns the stub of the narrowed one.
@@ -202,11 +179,24 @@ class CapabilityStub:
             SandboxDenied: a rule covers more than this capability grants, or the lease has ended.
             LimitExceeded: the host keeps no more narrowed capabilities, or not so many rules.
         """
-        return self._client.narrow(self, rules, mode, terms)
+        if len(rules) > MAX_RULES:
+            raise self._too_many(MAX_RULES, f"{len(rules)} rules in one")
+        longest = max(map(len, rules))
+        if longest > MAX_RULE_LENGTH:
+            raise self._too_many(MAX_RULE_LENGTH, f"a rule has {longest} characters")
+        returned: list[JsonValue] = [*self._client.take_returned()]
+        answer = self.ask_blocking(NARROW, rules=[*rules], mode=mode, terms={**terms}, returned=returned)
+        return self._client.to(self.capability, answer.value)
 
     def on_end(self, method: OnEnd) -> None:
         """Has a method called with the error when the capability's lease ends. Keeps no reference to its object."""
-        self._client.on_end(self._number or self.capability, method)
+        self._client.on_end[self.number or self.capability] = weakref.WeakMethod(method)
+
+    def _request(self, action: str, arguments: dict[str, JsonValue]) -> CapabilityRequest:
+        return CapabilityRequest(capability=self.capability, action=action, arguments=arguments, narrowed=self.number)
+
+    def _too_many(self, allowed: int, detail: str) -> LimitExceeded:
+        return LimitExceeded(plugin=self.plugin, limit="rules", allowed=allowed, detail=detail)
 
 
 def _close(descriptors: tuple[int, ...]) -> None:

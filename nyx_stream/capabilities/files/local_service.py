@@ -1,4 +1,4 @@
-"""Runs the operations of the files service.
+"""The files service: opens every path below a granted directory, until the lease ends.
 
 Theory of operation
 -------------------
@@ -16,26 +16,40 @@ thread is free, so a plugin can't occupy more threads by cancelling.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+import stat
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from nyx_core import beneath
 from nyx_core.beneath import EscapesRoot, Judge, NotPlain, Root
 from nyx_stream.attribution import as_host
 from nyx_stream.capabilities.files.access import AccessChecker, AccessRefused
 from nyx_stream.capabilities.files.roots import GrantedRoots, RootsClosed
-from nyx_stream.capabilities.import_paths import Access
+from nyx_stream.capabilities.files.service import FileLimits, OpenMode, read_descriptor
+from nyx_stream.capabilities.import_paths import Access, ImportPaths
 from nyx_stream.capabilities.lease import Lease, Spent
 from nyx_stream.errors import FilesystemDenied, Revoked
-from nyx_stream.guard import Decision, SandboxGuard
+from nyx_stream.guard import Decision, NarrowedGuard, SandboxGuard
 from nyx_stream.guard.decision import ApprovedDecision
-from nyx_stream.policy import PathRule
+from nyx_stream.policy import NO_PLACES, PathRule, Places
+from nyx_stream.policy.limits import Term
 
 T = TypeVar("T")
 
 MAX_CONCURRENT = 4
 """Operations of one plugin that run at the same time. Their threads compete with the event loop for the interpreter's
 lock."""
+
+_BINARY = getattr(os, "O_BINARY", 0)
+_FLAGS: Mapping[str, int] = {
+    "r": _BINARY,
+    "w": _BINARY | os.O_CREAT | os.O_TRUNC,
+    "a": _BINARY | os.O_CREAT | os.O_APPEND,
+    "x": _BINARY | os.O_CREAT | os.O_EXCL,
+}
 
 _OPENING = ("read", "write")
 """The actions that open a file."""
@@ -67,43 +81,117 @@ class _Slots:
         self.semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
 
-class OperationRunner:
-    """Runs the operations of one files service.
+class LocalFileService:
+    """A `FileService` in this process.
 
     Args:
-        guard: decides, and audits.
-        lease: ends the service.
-        checker: makes the judges.
-        parent: the runner of the service that this one was narrowed from; they share directories and slots.
+        places: the directories of `$DATA` and `$PLUGIN`, as the guard has them.
+        protected: the paths that plugin code is imported from; no policy lets a plugin write there.
+        parent: the service that this one was narrowed from.
     """
 
-    __slots__ = ("_checker", "_guard", "_lease", "_roots", "_slots")
+    __slots__ = ("_checker", "_guard", "_lease", "_places", "_protected", "_roots", "_slots")
 
     def __init__(
-        self, guard: SandboxGuard, lease: Lease, checker: AccessChecker, parent: "OperationRunner | None" = None
+        self,
+        guard: SandboxGuard,
+        lease: Lease,
+        *,
+        places: Places = NO_PLACES,
+        protected: ImportPaths | None = None,
+        parent: "LocalFileService | None" = None,
     ) -> None:
+        lease.check()
         self._guard = guard
         self._lease = lease
-        self._checker = checker
+        self._places = places
+        self._protected = ImportPaths() if protected is None else protected
+        self._checker = AccessChecker(guard, places, self._protected)
+        # A narrowed service shares the directories and the slots.
         self._roots: GrantedRoots = GrantedRoots() if parent is None else parent._roots
         self._slots: _Slots = _Slots() if parent is None else parent._slots
         if parent is None:
             lease.hold(self._roots.close)
+            self.bind()
 
-    def bind(self, prefix: str) -> None:
-        """Opens a granted prefix, so that the grant is the directory that is there now."""
-        self._roots.bind(prefix)
+    def bind(self) -> None:
+        """Opens the prefixes that the policy in force grants, as far as they aren't open yet.
 
-    def narrowed_rule(self, path: str, mode: str) -> PathRule:
-        """Returns the rule for a narrower grant. Raises `FilesystemDenied`, audited, if `path` isn't granted here."""
-        self._lease.check("narrow", path)
-        verdict = self._guard.judge_path(path, mode)
-        if not verdict.decision.allowed:
-            self._guard.record("files", "narrow", path, verdict.decision)
-            raise self._guard.path_error(verdict, "narrow", path, mode)
-        return PathRule(verdict.path, "r" if mode == "r" else "rw")
+        From then on each grant is that directory. To be called again when the policy has changed.
+        """
+        if not self._lease.ended:
+            for rule in self._guard.policy.merged().bind(self._places).paths:
+                self._roots.bind(rule.prefix)
 
-    async def run(
+    async def limits(self) -> FileLimits:
+        limits = self._guard.limits
+        return FileLimits(self._lease.plugin, limits.open_files, limits.read_bytes)
+
+    def open(self, path: str, mode: OpenMode) -> Coroutine[Any, Any, int]:
+        action: Literal["read", "write"] = "read" if mode == "rb" else "write"
+        access = os.O_RDWR if "+" in mode else os.O_RDONLY if mode == "rb" else os.O_WRONLY
+        flags = access | _FLAGS[mode[0]]
+
+        def work(rooted: RootedPath) -> int:
+            return beneath.open_file(rooted.root, rooted.path, flags, judge=rooted.judge)
+
+        return self._run(action, action, (path,), work, os.close)
+
+    async def read_file(self, path: str) -> bytes:
+        def work(rooted: RootedPath) -> bytes:
+            descriptor = beneath.open_file(rooted.root, rooted.path, os.O_RDONLY | _BINARY, judge=rooted.judge)
+            try:
+                return read_descriptor(descriptor, self._guard.limits.read_bytes, self._lease.plugin)
+            finally:
+                os.close(descriptor)
+
+        return await self._run("read", "read", (path,), work)
+
+    async def write_file(self, path: str, content: bytes) -> None:
+        def work(rooted: RootedPath) -> None:
+            beneath.replace_file(rooted.root, rooted.path, content, rooted.judge)
+
+        await self._run("write", "write", (path,), work)
+
+    async def stat(self, path: str) -> os.stat_result:
+        return await self._run("stat", "read", (path,), lambda rooted: beneath.status(*rooted))
+
+    async def list_directory(self, path: str) -> list[str]:
+        return await self._run("list", "read", (path,), lambda rooted: beneath.list_directory(*rooted))
+
+    async def mkdir(self, path: str, mode: int, parents: bool, exist_ok: bool) -> None:
+        work = partial(_make_directory, mode=mode, parents=parents, exist_ok=exist_ok)
+        await self._run("mkdir", "write", (path,), work)
+
+    async def rename(self, source: str, target: str) -> None:
+        def work(old: RootedPath, new: RootedPath) -> None:
+            beneath.rename((old.root, old.path), (new.root, new.path), (old.judge, new.judge))
+
+        await self._run("rename", "move", (source, target), work)
+
+    async def remove(self, path: str, tree: bool) -> None:
+        remove = beneath.remove_tree if tree else beneath.remove
+        await self._run("remove", "move", (path,), lambda rooted: remove(*rooted))
+
+    def narrow(self, prefixes: Sequence[str], mode: str, terms: Mapping[str, Term | None]) -> "LocalFileService":
+        rules = []
+        for path in prefixes:
+            self._lease.check("narrow", path)
+            verdict = self._guard.judge_path(path, mode)
+            if not verdict.decision.allowed:
+                self._guard.record("files", "narrow", path, verdict.decision)
+                raise self._guard.path_error(verdict, "narrow", path, mode)
+            rules.append(PathRule(verdict.path, "r" if mode == "r" else "rw"))
+        guard, lease = NarrowedGuard(self._guard, paths=rules), self._lease.child(terms)
+        return LocalFileService(guard, lease, places=self._places, protected=self._protected, parent=self)
+
+    def on_end(self, callback: Callable[[Revoked], object]) -> None:
+        self._lease.hold(lambda: callback(self._lease.error()))
+
+    def close(self) -> None:
+        self._lease.revoke("it was closed")
+
+    async def _run(
         self,
         action: str,
         access: Access,
@@ -206,14 +294,13 @@ class OperationRunner:
                     for prefix, below, _ in allowed
                 ]
                 return work(*rooted)
-        except EscapesRoot:
-            decision = Decision(False, decision.rule, f"it leads out of {decision.rule}")
-            raise self._denial(action, target, decision) from None
-        except NotPlain:
-            decision = Decision(False, decision.rule, "it is neither a regular file nor a directory")
-            raise self._denial(action, target, decision) from None
-        except AccessRefused as refused:
-            decision = refused.decision
+        except (EscapesRoot, NotPlain, AccessRefused) as refused:
+            if isinstance(refused, AccessRefused):
+                decision = refused.decision
+            elif isinstance(refused, EscapesRoot):
+                decision = Decision(False, decision.rule, f"it leads out of {decision.rule}")
+            else:
+                decision = Decision(False, decision.rule, "it is neither a regular file nor a directory")
             raise self._denial(action, target, decision) from None
         except RootsClosed:
             error = self._lease.error(action, target)
@@ -232,6 +319,20 @@ class OperationRunner:
 
     def _denial(self, action: str, target: str, decision: Decision) -> FilesystemDenied:
         return self._guard.denial(FilesystemDenied, "files", action, target, decision)
+
+
+def _make_directory(rooted: RootedPath, mode: int, parents: bool, exist_ok: bool) -> None:
+    root, path, judge = rooted
+    if parents:
+        for end in range(len(path)):
+            if path[end] in ("/", os.sep) and path[:end].strip("/\\."):
+                with suppress(FileExistsError):
+                    beneath.make_directory(root, path[:end], judge=judge)
+    try:
+        beneath.make_directory(root, path, mode, judge)
+    except FileExistsError:
+        if not exist_ok or not stat.S_ISDIR(beneath.status(root, path, judge).st_mode):
+            raise
 
 
 def _discard_result(discard: Callable[[T], None], future: "asyncio.Future[T]") -> None:
