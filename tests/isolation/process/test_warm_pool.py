@@ -11,7 +11,7 @@ import pytest
 
 from nyx_stream import PluginHost
 from nyx_stream.isolation.process import bootstrap
-from tests.plugin_fixtures import backend_of, until
+from tests.plugin_fixtures import backend_of, run_of, until
 
 CODE = """
     import os
@@ -66,10 +66,10 @@ async def test_a_worker_that_waits_is_sealed_already(load, host):
 
 async def test_sealing_ahead_does_not_change_the_report(load, host):
     """A worker that was sealed ahead reports the same layers, attempts and descriptors as one that wasn't."""
-    await load(CODE, name="first")
+    first_plugin = await load(CODE, name="first")
     await waiting(host)
-    await load(CODE, name="second")
-    reports = [host._registry.entry(name).life.level.report for name in ("first", "second")]
+    second_plugin = await load(CODE, name="second")
+    reports = [run_of(plugin).backend.report for plugin in (first_plugin, second_plugin)]
     for part in ("layers", "witness"):
         first, second = ([row.get("name") or row["act"] for row in report[part]] for report in reports)
         assert first == second
