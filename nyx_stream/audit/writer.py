@@ -38,10 +38,7 @@ _RETRY_INTERVAL = 0.25
 class EventQueue:
     """A bounded queue: any thread puts, one thread takes.
 
-    Args:
-        path: of the log, for messages.
-        capacity: maximum number of events.
-        block: whether `put` waits when the queue is full; otherwise the event is dropped and counted.
+    If it's full, `put` waits with `block`, and otherwise drops the event and counts it.
     """
 
     def __init__(self, path: str, capacity: int, *, block: bool) -> None:
@@ -116,14 +113,10 @@ class EventQueue:
 
 
 class Writer:
-    """Moves events from a queue to a file.
+    """Moves events from a queue to an open file, which only its thread uses until `stop` has returned.
 
-    Args:
-        path: of the log, for messages.
-        queue: the source of events.
-        file: the opened file. Only this thread uses it until `stop` has returned.
-        encode: turns an event into the members of its record. Must not raise.
-        sync_interval: seconds between two syncs of the file, or `None` for no syncs.
+    `encode` turns an event into the members of its record, and must not raise. `sync_interval` is in seconds; `None`
+    means that the file isn't synced.
     """
 
     def __init__(
