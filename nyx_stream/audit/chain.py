@@ -20,6 +20,7 @@ know. They can also cut off the end. Only a hash of the chain that was published
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -51,14 +52,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The first record of a segment.
-
-    Attributes:
-        number: of the segment, from 1.
-        seq: number of this record in the chain.
-        previous: hash of the last record of the previous segment; zeros in the first one.
-        key: name of the key (`name_of`), or `None` for a chain without one.
-    """
+    """The first record of a segment. `previous` is zeros in segment 1; `key` is the `name_of` the key."""
 
     number: int
     seq: int
@@ -119,14 +113,11 @@ def read_opening(line: bytes) -> Opening:
         ValueError: the line doesn't open a segment.
     """
     record = from_line(line)
-    values = record.values
-    try:
-        number, previous, key = values["number"], bytes.fromhex(values["previous"]), values["key"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("does not begin with the record that opens a segment") from None
-    if record.kind != "segment" or not isinstance(number, int) or not isinstance(key, str | None):
-        raise ValueError("does not begin with the record that opens a segment")
-    return Opening(number, record.seq, previous, key)
+    match record.values:
+        case {"kind": "segment", "number": int(number), "previous": str(text), "key": str() | None as key}:
+            with suppress(ValueError):
+                return Opening(number, record.seq, bytes.fromhex(text), key)
+    raise ValueError("does not begin with the record that opens a segment")
 
 
 def name_of(key: bytes) -> str | None:

@@ -8,14 +8,12 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypedDict
 
 from nyx_stream.audit.chain import KEY_SIZES
-from nyx_stream.audit.event_queue import EventQueue
 from nyx_stream.audit.file import LogFile
 from nyx_stream.audit.record import Encoder
-from nyx_stream.audit.writer import Writer
+from nyx_stream.audit.writer import EventQueue, Writer
 from nyx_stream.errors import AuditError
 
 if TYPE_CHECKING:
@@ -72,6 +70,7 @@ class AuditLog:
         self.when_full: WhenFull = when_full
         self.record: AuditSink = queue.put  # bound directly: every decision of every plugin is recorded here
         """Takes one event, from any thread. Never raises, and blocks only if `when_full` is `"block"`."""
+        self.watch = writer.watch
         self._file = file
         self._queue = queue
         self._writer = writer
@@ -132,7 +131,7 @@ class AuditLog:
         writer = Writer(name, queue, file, encode, sync_interval if fsync == "interval" else None)
         if on_failure is not None:
             writer.watch(on_failure)
-        writer.start()
+        writer.thread.start()
         return cls(name, file, queue, writer, when_full)
 
     @property
@@ -158,12 +157,14 @@ class AuditLog:
                 kept); or events were dropped since the last `flush`; or the log is closed.
         """
         request = self._queue.request_flush()
-        if not self._writer.running:
+        if not self._writer.thread.is_alive():
             raise AuditError(self.path, "is closed")
-        if not request.wait(timeout):
-            raise AuditError(self.path, f"did not confirm within {timeout} seconds")
-        if request.error is not None:
-            raise AuditError(self.path, f"not confirmed: {request.error}") from request.error
+        try:
+            error = request.exception(timeout)
+        except TimeoutError:
+            raise AuditError(self.path, f"did not confirm within {timeout} seconds") from None
+        if error is not None:
+            raise AuditError(self.path, f"not confirmed: {error}") from error
         lost, self._lost_reported = self.lost - self._lost_reported, self.lost
         if lost:
             raise AuditError(self.path, f"{_events(lost)} lost", lost)
@@ -171,13 +172,6 @@ class AuditLog:
     async def aflush(self, timeout: float | None = None) -> None:
         """`flush`, without blocking the event loop."""
         await asyncio.to_thread(self.flush, timeout)
-
-    def watch(self, on_failure: Callable[[OSError], object]) -> Callable[[], object]:
-        """Calls `on_failure` with the first error of each series of errors, on the log's thread.
-
-        Returns a function that ends this.
-        """
-        return self._writer.watch(on_failure)
 
     def close(self) -> None:
         """Writes the remaining events, seals and syncs the file, and ends the thread. Blocks; can be called twice.
@@ -211,9 +205,7 @@ class AuditLog:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 

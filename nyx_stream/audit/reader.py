@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from nyx_stream.audit.chain import LINE_START, Position, stated_hash
@@ -17,8 +16,6 @@ from nyx_stream.audit.record import Record, from_line
 
 MAX_LINE_BYTES = 1 << 20
 """Each of six texts is cut to `text.MAX_LENGTH` characters, and an escaped character takes at most 12 bytes."""
-
-_DIGITS = 6
 
 
 class UnreadableLine(ValueError):
@@ -98,9 +95,7 @@ class LogReader:
         self._open_next()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -167,7 +162,7 @@ class LogReader:
 
 def sealed_name(path: str, number: int) -> str:
     """Returns the file name of sealed segment `number`."""
-    return f"{path}.{number:0{_DIGITS}d}"
+    return f"{path}.{number:06d}"
 
 
 def sealed_segments(path: str) -> Sequence[tuple[int, str]]:
@@ -177,7 +172,7 @@ def sealed_segments(path: str) -> Sequence[tuple[int, str]]:
         OSError: the directory can't be read.
     """
     folder, name = os.path.split(path)
-    pattern = re.compile(rf"{re.escape(name)}\.([0-9]{{{_DIGITS},}})")
+    pattern = re.compile(rf"{re.escape(name)}\.([0-9]{{6,}})")
     found = ((pattern.fullmatch(entry), entry) for entry in os.listdir(folder or "."))
     return sorted((int(match[1]), os.path.join(folder, entry)) for match, entry in found if match is not None)
 
@@ -208,10 +203,9 @@ def read_end(descriptor: int, size: int, path: str) -> tuple[int, Position | Non
     begun = rest.rstrip(b"\0")
     if not (begun.startswith(LINE_START) or LINE_START.startswith(begun)):
         raise OSError(f"{path}: the end of the file isn't an audit record; the file was not changed")
-    return len(rest), _position_of(data[before + 1 : end + 1], path) if end >= 0 else None
-
-
-def _position_of(line: bytes, path: str) -> Position:
+    if end < 0:
+        return len(rest), None
+    line = data[before + 1 : end + 1]
     head = stated_hash(line)
     try:
         seq = from_line(line).seq
@@ -219,7 +213,7 @@ def _position_of(line: bytes, path: str) -> Position:
         head = None
     if head is None:
         raise OSError(f"{path}: the last line isn't an audit record; the file was not changed")
-    return Position(seq, head)
+    return len(rest), Position(seq, head)
 
 
 def _read_at(descriptor: int, start: int, length: int) -> bytes:

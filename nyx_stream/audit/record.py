@@ -101,18 +101,10 @@ def structure(kind: str, reason: str, time: float, **values: int | str | None) -
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One decoded line.
-
-    Attributes:
-        seq: number of the record in the chain, from 1.
-        kind: the `Kind` of its event, `"segment"` or `"seal"`.
-        hash: 64 hexadecimal digits, over this record and the hash of the previous one.
-        values: all members by name.
-    """
+    """One decoded line: its number in the chain, the `Kind` of its event or one of `STRUCTURE`, and all members."""
 
     seq: int
     kind: str
-    hash: str
     values: Mapping[str, Any]
 
     @property
@@ -137,12 +129,12 @@ def from_line(line: bytes) -> Record:
         raise ValueError("not an audit event")
     if row["v"] != VERSION:
         raise ValueError(f"an audit record of version {row['v']!r}; this reads version {VERSION}")
-    kind, seq, stated = row.get("kind"), row.get("seq"), row.get("hash")
-    if not (isinstance(kind, str) and isinstance(seq, int) and isinstance(stated, str)):
+    kind, seq = row.get("kind"), row.get("seq")
+    if not (isinstance(kind, str) and isinstance(seq, int) and isinstance(row.get("hash"), str)):
         raise ValueError("not an audit event")
     if row.keys() != _EVENT_MEMBERS and not (kind in STRUCTURE and row.keys() > _EVENT_MEMBERS):
         raise ValueError("not an audit event")
-    return Record(seq, kind, stated, row)
+    return Record(seq, kind, row)
 
 
 _TEXT = {"type": "string"}

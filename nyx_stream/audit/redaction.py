@@ -37,11 +37,8 @@ def _without_user(text: str) -> str:
 def printable(event: AuditEvent, *, keep_queries: bool = False) -> AuditEvent:
     """Returns the event with every text escaped and redacted, as a record of the log has it.
 
-    The log does the same in `record.Encoder`, which is faster because it makes no second event.
-
-    Args:
-        event: the event.
-        keep_queries: whether query strings, fragments and users of URLs are kept.
+    `keep_queries` leaves URLs unredacted. The log does the same in `record.Encoder`, which is faster because it makes
+    no second event.
     """
 
     def safe(text: str) -> str:

@@ -77,15 +77,8 @@ def verify(
     if fault is None and check.published is not None:
         reason = "no record has the published hash: the end was cut off, or the log was rewritten"
         fault = Fault(name, check.line, reason)
-    return Verification(
-        fault,
-        check.records,
-        check.segments,
-        check.position.head.hex(),
-        check.sealed,
-        check.unfinished,
-        bool(key),
-    )
+    last = check.position.head.hex()
+    return Verification(fault, check.records, check.segments, last, check.sealed, check.unfinished, bool(key))
 
 
 class _Check:

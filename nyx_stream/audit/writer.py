@@ -1,4 +1,4 @@
-"""The thread of an audit log: writes events in batches, syncs, rotates, and retries while the file is failing.
+"""The queue and the thread of an audit log: batches, syncs, rotation, and retries while the file is failing.
 
 Theory of operation
 -------------------
@@ -11,19 +11,20 @@ full disk may still hold a record or two. Meanwhile events collect in the queue.
 counted, or the recording threads wait, as `when_full` says. The first batch that succeeds carries a record with the
 number of dropped events.
 
-`flush` puts a `FlushRequest` into the queue. It's completed when everything before it is in the file. While the file is
-failing it fails at once, because that can last long.
+A flush puts a future into the queue. It's done when everything before it is in the file. While the file is failing it
+fails at once, because that can last long.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 
 from nyx_stream.audit.event import AuditEvent
-from nyx_stream.audit.event_queue import EventQueue, FlushRequest
 from nyx_stream.audit.file import LogFile
 from nyx_stream.audit.record import notice
 
@@ -34,15 +35,88 @@ _RETRY_INTERVAL = 0.25
 """Seconds between two attempts to append a batch."""
 
 
-class Writer:
-    """Moves events from a queue to a file.
+class EventQueue:
+    """A bounded queue: any thread puts, one thread takes.
 
-    Args:
-        path: of the log, for messages.
-        queue: the source of events.
-        file: the opened file. Only this thread uses it until `stop` has returned.
-        encode: turns an event into the members of its record. Must not raise.
-        sync_interval: seconds between two syncs of the file, or `None` for no syncs.
+    If it's full, `put` waits with `block`, and otherwise drops the event and counts it.
+    """
+
+    def __init__(self, path: str, capacity: int, *, block: bool) -> None:
+        self.items: deque[AuditEvent | Future[None]] = deque()
+        self.lost = 0
+        """Events that were dropped."""
+        self.wake = threading.Event()
+        """Set when there's something for the consumer to do."""
+        self.consumer: threading.Thread | None = None
+        """The thread that takes. It never waits for space, since only it can make any."""
+        self._path = path
+        self._capacity = capacity
+        self._block = block
+        self._closed = False
+        self._lost_lock = threading.Lock()
+        self._has_space = threading.Condition()
+        self._blocked_threads = 0
+
+    def put(self, event: AuditEvent) -> None:
+        """Adds an event, or drops and counts it."""
+        if len(self.items) >= self._capacity and not self._wait_for_space():
+            self.count_lost(1)
+            return
+        self.items.append(event)
+        if not self.wake.is_set():
+            self.wake.set()
+
+    def request_flush(self) -> Future[None]:
+        """Adds a future behind everything that this thread has put; it's done when all of that is written."""
+        request: Future[None] = Future()
+        self.items.append(request)
+        self.wake.set()
+        return request
+
+    def take(self) -> AuditEvent | Future[None] | None:
+        """Takes the oldest item, or returns `None` if the queue is empty."""
+        if not self.items:
+            return None
+        item = self.items.popleft()
+        if self._blocked_threads:
+            with self._has_space:
+                self._has_space.notify()
+        return item
+
+    def count_lost(self, count: int) -> None:
+        """Counts events as lost."""
+        with self._lost_lock:
+            self.lost += count
+
+    def close(self) -> None:
+        """Makes `put` drop and count every event from now on, and wakes the threads that wait for space."""
+        self._closed = True
+        self._capacity = 0  # so that `put` needs only one check
+        self.wake.set()
+        with self._has_space:
+            self._has_space.notify_all()
+
+    def _wait_for_space(self) -> bool:
+        if self._block and not self._closed and threading.current_thread() is not self.consumer:
+            with self._has_space:
+                self._blocked_threads += 1  # before the check: `take` reads it after it has made space
+                try:
+                    while len(self.items) >= self._capacity and not self._closed:
+                        self._has_space.wait()
+                finally:
+                    self._blocked_threads -= 1
+            if not self._closed:
+                return True
+        if self._closed:
+            _log.error("audit log %s is closed: an event was dropped", self._path)
+        return False
+
+
+class Writer:
+    """Moves events from a queue to an open file, which only its thread uses until `stop` has returned.
+
+    `encode` turns an event into the members of its record, and must not raise. `sync_interval` is in seconds; `None`
+    means that the file isn't synced.
     """
 
     def __init__(
@@ -62,40 +136,34 @@ class Writer:
         self._sync_interval = sync_interval
         self._next_sync: float | None = None  # `None` if there's nothing to sync
         self._batch: list[bytes] = []  # encoded, but not in the file yet
-        self._flush: FlushRequest | None = None  # follows the batch
+        self._flush: Future[None] | None = None  # follows the batch
         self._lost_reported = 0  # lost events that a record in the file has reported
         self._batch_size = _MAX_BATCH
         self._closing = threading.Event()
         self._watchers: dict[object, Callable[[OSError], object]] = {}
         # An empty context: the thread must not be attributed to the plugin that was running when the log was opened.
-        self._thread = threading.Thread(target=Context().run, args=(self._run,), name="nyx-audit", daemon=True)
-        queue.consumer = self._thread
-
-    @property
-    def running(self) -> bool:
-        """Whether the thread takes events."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        self.thread = threading.Thread(target=Context().run, args=(self._run,), name="nyx-audit", daemon=True)
+        queue.consumer = self.thread
 
     def stop(self) -> None:
         """Ends the thread after one more attempt to write everything. Events that remain are counted as lost."""
         self._closing.set()
         self._queue.wake.set()
-        self._thread.join()
+        self.thread.join()
         remaining = len(self._batch)
         while (item := self._queue.take()) is not None:
-            if isinstance(item, FlushRequest):
-                item.complete(self.failure or OSError("the log was closed"))
-            else:
+            if isinstance(item, AuditEvent):
                 remaining += 1
+            else:
+                _complete(item, self.failure or OSError("the log was closed"))
         if remaining:
             self._queue.count_lost(remaining)
 
     def watch(self, on_failure: Callable[[OSError], object]) -> Callable[[], object]:
-        """Calls `on_failure` with the first error of each series of errors. Returns a function that ends this."""
+        """Calls `on_failure` with the first error of each series of errors, on the log's thread.
+
+        Returns a function that ends this.
+        """
         key = object()  # the same function may be registered twice
         self._watchers[key] = on_failure
         return partial(self._watchers.pop, key, None)
@@ -146,7 +214,7 @@ class Writer:
             _log.warning("audit log %s: takes events again", self._path)
             self.failure = None
         if self._flush is not None and not self._batch:
-            self._flush.complete()
+            _complete(self._flush)
             self._flush = None
         return True
 
@@ -159,7 +227,7 @@ class Writer:
             item = take()
             if item is None:
                 return
-            if isinstance(item, FlushRequest):
+            if isinstance(item, Future):
                 self._flush = item
                 return
             batch.append(encode(item))
@@ -202,8 +270,17 @@ class Writer:
     def _fail_flushes(self, error: OSError) -> None:
         """Fails every waiting flush request."""
         if self._flush is not None:
-            self._flush.complete(error)
+            _complete(self._flush, error)
         for index in range(len(self._queue.items)):
             item = self._queue.items[index]  # by index: other threads append meanwhile, but only this one takes
-            if isinstance(item, FlushRequest):
-                item.complete(error)
+            if isinstance(item, Future):
+                _complete(item, error)
+
+
+def _complete(flush: Future[None], error: OSError | None = None) -> None:
+    if flush.done():  # it failed while the file was failing
+        return
+    if error is None:
+        flush.set_result(None)
+    else:
+        flush.set_exception(error)

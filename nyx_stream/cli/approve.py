@@ -9,7 +9,7 @@ from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.cli.options import Json, PluginArgument
 from nyx_stream.host import find
 from nyx_stream.host.lockfile.file import LockFile
-from nyx_stream.host.lockfile.verification import LockVerdict, accept, verify_source
+from nyx_stream.host.lockfile.verification import accept, verify_source
 from nyx_stream.text import escape
 
 
@@ -28,6 +28,7 @@ def approve(
     source, file = find(plugin), LockFile(lock)
     verdict = verify_source(source, file.read().get(source.manifest.id)) if show else accept(file, source)
     name, found, known = source.manifest.id, verdict.found, verdict.known
+    code = ExitCode.DENIED if show and verdict.refused is not None else ExitCode.OK
     same_content = known is None or known.content == found.content
     removed = [] if known is None or same_content else [f"{item.kind} {escape(item.rule)}" for item in known.approvals]
     if json:
@@ -43,7 +44,7 @@ def approve(
                 "forgotten": len(removed),
             }
         )
-        return _exit_code(verdict, show)
+        return code
     if known is not None:
         output.print_text(f"recorded: {name} {known.version}, {known.content}")
     output.print_text(f"{'found' if show else 'accepted'}: {name} {found.version}, {found.content}")
@@ -53,8 +54,4 @@ def approve(
         output.print_text(f"  approval {'to be removed' if show else 'removed'}, given for other content: {text}")
     if show and verdict.refused is not None:
         output.print_text(f"  pending: {verdict.refused}")
-    return _exit_code(verdict, show)
-
-
-def _exit_code(verdict: LockVerdict, show: bool) -> int:
-    return ExitCode.DENIED if show and verdict.refused is not None else ExitCode.OK
+    return code

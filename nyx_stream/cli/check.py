@@ -33,7 +33,7 @@ def check(plugin: PluginArgument, json: Json = False) -> int:
     source = find(plugin)
     manifest, scan = source.manifest, scan_folder(source.folder, source.root)
     findings = [
-        *_unreadable_files(scan),
+        *(Finding("error", str(location), escape(message)) for location, message in scan.unreadable),
         *_entry(manifest, scan),
         *_permissions(manifest, scan),
         *_urls(manifest, scan),
@@ -50,11 +50,6 @@ def check(plugin: PluginArgument, json: Json = False) -> int:
         files = output.count(len(scan.trees), "file")
         output.print_text(f"{manifest.id} {manifest.version}: {verdict} ({files} read)")
     return ExitCode.DENIED if errors else ExitCode.OK
-
-
-def _unreadable_files(scan: Scan) -> Iterator[Finding]:
-    for location, message in scan.unreadable:
-        yield Finding("error", str(location), escape(message))
 
 
 def _entry(manifest: Manifest, scan: Scan) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from nyx_stream.cli import output
 from nyx_stream.cli.audit import print_events, verify_log
 from nyx_stream.cli.exit_codes import ExitCode
 from nyx_stream.cli.interrupts import run_async
-from nyx_stream.demo.basic import DemoStep, open_basic_demo
+from nyx_stream.demo.basic import open_basic_demo
 from nyx_stream.demo.live import LEVELS, DemoAction, LiveDemo, open_live_demo
 from nyx_stream.errors import PluginLoadError
 from nyx_stream.isolation.backend import Level
@@ -46,17 +46,13 @@ async def _show_basic() -> None:
         rows = demo.handle.grant.rows()
         output.print_table(("KIND", "RULE", "WHY"), ((row.kind, row.asked, row.why or "-") for row in rows))
         async for step in demo.steps():
-            _print_step(step)
+            output.print_text(f"\n{step.title}: {step.call}\n")
+            if step.denial is None:
+                output.print_text(f"  allowed: {json.dumps(to_jsonable_python(step.result))}")
+            else:
+                output.print_text(_indented(step.denial))
     output.print_text("\nThe audit trail:\n")
     print_events(demo.trail, _BASIC_COLUMNS)
-
-
-def _print_step(step: DemoStep) -> None:
-    output.print_text(f"\n{step.title}: {step.call}\n")
-    if step.denial is None:
-        output.print_text(f"  allowed: {json.dumps(to_jsonable_python(step.result))}")
-    else:
-        output.print_text(_indented(step.denial))
 
 
 def _indented(text: str) -> str:

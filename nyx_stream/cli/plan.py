@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any
 
 import typer
@@ -48,49 +48,36 @@ def plan(
     source = find(plugin)
     places = places_of(source.manifest.id, source.folder, data_dir)
     grant = Grant.of(source.manifest, SandboxPolicy.from_toml(policy), places)
-    seal = _seal_at(isolation.value)
-    document = _document(grant, seal)
+    gaps, unsupported = _gaps_at(isolation.value)
+    document = _document(grant, isolation.value, gaps, unsupported)
     if json:
         output.print_json(document)
     else:
-        _print(document, seal.unsupported)
+        _print(document, unsupported)
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Seal:
-    """What the kernel enforces at a level on this machine.
-
-    Attributes:
-        gaps: layers that a sealed process needs but this machine lacks, each with the reason.
-        unsupported: why the level isn't available; empty if it is.
-    """
-
-    level: Level
-    gaps: tuple[tuple[str, str], ...] = ()
-    unsupported: str = ""
-
-
-def _seal_at(level: Level) -> _Seal:
+def _gaps_at(level: Level) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Returns the layers that the level needs but this machine lacks, with reasons, and why it isn't available."""
     if level != "process":
-        return _Seal(level)
+        return (), ""
     # Imported late: plans at other levels don't need it.
     from nyx_stream.isolation.remote.wire.confinement import missing_layers, missing_sockets
 
-    return _Seal(level, missing_layers(), missing_sockets())
+    return missing_layers(), missing_sockets()
 
 
-def _document(grant: Grant, seal: _Seal) -> dict[str, Any]:
-    level, degrade = seal.level, grant.policy.degrade
-    missing = frozenset(name for name, _ in seal.gaps)
+def _document(grant: Grant, level: Level, gaps: tuple[tuple[str, str], ...], unsupported: str) -> dict[str, Any]:
+    degrade = grant.policy.degrade
+    missing = frozenset(name for name, _ in gaps)
     rows = [(row, _rule(row, level, missing)) for row in grant.rows()]
     return {
         "plugin": grant.manifest.id,
         "version": grant.manifest.version,
         "isolation": level,
         "degrade": degrade,
-        "loads_here": not seal.unsupported and (not seal.gaps or degrade == "allow"),
-        "not_enforced": [{"layer": name, "reason": reason} for name, reason in seal.gaps],
+        "loads_here": not unsupported and (not gaps or degrade == "allow"),
+        "not_enforced": [{"layer": name, "reason": reason} for name, reason in gaps],
         "rules": [rule for _, rule in rows],
         "not_granted": [_rule(row, level, missing) for row in grant.not_granted()],
         "optional": [
@@ -260,12 +247,4 @@ def _origin(where: str, loaded: Manifest | SandboxPolicy) -> dict[str, str]:
 
 
 def _change(change: Change) -> dict[str, Any]:
-    return {
-        "section": change.section,
-        "kind": change.kind,
-        "what": change.what,
-        "old": change.old,
-        "new": change.new,
-        "more": change.more,
-        "at": None if change.at is None else str(change.at),
-    }
+    return asdict(change) | {"at": None if change.at is None else str(change.at)}

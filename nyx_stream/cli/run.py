@@ -111,21 +111,15 @@ async def _observe(
     observe: Callable[[AuditEvent], None],
 ) -> NyxError | None:
     """Calls a method under a report-only policy; returns the error if it failed, since the events still count."""
-    async with audit_sink(audit) as sink:
-
-        def record(event: AuditEvent) -> None:
-            observe(event)
-            sink(event)
-
-        async with PluginHost(audit=record, data_dir=data_dir) as host:
-            try:
-                report_only = report_only_policy(find(plugin).manifest)
-                handle = await host.load(plugin, policy=report_only, isolation=isolation)
-                async with aclosing(_results(handle, method, values)) as results:
-                    async for _ in results:
-                        pass
-            except NyxError as error:
-                return error
+    async with audit_sink(audit) as sink, PluginHost(audit=[observe, sink], data_dir=data_dir) as host:
+        try:
+            report_only = report_only_policy(find(plugin).manifest)
+            handle = await host.load(plugin, policy=report_only, isolation=isolation)
+            async with aclosing(_results(handle, method, values)) as results:
+                async for _ in results:
+                    pass
+        except NyxError as error:
+            return error
     return None
 
 

@@ -11,15 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 CAPABILITIES = ("http", "files", "connect", "env", "request")
-_METHODS = {
-    "get": "GET",
-    "head": "HEAD",
-    "post": "POST",
-    "put": "PUT",
-    "patch": "PATCH",
-    "delete": "DELETE",
-    "options": "OPTIONS",
-}
+_METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 _MAX_BYTES = 4 * 2**20
 """Maximum size of a source file."""
 _NOT_SCANNED = ("__pycache__", "tests", "node_modules")
@@ -198,7 +190,7 @@ class _Reader(ast.NodeVisitor):
         ):
             return
         if function.attr in _METHODS:
-            self._add_url(call.args[0], _METHODS[function.attr])
+            self._add_url(call.args[0], function.attr.upper())
         elif function.attr in ("request", "stream") and len(call.args) > 1:
             method = call.args[0]
             known = isinstance(method, ast.Constant) and isinstance(method.value, str)

@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nyx_stream.audit import AuditEvent, read_log
-from nyx_stream.demo.server import weather_service, write_text
+from nyx_stream.demo.server import weather_service
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.host import Handle, PluginHost
 
@@ -69,7 +70,7 @@ async def open_basic_demo() -> AsyncIterator[BasicDemo]:
             service = f"http://127.0.0.1:{port}"
             policy, log = os.path.join(directory, "policy.toml"), os.path.join(directory, "audit.jsonl")
             text = _POLICY.format(service=service)
-            await asyncio.to_thread(write_text, policy, text)
+            await asyncio.to_thread(Path(policy).write_text, text, encoding="utf-8")
             async with PluginHost(audit=log, data_dir=os.path.join(directory, "data")) as host:
                 demo = BasicDemo(text, await host.load(FOLDER, policy=policy), service)
                 yield demo

@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nyx_stream.audit import AuditEvent, read_log
-from nyx_stream.demo.server import weather_service, write_text
+from nyx_stream.demo.server import weather_service
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.host import Handle, PluginHost
 from nyx_stream.isolation.backend import Level
@@ -74,7 +75,7 @@ class LiveDemo:
         Raises:
             PluginLoadError: this machine doesn't support the level.
         """
-        await asyncio.to_thread(write_text, self.policy, _NOTHING)
+        await asyncio.to_thread(Path(self.policy).write_text, _NOTHING, encoding="utf-8")
         data = os.path.join(self.directory, f"data-{level}")
         async with PluginHost(audit=self.log, data_dir=data) as host:
             courier = await host.load(FOLDER, policy=self.policy, isolation=level)
@@ -94,18 +95,15 @@ class LiveDemo:
         """Copies the log and changes one byte in the record of the revocation."""
         path = os.path.join(self.directory, "copy.jsonl")
         shutil.copyfile(self.log, path)
-        with open(path, "rb") as file:
-            lines = file.read().splitlines(keepends=True)
+        lines = Path(path).read_bytes().splitlines(keepends=True)
         number = next(index for index, line in enumerate(lines) if REASON.encode() in line)
         start = lines[number].index(REASON.encode())
         end = start + len(REASON)
         changed = bytearray(lines[number])
         changed[end - 1] ^= 1
         lines[number] = bytes(changed)
-        with open(path, "wb") as file:
-            file.writelines(lines)
-        after = changed[start:end].decode()
-        return TamperedCopy(path, number + 1, REASON, after)
+        Path(path).write_bytes(b"".join(lines))
+        return TamperedCopy(path, number + 1, REASON, changed[start:end].decode())
 
     async def _deny(self, courier: Handle) -> DemoAction:
         outcome = await _outcome(courier.call("forecast", service=self.service, city="oslo"))
@@ -115,7 +113,7 @@ class LiveDemo:
 
     async def _grant(self, courier: Handle) -> DemoAction:
         text = _GRANTED.format(service=self.service)
-        await asyncio.to_thread(write_text, self.policy, text)
+        await asyncio.to_thread(Path(self.policy).write_text, text, encoding="utf-8")
         await courier.update_policy(self.policy)
         outcome = await _outcome(courier.call("forecast", service=self.service, city="oslo"))
         calls = ('await courier.update_policy("policy.toml")', 'await courier.call("forecast", city="oslo")')
@@ -126,7 +124,9 @@ class LiveDemo:
     async def _narrow(self, courier: Handle) -> DemoAction:
         attempts = await courier.call("attenuate", service=self.service)
         plain = [attempt if isinstance(attempt, dict) else attempt.model_dump() for attempt in attempts]
-        lines = tuple(f"{_verdict(each['allowed'])}: {each['what']}: {each['outcome']}" for each in plain)
+        lines = tuple(
+            f"{'allowed' if each['allowed'] else 'denied'}: {each['what']}: {each['outcome']}" for each in plain
+        )
         calls = (
             "in the plugin:",
             'http = self.http.narrow("GET …/v1/oslo", ttl="60s")',
@@ -168,7 +168,3 @@ async def _outcome(call: Awaitable[Any]) -> str:
         return f"allowed: {await call}"
     except SandboxDenied as denied:
         return f"denied: {denied}"
-
-
-def _verdict(allowed: bool) -> str:
-    return "allowed" if allowed else "denied"

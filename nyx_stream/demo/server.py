@@ -60,9 +60,3 @@ def _page(path: str) -> tuple[str, bytes]:
         return "404 Not Found", b"{}"
     degrees, sky = _FORECASTS[city]
     return "200 OK", json.dumps({"city": city, "degrees": degrees, "sky": sky}).encode()
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a file of a demo. Blocks."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)

@@ -17,8 +17,6 @@ from nyx_stream.observe.readings import LATENCY, LATENCY_MEANING, LOST, LOST_MEA
 
 __all__ = ["CONTENT_TYPE", "PluginCollector", "prometheus_text"]
 
-__all__ = ["CONTENT_TYPE", "PluginCollector", "prometheus_text"]
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of what `prometheus_text` returns."""
 

@@ -38,32 +38,21 @@ def _gauge(name: str, unit: str, meaning: str, value: Callable[[PluginMetrics], 
 
 
 READINGS = (
-    _gauge("up", "1", "Whether the plugin takes calls.", lambda metrics: metrics.state is State.RUNNING),
-    _counter("calls", "{call}", "Calls and streams requested.", lambda metrics: metrics.stats.calls),
-    _counter(
-        "call.errors",
-        "{call}",
-        "Calls and streams that raised, timeouts included.",
-        lambda metrics: metrics.stats.failed,
-    ),
-    _counter(
-        "call.timeouts", "{call}", "Calls and steps of streams that timed out.", lambda metrics: metrics.stats.timeouts
-    ),
-    _counter(
-        "call.refusals", "{call}", "Calls refused because the queue was full.", lambda metrics: metrics.stats.refused
-    ),
-    _gauge("call.active", "{call}", "Calls that run now.", lambda metrics: metrics.stats.active),
-    _gauge("call.waiting", "{call}", "Calls that are queued now.", lambda metrics: metrics.stats.waiting),
-    _counter("denials", "{decision}", "Denied decisions.", lambda metrics: metrics.stats.denied),
-    _counter("restarts", "{restart}", "Restarts after a crash.", lambda metrics: metrics.stats.restarts),
-    _counter("http.requests", "{request}", "HTTP requests that its leases allowed.", lambda metrics: metrics.requests),
-    _counter("http.received", "By", "HTTP bytes received, headers included.", lambda metrics: metrics.bytes_in),
-    _counter("http.sent", "By", "HTTP bytes sent, headers included.", lambda metrics: metrics.bytes_out),
-    _counter("files.opened", "{file}", "Files opened.", lambda metrics: metrics.opens),
-    _gauge("memory", "By", "Resident memory of the plugin's own process.", lambda metrics: metrics.memory),
-    _counter(
-        "cpu.time", "s", "CPU time of the plugin's own process since it started.", lambda metrics: metrics.cpu_seconds
-    ),
+    _gauge("up", "1", "Whether the plugin takes calls.", lambda m: m.state is State.RUNNING),
+    _counter("calls", "{call}", "Calls and streams requested.", lambda m: m.stats.calls),
+    _counter("call.errors", "{call}", "Calls and streams that raised, timeouts included.", lambda m: m.stats.failed),
+    _counter("call.timeouts", "{call}", "Calls and steps of streams that timed out.", lambda m: m.stats.timeouts),
+    _counter("call.refusals", "{call}", "Calls refused because the queue was full.", lambda m: m.stats.refused),
+    _gauge("call.active", "{call}", "Calls that run now.", lambda m: m.stats.active),
+    _gauge("call.waiting", "{call}", "Calls that are queued now.", lambda m: m.stats.waiting),
+    _counter("denials", "{decision}", "Denied decisions.", lambda m: m.stats.denied),
+    _counter("restarts", "{restart}", "Restarts after a crash.", lambda m: m.stats.restarts),
+    _counter("http.requests", "{request}", "HTTP requests that its leases allowed.", lambda m: m.requests),
+    _counter("http.received", "By", "HTTP bytes received, headers included.", lambda m: m.bytes_in),
+    _counter("http.sent", "By", "HTTP bytes sent, headers included.", lambda m: m.bytes_out),
+    _counter("files.opened", "{file}", "Files opened.", lambda m: m.opens),
+    _gauge("memory", "By", "Resident memory of the plugin's own process.", lambda m: m.memory),
+    _counter("cpu.time", "s", "CPU time of the plugin's own process since it started.", lambda m: m.cpu_seconds),
 )
 
 LOST = "nyx.audit.lost"
