@@ -31,7 +31,7 @@ def test_a_request_beyond_the_limit_fails_alone(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
-    refused = [ETOOMANYREFS, "too many descriptors are on their way to processes of this user that do not take them: "]
+    refused = [ETOOMANYREFS, "too many descriptors are in transit to processes of this user that do not receive them: "]
     for moment in ("at once", "queued"):
         number, text = answers.pop(moment)
         assert (number, text[: len(refused[1])]) == tuple(refused), moment
