@@ -53,10 +53,10 @@ class Launcher:
 
     pid = None
 
-    def launch_ahead(self, descriptors: tuple[int, int, int]) -> None:
-        """Makes none in advance."""
+    async def prepare(self) -> None:
+        """Does nothing."""
 
-    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+    def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         self.socket = socket.socket(fileno=os.dup(descriptors[0]))
         self.socket.setblocking(False)
         process = WorkerProcess(1, self._killed)

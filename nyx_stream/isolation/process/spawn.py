@@ -84,6 +84,9 @@ class FreshWorkers:
     killed, so its pid can't be reused before; that it ended on its own shows by its closed channel.
     """
 
+    pid = None
+    """There is no zygote, and nothing is made ahead: it would hold the memory of an interpreter, shared with none."""
+
     def __init__(self, cpus: frozenset[int] | None = None) -> None:
         self._cpus = cpus
         self._loop = asyncio.get_running_loop()
@@ -91,8 +94,11 @@ class FreshWorkers:
         self._running: dict[int, tuple[WorkerProcess, subprocess.Popen[bytes]]] = {}
         self._reaping: set[asyncio.Task[None]] = set()
 
-    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """As `ZygoteClient.launch`."""
+    async def prepare(self) -> None:
+        """Does nothing."""
+
+    def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+        """As `ZygoteClient.launch`. Raises `OSError` if the interpreter can't be started."""
         channel, output, errors = descriptors
         child = spawn(_WORKER, channel, output=output, errors=errors, cpus=self._cpus)
         self._last_number += 1
@@ -100,9 +106,6 @@ class FreshWorkers:
         process.started.set_result(child.pid)
         self._running[process.number] = (process, child)
         return process
-
-    def launch_ahead(self, descriptors: tuple[int, int, int]) -> None:
-        """Makes none: it would hold the memory of an interpreter, shared with no other process."""
 
     async def aclose(self) -> None:
         """Ends every worker that is left."""

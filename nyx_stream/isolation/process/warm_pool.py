@@ -10,6 +10,7 @@ import socket
 from nyx_stream.isolation.process.spawn import FreshWorkers
 from nyx_stream.isolation.process.zygote_client import ZygoteClient
 from nyx_stream.isolation.remote.host.backend import WorkerProcess
+from nyx_stream.isolation.remote.wire.channel import close_all
 
 _REFILL_DELAY = 0.002
 """Seconds after a start before the next worker is made, so that the caller's next step isn't delayed."""
@@ -24,29 +25,35 @@ class PooledSlot:
     def __init__(self, processes: ZygoteClient | FreshWorkers) -> None:
         self._processes = processes
         self.channel, self._their_channel = socket.socketpair()
-        self.output, self._their_output = os.pipe()
-        self.errors, self._their_errors = os.pipe()
-        self._ahead: WorkerProcess | None = None
+        self.output, their_output = os.pipe()
+        self.errors, their_errors = os.pipe()
+        self._their_pipes = their_output, their_errors
+        self._process: WorkerProcess | None = None
 
-    def launch_ahead(self) -> bool:
-        """Has the process made without waiting for it; returns whether that is possible. Otherwise close the slot."""
-        self._ahead = self._processes.launch_ahead(self._theirs())
-        self._close_theirs()
-        return self._ahead is not None
+    def launch(self) -> WorkerProcess:
+        """Begins to make the process."""
+        try:
+            self._process = self._processes.launch((self._their_channel.fileno(), *self._their_pipes))
+        finally:
+            self._close_theirs()
+        return self._process
 
     async def process(self) -> WorkerProcess:
         """As `WorkerSlot.process`."""
-        if self._ahead is None:
+        process = self._process
+        if process is None:
             try:
-                return await self._processes.launch(self._theirs())
-            finally:
+                await self._processes.prepare()
+            except BaseException:
                 self._close_theirs()
+                raise
+            process = self.launch()
         try:
-            await asyncio.shield(self._ahead.started)
+            await asyncio.shield(process.started)
         except asyncio.CancelledError:
-            self._ahead.kill()
+            process.kill()
             raise
-        return self._ahead
+        return process
 
     @property
     def dead(self) -> bool:
@@ -63,17 +70,13 @@ class PooledSlot:
         self.channel.close()
         os.close(self.output)
         os.close(self.errors)
-        if self._ahead is not None:
-            self._ahead.kill()
-        return self._ahead
-
-    def _theirs(self) -> tuple[int, int, int]:
-        return self._their_channel.fileno(), self._their_output, self._their_errors
+        if self._process is not None:
+            self._process.kill()
+        return self._process
 
     def _close_theirs(self) -> None:
         self._their_channel.close()
-        os.close(self._their_output)
-        os.close(self._their_errors)
+        close_all(self._their_pipes)
 
 
 class WarmPool:
@@ -113,14 +116,14 @@ class WarmPool:
 
     def _make(self) -> None:
         self._refill = None
+        if self._processes.pid is None:
+            return
         try:
             slot = PooledSlot(self._processes)
         except OSError:  # no free descriptors: the next plugin that needs them reports it
             return
-        if slot.launch_ahead():
-            self.waiting = slot
-        else:
-            slot.close()
+        slot.launch()
+        self.waiting = slot
 
     def _cancel_refill(self) -> None:
         if self._refill is not None:

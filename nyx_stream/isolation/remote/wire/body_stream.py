@@ -92,10 +92,10 @@ class BodyStream:
                 await self._writable()
 
     async def _writable(self) -> None:
-        number, writable = self._socket.fileno(), self._loop.create_future()
-        self._loop.add_writer(number, _resolve, writable)
+        number, writable = self._socket.fileno(), asyncio.Event()
+        self._loop.add_writer(number, writable.set)
         try:
-            await writable
+            await writable.wait()
         finally:
             self._loop.remove_writer(number)
 
@@ -175,11 +175,6 @@ class BodyStream:
         count = await self._loop.sock_recv_into(self._socket, self._buffer[kept:])
         self._filled += count
         return count > 0
-
-
-def _resolve(writable: "asyncio.Future[None]") -> None:
-    if not writable.done():
-        writable.set_result(None)
 
 
 def make_pipe() -> tuple[BodyStream, int]:
