@@ -22,7 +22,7 @@ from nyx_stream.guard import SandboxGuard
 from nyx_stream.host import find
 from nyx_stream.isolation.backend import Assignment
 from nyx_stream.isolation.capability_set import Shared
-from nyx_stream.isolation.process.warm_pool import WarmPool
+from nyx_stream.isolation.process.backend import WarmPool
 from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.isolation.remote.host import approval as host_approval
 from nyx_stream.isolation.remote.host import connect as host_connect

@@ -78,7 +78,7 @@ def environment() -> dict[str, str]:
 
 
 class FreshWorkers:
-    """Makes each worker as a new interpreter, for systems where a fork without an exec isn't safe.
+    """Does what `ZygoteClient` does with a new interpreter for each worker, where a fork without an exec isn't safe.
 
     Slower than a zygote: each worker imports the framework and shares no pages. A process is reaped only after it was
     killed, so its pid can't be reused before; that it ended on its own shows by its closed channel.
@@ -98,7 +98,6 @@ class FreshWorkers:
         """Does nothing."""
 
     def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """As `ZygoteClient.launch`. Raises `OSError` if the interpreter can't be started."""
         channel, output, errors = descriptors
         child = spawn(_WORKER, channel, output=output, errors=errors, cpus=self._cpus)
         self._last_number += 1
@@ -108,7 +107,6 @@ class FreshWorkers:
         return process
 
     async def aclose(self) -> None:
-        """Ends every worker that is left."""
         for number in tuple(self._running):
             self._kill(number)
         if self._reaping:

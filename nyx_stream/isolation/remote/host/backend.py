@@ -111,11 +111,9 @@ class RemoteBackend:
         self.scheduler = FairScheduler()
 
     def isolate(self, assignment: Assignment) -> "RemotePlugin":
-        """Prepares one plugin. Runs none of its code yet."""
         return RemotePlugin(assignment, self)
 
     async def aclose(self) -> None:
-        """Ends what made the workers. Every plugin has been stopped."""
         await self.monitor.aclose()
         await self.launcher.aclose()
 

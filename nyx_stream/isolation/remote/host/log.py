@@ -52,7 +52,6 @@ class WorkerLog:
             self._timer = asyncio.get_running_loop().call_later(_ACKNOWLEDGE_AFTER, self._acknowledge)
 
     def close(self) -> None:
-        """Stops acknowledging."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -49,17 +49,14 @@ class ResourceMonitor:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, worker: MonitoredWorker) -> None:
-        """Starts to monitor a worker."""
         self._workers[worker.process.pid] = worker
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="nyx:monitor")
 
     def remove(self, pid: int) -> None:
-        """Stops monitoring a worker, if it is monitored."""
         self._workers.pop(pid, None)
 
     async def aclose(self) -> None:
-        """Stops monitoring."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))

@@ -143,7 +143,7 @@ class Channel:
         self.queued_bytes += len(data)
         if len(self._queue) == 1:
             if (error := self._flush()) is not None:
-                self._loop.call_soon(self._end, error)  # not now: the caller may be about to wait for a reply
+                self._loop.call_soon(self.fail, error)  # not now: the caller may be about to wait for a reply
             elif self._queue:
                 self._loop.add_writer(self._socket, self._writable)
         if len(self._queue) >= MAX_UNREAD and self._scheduler is not None and not self._peer_stalled:
@@ -202,11 +202,8 @@ class Channel:
         self.queued_bytes = 0
         self._wake()
 
-    def fail(self, error: Exception) -> None:
-        """Ends the connection because of an invalid frame, and calls `ended`."""
-        self._end(error)
-
-    def _end(self, error: Exception | None) -> None:
+    def fail(self, error: Exception | None) -> None:
+        """Ends the connection because of an invalid frame, or whatever else `error` says, and calls `ended`."""
         if not self.closed:
             self._ended(error)
             self.close()
@@ -223,7 +220,7 @@ class Channel:
                 data, descriptors = self._socket.recv(size), ()
             if not data:
                 connection.receive_end()
-                self._end(None)
+                self.fail(None)
                 return
             for frame in connection.receive(data, descriptors):
                 if self.closed:
@@ -237,11 +234,12 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ProtocolFault) as error:
-            self._end(error)
+            self.fail(error)
             return
         if delayed and scheduler is not None:
             scheduler.run(self._deliver_delayed)
-            self._pause_reading()
+            self._reading_paused = True
+            self._loop.remove_reader(self._socket)
 
     def _deliver_delayed(self) -> None:
         """Delivers delayed frames: as a step of the scheduler, only one that makes work."""
@@ -252,7 +250,7 @@ class Channel:
                 if self._scheduler is not None and self._delayed and self._delayed[0].kind in WORK:
                     break
         except (OSError, ProtocolFault) as error:
-            self._end(error)
+            self.fail(error)
         if self.closed:
             return
         if self._delayed and self._scheduler is not None:
@@ -261,17 +259,13 @@ class Channel:
             self._reading_paused = False
             self._resume_reading()
 
-    def _pause_reading(self) -> None:
-        self._reading_paused = True
-        self._loop.remove_reader(self._socket)
-
     def _resume_reading(self) -> None:
         if not self._reading_paused and not self._peer_stalled:
             self._loop.add_reader(self._socket, self._readable)
 
     def _writable(self) -> None:
         if (error := self._flush()) is not None:
-            self._end(error)
+            self.fail(error)
             return
         if not self._queue:
             self._loop.remove_writer(self._socket)
@@ -296,7 +290,8 @@ class Channel:
                 if error.errno != errno.ETOOMANYREFS or on_refused is None:
                     return error
                 close_all(descriptors)
-                refusal = _refusal(number, on_refused(error))
+                # Bypasses the protocol's state machine, which has counted the response: both kinds end the request.
+                refusal = encode(Frame(FrameKind.REQUEST_FAILED, number, body=on_refused(error)))
                 self.queued_bytes += len(refusal) - len(data)
                 self._queue[0] = (refusal, (), number, None)
                 continue
@@ -312,11 +307,6 @@ class Channel:
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-
-
-def _refusal(number: int, body: bytes) -> bytes:
-    # Bypasses the protocol's state machine, which has counted the response: both kinds end the request.
-    return encode(Frame(FrameKind.REQUEST_FAILED, number, body=body))
 
 
 def _descriptors_of(ancillary: list[tuple[int, int, bytes]], flags: int) -> tuple[int, ...]:

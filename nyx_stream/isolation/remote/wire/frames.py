@@ -107,7 +107,6 @@ class LargeBody:
             self.finish()
 
     def add(self, data: bytes) -> None:
-        """Appends bytes."""
         if not self._small and len(data) >= MIN_PART:
             self.parts.append(data)
             return
@@ -116,7 +115,6 @@ class LargeBody:
             self._flush()
 
     def finish(self) -> None:
-        """Marks the body as complete."""
         if self._small:
             self._flush()
         self.complete = True

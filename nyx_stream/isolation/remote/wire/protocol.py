@@ -50,8 +50,6 @@ _unpack = HEADER.unpack_from
 
 
 class ProtocolState(StrEnum):
-    """The state of the conversation."""
-
     OPENING = "opening"
     SEALING = "sealing"
     SEALED = "sealed"
@@ -276,9 +274,8 @@ class ProtocolConnection:
 
     def _fail_call(self, kind: FrameKind, number: int, _detail: int) -> None:
         if number:
-            if number not in self._calls:
+            if self._calls.pop(number, None) is None:
                 raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
-            del self._calls[number]
         elif self.state is ProtocolState.RUNNING:
             raise ProtocolFault("FAILED for a start that has already succeeded")
 

@@ -160,7 +160,6 @@ class CallTasks:
         """A task made in advance, and the future by which it gets its work."""
 
     def cancel(self, number: int) -> None:
-        """Cancels a call, if it is still under way."""
         if (task := self._tasks.get(number)) is not None:
             task.cancel()
 

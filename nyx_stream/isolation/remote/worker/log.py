@@ -6,7 +6,7 @@ the next record.
 
 import logging
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from nyx_stream.isolation.remote.wire.frames import FrameKind
@@ -51,6 +51,3 @@ class RemoteLog(logging.LoggerAdapter[logging.Logger]):
             dropped, self._dropped = self._dropped, 0
             message = f"{dropped} records were dropped: the host takes no more"
             self._send(FrameKind.LOG, LogRecord(level=logging.WARNING, message=message).encode())
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return msg, kwargs

@@ -194,7 +194,6 @@ class Worker:
         gc.enable()  # the first collection starts at once, while no caller waits
 
     def _fail(self, fault: RemoteFault) -> None:
-        """Reports that the start, or `teardown`, failed."""
         self._send(FrameKind.FAILED, fault.encode())
 
     def _update(self, frame: Frame) -> None:
