@@ -22,7 +22,7 @@ from nyx_stream.guard import SandboxGuard
 from nyx_stream.host import find
 from nyx_stream.isolation.backend import Assignment
 from nyx_stream.isolation.capability_set import Shared
-from nyx_stream.isolation.process.warm_pool import WarmPool
+from nyx_stream.isolation.process.backend import WarmPool
 from nyx_stream.isolation.registry import CAPABILITIES
 from nyx_stream.isolation.remote.host import approval as host_approval
 from nyx_stream.isolation.remote.host import connect as host_connect
@@ -53,10 +53,10 @@ class Launcher:
 
     pid = None
 
-    def launch_ahead(self, descriptors: tuple[int, int, int]) -> None:
-        """Makes none in advance."""
+    async def prepare(self) -> None:
+        """Does nothing."""
 
-    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+    def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         self.socket = socket.socket(fileno=os.dup(descriptors[0]))
         self.socket.setblocking(False)
         process = WorkerProcess(1, self._killed)

@@ -4,9 +4,8 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FunctionType, MethodType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
@@ -104,10 +103,10 @@ def _method(plugin: str, name: str, bound: MethodType) -> Method:
     stream = inspect.isasyncgenfunction(bound)
     try:
         hints = get_type_hints(bound, include_extras=True)
-        returned = hints.get("return", inspect.Signature.empty)
+        returned = hints.get("return", _EMPTY)
         if stream:
-            returned = get_args(returned)[0] if get_origin(returned) in _STREAMS else inspect.Signature.empty
-        if returned is inspect.Signature.empty:
+            returned = get_args(returned)[0] if get_origin(returned) in _STREAMS else _EMPTY
+        if returned is _EMPTY:
             returned = JsonValue
         arguments = plain_validator(bound, hints) or _adapter(_resolved(bound, hints)).validator
         result = plain_adapter(returned) or _adapter(returned)
@@ -128,6 +127,9 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         if error.code != "type-adapter-config-unused":
             raise
         return TypeAdapter(annotation)  # a model: it has its own configuration
+
+
+_plain_adapter = cache(_adapter)
 
 
 def _resolved(bound: MethodType, hints: dict[str, Any]) -> MethodType:
@@ -156,7 +158,12 @@ _RESULTS = (*_PARAMETERS, JsonValue)
 `JsonValue` refers to itself, and so can't become part of another."""
 _DEFAULTS = (bool, int, float, str, bytes, type(None))
 _DECORATED = ("__wrapped__", "__signature__")
-_MISSING = object()
+_EMPTY = inspect.Parameter.empty
+_MODES: Mapping[Any, Literal["positional_only", "positional_or_keyword", "keyword_only"]] = {
+    inspect.Parameter.POSITIONAL_ONLY: "positional_only",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD: "positional_or_keyword",
+    inspect.Parameter.KEYWORD_ONLY: "keyword_only",
+}
 
 
 def plain_adapter(annotation: Any) -> TypeAdapter[Any] | None:
@@ -167,32 +174,18 @@ def plain_adapter(annotation: Any) -> TypeAdapter[Any] | None:
 def plain_validator(bound: MethodType, hints: Mapping[str, Any]) -> SchemaValidator | None:
     """Returns a validator for the arguments of a method with plain parameters, or `None` for any other signature.
 
-    Args:
-        bound: the method; the validator returns the result of calling it.
-        hints: its annotations, resolved.
+    `hints` are its resolved annotations. The validator returns the result of calling the method.
     """
     function = bound.__func__
     if not isinstance(function, FunctionType) or any(name in function.__dict__ for name in _DECORATED):
         return None
-    code = function.__code__
-    count = code.co_argcount
-    if code.co_flags & (CO_VARARGS | CO_VARKEYWORDS) or not count:
-        return None
-    positional_defaults = function.__defaults__ or ()
-    defaults = dict(
-        zip(code.co_varnames[count - len(positional_defaults) : count], positional_defaults, strict=True)
-    ) | (function.__kwdefaults__ or {})
     parameters = []
-    for index, name in enumerate(code.co_varnames[: count + code.co_kwonlyargcount]):
-        if index == 0:  # the instance
-            continue
-        schema = _schema(hints.get(name, _MISSING), defaults.get(name, _MISSING))
-        if schema is None:
+    for parameter in inspect.signature(bound).parameters.values():
+        schema = _schema(hints.get(parameter.name, _EMPTY), parameter.default)
+        mode = _MODES.get(parameter.kind)
+        if schema is None or mode is None:
             return None
-        mode: Any = "positional_or_keyword" if index < count else "keyword_only"
-        if index < code.co_posonlyargcount:
-            mode = "positional_only"
-        parameters.append(core_schema.arguments_parameter(name, schema, mode=mode))
+        parameters.append(core_schema.arguments_parameter(parameter.name, schema, mode=mode))
     arguments = core_schema.arguments_schema(parameters)
     return SchemaValidator(core_schema.call_schema(arguments, bound), _CORE_JSON)
 
@@ -202,15 +195,10 @@ def _is_one_of(types: tuple[Any, ...], annotation: object) -> bool:
     return any(annotation is kind for kind in types)
 
 
-@cache
-def _plain_adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation, config=JSON)
-
-
 def _schema(annotation: Any, default: object) -> CoreSchema | None:
     if not _is_one_of(_PARAMETERS, annotation):
         return None
     schema = _plain_adapter(annotation).core_schema
-    if default is _MISSING:
+    if default is _EMPTY:
         return schema
     return core_schema.with_default_schema(schema, default=default) if type(default) in _DEFAULTS else None

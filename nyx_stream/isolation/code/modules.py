@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
@@ -118,8 +119,9 @@ class _Finder:
         self.prefix = prefix
         self._dotted = f"{prefix}."
         self._root = root
+        self.real_root = os.path.join(os.path.realpath(root), "")
         self._names = names
-        self._digests = digests
+        self.digests = digests
         self._folders: dict[str, FileFinder] = {}
         self._own: dict[str, bool] = {}
         self.builtins = dict(vars(builtins))
@@ -139,9 +141,9 @@ class _Finder:
 
     def check(self, module: str, path: str, data: bytes) -> None:
         """Compares a file that is about to run with its digest. Raises `ImportError` if it differs."""
-        if self._digests is None:
+        if self.digests is None:
             return
-        known = find_digest(self._digests, self._root, path)
+        known = find_digest(self.digests, self._root, path)
         if known is None or known != digest_of(data):
             change = "is new" if known is None else "has changed"
             raise ImportError(f"{path} {change} since the host hashed the plugin's files", name=module, path=path)
@@ -158,16 +160,10 @@ class _Finder:
         if folder not in self._folders:
             self._folders[folder] = FileFinder(
                 folder,
-                (self._extension, EXTENSION_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
-                (self._source, SOURCE_SUFFIXES),  # type: ignore[arg-type]  # any callable that makes a loader
+                (partial(_ExtensionLoader, finder=self), EXTENSION_SUFFIXES),  # type: ignore[arg-type]  # makes a loader
+                (partial(_SourceLoader, finder=self), SOURCE_SUFFIXES),  # type: ignore[arg-type]  # makes a loader
             )
         return self._folders[folder]
-
-    def _source(self, name: str, path: str) -> "_SourceLoader":
-        return _SourceLoader(name, path, self, self._root)
-
-    def _extension(self, name: str, path: str) -> ExtensionFileLoader:
-        return ExtensionFileLoader(name, path) if self._digests is None else _ExtensionLoader(name, path, self)
 
     def _owns(self, top: str) -> bool:
         """Whether the top-level name `top` is one of the plugin's own modules."""
@@ -196,14 +192,13 @@ class _Finder:
 class _SourceLoader(SourceFileLoader):
     """Loads a source file without bytecode files, with the plugin's builtins."""
 
-    def __init__(self, name: str, path: str, finder: _Finder, root: str) -> None:
+    def __init__(self, name: str, path: str, finder: _Finder) -> None:
         super().__init__(name, path)
         self._finder = finder
-        self._root = os.path.join(os.path.realpath(root), "")
 
     def get_data(self, path: str) -> bytes:
         # `pkgutil.get_data` ends here too: the framework reads for it, but only below the plugin's own folder.
-        if not os.path.realpath(path).startswith(self._root):
+        if not os.path.realpath(path).startswith(self._finder.real_root):
             return super().get_data(path)
         with as_host():
             return super().get_data(path)
@@ -228,7 +223,8 @@ class _ExtensionLoader(ExtensionFileLoader):
         self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        with as_host():
-            data = self.get_data(self.path)
-        self._finder.check(self.name, self.path, data)
+        if self._finder.digests is not None:
+            with as_host():
+                data = self.get_data(self.path)
+            self._finder.check(self.name, self.path, data)
         return super().create_module(spec)

@@ -6,7 +6,7 @@ what is refused.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,6 @@ class InlineBackend:
             attribute_default_executor(asyncio.get_running_loop())
 
     def isolate(self, assignment: Assignment) -> "InlinePlugin":
-        """Prepares one plugin. Runs none of its code yet."""
         return InlinePlugin(assignment, self)
 
     async def aclose(self) -> None:
@@ -243,6 +242,3 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
             text = f"{text}\n{format_traceback(error)}"
         with as_host():
             self.logger.log(level, "%s", text, stacklevel=kwargs.get("stacklevel", 1) + 1)
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return msg, kwargs

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 from types import FrameType
 from typing import Any, Self
 
@@ -58,33 +59,26 @@ _installed = False
 """Whether this process has the hook."""
 
 
+@dataclass(eq=False, repr=False)
 class PluginMark(str):  # noqa: SLOT000  # one object per loaded plugin
-    """Id of a plugin; the value of `attribution.running` while its code runs. One object per load."""
+    """Id of a plugin; the value of `attribution.running` while its code runs. One object per load.
 
+    `folder` has the plugin's code, `builtins` are those of its modules; `sink` gets the refusals.
+    """
+
+    plugin: InitVar[str]
+    _: KW_ONLY
     armed: bool
     folder: str
     builtins: Mapping[str, Any]
     roots: ImportRoots
     sink: AuditSink | None
 
-    def __new__(
-        cls,
-        plugin: str,
-        *,
-        armed: bool,
-        folder: str,
-        builtins: Mapping[str, Any],
-        roots: ImportRoots,
-        sink: AuditSink | None,
-    ) -> Self:
-        """`folder` has the plugin's code, `builtins` are those of its modules; `sink` gets the refusals."""
-        mark = super().__new__(cls, plugin)
-        mark.armed = armed
-        mark.folder = os.path.join(os.path.realpath(folder), "")
-        mark.builtins = builtins
-        mark.roots = roots
-        mark.sink = sink
-        return mark
+    def __new__(cls, plugin: str, **_attributes: object) -> Self:
+        return super().__new__(cls, plugin)
+
+    def __post_init__(self, _plugin: str) -> None:
+        self.folder = os.path.join(os.path.realpath(self.folder), "")
 
     def owns(self, frame: FrameType) -> bool:
         """Whether `frame` runs code of the plugin."""
@@ -93,11 +87,7 @@ class PluginMark(str):  # noqa: SLOT000  # one object per loaded plugin
     def judge(self, capability: str, event: str, args: Sequence[Any], frame: FrameType) -> None:
         """Raises `TripwireDenied` unless the interpreter or a library causes the event for its own purposes.
 
-        Args:
-            capability: what the event bypasses.
-            event: name of the audit event.
-            args: arguments of the audit event.
-            frame: the innermost Python frame.
+        `capability` is what the event bypasses, `frame` the innermost Python frame.
         """
         if harmless(event, args):
             return
@@ -105,8 +95,10 @@ class PluginMark(str):  # noqa: SLOT000  # one object per loaded plugin
             if opens_for_reading(event, args):
                 path = args[0] if args else None
                 # A relative path is refused: the event doesn't tell which directory it is relative to (dir_fd).
-                if type(path) is str and os.path.isabs(path) and self._may_read(event, path, frame):
-                    return
+                if type(path) is str and os.path.isabs(path):
+                    path = os.path.realpath(path)
+                    if may_read(path, frame, self.roots, self.folder, listing=event != "open"):
+                        return
             elif capability == "native" and initialises_library(frame, self.roots):
                 return
             elif capability == "files" and imports(frame):
@@ -118,19 +110,13 @@ class PluginMark(str):  # noqa: SLOT000  # one object per loaded plugin
                 return
         raise self._refuse(capability, event, args, frame)
 
-    def _may_read(self, event: str, path: str, frame: FrameType) -> bool:
-        return may_read(os.path.realpath(path), frame, self.roots, self.folder, listing=event != "open")
-
     def _refuse(self, capability: str, event: str, args: Sequence[Any], frame: FrameType) -> TripwireDenied:
         with as_host():
             reason = f"plugin code bypassed its capabilities: {_ALTERNATIVES[capability]}"
             denied = self._denial(capability, event, args, reason, self._location(frame))
             if self.sink is not None:
-                self.sink(
-                    AuditEvent(
-                        time.time(), str(self), capability, event, denied.target, False, None, reason, "tripwire"
-                    )
-                )
+                moment, target = time.time(), denied.target
+                self.sink(AuditEvent(moment, str(self), capability, event, target, False, None, reason, "tripwire"))
             return denied
 
     def _denial(

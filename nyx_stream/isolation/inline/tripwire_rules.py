@@ -19,78 +19,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-FAMILIES = {
-    "_posixsubprocess": "process",
-    "_thread": "thread",
-    "_winapi": "process",
-    "ctypes": "native",
-    "fcntl": "files",
-    "ftplib": "connect",
-    "gc": "interpreter",
-    "glob": "files",
-    "http": "connect",
-    "imaplib": "connect",
-    "mmap": "files",
-    "msvcrt": "files",
-    "nntplib": "connect",
-    "os": "files",
-    "pathlib": "files",
-    "poplib": "connect",
-    "pty": "process",
-    "resource": "process",
-    "shutil": "files",
-    "signal": "process",
-    "smtplib": "connect",
-    "socket": "connect",
-    "sqlite3": "files",
-    "subprocess": "process",
-    "syslog": "process",
-    "telnetlib": "connect",
-    "tempfile": "files",
-    "urllib": "connect",
-    "webbrowser": "process",
-    "winreg": "files",
+_EVENTS = {
+    "connect": "ftplib http imaplib nntplib poplib smtplib socket telnetlib urllib",
+    "files": "fcntl glob mmap msvcrt open os pathlib shutil sqlite3 tempfile winreg",
+    "interpreter": """
+        gc setopencodehook sys._current_exceptions sys._current_frames sys.addaudithook sys.remote_exec sys.setprofile
+        sys.settrace
+    """,
+    "native": "ctypes",
+    "process": """
+        _posixsubprocess _winapi pty resource signal subprocess syslog webbrowser os.exec os.fork os.forkpty os.kill
+        os.killpg os.posix_spawn os.putenv os.spawn os.startfile os.startfile/2 os.system os.unsetenv
+    """,
+    "thread": "_thread",
 }
-"""The capability that an event bypasses, by the part of its name before the first dot."""
-
-EXACT = {
-    "open": "files",
-    "os.exec": "process",
-    "os.fork": "process",
-    "os.forkpty": "process",
-    "os.kill": "process",
-    "os.killpg": "process",
-    "os.posix_spawn": "process",
-    "os.putenv": "process",
-    "os.spawn": "process",
-    "os.startfile": "process",
-    "os.startfile/2": "process",
-    "os.system": "process",
-    "os.unsetenv": "process",
-    "setopencodehook": "interpreter",
-    "sys._current_exceptions": "interpreter",
-    "sys._current_frames": "interpreter",
-    "sys.addaudithook": "interpreter",
-    "sys.remote_exec": "interpreter",
-    "sys.setprofile": "interpreter",
-    "sys.settrace": "interpreter",
-}
-
-READING = frozenset({"open", "os.listdir", "os.scandir"})
-"""Events that only read, if `opens_for_reading`."""
+"""The events that bypass each capability: a family by the part of its names before the first dot, or one event."""
+_CAPABILITIES = {event: capability for capability, events in _EVENTS.items() for event in events.split()}
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def capability_of(event: str) -> str | None:
     """Returns what `event` bypasses, or `None` for an event that any code may cause."""
-    return EXACT.get(event) or FAMILIES.get(event.partition(".")[0])
+    return _CAPABILITIES.get(event) or _CAPABILITIES.get(event.partition(".")[0])
 
 
 def opens_for_reading(event: str, args: Sequence[object]) -> bool:
     """Whether the event only reads or lists."""
     if event != "open":
-        return event in READING
+        return event in ("os.listdir", "os.scandir")
     flags = args[2] if len(args) > 2 else None
     return isinstance(flags, int) and not flags & _WRITES
 
@@ -133,15 +90,8 @@ _SUFFIXES = (*importlib.machinery.all_suffixes(), ".zip")
 _METADATA = (".dist-info", ".egg-info")
 # `__module__` of the classes in the modules below; the frozen ones have two names.
 _MODULES = frozenset(
-    {
-        "_frozen_importlib",
-        "_frozen_importlib_external",
-        "importlib._bootstrap",
-        "importlib._bootstrap_external",
-        "linecache",
-        "tokenize",
-        "zipimport",
-    }
+    {"_frozen_importlib", "_frozen_importlib_external", "importlib._bootstrap", "importlib._bootstrap_external"}
+    | {"linecache", "tokenize", "zipimport"}
 )
 
 
@@ -213,8 +163,7 @@ def may_read(path: str, frame: FrameType, roots: ImportRoots, folder: str, *, li
     """
     if roots.in_library(path) or roots.is_metadata(path) or (roots.is_root(path) and not listing):
         return True
-    reachable = roots.in_import_path(path) or path.startswith(folder)
-    if not reachable:
+    if not (roots.in_import_path(path) or path.startswith(folder)):
         return False
     inner = id(frame.f_code)
     if listing:

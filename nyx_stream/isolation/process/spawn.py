@@ -78,11 +78,14 @@ def environment() -> dict[str, str]:
 
 
 class FreshWorkers:
-    """Makes each worker as a new interpreter, for systems where a fork without an exec isn't safe.
+    """Does what `ZygoteClient` does with a new interpreter for each worker, where a fork without an exec isn't safe.
 
     Slower than a zygote: each worker imports the framework and shares no pages. A process is reaped only after it was
     killed, so its pid can't be reused before; that it ended on its own shows by its closed channel.
     """
+
+    pid = None
+    """There is no zygote, and nothing is made ahead: it would hold the memory of an interpreter, shared with none."""
 
     def __init__(self, cpus: frozenset[int] | None = None) -> None:
         self._cpus = cpus
@@ -91,8 +94,10 @@ class FreshWorkers:
         self._running: dict[int, tuple[WorkerProcess, subprocess.Popen[bytes]]] = {}
         self._reaping: set[asyncio.Task[None]] = set()
 
-    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """As `ZygoteClient.launch`."""
+    async def prepare(self) -> None:
+        """Does nothing."""
+
+    def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
         channel, output, errors = descriptors
         child = spawn(_WORKER, channel, output=output, errors=errors, cpus=self._cpus)
         self._last_number += 1
@@ -101,11 +106,7 @@ class FreshWorkers:
         self._running[process.number] = (process, child)
         return process
 
-    def launch_ahead(self, descriptors: tuple[int, int, int]) -> None:
-        """Makes none: it would hold the memory of an interpreter, shared with no other process."""
-
     async def aclose(self) -> None:
-        """Ends every worker that is left."""
         for number in tuple(self._running):
             self._kill(number)
         if self._reaping:

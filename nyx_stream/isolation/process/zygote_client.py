@@ -18,6 +18,7 @@ from nyx_stream.isolation.process.spawn import spawn
 from nyx_stream.isolation.process.zygote import MAX_PACKET, ZygoteReport, ZygoteRequest
 from nyx_stream.isolation.remote.host.backend import WorkerProcess
 from nyx_stream.isolation.remote.host.log import Output
+from nyx_stream.isolation.remote.wire.channel import close_all
 from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 
 _log = logging.getLogger("nyx.zygote")
@@ -37,43 +38,25 @@ class ZygoteClient:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the zygote, if one is running."""
+        """Process id of the zygote, if one is running: only then does making a worker ahead take little."""
         return self._zygote.pid if self._zygote is not None and self._zygote.alive else None
 
-    async def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
-        """Makes a worker with this channel, standard output and standard error, and waits until it has started.
-
-        The descriptors stay the caller's.
-
-        Raises:
-            OSError: the zygote can't be started, or can't fork.
-        """
-        if self._zygote is None or not self._zygote.alive:
-            if self._zygote is not None:
-                await self._zygote.aclose()
+    async def prepare(self) -> None:
+        """Starts the zygote, unless it is running. Raises `OSError` if it can't be started."""
+        if self._zygote is not None and not self._zygote.alive:
+            await self.aclose()
+        if self._zygote is None:
             self._zygote = _ZygoteProcess(self._cpus)
-        process = self._fork(self._zygote, descriptors)
-        try:
-            await asyncio.shield(process.started)
-        except asyncio.CancelledError:
-            process.kill()
-            raise
-        return process
 
-    def launch_ahead(self, descriptors: tuple[int, int, int]) -> WorkerProcess | None:
-        """Begins to make a worker that isn't needed yet; `started` of the result tells how that went.
+    def launch(self, descriptors: tuple[int, int, int]) -> WorkerProcess:
+        """Begins to make a worker with this channel, standard output and standard error; `started` tells how that went.
 
-        Returns `None` if no zygote is running, because starting one would take too long.
+        The zygote must be running. The descriptors stay the caller's.
         """
-        if self._zygote is None or not self._zygote.alive:
-            return None
-        process = self._fork(self._zygote, descriptors)
-        process.started.add_done_callback(_retrieve)
-        return process
-
-    def _fork(self, zygote: "_ZygoteProcess", descriptors: tuple[int, int, int]) -> WorkerProcess:
+        if self._zygote is None:
+            raise OSError("no zygote was started")
         self._last_number += 1
-        return zygote.fork(self._last_number, descriptors)
+        return self._zygote.fork(self._last_number, descriptors)
 
     async def aclose(self) -> None:
         """Ends the zygote, and with it every worker that is left."""
@@ -152,7 +135,7 @@ class _ZygoteProcess:
                 # Too many descriptors of this user are in flight (unix(7)): only this worker can't be made.
                 self._handle_report(ZygoteReport(event="fork_failed", worker=number, value=error.errno))
             self._queue.popleft()
-            _close_all(descriptors)
+            close_all(descriptors)
         self._loop.remove_writer(self._link)
 
     def _readable(self) -> None:
@@ -176,8 +159,7 @@ class _ZygoteProcess:
             return
         del self._workers[report.worker]
         if report.event == "fork_failed":
-            process.ended.set_result(None)
-            process.started.set_exception(OSError(report.value, os.strerror(report.value)))
+            process.fail(OSError(report.value, os.strerror(report.value)))
         else:
             process.ended.set_result(report.value)
 
@@ -190,22 +172,8 @@ class _ZygoteProcess:
         self._loop.remove_writer(self._link)
         self._link.close()
         for _, _, descriptors in self._queue:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._queue.clear()
         for process in self._workers.values():
-            process.ended.set_result(None)
-            if not process.started.done():
-                process.started.set_exception(OSError("the zygote ended"))
-                process.started.exception()  # marks it as retrieved: the caller may be gone
+            process.fail(OSError("the zygote ended"))
         self._workers.clear()
-
-
-def _retrieve(started: "asyncio.Future[int]") -> None:
-    """Marks a failure as retrieved: the pool notices the missing process by the closed channel."""
-    if not started.cancelled():
-        started.exception()
-
-
-def _close_all(descriptors: tuple[int, ...]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -6,6 +6,7 @@ protocol fault, a kill) leads to `_terminate`, which acts once. How the worker's
 """
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
@@ -56,6 +57,13 @@ class WorkerProcess:
         if not self.ended.done():
             self._kill(self.number)
 
+    def fail(self, error: OSError) -> None:
+        """Notes that the process couldn't be made, or that its exit status will never be known."""
+        self.ended.set_result(None)
+        if not self.started.done():
+            self.started.set_exception(error)
+            self.started.exception()  # marks it as retrieved: the caller may be gone
+
 
 class WorkerSlot(Protocol):
     """The host's ends of one worker's descriptors, which the caller of `acquire` owns, and its process.
@@ -102,11 +110,9 @@ class RemoteBackend:
         self.scheduler = FairScheduler()
 
     def isolate(self, assignment: Assignment) -> "RemotePlugin":
-        """Prepares one plugin. Runs none of its code yet."""
         return RemotePlugin(assignment, self)
 
     async def aclose(self) -> None:
-        """Ends what made the workers. Every plugin has been stopped."""
         await self.monitor.aclose()
         await self.launcher.aclose()
 
@@ -120,8 +126,8 @@ class RemotePlugin:
         self._level = level
         self._loop = asyncio.get_running_loop()
         self._capabilities = CapabilitySet(assignment, level.shared)
-        self._log = WorkerLog(self._name)
-        self._handshake = Handshake(assignment, self._log)
+        self._logger = logging.getLogger(f"nyx.plugin.{self._name}")
+        self._handshake = Handshake(assignment, self._logger)
         self._process: WorkerProcess | None = None
         self.pid: int | None = None
         """The worker's pid, once it has one."""
@@ -174,7 +180,7 @@ class RemotePlugin:
             if self._termination is not None:
                 await self._termination
             for error in await self._capabilities.close("the plugin was unloaded"):
-                self._log.error("closing a capability failed", error)
+                self._logger.error("closing a capability failed", exc_info=error)
         if failure is not None:
             raise failure
 
@@ -224,11 +230,11 @@ class RemotePlugin:
         )
         channel.send(FrameKind.ORDER, body=order.encode())  # first: a worker that waits for it has most to do
         self._channel = channel
-        self._output = Output(slot.output, partial(self._log.line, "stdout"), scheduler)
-        self._errors = Output(slot.errors, partial(self._log.line, "stderr"), scheduler)
+        self._output = Output(slot.output, partial(self._logger.info, "stdout: %s"), scheduler)
+        self._errors = Output(slot.errors, partial(self._logger.warning, "stderr: %s"), scheduler)
         self._calls = RemoteCalls(self._name, channel, scheduler, self._call_overdue)
         self._broker = Broker(self._capabilities, channel)
-        self._log.open(channel)
+        self._log = WorkerLog(self._logger, channel)
         handlers |= {
             FrameKind.SEALED: self._handshake.on_frame,
             FrameKind.READY: self._handshake.on_frame,

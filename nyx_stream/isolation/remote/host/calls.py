@@ -62,14 +62,9 @@ class _PendingCall:
         self._next_reply: asyncio.Future[_Reply] | None = None
 
     def resolve(self, reply: _Reply) -> None:
-        """Delivers a reply."""
-        future = self.reply
-        if future.done():
-            future = self._unresolved()
-        future.set_result(reply)
+        self._unresolved().set_result(reply)
 
     def fail(self, error: PluginError) -> None:
-        """Delivers the failure of the worker."""
         self.finished = True
         future = self._unresolved()
         future.set_exception(error)
@@ -87,7 +82,7 @@ class _PendingCall:
 
 
 class RemoteCalls:
-    """The calls to one worker. `overdue` is called with a method's name when its cancellation was ignored.
+    """Calls to one worker, as in `PluginBackend`. `overdue` gets the name of a method that ignores a cancellation.
 
     Large values are decoded as steps of `scheduler`.
     """
@@ -105,7 +100,6 @@ class RemoteCalls:
 
     @property
     def methods(self) -> Mapping[str, bool]:
-        """The methods: whether each is a stream."""
         return {name: method.stream for name, method in self._methods.items()}
 
     @property
@@ -121,7 +115,6 @@ class RemoteCalls:
         }
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Calls a method; see `PluginBackend.call`."""
         method = self._methods[name]
         number, pending = self._send(FrameKind.CALL, name, method, arguments)
         try:
@@ -134,7 +127,6 @@ class RemoteCalls:
         return await self._value(name, method, reply)
 
     async def stream(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """Calls a streaming method; see `PluginBackend.stream`."""
         method = self._methods[name]
         number, pending = self._send(FrameKind.OPEN, name, method, arguments)
         try:
@@ -150,30 +142,23 @@ class RemoteCalls:
             await self._cancel(number, name, pending)
 
     def on_result(self, frame: Frame) -> None:
-        """Handles RESULT and END."""
         pending = self._pending.pop(frame.id)
         pending.finished = True
         pending.resolve(frame if len(frame.body) <= LARGE_BODY else self._finish_large(pending, frame.body))
 
     def on_failed(self, frame: Frame) -> None:
-        """Handles a FAILED of a call or stream.
-
-        It is decoded here and not by the caller: a malformed one is a `ProtocolFault`, which ends the worker.
-        """
-        fault = decode(RemoteFault, frame)
+        fault = decode(RemoteFault, frame)  # not by the caller: a malformed one is a `ProtocolFault`
         pending = self._pending.pop(frame.id)
         pending.finished = True
         pending.resolve(fault)
 
     def on_item(self, frame: Frame) -> None:
-        """Handles ITEM."""
         pending = self._pending[frame.id]
         pending.resolve(frame if len(frame.body) <= LARGE_BODY else self._finish_large(pending, frame.body))
 
     def on_partial(self, number: int, body: LargeBody) -> None:
         """Handles more of a large RESULT or ITEM: decodes some of what has arrived."""
-        pending = self._pending.get(number)
-        if pending is not None:
+        if (pending := self._pending.get(number)) is not None:
             self._large_value(pending, body).advance()
 
     def fail(self, failure: PluginError) -> None:
@@ -188,21 +173,19 @@ class RemoteCalls:
     ) -> tuple[int, _PendingCall]:
         if self._failure is not None:
             raise self._failure
-        body = self._encode(name, arguments) if arguments else b"{}"
+        body = b"{}"
+        if arguments:
+            try:
+                body = to_json(arguments, bytes_mode="base64", inf_nan_mode="constants")
+            except (PydanticSerializationError, ValueError, RecursionError) as error:
+                raise InvalidArguments(self._plugin, f"{name}: {describe_error(error)}") from error
+        if len(body) > MAX_BODY:
+            size = f"{len(body)} bytes as JSON, over the limit of {MAX_BODY}"
+            raise InvalidArguments(self._plugin, f"{name}: the arguments have {size}")
         self._last_number = number = self._last_number + 1
         pending = self._pending[number] = _PendingCall(method, self._loop)
         self._channel.send(kind, number, method.number, body)
         return number, pending
-
-    def _encode(self, name: str, arguments: Mapping[str, Any]) -> bytes:
-        try:
-            body = to_json(arguments, bytes_mode="base64", inf_nan_mode="constants")
-        except (PydanticSerializationError, ValueError, RecursionError) as error:
-            raise InvalidArguments(self._plugin, f"{name}: {describe_error(error)}") from error
-        if len(body) > MAX_BODY:
-            size = f"{len(body)} bytes as JSON, over the limit of {MAX_BODY}"
-            raise InvalidArguments(self._plugin, f"{name}: the arguments have {size}")
-        return body
 
     def _large_value(self, pending: _PendingCall, body: LargeBody) -> LargeValue:
         if pending.large is None or pending.large[0] is not body:

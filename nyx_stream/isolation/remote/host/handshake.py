@@ -4,6 +4,7 @@ The worker writes the report before it has read any of the plugin's code.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from typing import Annotated
@@ -15,7 +16,6 @@ from nyx_stream.audit import AuditEvent
 from nyx_stream.errors import PluginCrashed, PluginError, PluginLoadError, PluginSetupError
 from nyx_stream.isolation.backend import Assignment
 from nyx_stream.isolation.remote.host.calls import RemoteCalls, cause_of
-from nyx_stream.isolation.remote.host.log import WorkerLog
 from nyx_stream.isolation.remote.wire.channel import Channel
 from nyx_stream.isolation.remote.wire.confinement import DESCRIPTORS, REQUIRED_LAYERS, with_memory
 from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
@@ -30,10 +30,10 @@ _MIB = 2**20
 class Handshake:
     """The handshake with one worker."""
 
-    def __init__(self, assignment: Assignment, log: WorkerLog) -> None:
+    def __init__(self, assignment: Assignment, logger: logging.Logger) -> None:
         self._name = assignment.grant.manifest.id
         self._audit = assignment.audit
-        self._log = log
+        self._logger = logger
         self._frames: asyncio.Queue[Frame | PluginError] = asyncio.Queue()
 
     def on_frame(self, frame: Frame) -> None:
@@ -79,7 +79,7 @@ class Handshake:
 
     def _record(self, report: "SealReport", missing: "MissingLayers") -> None:
         for layer, reason in missing:
-            self._log.warning(f"runs without {layer}, as its policy allows: {reason}")
+            self._logger.warning("runs without %s, as its policy allows: %s", layer, reason)
         if self._audit is not None:
             self._audit(audit_event(self._name, report, missing))
 

@@ -20,8 +20,6 @@ from nyx_stream.text import escape
 _ACKNOWLEDGE_AFTER = 0.01
 """Seconds between two acknowledgements, of 16 records each. Small steps leave the host time for other work."""
 
-_LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING}
-
 _READ = 1024
 """Bytes read at once."""
 _MAX_LINE = 4096
@@ -35,17 +33,13 @@ _MAX_DRAINED = 50
 
 
 class WorkerLog:
-    """Logs to `nyx.plugin.<id>`, with control characters escaped."""
+    """Logs the records of a worker, with control characters escaped, and acknowledges them on `channel`."""
 
-    def __init__(self, plugin: str) -> None:
-        self._logger = logging.getLogger(f"nyx.plugin.{plugin}")
-        self._channel: Channel | None = None
+    def __init__(self, logger: logging.Logger, channel: Channel) -> None:
+        self._logger = logger
+        self._channel = channel
         self._unacknowledged = 0
         self._timer: asyncio.TimerHandle | None = None
-
-    def open(self, channel: Channel) -> None:
-        """Sets the channel that acknowledgements go to."""
-        self._channel = channel
 
     def on_record(self, frame: Frame) -> None:
         """Handles LOG. Raises `ProtocolFault` if it is malformed."""
@@ -57,20 +51,7 @@ class WorkerLog:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_ACKNOWLEDGE_AFTER, self._acknowledge)
 
-    def line(self, stream: str, text: str) -> None:
-        """Logs a line of `"stdout"` or `"stderr"`, which is safe to print."""
-        self._logger.log(_LEVELS[stream], "%s: %s", stream, text)
-
-    def warning(self, message: str) -> None:
-        """Logs a warning of the framework that concerns the plugin."""
-        self._logger.warning("%s", message)
-
-    def error(self, message: str, error: Exception) -> None:
-        """Logs an error of the framework that concerns the plugin."""
-        self._logger.error("%s", message, exc_info=error)
-
     def close(self) -> None:
-        """Stops acknowledging."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -78,8 +59,7 @@ class WorkerLog:
     def _acknowledge(self) -> None:
         self._timer = None
         count, self._unacknowledged = self._unacknowledged, 0
-        if self._channel is not None:
-            self._channel.send(FrameKind.LOG_ACK, detail=count)
+        self._channel.send(FrameKind.LOG_ACK, detail=count)
 
 
 class Output:

@@ -22,14 +22,6 @@ _BATCH = 10
 """Workers measured in one turn of the loop: each takes about 100 µs."""
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSample(ProcessUsage):
-    """What else is compared with limits: per cent of one processor since the last sample, and open descriptors."""
-
-    cpu_percent: float
-    descriptors: int
-
-
 @dataclass(slots=True)
 class MonitoredWorker:
     """One worker.
@@ -45,7 +37,6 @@ class MonitoredWorker:
     cpu_seconds: float
     idle: Callable[[], bool]
     exceeded: Callable[[str, float, float], None]
-    usage: UsageSample | None = None
     busy_samples: int = 0
     """Consecutive samples in which it was busy without a call under way."""
 
@@ -58,17 +49,14 @@ class ResourceMonitor:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, worker: MonitoredWorker) -> None:
-        """Starts to monitor a worker."""
         self._workers[worker.process.pid] = worker
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="nyx:monitor")
 
     def remove(self, pid: int) -> None:
-        """Stops monitoring a worker, if it is monitored."""
         self._workers.pop(pid, None)
 
     async def aclose(self) -> None:
-        """Stops monitoring."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -86,31 +74,23 @@ class ResourceMonitor:
 
 def check(worker: MonitoredWorker) -> None:
     """Measures a worker and reports what exceeds its limits. Skips one that has ended."""
+    process = worker.process
     try:
-        with worker.process.oneshot():
-            times = worker.process.cpu_times()
-            usage = UsageSample(
-                memory=worker.process.memory_info().rss,
-                cpu_percent=worker.process.cpu_percent(),
-                descriptors=worker.process.num_fds(),
-                cpu_seconds=times.user + times.system,
-            )
+        with process.oneshot():
+            usage, descriptors, cpu_percent = _usage(process), process.num_fds(), process.cpu_percent()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return
-    worker.usage = usage
     for name, used, limit in (
         ("memory", usage.memory, worker.memory),
-        ("open_files", usage.descriptors, worker.descriptors),
+        ("open_files", descriptors, worker.descriptors),
         ("cpu_time", usage.cpu_seconds, worker.cpu_seconds),
     ):
         if used > limit:
             worker.exceeded(name, used, limit)
             return
-    worker.busy_samples = worker.busy_samples + 1 if usage.cpu_percent >= _BUSY and worker.idle() else 0
+    worker.busy_samples = worker.busy_samples + 1 if cpu_percent >= _BUSY and worker.idle() else 0
     if worker.busy_samples == 1:
-        _log.warning(
-            "plugin %s keeps a processor busy (%.0f %%), and no call is under way", worker.name, usage.cpu_percent
-        )
+        _log.warning("plugin %s keeps a processor busy (%.0f %%), and no call is under way", worker.name, cpu_percent)
 
 
 def measure(pid: int) -> ProcessUsage | None:
@@ -118,7 +98,11 @@ def measure(pid: int) -> ProcessUsage | None:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            times = process.cpu_times()
-            return ProcessUsage(process.memory_info().rss, times.user + times.system)
+            return _usage(process)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
+
+
+def _usage(process: psutil.Process) -> ProcessUsage:
+    times = process.cpu_times()
+    return ProcessUsage(process.memory_info().rss, times.user + times.system)

@@ -36,11 +36,11 @@ class CutOff(ConnectionError):
 class BodyStream:
     """One end, which reads at most `read` bytes per turn of the loop. Used by one task at a time, which closes it."""
 
-    __slots__ = ("_buffer", "_filled", "_left", "_loop", "_read", "_rest", "_socket", "_taken")
+    __slots__ = ("_buffer", "_filled", "_left", "_loop", "_read", "_rest", "_taken", "socket")
 
     def __init__(self, sock: socket.socket, read: int = _READ) -> None:
         sock.setblocking(False)
-        self._socket = sock
+        self.socket = sock
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray())
         self._filled = 0
@@ -49,20 +49,15 @@ class BodyStream:
         self._rest: bytes | memoryview = b""
         self._read = read
 
-    @property
-    def socket(self) -> socket.socket:
-        """The underlying socket."""
-        return self._socket
-
     def close(self) -> None:
         """Closes this end. Unless the body was ended, the other end raises `CutOff`."""
-        self._socket.close()
+        self.socket.close()
 
     # For the sender.
 
     async def started(self) -> None:
         """Waits until the receiver requests the body. Raises `CutOff` if it closes its end instead."""
-        if await self._loop.sock_recv(self._socket, 1) != GO:
+        if await self._loop.sock_recv(self.socket, 1) != GO:
             raise CutOff("the receiver doesn't want the body")
 
     async def send(self, chunk: bytes | memoryview) -> None:
@@ -87,15 +82,15 @@ class BodyStream:
         """
         while self._rest:
             try:
-                self._rest = self._rest[self._socket.send(self._rest) :] or b""  # an empty view would retain its buffer
+                self._rest = self._rest[self.socket.send(self._rest) :] or b""  # an empty view would retain its buffer
             except BlockingIOError:
                 await self._writable()
 
     async def _writable(self) -> None:
-        number, writable = self._socket.fileno(), self._loop.create_future()
-        self._loop.add_writer(number, _resolve, writable)
+        number, writable = self.socket.fileno(), asyncio.Event()
+        self._loop.add_writer(number, writable.set)
         try:
-            await writable
+            await writable.wait()
         finally:
             self._loop.remove_writer(number)
 
@@ -110,7 +105,7 @@ class BodyStream:
 
     def _offer(self, head: bytes, data: bytes | memoryview) -> bool:
         try:
-            sent = self._socket.sendmsg((head, data))
+            sent = self.socket.sendmsg((head, data))
         except BlockingIOError:
             sent = 0
         if sent < len(head) + len(data):
@@ -121,7 +116,7 @@ class BodyStream:
 
     async def go(self) -> None:
         """Requests the body from the sender. Raises OSError if it is gone."""
-        await self._loop.sock_sendall(self._socket, GO)
+        await self._loop.sock_sendall(self.socket, GO)
 
     async def receive(self, raises: Callable[[RemoteFault], Exception]) -> bytes | None:
         """Returns the next bytes, or `None` at the end of the body.
@@ -152,7 +147,7 @@ class BodyStream:
 
     async def _receive_fault(self, raises: Callable[[RemoteFault], Exception]) -> None:
         rest = bytearray(self._buffer[self._taken : self._filled])
-        while piece := await self._loop.sock_recv(self._socket, _READ):
+        while piece := await self._loop.sock_recv(self.socket, _READ):
             rest += piece
             if len(rest) > _MAX_FAULT:
                 raise ProtocolFault(f"the fault at the end of a body has more than {_MAX_FAULT} bytes")
@@ -172,14 +167,9 @@ class BodyStream:
         if kept:
             self._buffer[:kept] = bytes(self._buffer[self._taken : self._filled])
         self._taken, self._filled = 0, kept
-        count = await self._loop.sock_recv_into(self._socket, self._buffer[kept:])
+        count = await self._loop.sock_recv_into(self.socket, self._buffer[kept:])
         self._filled += count
         return count > 0
-
-
-def _resolve(writable: "asyncio.Future[None]") -> None:
-    if not writable.done():
-        writable.set_result(None)
 
 
 def make_pipe() -> tuple[BodyStream, int]:

@@ -83,7 +83,8 @@ class Channel:
         self._scheduler = scheduler
         self._on_partial = on_partial
         self._delayed: deque[Frame] = deque()
-        """Frames that wait for the scheduler, and those that arrived behind them. Reading is paused meanwhile."""
+        """Frames that wait for the scheduler, and those that arrived behind them, while reading is paused; or, on a
+        channel without a scheduler, those that arrived during `wait`."""
         self._reading_paused = False
         self._peer_stalled = False
         self._loop = asyncio.get_running_loop()
@@ -91,7 +92,6 @@ class Channel:
         self.queued_bytes = 0
         """Bytes that the socket hasn't taken yet."""
         self._drained: asyncio.Future[None] | None = None
-        self._deferred: deque[Frame] = deque()
         self._context = copy_context()
         self.closed = False
         """Whether sending has become impossible."""
@@ -124,12 +124,12 @@ class Channel:
         """
         connection = self._connection
         if self.closed or connection.state is _OVER:
-            _close_all(descriptors)
+            close_all(descriptors)
             return
         try:
             data: bytes | memoryview = connection.send(kind, number, detail, body, descriptors)
         except ProtocolFault:
-            _close_all(descriptors)
+            close_all(descriptors)
             raise
         if not self._queue and not descriptors:
             try:
@@ -143,7 +143,7 @@ class Channel:
         self.queued_bytes += len(data)
         if len(self._queue) == 1:
             if (error := self._flush()) is not None:
-                self._loop.call_soon(self._end, error)  # not now: the caller may be about to wait for a reply
+                self._loop.call_soon(self.fail, error)  # not now: the caller may be about to wait for a reply
             elif self._queue:
                 self._loop.add_writer(self._socket, self._writable)
         if len(self._queue) >= MAX_UNREAD and self._scheduler is not None and not self._peer_stalled:
@@ -168,7 +168,7 @@ class Channel:
             if frame.kind in urgent and not done():
                 handlers[frame.kind](frame)
             else:
-                self._deferred.append(frame)
+                self._delayed.append(frame)
 
         self._handlers = dict.fromkeys(handlers, deliver)
         try:
@@ -181,33 +181,29 @@ class Channel:
                     self._readable()
         finally:
             self._handlers = handlers
-        if self._deferred:
-            self._loop.call_soon(self._deliver_deferred, context=self._context)
+        if self._delayed:
+            self._loop.call_soon(self._deliver_delayed, context=self._context)
 
     def close(self) -> None:
         """Ends the connection without calling `ended`. Can be called again."""
         if self.closed:
             return
         self.closed = True
-        self._delayed.clear()  # without descriptors: only a worker gets them, and a worker's channel delays nothing
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        _close_all(self._connection.take_descriptors())
+        close_all(self._connection.take_descriptors())
         for _, descriptors, _, _ in self._queue:
-            _close_all(descriptors)
-        for frame in self._deferred:
-            _close_all(frame.descriptors)
-        self._deferred.clear()
+            close_all(descriptors)
+        for frame in self._delayed:
+            close_all(frame.descriptors)
+        self._delayed.clear()
         self._queue.clear()
         self.queued_bytes = 0
         self._wake()
 
-    def fail(self, error: Exception) -> None:
-        """Ends the connection because of an invalid frame, and calls `ended`."""
-        self._end(error)
-
-    def _end(self, error: Exception | None) -> None:
+    def fail(self, error: Exception | None) -> None:
+        """Ends the connection because of an invalid frame, or whatever else `error` says, and calls `ended`."""
         if not self.closed:
             self._ended(error)
             self.close()
@@ -224,12 +220,12 @@ class Channel:
                 data, descriptors = self._socket.recv(size), ()
             if not data:
                 connection.receive_end()
-                self._end(None)
+                self.fail(None)
                 return
             for frame in connection.receive(data, descriptors):
                 if self.closed:
-                    _close_all(frame.descriptors)
-                elif delayed or (scheduler is not None and frame.kind in WORK and not scheduler.acquire()):
+                    close_all(frame.descriptors)
+                elif scheduler is not None and (delayed or (frame.kind in WORK and not scheduler.acquire())):
                     delayed.append(frame)  # also those behind it, to keep their order
                 else:
                     self._handlers[frame.kind](frame)
@@ -238,22 +234,23 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ProtocolFault) as error:
-            self._end(error)
+            self.fail(error)
             return
         if delayed and scheduler is not None:
             scheduler.run(self._deliver_delayed)
-            self._pause_reading()
+            self._reading_paused = True
+            self._loop.remove_reader(self._socket)
 
     def _deliver_delayed(self) -> None:
-        """A step of the scheduler: delivers one frame that makes work, and those behind it that make none."""
+        """Delivers delayed frames: as a step of the scheduler, only one that makes work."""
         try:
             while self._delayed and not self.closed:
                 frame = self._delayed.popleft()
                 self._handlers[frame.kind](frame)
-                if self._delayed and self._delayed[0].kind in WORK:
+                if self._scheduler is not None and self._delayed and self._delayed[0].kind in WORK:
                     break
         except (OSError, ProtocolFault) as error:
-            self._end(error)
+            self.fail(error)
         if self.closed:
             return
         if self._delayed and self._scheduler is not None:
@@ -262,25 +259,13 @@ class Channel:
             self._reading_paused = False
             self._resume_reading()
 
-    def _pause_reading(self) -> None:
-        self._reading_paused = True
-        self._loop.remove_reader(self._socket)
-
     def _resume_reading(self) -> None:
         if not self._reading_paused and not self._peer_stalled:
             self._loop.add_reader(self._socket, self._readable)
 
-    def _deliver_deferred(self) -> None:
-        try:
-            while self._deferred and not self.closed:
-                frame = self._deferred.popleft()
-                self._handlers[frame.kind](frame)
-        except ProtocolFault as error:
-            self._end(error)
-
     def _writable(self) -> None:
         if (error := self._flush()) is not None:
-            self._end(error)
+            self.fail(error)
             return
         if not self._queue:
             self._loop.remove_writer(self._socket)
@@ -304,8 +289,9 @@ class Channel:
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS or on_refused is None:
                     return error
-                _close_all(descriptors)
-                refusal = _refusal(number, on_refused(error))
+                close_all(descriptors)
+                # Bypasses the protocol's state machine, which has counted the response: both kinds end the request.
+                refusal = encode(Frame(FrameKind.REQUEST_FAILED, number, body=on_refused(error)))
                 self.queued_bytes += len(refusal) - len(data)
                 self._queue[0] = (refusal, (), number, None)
                 continue
@@ -323,11 +309,6 @@ class Channel:
             self._drained.set_result(None)
 
 
-def _refusal(number: int, body: bytes) -> bytes:
-    # Bypasses the protocol's state machine, which has counted the response: both kinds end the request.
-    return encode(Frame(FrameKind.REQUEST_FAILED, number, body=body))
-
-
 def _descriptors_of(ancillary: list[tuple[int, int, bytes]], flags: int) -> tuple[int, ...]:
     """Returns the descriptors that came with bytes. Raises `ProtocolFault` if the kernel truncated them."""
     descriptors = array("i")
@@ -338,11 +319,12 @@ def _descriptors_of(ancillary: list[tuple[int, int, bytes]], flags: int) -> tupl
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
     if flags & _TRUNCATED:
-        _close_all(tuple(descriptors))
+        close_all(tuple(descriptors))
         raise ProtocolFault("the kernel truncated the descriptors")
     return tuple(descriptors)
 
 
-def _close_all(descriptors: tuple[int, ...]) -> None:
+def close_all(descriptors: tuple[int, ...]) -> None:
+    """Closes descriptors."""
     for descriptor in descriptors:
         os.close(descriptor)

@@ -83,8 +83,6 @@ _EMPTY = frozenset(
     | {FrameKind.LOG_ACK}
 )
 
-KINDS: dict[int, FrameKind] = {int(kind): kind for kind in FrameKind}
-
 
 class ProtocolFault(Exception):
     """The peer violated the protocol. The connection ends; nothing else is affected."""
@@ -109,7 +107,6 @@ class LargeBody:
             self.finish()
 
     def add(self, data: bytes) -> None:
-        """Appends bytes."""
         if not self._small and len(data) >= MIN_PART:
             self.parts.append(data)
             return
@@ -118,7 +115,6 @@ class LargeBody:
             self._flush()
 
     def finish(self) -> None:
-        """Marks the body as complete."""
         if self._small:
             self._flush()
         self.complete = True
@@ -155,22 +151,6 @@ def encode(frame: Frame) -> bytes:
     kind, number, detail, body, descriptors = frame
     check_size(kind, len(body), len(descriptors))
     return HEADER.pack(len(body), VERSION, len(descriptors), kind, detail, number) + bytes(body)
-
-
-def decode_kind(data: bytes | bytearray, offset: int = 0) -> FrameKind:
-    """Checks the header at `offset` and returns its kind.
-
-    Raises:
-        ProtocolFault: another version, an unknown kind, or a body or descriptors over the limit of the kind.
-    """
-    length, version, descriptors, code, _, _ = HEADER.unpack_from(data, offset)
-    if version != VERSION:
-        raise ProtocolFault(f"protocol version {version}, not {VERSION}")
-    kind = KINDS.get(code)
-    if kind is None:
-        raise ProtocolFault(f"unknown kind of frame: {code:#x}")
-    check_size(kind, length, descriptors)
-    return kind
 
 
 def check_size(kind: FrameKind, length: int, descriptors: int) -> None:

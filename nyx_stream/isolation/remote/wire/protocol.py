@@ -34,7 +34,6 @@ from nyx_stream.isolation.remote.wire.frames import (
     LargeBody,
     ProtocolFault,
     check_size,
-    decode_kind,
 )
 
 Side = Literal["host", "worker"]
@@ -51,8 +50,6 @@ _unpack = HEADER.unpack_from
 
 
 class ProtocolState(StrEnum):
-    """The state of the conversation."""
-
     OPENING = "opening"
     SEALING = "sealing"
     SEALED = "sealed"
@@ -243,7 +240,14 @@ class ProtocolConnection:
 
     def _rejected(self, source: bytes | bytearray, position: int) -> ProtocolFault:
         """Returns why no rule admits the frame whose header starts at `position`."""
-        kind = decode_kind(source, position)  # raises if its version, kind or size is the reason
+        length, version, descriptors, code, _, _ = _unpack(source, position)
+        if version != VERSION:
+            return ProtocolFault(f"protocol version {version}, not {VERSION}")
+        try:
+            kind = FrameKind(code)
+        except ValueError:
+            return ProtocolFault(f"unknown kind of frame: {code:#x}")
+        check_size(kind, length, descriptors)  # raises if the size is the reason
         if kind in self._sends and kind is not FrameKind.CANCEL:
             return ProtocolFault(f"{kind.name} is not the peer's to send")
         return ProtocolFault(f"{kind.name} is not possible while {self.state}")
@@ -270,9 +274,8 @@ class ProtocolConnection:
 
     def _fail_call(self, kind: FrameKind, number: int, _detail: int) -> None:
         if number:
-            if number not in self._calls:
+            if self._calls.pop(number, None) is None:
                 raise ProtocolFault(f"{kind.name} for {number}, which is not under way")
-            del self._calls[number]
         elif self.state is ProtocolState.RUNNING:
             raise ProtocolFault("FAILED for a start that has already succeeded")
 

@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
@@ -56,22 +57,13 @@ def decoder(description: JsonValue) -> Decode:
         return from_json
     if _word_count(description) > _MAX_WORDS:
         raise ProtocolFault(f"a result type of more than {_MAX_WORDS} words")
-    return _Decoder(_build(description, _MAX_DEPTH))
+    built = _build(description, _MAX_DEPTH)
 
+    @cache  # built on first use, so that a worker with thousands of methods doesn't keep its host busy
+    def validate() -> Decode:
+        return TypeAdapter(built, config=_CONFIG).validate_json
 
-class _Decoder:
-    """Builds its validator on first use, so that a worker with thousands of methods doesn't keep its host busy."""
-
-    __slots__ = ("_type", "_validate")
-
-    def __init__(self, built: Any) -> None:
-        self._type = built
-        self._validate: Decode | None = None
-
-    def __call__(self, data: bytes) -> Any:
-        if self._validate is None:
-            self._validate = TypeAdapter(self._type, config=_CONFIG).validate_json
-        return self._validate(data)
+    return lambda data: validate()(data)
 
 
 def _word_count(description: JsonValue) -> int:

@@ -3,24 +3,19 @@
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from nyx_stream.errors import SandboxDenied
 from nyx_stream.isolation.code.exports import Method
+from nyx_stream.isolation.remote.wire.channel import Channel
 from nyx_stream.isolation.remote.wire.frames import MAX_BODY, Frame, FrameKind
 from nyx_stream.isolation.remote.wire.messages import Reason, RemoteFault, fault_of, text
 from nyx_stream.isolation.remote.worker.log import RemoteLog
 from nyx_stream.text import describe_error, format_traceback
 
 _RESULT = FrameKind.RESULT  # before CPython 3.12 it is slow to read a member off its class
-
-
-class Send(Protocol):
-    """Sends a frame to the host, as `Channel.send`."""
-
-    def __call__(self, kind: FrameKind, number: int = 0, detail: int = 0, body: bytes = b"") -> None: ...
 
 
 class _Invalid(Exception):
@@ -32,10 +27,13 @@ class _Invalid(Exception):
 
 
 class ExportedCalls:
-    """The calls and streams under way. Each number gets one last frame: RESULT, END or FAILED."""
+    """The calls and streams under way. Each number gets one last frame: RESULT, END or FAILED.
 
-    def __init__(self, send: Send, log: RemoteLog) -> None:
-        self._send = send
+    `call`, `open`, `next` and `cancel` handle the frame of that name.
+    """
+
+    def __init__(self, channel: Channel, log: RemoteLog) -> None:
+        self._send = channel.send
         self._log = log
         self._tasks = CallTasks(asyncio.get_running_loop(), self._task_done)
         self._methods: tuple[Method, ...] = ()
@@ -49,22 +47,17 @@ class ExportedCalls:
         self.offered = True
 
     def call(self, frame: Frame) -> None:
-        """Handles CALL."""
         self._tasks.start(frame.id, self._call(frame.id, self._methods[frame.detail], bytes(frame.body)))
 
     def open(self, frame: Frame) -> None:
-        """Handles OPEN."""
         self._demands[frame.id] = asyncio.Event()
         self._tasks.start(frame.id, self._stream(frame.id, self._methods[frame.detail], bytes(frame.body)))
 
     def next(self, frame: Frame) -> None:
-        """Handles NEXT."""
-        event = self._demands.get(frame.id)
-        if event is not None:
+        if (event := self._demands.get(frame.id)) is not None:
             event.set()
 
     def cancel(self, frame: Frame) -> None:
-        """Handles CANCEL."""
         self._tasks.cancel(frame.id)
 
     async def end(self) -> None:
@@ -163,12 +156,11 @@ class CallTasks:
         self._loop = loop
         self._done = done
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._spare: _SpareTask | None = None
+        self._spare: tuple[asyncio.Future[Work], asyncio.Task[None]] | None = None
+        """A task made in advance, and the future by which it gets its work."""
 
     def cancel(self, number: int) -> None:
-        """Cancels a call, if it is still under way."""
-        task = self._tasks.get(number)
-        if task is not None:
+        if (task := self._tasks.get(number)) is not None:
             task.cancel()
 
     async def end(self) -> None:
@@ -179,10 +171,6 @@ class CallTasks:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _task_done(self, number: int, task: "asyncio.Task[None]") -> None:
-        del self._tasks[number]
-        self._done(number, task.cancelled())
-
     if sys.version_info >= (3, 12):
 
         def start(self, number: int, work: Work) -> None:
@@ -190,40 +178,35 @@ class CallTasks:
             task = asyncio.Task(work, loop=self._loop, eager_start=True)
             if task.done():
                 self._done(number, task.cancelled())
-            else:
-                self._tasks[number] = task
-                task.add_done_callback(lambda task: self._task_done(number, task))
+                return
+            self._tasks[number] = task
+            task.add_done_callback(lambda task: self._task_done(number, task))
 
     else:
 
         def start(self, number: int, work: Work) -> None:
             """Starts a call, in the next turn of the loop."""
             spare, self._spare = self._spare, None
-            if spare is None or spare.work.done() or spare.task.done():  # a plugin can cancel every task it finds
-                spare = _SpareTask(self._loop, self._spare_done)
-            spare.number = number
-            spare.work.set_result(work)
-            self._tasks[number] = spare.task
+            if spare is None or spare[0].done() or spare[1].done():  # a plugin can cancel every task it finds
+                spare = self._make_spare()
+            received, task = spare
+            received.set_result(work)
+            self._tasks[number] = task
+            task.add_done_callback(lambda task: self._spare_done(number, task, work))
 
-        def _spare_done(self, spare: "_SpareTask") -> None:
-            if spare.number is None:
-                return
-            spare.work.result().close()  # it may never have begun
-            if self._spare is None:
-                self._spare = _SpareTask(self._loop, self._spare_done)
-            self._task_done(spare.number, spare.task)
+        def _make_spare(self) -> "tuple[asyncio.Future[Work], asyncio.Task[None]]":
+            received: asyncio.Future[Work] = self._loop.create_future()
+            return received, asyncio.Task(_run_received(received), loop=self._loop)
+
+        def _spare_done(self, number: int, task: "asyncio.Task[None]", work: Work) -> None:
+            work.close()  # it may never have begun
+            self._spare = self._spare or self._make_spare()
+            self._task_done(number, task)
+
+    def _task_done(self, number: int, task: "asyncio.Task[None]") -> None:
+        del self._tasks[number]
+        self._done(number, task.cancelled())
 
 
-class _SpareTask:
-    """A task that waits for a call, whose `number` is then set."""
-
-    __slots__ = ("number", "task", "work")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, done: Callable[["_SpareTask"], None]) -> None:
-        self.number: int | None = None
-        self.work: asyncio.Future[Work] = asyncio.Future(loop=loop)
-        self.task = asyncio.Task(self._run(), loop=loop)
-        self.task.add_done_callback(lambda _task: done(self))
-
-    async def _run(self) -> None:
-        await (await self.work)
+async def _run_received(received: "asyncio.Future[Work]") -> None:
+    await (await received)

@@ -6,8 +6,8 @@ the next record.
 
 import logging
 from collections import deque
-from collections.abc import MutableMapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from nyx_stream.isolation.remote.wire.frames import FrameKind
 from nyx_stream.isolation.remote.wire.messages import LogRecord, text
@@ -20,14 +20,10 @@ _MAX_TRACE = 32 * 1024
 """Characters of a traceback that are sent, the last ones."""
 
 
-class _Send(Protocol):
-    def __call__(self, kind: FrameKind, number: int = 0, body: bytes = b"") -> None: ...
-
-
 class RemoteLog(logging.LoggerAdapter[logging.Logger]):
     """The logger that a plugin sees. It sends records of every level: the host filters them."""
 
-    def __init__(self, plugin: str, connection: ProtocolConnection, send: _Send) -> None:
+    def __init__(self, plugin: str, connection: ProtocolConnection, send: Callable[[FrameKind, bytes], None]) -> None:
         super().__init__(logging.getLogger(f"nyx.plugin.{plugin}"), {})
         self.logger.setLevel(logging.DEBUG)
         self._connection = connection
@@ -50,11 +46,8 @@ class RemoteLog(logging.LoggerAdapter[logging.Logger]):
     def flush(self) -> None:
         """Sends as many records as the protocol allows now."""
         while self._waiting and self._connection.can_log():
-            self._send(FrameKind.LOG, body=self._waiting.popleft())
+            self._send(FrameKind.LOG, self._waiting.popleft())
         if self._dropped and not self._waiting and self._connection.can_log():
             dropped, self._dropped = self._dropped, 0
             message = f"{dropped} records were dropped: the host takes no more"
-            self._send(FrameKind.LOG, body=LogRecord(level=logging.WARNING, message=message).encode())
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return msg, kwargs
+            self._send(FrameKind.LOG, LogRecord(level=logging.WARNING, message=message).encode())

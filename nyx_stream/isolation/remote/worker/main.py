@@ -59,7 +59,9 @@ def main(sock: socket.socket, warm_up: Callable[[], None] | None = None) -> int:
     connection = ProtocolConnection("worker")
     sock.setblocking(True)
     prepared = None
-    if warm_up is not None and not _is_readable(sock):
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    if warm_up is not None and not poll.poll(0):
         prepared = seal_ahead()
         warm_up()
     order = _receive(sock, connection, Order, FrameKind.ORDER)
@@ -77,13 +79,6 @@ def main(sock: socket.socket, warm_up: Callable[[], None] | None = None) -> int:
     asyncio.set_event_loop(loop)
     loop.run_until_complete(Worker(order, connection, sock, loop).run())
     return 0
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    """Whether something, or the end of the channel, can be received at once."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _receive(sock: socket.socket, connection: ProtocolConnection, model: type[_Message], kind: FrameKind) -> _Message:
@@ -147,7 +142,7 @@ class Worker:
         self._main = asyncio.current_task()
         handlers: dict[FrameKind, Callable[[Frame], None]] = {}
         self._channel = Channel(self._socket, self._connection, handlers, self._channel_ended, takes_descriptors=True)
-        self._calls = ExportedCalls(self._channel.send, self.log)
+        self._calls = ExportedCalls(self._channel, self.log)
         handlers |= {
             FrameKind.START: lambda _frame: self._start_task(self._start(), "setup"),
             FrameKind.CALL: self._calls.call,
@@ -195,12 +190,11 @@ class Worker:
             MethodDescription(name=method.name, stream=method.stream, returns=describe_type(method.returns))
             for method in methods.values()
         ]
-        self._send(FrameKind.READY, body=Ready(methods=descriptions).encode())
+        self._send(FrameKind.READY, Ready(methods=descriptions).encode())
         gc.enable()  # the first collection starts at once, while no caller waits
 
     def _fail(self, fault: RemoteFault) -> None:
-        """Reports that the start, or `teardown`, failed."""
-        self._send(FrameKind.FAILED, body=fault.encode())
+        self._send(FrameKind.FAILED, fault.encode())
 
     def _update(self, frame: Frame) -> None:
         env = decode(Update, frame).env
@@ -242,8 +236,8 @@ class Worker:
             sys.stderr.flush()
         os._exit(0 if error is None else 1)
 
-    def _send(self, kind: FrameKind, number: int = 0, body: bytes = b"") -> None:
-        self._channel.send(kind, number, body=body)
+    def _send(self, kind: FrameKind, body: bytes = b"") -> None:
+        self._channel.send(kind, body=body)
 
     async def _run_task(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
@@ -256,4 +250,4 @@ class Worker:
     def _task_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._stopping:
-            self._send(FrameKind.CRASHED, body=raised("a background task", "other", error).encode())
+            self._send(FrameKind.CRASHED, raised("a background task", "other", error).encode())
