@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,9 +10,8 @@ from typing import Any, Generic, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from nyx_stream.errors import PolicyError, Problem
-from nyx_stream.policy.limits import Limits
 from nyx_stream.policy.rules import RuleError, Source
-from nyx_stream.policy.toml_source import Key, TomlSource, syntax_problem
+from nyx_stream.policy.toml_source import Key, TomlSource
 from nyx_stream.regular_file import open_regular
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -47,11 +45,7 @@ class ConfigFile(Generic[_Model]):
         self.path = path
         self._error = error
         self._problems: list[Problem] = []
-        text = _read(path, error)
-        try:
-            self._source = TomlSource.parse(os.path.basename(path), text)
-        except tomllib.TOMLDecodeError as fault:
-            raise error([syntax_problem(os.path.basename(path), text, fault)]) from None
+        self._source = TomlSource(os.path.basename(path), _read(path, error), error)
         self.values = self._validate(model)
 
     @property
@@ -64,27 +58,35 @@ class ConfigFile(Generic[_Model]):
         rules = (self.rule((*key, index), text, parse) for index, text in enumerate(texts))
         return tuple(rule for rule in rules if rule is not None)
 
-    def rule(self, key: Key, text: str, parse: Callable[[str, Source], _Rule], *, secret: bool = False) -> _Rule | None:
-        """Parses the text at `key`; if it does not parse, collects a fault and returns `None`.
+    def rule(
+        self,
+        key: Key,
+        text: str,
+        parse: Callable[[str, Source], _Rule],
+        *,
+        why: str | None = None,
+        secret: bool = False,
+    ) -> _Rule | None:
+        """Parses the text at `key`, given for the reason `why`; collects a fault and returns `None` on failure.
 
         The fault quotes the line, unless `secret` says that the line may hold one.
         """
         try:
-            return parse(text, Source(self._source.name, self._source.line(key)))
+            return parse(text, Source(self._source.name, self._source.line(key), why))
         except RuleError as fault:
             problem = self._source.problem(key, fault.reason, fault.offset)
             self._problems.append(replace(problem, excerpt=None) if secret else problem)
             return None
 
-    def limits(self, key: Key, values: BaseModel) -> Limits:
-        """Reads the limits table at `key`. Limits that it does not name keep their defaults."""
-        limits = Limits()
-        for name, value in values.model_dump(exclude_unset=True).items():
+    def bounds(self, key: Key, table: BaseModel, parse: Callable[[str, object], Any]) -> dict[str, Any]:
+        """Parses each value that the table at `key` sets; collects a fault for each that does not parse."""
+        parsed: dict[str, Any] = {}
+        for name, value in table.model_dump(exclude_unset=True).items():
             try:
-                limits = limits.with_values(**{name: value})
+                parsed[name] = parse(name, value)
             except ValueError as fault:
                 self.fault((*key, name), str(fault))
-        return limits
+        return parsed
 
     def fault(self, key: Key, message: str) -> None:
         """Collects a fault at `key`."""

@@ -14,9 +14,9 @@ def covers(wide: Rule, narrow: Rule) -> bool:
     """Returns whether `wide` allows everything that `narrow` does. A connect rule allows every http(s) request."""
     match wide, narrow:
         case ConnectRule(), ConnectRule():
-            return _connect_covers(wide, narrow)
-        case ConnectRule(), RequestRule():
-            return narrow.scheme in ("http", "https") and _connect_covers(wide, ConnectRule.of(narrow))
+            return wide.port in (None, narrow.port) and _endpoint_covers(wide, narrow)
+        case ConnectRule(), RequestRule(scheme="http" | "https"):
+            return covers(wide, ConnectRule.of(narrow))
         case RequestRule(), RequestRule():
             return (
                 (wide.scheme, wide.port) == (narrow.scheme, narrow.port)
@@ -35,9 +35,10 @@ def overlaps(one: Rule, other: Rule) -> bool:
         case RequestRule(), ConnectRule():
             return overlaps(other, one)
         case ConnectRule(), ConnectRule():
-            return _connect_overlaps(one, other)
-        case ConnectRule(), RequestRule():
-            return other.scheme in ("http", "https") and _connect_overlaps(one, ConnectRule.of(other))
+            same_port = one.port is None or other.port in (None, one.port)
+            return same_port and (_endpoint_covers(one, other) or _endpoint_covers(other, one))
+        case ConnectRule(), RequestRule(scheme="http" | "https"):
+            return overlaps(one, ConnectRule.of(other))
         case RequestRule(), RequestRule():
             return (
                 (one.scheme, one.port) == (other.scheme, other.port)
@@ -48,16 +49,6 @@ def overlaps(one: Rule, other: Rule) -> bool:
         case PathRule(), PathRule():
             return _is_below(one, other) or _is_below(other, one)
     return False
-
-
-def _connect_covers(wide: ConnectRule, narrow: ConnectRule) -> bool:
-    return wide.port in (None, narrow.port) and _endpoint_covers(wide, narrow)
-
-
-def _connect_overlaps(one: ConnectRule, other: ConnectRule) -> bool:
-    if one.port is not None and other.port is not None and one.port != other.port:
-        return False
-    return _endpoint_covers(one, other) or _endpoint_covers(other, one)
 
 
 def _endpoint_covers(wide: ConnectRule, narrow: ConnectRule) -> bool:

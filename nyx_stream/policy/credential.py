@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Self
 
 from nyx_core.beneath.text import is_absolute, refuse_reason
 from nyx_stream.policy.rules import RequestRule, RuleError, Source, parse_env
@@ -35,31 +34,25 @@ class Credential:
     @property
     def variable(self) -> str | None:
         """The environment variable that holds the secret, or `None`."""
-        kind, _, name = self.origin.partition(":")
-        return name if kind == "env" else None
+        return self.origin.removeprefix("env:") if self.origin.startswith("env:") else None
 
     @property
     def file(self) -> str | None:
         """The absolute path of the file that holds the secret, or `None`."""
-        kind, _, path = self.origin.partition(":")
-        return path if kind == "file" else None
+        return self.origin.removeprefix("file:") if self.origin.startswith("file:") else None
 
     @property
     def text(self) -> str:
         """The credential without the secret: its header, origin and rule."""
         return f"{self.header} from {self.origin} for {self.rule.text}"
 
-    @classmethod
-    def of(cls, rule: RequestRule, header: str, value: str, prefix: str = "", source: Source | None = None) -> Self:
-        """Makes a credential from its parts. Raises `RuleError`, whose text never contains the value."""
-        check_rule(rule)
-        return cls(rule, parse_header(header), parse_origin(value), parse_prefix(prefix), source)
 
-
-def check_rule(rule: RequestRule) -> None:
-    """Raises `RuleError` for a rule to which a credential can't be bound."""
+def parse_bound_rule(text: str, source: Source | None = None) -> RequestRule:
+    """Parses a rule to which a credential can be bound. Raises `RuleError`."""
+    rule = RequestRule.parse(text, source)
     if rule.scheme not in ("http", "https"):
-        raise RuleError(rule.text, "a credential can only be bound to requests over http or https")
+        raise RuleError(text, "a credential can only be bound to requests over http or https")
+    return rule
 
 
 def parse_header(name: str, source: Source | None = None) -> str:  # noqa: ARG001  # the signature of every parser
@@ -80,13 +73,12 @@ def parse_origin(value: str, source: Source | None = None) -> str:  # noqa: ARG0
         except RuleError as error:
             raise RuleError("", f"value: {error.reason}") from None
         return value
-    if colon and kind == "file":
-        if not (is_absolute(path, "posix") or is_absolute(path, "windows")) or refuse_reason(path, "posix"):
-            raise RuleError("", "value: the path of a secret's file must be absolute")
-        return value
-    raise RuleError(
-        "", 'value must say where the secret is, "env:NAME" or "file:/PATH"; don\'t write the secret into a policy'
-    )
+    if not colon or kind != "file":
+        reason = 'value must say where the secret is, "env:NAME" or "file:/PATH"; don\'t write the secret into a policy'
+        raise RuleError("", reason)
+    if not (is_absolute(path, "posix") or is_absolute(path, "windows")) or refuse_reason(path, "posix"):
+        raise RuleError("", "value: the path of a secret's file must be absolute")
+    return value
 
 
 def parse_prefix(prefix: str, source: Source | None = None) -> str:  # noqa: ARG001

@@ -5,18 +5,19 @@ together cover counts as wider.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Literal, Self
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from nyx_stream.policy.coverage import covers, overlaps
 from nyx_stream.policy.credential import Credential
-from nyx_stream.policy.limits import TERMS, Limits, print_term
+from nyx_stream.policy.limits import TERMS, Limits, Term, print_term
 from nyx_stream.policy.manifest import Manifest
 from nyx_stream.policy.rules import PathRule, RequestRule, Rule, Source
-from nyx_stream.policy.sandbox_policy import Degrade, SandboxPolicy
+from nyx_stream.policy.sandbox_policy import SandboxPolicy
 
 What = Literal["added", "removed", "widened", "narrowed"]
 
+_LIMITS = [item.name for item in fields(Limits)]
 _LEASE_TERMS = [f"{capability}.{term}" for capability in TERMS for term in TERMS[capability]]
 
 
@@ -43,59 +44,23 @@ class Change:
     at: Source | None = None
 
 
-@dataclass(frozen=True)
-class _Permissions:
-    """What a manifest asks for, or a policy grants, in one form, so that two can be compared.
-
-    Attributes:
-        report: the allow rules that are report-only. A report-only deny rule denies nothing, so it isn't compared.
-        limits: by name. A limit that is missing is unbounded here.
-        leases: by capability and term: `"http.ttl"`.
-    """
-
-    allow: tuple[Rule, ...] = ()
-    deny: tuple[Rule, ...] = ()
-    report: tuple[Rule, ...] = ()
-    on_request: tuple[Rule, ...] = ()
-    env: tuple[str, ...] = ()
-    limits: Mapping[str, int | float] = field(default_factory=dict)
-    leases: Mapping[str, int | float] = field(default_factory=dict)
-    credentials: tuple[Credential, ...] = ()
-    degrade: Degrade = "refuse"
-
-    @classmethod
-    def of(cls, given: Manifest | SandboxPolicy) -> Self:
-        allow: tuple[Rule, ...] = (*given.connect, *given.request, *given.paths)
-        if isinstance(given, Manifest):
-            limits = {name: getattr(given.limits, name) for name in given.asked_limits}
-            return cls(allow=allow, env=tuple(dict.fromkeys(given.env)), limits=limits)
-        report, asked = given.report or SandboxPolicy(), given.on_request or SandboxPolicy()
-        return cls(
-            allow=allow,
-            deny=(*given.denied_connect, *given.denied_request, *given.denied_paths),
-            report=(*report.connect, *report.request, *report.paths),
-            on_request=(*asked.connect, *asked.request, *asked.paths),
-            env=tuple(dict.fromkeys(given.env)),
-            limits={item.name: getattr(given.limits, item.name) for item in fields(Limits)},
-            leases={f"{own.capability}.{name}": value for own in given.leases for name, value in own.given().items()},
-            credentials=given.credentials,
-            degrade=given.degrade,
-        )
-
-
 def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> tuple[Change, ...]:
     """Returns every change from `old` to `new`, rules first, in the order of `new`."""
-    before, after = _Permissions.of(old), _Permissions.of(new)
+    before, after = _as_policy(old), _as_policy(new)
+    had, has = _allow_rules(before), _allow_rules(after)
+    # A report-only deny rule denies nothing, so it isn't compared.
+    reported, reports = _allow_rules(before.report), _allow_rules(after.report)
+    could_ask, can_ask = _allow_rules(before.on_request), _allow_rules(after.on_request)
     changes = [
-        *_allow_changes("allow", before.allow, after.allow, before.allow),
-        *_allow_changes("report", before.report, after.report, (*before.report, *before.allow)),
-        *_allow_changes("on_request", before.on_request, after.on_request, (*before.on_request, *before.allow)),
-        *_deny_changes(before.deny, after.deny, (*after.allow, *after.on_request)),
-        *(Change("env", name, "added", None, name, True) for name in after.env if name not in before.env),
-        *(Change("env", name, "removed", name, None, False) for name in before.env if name not in after.env),
+        *_allow_changes("allow", had, has, had),
+        *_allow_changes("report", reported, reports, (*reported, *had)),
+        *_allow_changes("on_request", could_ask, can_ask, (*could_ask, *had)),
+        *_deny_changes(_deny_rules(before), _deny_rules(after), (*has, *can_ask)),
+        *(Change("env", name, "added", None, name, True) for name in _added(before.env, after.env)),
+        *(Change("env", name, "removed", name, None, False) for name in _added(after.env, before.env)),
         *_credential_changes(before.credentials, after.credentials),
-        *_bound_changes("limits", before.limits, after.limits, [item.name for item in fields(Limits)]),
-        *_bound_changes("leases", before.leases, after.leases, _LEASE_TERMS),
+        *_bound_changes("limits", _limits(old), _limits(new), _LIMITS),
+        *_bound_changes("leases", _lease_terms(before), _lease_terms(after), _LEASE_TERMS),
     ]
     if before.degrade != after.degrade:
         more = after.degrade == "allow"
@@ -107,6 +72,34 @@ def difference(old: Manifest | SandboxPolicy, new: Manifest | SandboxPolicy) -> 
 def wants_more(changes: Iterable[Change]) -> bool:
     """Returns whether some change asks for more, or grants more."""
     return any(change.more for change in changes)
+
+
+def _as_policy(given: Manifest | SandboxPolicy) -> SandboxPolicy:
+    if isinstance(given, SandboxPolicy):
+        return given
+    return SandboxPolicy(connect=given.connect, request=given.request, paths=given.paths, env=given.env)
+
+
+def _allow_rules(policy: SandboxPolicy | None) -> tuple[Rule, ...]:
+    return () if policy is None else (*policy.connect, *policy.request, *policy.paths)
+
+
+def _deny_rules(policy: SandboxPolicy) -> tuple[Rule, ...]:
+    return (*policy.denied_connect, *policy.denied_request, *policy.denied_paths)
+
+
+def _added(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(new) if name not in old]
+
+
+def _limits(given: Manifest | SandboxPolicy) -> dict[str, Term]:
+    """Returns limits by name. A limit that a manifest doesn't give is missing, which counts as unbounded."""
+    names = _LIMITS if isinstance(given, SandboxPolicy) else given.asked_limits
+    return {name: getattr(given.limits, name) for name in names}
+
+
+def _lease_terms(policy: SandboxPolicy) -> dict[str, Term]:
+    return {f"{own.capability}.{name}": value for own in policy.leases for name, value in own.given().items()}
 
 
 def _allow_changes(section: str, old: Sequence[Rule], new: Sequence[Rule], had: Sequence[Rule]) -> Iterator[Change]:
@@ -176,7 +169,7 @@ def _credential_changes(old: Sequence[Credential], new: Sequence[Credential]) ->
 
 
 def _bound_changes(
-    section: str, old: Mapping[str, int | float], new: Mapping[str, int | float], names: Iterable[str]
+    section: str, old: Mapping[str, Term], new: Mapping[str, Term], names: Iterable[str]
 ) -> Iterator[Change]:
     """A bound that is raised or removed grants more."""
     for name in names:
@@ -184,12 +177,6 @@ def _bound_changes(
         if before != after:
             more = before is not None and (after is None or after > before)
             what: What = "widened" if more else "narrowed"
-            yield Change(section, name, what, _print(section, name, before), _print(section, name, after), more)
-
-
-def _print(section: str, name: str, value: float | None) -> str | None:
-    if value is None:
-        return None
-    if section == "leases":
-        return str(print_term(name.partition(".")[2], value))
-    return str(Limits.of(**{name: value}).printed()[name])
+            unit = name.rpartition(".")[2]
+            text, new_text = (None if value is None else str(print_term(unit, value)) for value in (before, after))
+            yield Change(section, name, what, text, new_text, more)

@@ -1,7 +1,7 @@
 """The bounds of a grant: limits, lease terms, and the units in which people write both (`"128MiB"`, `"5s"`, `8`)."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -111,13 +111,7 @@ class Limits:
             ValueError: a value does not parse; the message begins with its name.
             TypeError: a name is not a limit.
         """
-        known = {f.name: f for f in fields(self)}
-        parsed: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in known:
-                raise TypeError(f"no limit is named {name!r}; there are {', '.join(known)}")
-            parsed[name] = _parsed(name, known[name].metadata["parse"], value)
-        return replace(self, **parsed)
+        return replace(self, **{name: parse_limit(name, value) for name, value in values.items()})
 
     def meet(self, other: Self) -> Self:
         """Returns the smaller value of each limit."""
@@ -125,7 +119,7 @@ class Limits:
 
     def printed(self) -> dict[str, str | int]:
         """Returns every limit as a policy file writes it."""
-        return {f.name: f.metadata["print"](getattr(self, f.name)) for f in fields(self)}
+        return {f.name: print_term(f.name, getattr(self, f.name)) for f in fields(self)}
 
 
 Term = int | float
@@ -168,7 +162,7 @@ class LeaseTerms:
 
     def given(self) -> dict[str, Term]:
         """Returns the terms that are set, by name."""
-        terms = ((name, getattr(self, name)) for name in _TERM_FIELDS)
+        terms = ((f.name, getattr(self, f.name)) for f in fields(self) if f.metadata)
         return {name: value for name, value in terms if value is not None}
 
     def printed(self) -> dict[str, str | int]:
@@ -176,7 +170,15 @@ class LeaseTerms:
         return {name: print_term(name, value) for name, value in self.given().items()}
 
 
-_TERM_FIELDS = {f.name: f.metadata for f in fields(LeaseTerms) if f.name != "capability"}
+_UNITS = {f.name: f.metadata for bounds in (Limits, LeaseTerms) for f in fields(bounds) if f.metadata}
+
+
+def parse_limit(name: str, value: object) -> Any:
+    """Returns the value of a limit; raises the errors of `Limits.with_values`."""
+    known = Limits.__dataclass_fields__
+    if name not in known:
+        raise TypeError(f"no limit is named {name!r}; there are {', '.join(known)}")
+    return _parsed(name, value)
 
 
 def parse_terms(capability: str, terms: Mapping[str, object]) -> dict[str, Term | None]:
@@ -191,18 +193,18 @@ def parse_terms(capability: str, terms: Mapping[str, object]) -> dict[str, Term 
     for name, value in terms.items():
         if name not in TERMS[capability]:
             raise ValueError(f"{name}: a lease of {capability} has no such term; it has {', '.join(TERMS[capability])}")
-        parsed[name] = None if value is None else _parsed(name, _TERM_FIELDS[name]["parse"], value)
+        parsed[name] = None if value is None else _parsed(name, value)
     return parsed
 
 
 def print_term(name: str, value: Term) -> str | int:
-    """Returns a term as a person would write it."""
-    text: str | int = _TERM_FIELDS[name]["print"](value)
+    """Returns a limit or a term as a person would write it."""
+    text: str | int = _UNITS[name]["print"](value)
     return text
 
 
-def _parsed(name: str, parse: Callable[[object], Term], value: object) -> Term:
+def _parsed(name: str, value: object) -> Any:
     try:
-        return parse(value)
+        return _UNITS[name]["parse"](value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

@@ -9,8 +9,9 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from nyx_stream.errors import ManifestError
 from nyx_stream.policy.approval import OptionalKind, OptionalPermission, parse_target
 from nyx_stream.policy.config_file import UNION_TAG, ConfigFile, Table
+from nyx_stream.policy.limits import Limits, parse_limit
 from nyx_stream.policy.policy_file import LimitsTable
-from nyx_stream.policy.rules import Rule, Source, parse_env
+from nyx_stream.policy.rules import Rule, parse_env
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A plugin's id. It names a directory and appears in every log record."""
@@ -94,7 +95,7 @@ def read_manifest(path: str) -> dict[str, Any]:
         "paths": _read_rules(file, "read", optional) + _read_rules(file, "write", optional),
         "env": file.rules(("permissions", "env"), permissions.env, parse_env),
         "why": MappingProxyType(permissions.why.model_dump(exclude_none=True)),
-        "limits": file.limits(("limits",), values.limits),
+        "limits": Limits(**file.bounds(("limits",), values.limits, parse_limit)),
         "asked_limits": frozenset(values.model_dump(include={"limits"}, exclude_unset=True).get("limits", {})),
         "optional": tuple(optional),
         "digest": file.digest,
@@ -115,12 +116,8 @@ def _read_rules(
         if isinstance(item, str):
             rules.append(file.rule(key, item, partial(parse_target, kind)))
             continue
-        rule = file.rule((*key, "rule"), item.rule, partial(_parse_with_reason, kind, item.why))
+        rule = file.rule((*key, "rule"), item.rule, partial(parse_target, kind), why=item.why)
         rules.append(rule)
         if rule is not None and item.optional:
             optional.append(OptionalPermission(kind, rule, item.why or getattr(permissions.why, kind)))
     return tuple(rule for rule in rules if rule is not None)
-
-
-def _parse_with_reason(kind: OptionalKind, why: str | None, text: str, source: Source) -> Rule:
-    return parse_target(kind, text, Source(source.where, source.line, why))

@@ -1,37 +1,41 @@
 """The policy file: its tables, its reader, its printer and its JSON Schema."""
 
 import json
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
+from nyx_stream.policy.approval import KINDS, parse_target
 from nyx_stream.policy.config_file import ConfigFile, Table
-from nyx_stream.policy.credential import Credential, check_rule, parse_header, parse_origin, parse_prefix
-from nyx_stream.policy.limits import TERMS, LeaseTerms, Limits, parse_terms
-from nyx_stream.policy.rules import ConnectRule, PathRule, RequestRule, Source, parse_env
+from nyx_stream.policy.credential import Credential, parse_bound_rule, parse_header, parse_origin, parse_prefix
+from nyx_stream.policy.limits import TERMS, LeaseTerms, Limits, parse_limit, parse_terms
+from nyx_stream.policy.rules import ConnectRule, RequestRule, parse_env
 from nyx_stream.policy.toml_source import Key
 
 if TYPE_CHECKING:
     from nyx_stream.policy.sandbox_policy import SandboxPolicy
 
-# One field per limit of `Limits`, so that the schema and the reader always agree with it.
-_LIMITS: dict[str, Any] = dict.fromkeys(Limits.__dataclass_fields__, (str | int | float, None))
-LimitsTable: type[Table] = create_model(
+
+def _bounds_table(name: str, text: str, bounds: Iterable[str]) -> type[Table]:
+    fields: dict[str, Any] = dict.fromkeys(bounds, (str | int | float, None))
+    return create_model(name, __base__=Table, __doc__=text, **fields)
+
+
+# Made from `Limits` and `TERMS`, so that the schema and the reader always agree with them.
+LimitsTable = _bounds_table(
     "LimitsTable",
-    __base__=Table,
-    __doc__='Sizes as "128MiB" or bytes, durations as "5s" or seconds, counts as whole numbers.',
-    **_LIMITS,
+    'Sizes as "128MiB" or bytes, durations as "5s" or seconds, counts as whole numbers.',
+    Limits.__dataclass_fields__,
 )
-
-
-def _lease_table(capability: str) -> Any:
-    fields: dict[str, Any] = dict.fromkeys(TERMS[capability], (str | int | float, None))
-    text = "How long and how much the capability may be used."
-    return create_model(f"{capability.title()}LeaseTable", __base__=Table, __doc__=text, **fields), Field(default=None)
-
-
-# Likewise one table per capability, with a field per term.
-_LEASES: dict[str, Any] = {capability: _lease_table(capability) for capability in TERMS}
+_LEASES: dict[str, Any] = {
+    capability: (
+        _bounds_table(f"{capability.title()}LeaseTable", "How long and how much the capability may be used.", terms),
+        Field(default=None),
+    )
+    for capability, terms in TERMS.items()
+}
 LeasesTable: type[Table] = create_model("LeasesTable", __base__=Table, __doc__="Leases, by capability.", **_LEASES)
 
 
@@ -112,10 +116,11 @@ def read_policy(path: str) -> tuple[dict[str, Any], dict[str, Any] | None, dict[
     """
     file = ConfigFile(path, PolicyFile)
     allow = file.values.allow
+    leases = (_read_lease(file, capability) for capability in sorted(TERMS))
     fields = _rules(file, (), allow, file.values.deny) | {
         "env": file.rules(("allow", "env"), allow.env, parse_env),
-        "limits": file.limits(("limits",), file.values.limits),
-        "leases": _read_leases(file),
+        "limits": Limits(**file.bounds(("limits",), file.values.limits, parse_limit)),
+        "leases": tuple(lease for lease in leases if lease is not None),
         "degrade": file.values.degrade,
         "credentials": _credentials(file),
     }
@@ -137,95 +142,58 @@ def _rules(file: ConfigFile[PolicyFile], key: Key, allow: RuleLists, deny: DenyT
     return _allow_rules(file, (*key, "allow"), allow) | {
         "denied_connect": file.rules((*key, "deny", "connect"), deny.connect, ConnectRule.parse),
         "denied_request": file.rules((*key, "deny", "request"), deny.request, RequestRule.parse),
-        "denied_paths": file.rules((*key, "deny", "path"), deny.path, _parse_writable),
+        "denied_paths": file.rules((*key, "deny", "path"), deny.path, partial(parse_target, "write")),
     }
 
 
 def _allow_rules(file: ConfigFile[PolicyFile], key: Key, allow: RuleLists) -> dict[str, Any]:
-    return {
-        "connect": file.rules((*key, "connect"), allow.connect, ConnectRule.parse),
-        "request": file.rules((*key, "request"), allow.request, RequestRule.parse),
-        "paths": file.rules((*key, "read"), allow.read, _parse_readable)
-        + file.rules((*key, "write"), allow.write, _parse_writable),
-    }
+    rules = {kind: file.rules((*key, kind), getattr(allow, kind), partial(parse_target, kind)) for kind in KINDS}
+    return {"connect": rules["connect"], "request": rules["request"], "paths": rules["read"] + rules["write"]}
 
 
 def _credentials(file: ConfigFile[PolicyFile]) -> tuple[Credential, ...]:
     found: list[Credential] = []
     for index, table in enumerate(file.values.credentials):
         key = ("credentials", index)
-        rule = file.rule((*key, "rule"), table.rule, _parse_bound)
+        rule = file.rule((*key, "rule"), table.rule, parse_bound_rule)
         header = file.rule((*key, "header"), table.header, parse_header)
         # If the operator wrote the secret itself here, the error must not copy it into a log.
         origin = file.rule((*key, "value"), table.value, parse_origin, secret=True)
         prefix = file.rule((*key, "prefix"), table.prefix, parse_prefix, secret=True)
         if rule is None or header is None or origin is None or prefix is None:
             continue
-        if origin.startswith("env:") and origin.removeprefix("env:") in file.values.allow.env:
-            file.fault((*key, "rule"), f"{origin} is also in [allow] env: the plugin could read the secret there")
         found.append(Credential(rule, header, origin, prefix, rule.source))
+        if found[-1].variable in file.values.allow.env:
+            file.fault((*key, "rule"), f"{origin} is also in [allow] env: the plugin could read the secret there")
     return tuple(found)
 
 
-def _parse_bound(text: str, source: Source) -> RequestRule:
-    rule = RequestRule.parse(text, source)
-    check_rule(rule)
-    return rule
-
-
-def _read_leases(file: ConfigFile[PolicyFile]) -> tuple[LeaseTerms, ...]:
-    leases: list[LeaseTerms] = []
-    for capability in sorted(TERMS):
-        terms: dict[str, Any] = {}
-        table: Table | None = getattr(file.values.leases, capability)
-        for name, value in table.model_dump(exclude_unset=True).items() if table is not None else ():
-            try:
-                terms |= parse_terms(capability, {name: value})
-            except ValueError as fault:
-                file.fault(("leases", capability, name), str(fault))
-        if terms:
-            leases.append(LeaseTerms(capability, **terms))
-    return tuple(leases)
-
-
-def _parse_readable(text: str, source: Source) -> PathRule:
-    return PathRule.parse(text, "r", source)
-
-
-def _parse_writable(text: str, source: Source) -> PathRule:
-    return PathRule.parse(text, "rw", source)
+def _read_lease(file: ConfigFile[PolicyFile], capability: str) -> LeaseTerms | None:
+    table: Table | None = getattr(file.values.leases, capability)
+    if table is None:
+        return None
+    terms = file.bounds(("leases", capability), table, lambda name, value: parse_terms(capability, {name: value})[name])
+    return LeaseTerms(capability, **terms) if terms else None
 
 
 def print_policy(policy: "SandboxPolicy", *, limits: bool = True) -> str:
     """Returns a text that `read_policy` reads back as an equal policy, with or without its limits."""
-    tables = _tables(policy)
-    tables["allow"]["env"] = list(policy.env)
     lines = [] if policy.degrade == "refuse" else [f"degrade = {_value(policy.degrade)}", ""]
-    lines += _print_tables(tables, "")
+    lines += _table("[allow]", _allow_texts(policy) | {"env": [*policy.env]}) + _table("[deny]", _deny_texts(policy))
     if policy.on_request is not None:
-        lines += _print_tables({"on_request": _allow_texts(policy.on_request)}, "")
+        lines += _table("[on_request]", _allow_texts(policy.on_request))
     if limits:
-        lines += ["[limits]", *(f"{key} = {_value(value)}" for key, value in policy.limits.printed().items()), ""]
+        lines += _table("[limits]", policy.limits.printed())
     for terms in policy.leases:
-        lines += [f"[leases.{terms.capability}]"]
-        lines += [*(f"{key} = {_value(value)}" for key, value in terms.printed().items()), ""]
+        lines += _table(f"[leases.{terms.capability}]", terms.printed())
     for item in policy.credentials:
         values = {"rule": item.rule.text, "header": item.header, "value": item.origin, "prefix": item.prefix}
-        lines += ["[[credentials]]", *(f"{key} = {_value(value)}" for key, value in values.items() if value), ""]
+        lines += _table("[[credentials]]", values)
     if policy.report is not None:
-        lines += ["[[rules]]", 'mode = "report"', "", *_print_tables(_tables(policy.report), "rules.")]
+        lines += _table("[[rules]]", {"mode": "report"})
+        lines += _table("[rules.allow]", _allow_texts(policy.report))
+        lines += _table("[rules.deny]", _deny_texts(policy.report))
     return "\n".join(lines)
-
-
-def _tables(policy: "SandboxPolicy") -> dict[str, dict[str, list[str]]]:
-    return {
-        "allow": _allow_texts(policy),
-        "deny": {
-            "connect": [rule.text for rule in policy.denied_connect],
-            "request": [rule.text for rule in policy.denied_request],
-            "path": [rule.text for rule in policy.denied_paths],
-        },
-    }
 
 
 def _allow_texts(policy: "SandboxPolicy") -> dict[str, list[str]]:
@@ -237,19 +205,22 @@ def _allow_texts(policy: "SandboxPolicy") -> dict[str, list[str]]:
     }
 
 
-def _print_tables(tables: dict[str, dict[str, list[str]]], above: str) -> list[str]:
-    lines: list[str] = []
-    for name, arrays in tables.items():
-        filled = {key: texts for key, texts in arrays.items() if texts}
-        if filled:
-            lines += [f"[{above}{name}]", *(_array(key, texts) for key, texts in filled.items()), ""]
-    return lines
+def _deny_texts(policy: "SandboxPolicy") -> dict[str, list[str]]:
+    return {
+        "connect": [rule.text for rule in policy.denied_connect],
+        "request": [rule.text for rule in policy.denied_request],
+        "path": [rule.text for rule in policy.denied_paths],
+    }
 
 
-def _array(key: str, texts: list[str]) -> str:
-    return f"{key} = [\n" + "".join(f"    {_value(text)},\n" for text in texts) + "]"
+def _table(header: str, values: Mapping[str, str | int | list[str]]) -> list[str]:
+    """Returns the lines of a table without its empty values, or none if all are empty."""
+    lines = [f"{key} = {_value(value)}" for key, value in values.items() if value]
+    return [header, *lines, ""] if lines else []
 
 
-def _value(value: str | int) -> str:
+def _value(value: str | int | list[str]) -> str:
+    if isinstance(value, list):
+        return "[\n" + "".join(f"    {_value(text)},\n" for text in value) + "]"
     # A JSON string is a TOML basic string, except that TOML requires DEL to be escaped (toml.io, v1.0.0, "String").
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self, TypeAlias, TypeVar
 
 from nyx_stream.errors import PolicyError, Problem
-from nyx_stream.policy.credential import Credential
+from nyx_stream.policy.credential import Credential, parse_bound_rule, parse_header, parse_origin, parse_prefix
 from nyx_stream.policy.limits import LeaseTerms, Limits
 from nyx_stream.policy.rules import ConnectRule, PathRule, Places, RequestRule, RuleError, bind_all, parse_env
 
@@ -114,9 +114,9 @@ class SandboxPolicy:
             value: where the secret is: `"env:NAME"` or `"file:/PATH"`.
             prefix: the text sent before the secret: `"Bearer "`.
         """
-        parsed = _parse("bind_credential", RequestRule.parse, [rule])[0]
+        parsed = _parse("bind_credential", parse_bound_rule, [rule])[0]
         try:
-            added = Credential.of(parsed, header, value, prefix)
+            added = Credential(parsed, parse_header(header), parse_origin(value), parse_prefix(prefix))
         except RuleError as error:
             raise PolicyError([Problem(error.reason, where="bind_credential")]) from None
         return replace(self, credentials=(*self.credentials, added))

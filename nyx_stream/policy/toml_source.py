@@ -7,10 +7,9 @@ where the scanner misses a key, an error message merely lacks its line.
 import re
 import tomllib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
-from nyx_stream.errors import Problem
+from nyx_stream.errors import PolicyError, Problem
 
 Key = tuple[str | int, ...]
 
@@ -27,48 +26,43 @@ _POSITION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TomlPosition:
-    """A line from 1, a column from 0."""
-
-    line: int
-    column: int
-
-
-@dataclass(frozen=True)
 class TomlSource:
-    """A parsed TOML file and the positions of its keys and array items."""
+    """A parsed TOML file and the positions of its keys and array items.
 
-    name: str
-    text: str
-    values: Mapping[str, object]
-    positions: Mapping[Key, TomlPosition] = field(repr=False)
+    Raises `error` for a text that is not valid TOML.
+    """
 
-    @classmethod
-    def parse(cls, name: str, text: str) -> "TomlSource":
-        """Parses `text`. Raises `tomllib.TOMLDecodeError`, which `syntax_problem` turns into a problem."""
-        return cls(name, text, tomllib.loads(text), dict(_Scanner(text).positions()))
+    def __init__(self, name: str, text: str, error: type[PolicyError] = PolicyError) -> None:
+        self.name = name
+        self.text = text
+        try:
+            self.values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as fault:
+            raise error([_syntax_problem(name, text, fault)]) from None
+        self._positions = dict(_Scanner(text).positions())
+        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def line(self, key: Key) -> int | None:
-        """Returns the line of `key`, or of its closest parent whose position is known."""
+        """Returns the line of `key`, from 1, or of its closest parent whose position is known."""
         position = self._position(key)
-        return position.line if position else None
+        return None if position is None else bisect_right(self._lines, position)
 
     def problem(self, key: Key, message: str, offset: int | None = None) -> Problem:
         """Returns a problem at `key`; `offset` is the index of the fault inside a string value."""
         position = self._position(key)
         if position is None:
             return Problem(message, where=self.name)
-        exact = key in self.positions and offset is not None
-        column = position.column + (1 + (offset or 0) if exact else 0)
-        return Problem(message, self.name, position.line, self.text.split("\n")[position.line - 1].rstrip(), column)
+        line = bisect_right(self._lines, position)
+        start = self._lines[line - 1]
+        column = position - start + (1 + offset if key in self._positions and offset is not None else 0)
+        return Problem(message, self.name, line, self.text[start:].partition("\n")[0].rstrip(), column)
 
-    def _position(self, key: Key) -> TomlPosition | None:
-        return next((self.positions[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.positions), None)
+    def _position(self, key: Key) -> int | None:
+        parents = (key[:length] for length in range(len(key), 0, -1))
+        return next((self._positions[parent] for parent in parents if parent in self._positions), None)
 
 
-def syntax_problem(name: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:
-    """Returns the problem for a text that is not valid TOML."""
+def _syntax_problem(name: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:
     match = _POSITION.match(str(error))
     if match is None:
         return Problem(f"not TOML: {error}", where=name)
@@ -81,22 +75,21 @@ def syntax_problem(name: str, text: str, error: tomllib.TOMLDecodeError) -> Prob
 
 
 class _Scanner:
-    """Walks over the tokens of a valid TOML text; `positions` yields every key and array item with its position."""
+    """Walks over the tokens of a valid TOML text; `positions` yields the index of every key and array item."""
 
     def __init__(self, text: str) -> None:
         self._tokens = [m for m in _TOKEN.finditer(text) if m.lastgroup != "space"]
-        self._starts = [0, *(m.end() for m in re.finditer("\n", text))]
         self._next = 0
         self._tables: dict[Key, int] = {}
 
-    def positions(self) -> Iterator[tuple[Key, TomlPosition]]:
+    def positions(self) -> Iterator[tuple[Key, int]]:
         table: Key = ()
         while (token := self._peek()) is not None:
             if self._at("\n"):
                 continue
             if token.group() == "[":
                 table = self._header()
-                yield table, self._position(token)
+                yield table, token.start()
             else:
                 yield from self._pair(table)
 
@@ -118,20 +111,20 @@ class _Scanner:
                 key = (*key, self._tables[plain])
         return key
 
-    def _pair(self, table: Key) -> Iterator[tuple[Key, TomlPosition]]:
+    def _pair(self, table: Key) -> Iterator[tuple[Key, int]]:
         token = self._peek()
         key = (*table, *self._names())
         if token is None or not self._at("="):
             self._next += 1
             return
-        yield from self._value(key, self._position(token))
+        yield from self._value(key, token.start())
 
-    def _value(self, key: Key, named: TomlPosition | None) -> Iterator[tuple[Key, TomlPosition]]:
+    def _value(self, key: Key, named: int | None) -> Iterator[tuple[Key, int]]:
         token = self._peek()
         if token is None:
             return
         simple = token.group() not in ("[", "{")
-        yield key, (self._position(token) if named is None or simple else named)
+        yield key, (token.start() if named is None or simple else named)
         if self._at("["):
             yield from self._array(key)
         elif self._at("{"):
@@ -144,7 +137,7 @@ class _Scanner:
             while (more := self._peek()) is not None and (more.group() == "." or more.lastgroup == "bare"):
                 self._next += 1
 
-    def _array(self, key: Key) -> Iterator[tuple[Key, TomlPosition]]:
+    def _array(self, key: Key) -> Iterator[tuple[Key, int]]:
         index = 0
         while not self._at("]") and self._peek() is not None:
             if not self._at(",", "\n"):
@@ -169,7 +162,3 @@ class _Scanner:
         found = token is not None and token.group() in marks
         self._next += found
         return found
-
-    def _position(self, token: re.Match[str]) -> TomlPosition:
-        line = bisect_right(self._starts, token.start())
-        return TomlPosition(line, token.start() - self._starts[line - 1])
