@@ -8,8 +8,7 @@ from functools import partial
 from nyx_core.macos.seatbelt import Seatbelt
 from nyx_core.posix.descriptors import Descriptors, listed_in_dev_fd
 from nyx_core.posix.process import PosixProcess, Privileges, python_paths
-from nyx_core.posix.psutil_usage import psutil_usage
-from nyx_core.posix.rlimits import Rlimits
+from nyx_core.posix.rlimits import Rlimits, psutil_usage
 from nyx_core.posix.witness import witness
 from nyx_core.sandbox.environment import Environment
 from nyx_core.sandbox.platform import Platform

@@ -5,6 +5,7 @@ Each platform measures through `RlimitUsage` what the process uses already, and 
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -157,3 +158,23 @@ def _set(request: RlimitRequest) -> LimitReport:
 def _limit_report(request: RlimitRequest, note: str) -> LimitReport:
     soft, hard = (-1 if value == UNLIMITED else value for value in resource.getrlimit(request.number))
     return LimitReport(request.name, request.unit, request.asked.soft, request.asked.hard, soft, hard, note)
+
+
+def psutil_usage() -> RlimitUsage:
+    """Measures this process on macOS and the BSDs; `None` for what psutil may not read."""
+    import psutil  # only these systems measure with it
+
+    try:
+        mapped: int | None = psutil.Process().memory_info().vms
+    except psutil.Error:
+        mapped = None
+    # RLIMIT_NPROC counts processes, not threads, and doesn't limit root (getrlimit(2) of both).
+    uid, count = os.getuid(), 0
+    if uid == 0:
+        return RlimitUsage(mapped, None, None, "the kernel exempts root")
+    for process in psutil.process_iter():
+        try:
+            count += process.uids().real == uid
+        except psutil.Error:
+            continue  # it has ended, or belongs to another user
+    return RlimitUsage(mapped, 1, count)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from nyx_stream.audit import AuditEvent, AuditLog, AuditSink, fan_out
 from nyx_stream.audit.redaction import printable, redact_urls, summary
-from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
+from nyx_stream.cli.plan import layer_of_limit, layer_of_rule
 from nyx_stream.isolation.backend import Level
 from nyx_stream.policy.grant import Grant
 from nyx_stream.text import escape

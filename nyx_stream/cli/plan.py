@@ -1,7 +1,13 @@
-"""`nyx plan`: shows what a plugin would be granted under a policy, or what changes between two of them."""
+"""`nyx plan`: shows what a plugin would be granted under a policy, or what changes between two of them.
+
+In a plan, `guard` is the Python check in front of a capability. `kernel` refuses everything that bypasses it, as far as
+this machine can; `missing` names the layers that it lacks. `host` is the framework that runs the calls. `nothing` means
+that the limit isn't enforced at that level.
+"""
 
 import os
 import tomllib
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Annotated, Any
 
@@ -9,7 +15,6 @@ import typer
 
 from nyx_stream.cli import output
 from nyx_stream.cli.exit_codes import ExitCode
-from nyx_stream.cli.layers import layer_of_limit, layer_of_rule
 from nyx_stream.cli.options import DataDir, Isolation, IsolationOption, Json, places_of
 from nyx_stream.host import find
 from nyx_stream.host.approvals.store import denied_by, on_request
@@ -21,6 +26,42 @@ from nyx_stream.policy.grant import Grant, GrantRow
 from nyx_stream.policy.manifest import FILE_NAME, Manifest
 from nyx_stream.policy.rules import Rule
 from nyx_stream.text import escape
+
+RULE_KINDS = ("connect", "request", "read", "write", "env")
+
+_BY_HOST = frozenset({"call_timeout", "setup_timeout", "concurrency", "queue"})
+_BY_KERNEL = frozenset({"memory", "processes", "cpu_time"})
+
+# The sealing layers that a rule needs, for every system. If one is missing, the guard can be bypassed.
+_SYSTEM_CALL_FILTERS = frozenset({"seccomp", "seatbelt", "pledge", "kernel"})
+_NEEDS = {
+    "connect": _SYSTEM_CALL_FILTERS,
+    "request": _SYSTEM_CALL_FILTERS,
+    "read": _SYSTEM_CALL_FILTERS | {"landlock"},
+    "write": _SYSTEM_CALL_FILTERS | {"landlock"},
+    "env": frozenset({"environment", "kernel"}),
+}
+
+
+def layer_of_rule(kind: str, isolation: Level, missing: Collection[str] = ()) -> str:
+    """Returns the layers that enforce a rule of `kind` (connect, request, read, write, env)."""
+    if kind not in RULE_KINDS:
+        raise ValueError(f"{kind!r} isn't a kind of rule")
+    return "guard" if isolation == "inline" or not _NEEDS[kind].isdisjoint(missing) else "guard+kernel"
+
+
+def layer_of_limit(name: str, isolation: Level, missing: Collection[str] = ()) -> str:
+    """Returns the layer that enforces the limit `name`."""
+    if name not in {field.name for field in fields(Limits)}:
+        raise ValueError(f"{name!r} isn't a limit")
+    kernel_limits = isolation != "inline" and "limits" not in missing
+    if name in _BY_HOST:
+        return "host"
+    if name in _BY_KERNEL:
+        return "kernel" if kernel_limits else "nothing"
+    if name == "open_files" and kernel_limits:
+        return "guard+kernel"  # the files capability counts its own files, the kernel every descriptor
+    return "guard"
 
 
 def plan(

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from nyx_core.sandbox import LayerReport, LayerState, SandboxReport
-from nyx_stream.cli.layers import RULE_KINDS, layer_of_limit, layer_of_rule
+from nyx_stream.cli.plan import RULE_KINDS, layer_of_limit, layer_of_rule
 from nyx_stream.isolation.remote.wire import confinement
 from nyx_stream.policy import Limits
 

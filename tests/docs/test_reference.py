@@ -12,7 +12,7 @@ import pytest
 import nyx_stream.errors
 from nyx_stream.cli import main
 from nyx_stream.cli.app import app
-from nyx_stream.cli.layers import layer_of_limit
+from nyx_stream.cli.plan import layer_of_limit
 from nyx_stream.policy import Limits
 
 DOCS = Path(__file__).parents[2] / "docs"

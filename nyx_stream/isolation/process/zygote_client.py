@@ -18,8 +18,7 @@ from nyx_stream.isolation.process.spawn import spawn
 from nyx_stream.isolation.process.zygote import MAX_PACKET, ZygoteReport, ZygoteRequest
 from nyx_stream.isolation.remote.host.backend import WorkerProcess
 from nyx_stream.isolation.remote.host.log import Output
-from nyx_stream.isolation.remote.wire.channel import close_all
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.channel import FairScheduler, close_all
 
 _log = logging.getLogger("nyx.zygote")
 

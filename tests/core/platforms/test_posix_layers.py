@@ -14,7 +14,7 @@ import pytest
 
 from nyx_core.posix.descriptors import Descriptors, below_the_hard_limit
 from nyx_core.posix.process import Privileges, python_paths
-from nyx_core.posix.psutil_usage import psutil_usage
+from nyx_core.posix.rlimits import psutil_usage
 from nyx_core.posix.witness import INVISIBLE, REFUSALS, witness
 from nyx_core.sandbox.confinement import Confinement, SandboxPolicy, confinement_for
 from nyx_core.sandbox.environment import announced_confinement

@@ -12,8 +12,7 @@ import pytest
 from nyx_stream.isolation.remote.host.bodies import Downloads, send_evenly
 from nyx_stream.isolation.remote.host.log import Output
 from nyx_stream.isolation.remote.wire.body_stream import STEP, BodyStream, make_pipe
-from nyx_stream.isolation.remote.wire.channel import MAX_READ, MAX_UNREAD, Channel
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.channel import MAX_READ, MAX_UNREAD, Channel, FairScheduler
 from nyx_stream.isolation.remote.wire.frames import (
     HEADER,
     MAX_DESCRIPTORS,

@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 from nyx_stream.errors import InvalidResult
 from nyx_stream.isolation.remote.host.calls import RemoteCalls
 from nyx_stream.isolation.remote.wire import large_value as large_value
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.channel import FairScheduler
 from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, LargeBody
 from nyx_stream.isolation.remote.wire.messages import MethodDescription, RemoteFault
 from tests.isolation.remote.test_fair_scheduler import Clock, Worker

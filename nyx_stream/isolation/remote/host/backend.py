@@ -25,9 +25,8 @@ from nyx_stream.isolation.remote.host.calls import GRACE, RemoteCalls, RemoteTra
 from nyx_stream.isolation.remote.host.handshake import Handshake
 from nyx_stream.isolation.remote.host.log import Output, WorkerLog
 from nyx_stream.isolation.remote.host.resource_monitor import MonitoredWorker, ResourceMonitor, measure
-from nyx_stream.isolation.remote.wire.channel import Channel
+from nyx_stream.isolation.remote.wire.channel import Channel, FairScheduler
 from nyx_stream.isolation.remote.wire.confinement import confinement_of, cpu_seconds, missing_sockets
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
 from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind, ProtocolFault
 from nyx_stream.isolation.remote.wire.messages import Order, RemoteFault, Sealed, Update, decode
 from nyx_stream.isolation.remote.wire.protocol import ProtocolConnection

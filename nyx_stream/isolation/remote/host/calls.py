@@ -13,8 +13,7 @@ from pydantic import JsonValue
 from pydantic_core import PydanticSerializationError, to_json
 
 from nyx_stream.errors import InvalidArguments, InvalidResult, PluginCallError, PluginError
-from nyx_stream.isolation.remote.wire.channel import Channel
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.channel import Channel, FairScheduler
 from nyx_stream.isolation.remote.wire.frames import LARGE_BODY, MAX_BODY, Body, Frame, FrameKind, LargeBody
 from nyx_stream.isolation.remote.wire.large_value import LargeValue
 from nyx_stream.isolation.remote.wire.messages import MethodDescription, RemoteFault, decode, error_of

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from nyx_stream.isolation.remote.wire.channel import Channel
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.channel import Channel, FairScheduler
 from nyx_stream.isolation.remote.wire.frames import Frame, FrameKind
 from nyx_stream.isolation.remote.wire.messages import LogRecord, decode
 from nyx_stream.text import escape

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import JsonValue
 
-from nyx_stream.isolation.remote.wire.fair_scheduler import FairScheduler
+from nyx_stream.isolation.remote.wire.channel import FairScheduler
 from nyx_stream.isolation.remote.wire.frames import LargeBody
 from nyx_stream.isolation.remote.wire.types import Decode
 
