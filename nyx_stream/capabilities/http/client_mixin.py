@@ -121,9 +121,10 @@ class GuardedClientMixin(_Client):  # type: ignore[misc]  # the base is known wh
 
     def _parse(self, method: str, text: str) -> Any:
         """Returns the URL of a request, parsed and merged with `base_url`. Raises its denial if the text shows it."""
-        denial = SERVICE.__get__(self).early_denial(method, text)
+        denial: Any = SERVICE.__get__(self).early_denial(method, text, self.adapter.denied)
         if denial is not None:
-            raise self.adapter.error(denial, lambda: self.adapter.library.Request(method, self._merge_url(text)))
+            denial.request = lambda: self.adapter.library.Request(method, self._merge_url(text))
+            raise denial
         url = self._merge_url(text)
         # Parsing costs as much as deciding, and most plugins request the same few URLs. Relative ones depend on
         # `base_url` and are not cached.

@@ -87,12 +87,12 @@ class LocalHttpService:
             reason = conceal(reason, secrets)
         return HttpReply(head.status, head.version, reason, headers, body, _limits(exchange.limits))
 
-    def early_denial(self, method: str, url: str) -> NetworkDenied | None:
+    def early_denial(self, method: str, url: str, kind: type[NetworkDenied] = NetworkDenied) -> NetworkDenied | None:
         """See `HttpService.early_denial`: a denial that costs no parsing, where every reader takes `url` as it is."""
         verdict = None if self._lease.ended else self._guard.judge_plain(method, url)
         if verdict is None or verdict.decision.allowed:
             return None
-        return self._denied(method, url, verdict.decision)
+        return self._denied(method, url, verdict.decision, kind)
 
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
         """See `HttpService.refuse_redirect`. Raises ValueError if the redirect may be followed."""
@@ -148,9 +148,11 @@ class LocalHttpService:
         guard.record("http", verdict.method, f"{verdict.scheme}://{host}{verdict.target.decode('ascii')}", decision)
         return Exchange(verdict, headers, request.body, request.timeouts, limits, self._lease), secrets
 
-    def _denied(self, method: str, url: str, decision: Decision) -> NetworkDenied:
+    def _denied(
+        self, method: str, url: str, decision: Decision, kind: type[NetworkDenied] = NetworkDenied
+    ) -> NetworkDenied:
         """Returns the audited error for a request that isn't granted."""
-        denial = self._guard.request_error(method, _without_password(url), decision)
+        denial = self._guard.request_error(method, _without_password(url), decision, kind)
         self._guard.record(denial.capability, denial.action, denial.target, decision)
         return denial
 

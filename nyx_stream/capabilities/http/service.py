@@ -149,10 +149,11 @@ class HttpService(Protocol):
             HttpFault: it failed on its way.
         """
 
-    def early_denial(self, method: str, url: str) -> NetworkDenied | None:
+    def early_denial(self, method: str, url: str, kind: type[NetworkDenied] = NetworkDenied) -> NetworkDenied | None:
         """Returns the audited denial that `send` would raise, where it's known from the text of the URL alone.
 
-        It saves the client the parsing of the URL. `None` doesn't mean that the request is granted.
+        It saves the client the parsing of the URL, and `kind` the conversion of the error to the class of the client's
+        library. `None` doesn't mean that the request is granted.
         """
 
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:

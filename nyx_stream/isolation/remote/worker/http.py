@@ -53,7 +53,7 @@ class RemoteHttpService:
             HttpLimits(*answer["limits"]),
         )
 
-    def early_denial(self, method: str, url: str) -> None:
+    def early_denial(self, method: str, url: str, kind: type[NetworkDenied] = NetworkDenied) -> None:
         """Returns `None`: only the host decides."""
 
     async def refuse_redirect(self, scheme: str, location: str) -> NetworkDenied:
