@@ -104,3 +104,15 @@ def test_relative_links_name_existing_files(name):
     text = (DOCS.parent / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (DOCS.parent / name).parent.joinpath(target).is_file(), target
+
+
+def test_the_design_page_names_modules_that_exist():
+    """Each path of its map of the packages, and each `folder/module.py` of its walks."""
+    text = page("explanation/design.md")
+    listing = text.split("## Where a thing is")[1].split("```")[1]
+    paths = {path for line in listing.splitlines() for path in re.findall(r"(?:^|  )([\w/]+(?:\.py|/))(?=  |$)", line)}
+    paths |= {path for path in re.findall(r"`([\w/]+\.py)`", text) if "/" in path}
+    assert len(paths) > 25
+    for path in paths:
+        below = [f"nyx_stream/{path}", f"nyx_stream/isolation/{path}"]
+        assert any((DOCS.parent / place).exists() for place in below), path
