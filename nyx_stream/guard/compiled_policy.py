@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nyx_core.beneath.text import Flavour, is_absolute, normalise, refuse_reason
 from nyx_stream.guard.decision import REPORT_ONLY, ApprovedDecision, Decision, PathVerdict, RequestVerdict
-from nyx_stream.guard.rule_tables import CompiledCredentials, RuleTables, path_below
+from nyx_stream.guard.rule_tables import RequestTable, RuleTables, path_below
 from nyx_stream.guard.special_addresses import is_loopback, why_special
 from nyx_stream.guard.url_parts import UrlError, read_url
 from nyx_stream.policy import Credential, Mode, PathRule, Places, SandboxPolicy
-from nyx_stream.policy.approval import ApprovedSource
+from nyx_stream.policy.approval import ApprovedSource, Ticket
 from nyx_stream.policy.hosts import (
     MAX_NAME_LENGTH,
     HostError,
@@ -62,14 +62,14 @@ class CompiledPolicy:
         self.limits = policy.limits if manifest is None else manifest.bounded(policy.limits)
         self.flavour = flavour
         bound = policy.bind(places)
-        self.allowed = RuleTables(bound.connect, bound.request, bound.paths, flavour)
-        self.denied = RuleTables(bound.denied_connect, bound.denied_request, bound.denied_paths, flavour)
+        self.allowed, self.denied = _both_tables(bound, flavour)
         self.asked: RuleTables | None = None
         if manifest is not None:
             self.asked = RuleTables(manifest.connect, manifest.request, bind_all(manifest.paths, places), flavour)
-        self._approved = _ApprovedRules(bound.approved, flavour) if bound.approved is not None else None
-        self._report_only = _ReportOnlyRules(bound.report, flavour) if bound.report is not None else None
-        self._credentials = CompiledCredentials(policy.credentials) if policy.credentials else None
+        self._approved = () if bound.approved is None else _tables_by_rule(bound.approved, flavour)
+        self._report_only = None if bound.report is None else _both_tables(bound.report, flavour)
+        # The rule of a credential matches as an allow rule does.
+        self._credentials = [(item, RequestTable((item.rule,))) for item in policy.credentials]
         self._data = places.get("$DATA")
 
     def connect(self, host: object, port: object) -> Decision:
@@ -124,8 +124,12 @@ class CompiledPolicy:
         else:
             allows, denies = RuleTables.allows_request, RuleTables.denies_request
             decision = self._decide(allows, denies, (origin, verb, parts.path))[0]
-        if self._credentials is not None and decision.allowed:
-            credentials = self._credentials.covering(origin, verb, parts.path)
+        if self._credentials and decision.allowed:
+            by_header: dict[str, Credential] = {}  # at most one for each header: the first in the policy
+            for item, table in self._credentials:
+                if table.allow(origin, verb, parts.path) is not None:
+                    by_header.setdefault(item.header.lower(), item)
+            credentials = tuple(by_header.values())
         return RequestVerdict(decision, verb, parts.scheme, parts.host, parts.port, parts.target, credentials)
 
     def path(self, path: object, mode: object) -> PathVerdict:
@@ -173,7 +177,7 @@ class CompiledPolicy:
         folder = path.rpartition("/")[0]
         if self.flavour != "posix" or not folder or not path.isascii() or normalise(path, self.flavour) != path:
             return None
-        if self._approved is not None:  # an approval can end without a change of policy
+        if self._approved:  # an approval can end without a change of policy
             return None
         if self.denied.paths.below(folder) is not None:
             return None
@@ -193,11 +197,26 @@ class CompiledPolicy:
         if self.asked is not None and allows(self.asked, target) is None:
             return NO_RULE if rule is None else NOT_ASKED, None
         decision = NO_RULE if rule is None else _allowed(rule.text)
-        if rule is None and self._approved is not None:
-            decision, rule = self._approved.decide(allows, target) or (decision, None)
-        if self._report_only is not None:
-            return self._report_only.decide(decision, rule, allows, denies, target)
-        return decision, rule
+        if rule is None and self._approved:
+            decision, rule = self._decide_approved(allows, target)
+        if self._report_only is None:
+            return decision, rule
+        would_allow, would_deny = self._report_only
+        if not decision.allowed:
+            allowing = allows(would_allow, target)
+            return (decision, None) if allowing is None else (_would_deny(decision, allowing), allowing)
+        denying = denies(would_deny, target)
+        return (decision if denying is None else _would_deny(decision, denying)), rule
+
+    def _decide_approved(
+        self, allows: Callable[[RuleTables, _Target], _Found | None], target: _Target
+    ) -> tuple[Decision, _Found | None]:
+        """Returns the decision of the first valid approval. If all have ended, returns one whose `use` says so."""
+        rules = [rule for tables in self._approved if (rule := allows(tables, target)) is not None]
+        if not rules:
+            return NO_RULE, None
+        rule = next((rule for rule in rules if _ticket(rule).invalid is None), rules[0])
+        return ApprovedDecision(True, rule.text, f"allowed by the rule, {rule.source}", _ticket(rule)), rule
 
     def _decide_path(self, key: str, mode: Mode) -> tuple[Decision, PathRule | None]:
         decision, rule = self._decide(RuleTables.allows_path, RuleTables.denies_path, (key, mode))
@@ -217,85 +236,48 @@ class CompiledPolicy:
         denial = None if is_address(host) else self._deny_special(host, port, address, version, number)
         if self._report_only is None:
             return denial
-        return self._report_only.decide_address(denial, version, number, address, port)
+        would_allow, would_deny = self._report_only
+        if denial is not None:
+            allowing = would_allow.lists_address(version, number, address, port)
+            return denial if allowing is None else _would_deny(denial, allowing)
+        denying = would_deny.hosts.match_any_spelling(version, number, port)
+        return None if denying is None else _would_deny(Decision(True, None, ""), denying)
 
     def _deny_special(self, host: str, port: int, address: str, version: int, number: int) -> Decision | None:
         why = why_special(version, number)
         if why is None or self.allowed.lists_address(version, number, address, port) is not None:
             return None
-        if self._approved is not None and self._approved.lists_address(version, number, address, port):
+        if self._approved and self._approval_lists(version, number, address, port):
             return None
         if host in _LOOPBACK_HOSTS and is_loopback(version, number):
             return None
         return Decision(False, None, f"{host} resolves to {address}, which is {why}; no rule lists that address")
 
-
-class _ApprovedRules:
-    """Rules that were approved while the plugin runs.
-
-    Each is compiled separately, so that an approval that has ended never hides another.
-    """
-
-    __slots__ = ("_tables",)
-
-    def __init__(self, policy: SandboxPolicy, flavour: Flavour) -> None:
-        self._tables = (
-            *(RuleTables([rule], [], [], flavour) for rule in policy.connect),
-            *(RuleTables([], [rule], [], flavour) for rule in policy.request),
-            *(RuleTables([], [], [rule], flavour) for rule in policy.paths),
-        )
-
-    def decide(
-        self, allows: Callable[[RuleTables, _Target], _Found | None], target: _Target
-    ) -> tuple[Decision, _Found] | None:
-        """Returns the decision of the first valid approval. If all have ended, returns one whose `use` says so."""
-        rules = [rule for tables in self._tables if (rule := allows(tables, target)) is not None]
-        found = [(_approved(rule), rule) for rule in rules]
-        valid = (item for item in found if item[0].ticket.invalid is None)
-        return next(valid, found[0] if found else None)
-
-    def lists_address(self, version: int, number: int, address: str, port: int) -> bool:
+    def _approval_lists(self, version: int, number: int, address: str, port: int) -> bool:
         """Returns whether a valid approval names an address or its network.
 
         An approval for one operation doesn't count: a look-up of another name would not use it up.
         """
-        found = (tables.lists_address(version, number, address, port) for tables in self._tables)
-        tickets = [_approved(rule).ticket for rule in found if rule is not None]
+        found = (tables.lists_address(version, number, address, port) for tables in self._approved)
+        tickets = [_ticket(rule) for rule in found if rule is not None]
         return any(not ticket.once and ticket.invalid is None for ticket in tickets)
 
 
-class _ReportOnlyRules:
-    """Rules that only report. They take the decision without them and return the one with them."""
+def _both_tables(policy: SandboxPolicy, flavour: Flavour) -> tuple[RuleTables, RuleTables]:
+    """Returns the allow rules and the deny rules of a policy."""
+    return (
+        RuleTables(policy.connect, policy.request, policy.paths, flavour),
+        RuleTables(policy.denied_connect, policy.denied_request, policy.denied_paths, flavour),
+    )
 
-    __slots__ = ("_allowed", "_denied")
 
-    def __init__(self, rules: SandboxPolicy, flavour: Flavour) -> None:
-        self._allowed = RuleTables(rules.connect, rules.request, rules.paths, flavour)
-        self._denied = RuleTables(rules.denied_connect, rules.denied_request, rules.denied_paths, flavour)
-
-    def decide(
-        self,
-        decision: Decision,
-        rule: _Found | None,
-        allows: Callable[[RuleTables, _Target], _Found | None],
-        denies: Callable[[RuleTables, _Target], Rule | None],
-        target: _Target,
-    ) -> tuple[Decision, _Found | None]:
-        if not decision.allowed:
-            allowing = allows(self._allowed, target)
-            return (decision, None) if allowing is None else (_would_deny(decision, allowing), allowing)
-        denying = denies(self._denied, target)
-        return (decision if denying is None else _would_deny(decision, denying)), rule
-
-    def decide_address(
-        self, denial: Decision | None, version: int, number: int, address: str, port: int
-    ) -> Decision | None:
-        """Takes the denial of one answer to a look-up, or `None`."""
-        if denial is not None:
-            rule = self._allowed.lists_address(version, number, address, port)
-            return denial if rule is None else _would_deny(denial, rule)
-        denying = self._denied.hosts.match_any_spelling(version, number, port)
-        return None if denying is None else _would_deny(Decision(True, None, ""), denying)
+def _tables_by_rule(policy: SandboxPolicy, flavour: Flavour) -> tuple[RuleTables, ...]:
+    """Compiles each rule of a policy separately, so that an approval that has ended never hides another."""
+    return (
+        *(RuleTables([rule], [], [], flavour) for rule in policy.connect),
+        *(RuleTables([], [rule], [], flavour) for rule in policy.request),
+        *(RuleTables([], [], [rule], flavour) for rule in policy.paths),
+    )
 
 
 def _denied(rule: Rule) -> Decision:
@@ -308,11 +290,10 @@ def _allowed(text: str) -> Decision:
     return Decision(True, text, "allowed by the rule")
 
 
-def _approved(rule: Rule) -> ApprovedDecision:
-    source = rule.source
-    if type(source) is not ApprovedSource:
+def _ticket(rule: Rule) -> Ticket:
+    if type(rule.source) is not ApprovedSource:
         raise TypeError(f"the rule {rule.text} is among the approved rules, but was not approved")
-    return ApprovedDecision(True, rule.text, f"allowed by the rule, {source}", source.ticket)
+    return rule.source.ticket
 
 
 def _would_deny(decision: Decision, rule: Rule) -> Decision:

@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-A cache belongs to one compiled policy. The guard holds both in one object and replaces that object in one assignment
-when the policy changes, so a check never combines old rules with a new cache, and invalidation needs no further code.
+A cache holds the compiled policy that it belongs to. The guard replaces that one object in one assignment when the
+policy changes, so a check never combines old rules with a new cache, and invalidation needs no further code.
 A thread that still holds the old object may add an entry to it; no later check reads it.
 
 Only allowed targets are cached, so a plugin that probes for denied targets can't fill the cache or evict entries.
@@ -24,6 +24,7 @@ more targets than that only pays the price of the uncached check. Entries with l
 
 import re
 
+from nyx_stream.guard.compiled_policy import CompiledPolicy
 from nyx_stream.guard.decision import RequestVerdict
 
 MAX_ENTRIES = 4096
@@ -46,11 +47,12 @@ match_bad_label = re.compile(r"(?!(?!xn--|-)[a-z0-9_-]{1,63}(?<!-)\Z)").match
 
 
 class DecisionCache:
-    """The allowed targets of one compiled policy."""
+    """One compiled policy, and the targets that it has allowed so far."""
 
-    __slots__ = ("connects", "folders", "requests", "zones")
+    __slots__ = ("connects", "folders", "requests", "rules", "zones")
 
-    def __init__(self) -> None:
+    def __init__(self, rules: CompiledPolicy) -> None:
+        self.rules = rules
         # By port, the hosts as they were given; and the canonical names below which every single label is allowed.
         self.connects: dict[int, set[str]] = {}
         self.zones: dict[int, set[str]] = {}

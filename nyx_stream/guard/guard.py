@@ -33,16 +33,6 @@ if TYPE_CHECKING:
 Denied = TypeVar("Denied", bound=SandboxDenied)
 
 
-class _PolicyInForce(DecisionCache):
-    """The rules in force and what they have allowed so far; replaced as one object."""
-
-    __slots__ = ("rules",)
-
-    def __init__(self, rules: CompiledPolicy) -> None:
-        super().__init__()
-        self.rules = rules
-
-
 class SandboxGuard:
     """The compiled form of a policy, for one plugin or for none.
 
@@ -75,7 +65,7 @@ class SandboxGuard:
         self._places = places
         self._audit = audit
         self._flavour = flavour
-        self._state = _PolicyInForce(CompiledPolicy(policy, manifest, places, flavour))
+        self._state = DecisionCache(CompiledPolicy(policy, manifest, places, flavour))
 
     @property
     def policy(self) -> SandboxPolicy:
@@ -93,7 +83,7 @@ class SandboxGuard:
 
     def update(self, policy: SandboxPolicy) -> None:
         """Puts another policy in force, atomically. A check in progress still uses the old one."""
-        self._state = _PolicyInForce(CompiledPolicy(policy, self._manifest, self._places, self._flavour))
+        self._state = DecisionCache(CompiledPolicy(policy, self._manifest, self._places, self._flavour))
 
     def check_connect(self, host: str, port: int) -> None:
         """Returns if a connection is granted; raises `NetworkDenied` otherwise."""
@@ -265,10 +255,7 @@ class SandboxGuard:
     def _check_connect(self, host: str, port: int) -> None:
         state = self._state
         decision = state.rules.connect(host, port)
-        if self._audit is not None:
-            self.record("connect", "connect", f"{host}:{port}", decision)
-        if not decision.allowed:
-            raise self.connect_error(host, port, decision)
+        self._finish_connect(host, port, decision)
         # An ApprovedDecision can end without a change of policy; an audit must record every check.
         if self._audit is None and type(decision) is Decision:
             state.add_connect(host, port, state.rules.open_zone(host, port))
@@ -276,13 +263,21 @@ class SandboxGuard:
     def _check_path(self, path: str | os.PathLike[str], mode: str) -> None:
         state = self._state
         text = path_text(path)
-        verdict = state.rules.path(text, mode)
+        self._finish_path(text, mode, state.rules.path(text, mode))
+        if self._audit is None and (folder := state.rules.open_folder(text, mode)) is not None:
+            state.add_folder(folder, mode)
+
+    def _finish_connect(self, host: str, port: int, decision: Decision) -> None:
+        if self._audit is not None:
+            self.record("connect", "connect", f"{host}:{port}", decision)
+        if not decision.allowed:
+            raise self.connect_error(host, port, decision)
+
+    def _finish_path(self, text: str, mode: str, verdict: PathVerdict) -> None:
         action = "read" if mode == "r" else "write"
         self.record("files", action, text, verdict.decision)
         if not verdict.decision.allowed:
             raise self.path_error(verdict, action, text, mode)
-        if self._audit is None and (folder := state.rules.open_folder(text, mode)) is not None:
-            state.add_folder(folder, mode)
 
 
 def path_text(path: object) -> str:

@@ -42,18 +42,11 @@ class NarrowedGuard(SandboxGuard):
         raise TypeError("a narrowed guard can't be updated; update the guard that it narrows")
 
     def check_connect(self, host: str, port: int) -> None:
-        decision = self.decide_connect(host, port)
-        self.record("connect", "connect", f"{host}:{port}", decision)
-        if not decision.allowed:
-            raise self.connect_error(host, port, decision)
+        self._finish_connect(host, port, self.decide_connect(host, port))
 
     def check_path(self, path: str | os.PathLike[str], mode: str = "r") -> None:
         text = path_text(path)
-        verdict = self.judge_path(text, mode)
-        action = "read" if mode == "r" else "write"
-        self.record("files", action, text, verdict.decision)
-        if not verdict.decision.allowed:
-            raise self.path_error(verdict, action, text, mode)
+        self._finish_path(text, mode, self.judge_path(text, mode))
 
     def decide_connect(self, host: str, port: int) -> Decision:
         """Denies every bare connection: it could carry any request."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from nyx_core.beneath.text import Flavour, components, fold, is_absolute, normalise
 from nyx_stream.guard.special_addresses import embedded_ipv4
-from nyx_stream.policy import ConnectRule, Credential, Mode, PathRule, RequestRule
+from nyx_stream.policy import ConnectRule, Mode, PathRule, RequestRule
 from nyx_stream.policy.hosts import address_number, is_address
 from nyx_stream.policy.rules import DEFAULT_PORTS, path_key
 from nyx_stream.policy.url_path import has_encoded_separator, lenient_path
@@ -140,10 +140,6 @@ class OriginRules:
             for rules in table.values():
                 yield from rules
 
-    def with_paths(self) -> Iterator[RequestRule]:
-        """Yields every rule that has a path."""
-        return (rule for rule in self if rule.path is not None)
-
     def covering(self, path: str) -> Iterator[RequestRule]:
         """Yields every rule that covers a normalised path."""
         yield from self._any
@@ -203,7 +199,7 @@ class RequestTable:
         for rules in self.at(origin):
             candidates = [*rules.covering(path), *rules.covering(lenient)]
             if ambiguous:
-                candidates += rules.with_paths()
+                candidates += (rule for rule in rules if rule.path is not None)
             candidates += (r for r in rules.escaped if r.path is not None and r.path.lenient.matches(lenient))
             for rule in candidates:
                 if rule.methods is None or method in rule.methods:
@@ -313,23 +309,6 @@ class RuleTables:
 
     def denies_path(self, target: PathTarget) -> PathRule | None:
         return self.paths.covering(target[0])
-
-
-class CompiledCredentials:
-    """Finds the credentials of a request. Their rules match as allow rules do."""
-
-    __slots__ = ("_tables",)
-
-    def __init__(self, credentials: Sequence[Credential]) -> None:
-        self._tables = [(item, RequestTable((item.rule,))) for item in credentials]
-
-    def covering(self, origin: Origin, method: str, path: str) -> tuple[Credential, ...]:
-        """Returns the credentials of an allowed request, at most one for each header: the one listed first."""
-        found: dict[str, Credential] = {}
-        for item, table in self._tables:
-            if table.allow(origin, method, path) is not None:
-                found.setdefault(item.header.lower(), item)
-        return tuple(found.values())
 
 
 def path_below(given: str, normal: str, prefix: str, flavour: Flavour) -> str:

@@ -6,8 +6,8 @@ Nyx has its own table because `ipaddress.is_global` differs between versions of 
 (NAT64, 6to4, Teredo, IPv4-compatible) as public.
 """
 
-import ipaddress
 from bisect import bisect_right
+from ipaddress import ip_network
 
 _V4 = {
     "0.0.0.0/8": "this network",
@@ -82,20 +82,16 @@ def is_loopback(version: int, number: int) -> bool:
     return number == 1 if version == 6 else number >> 24 == 127
 
 
-def _ranges(table: dict[str, str | None], bits: int) -> tuple[list[int], list[str | None]]:
+def _ranges(table: dict[str, str | None]) -> tuple[list[int], list[str | None]]:
     """Cuts nested networks into ranges that don't overlap; returns their starts, and the kind of each."""
-    parsed = [(ipaddress.ip_network(text), why) for text, why in table.items()]
-    networks = [(int(network.network_address), network.prefixlen, why) for network, why in parsed]
-    edges = {0}
-    for start, length, _ in networks:
-        edges |= {start, start + (1 << (bits - length))}
-    starts = sorted(edge for edge in edges if edge < 1 << bits)
-
-    def most_specific(number: int) -> str | None:
-        inside = [(length, why) for start, length, why in networks if start <= number < start + (1 << (bits - length))]
-        return max(inside, key=lambda found: found[0])[1] if inside else None
-
-    return starts, [most_specific(start) for start in starts]
+    kinds: dict[int, str | None] = {0: None}
+    # A wide network comes first, and each one that is nested in it cuts a range out of it.
+    for network, why in sorted(((ip_network(text), why) for text, why in table.items()), key=lambda n: n[0].prefixlen):
+        first, after = int(network[0]), int(network[-1]) + 1
+        kinds[after] = kinds.get(after, kinds[max(start for start in kinds if start <= after)])
+        kinds[first] = why
+    starts = sorted(kinds)
+    return starts, [kinds[start] for start in starts]
 
 
-_RANGES = {4: _ranges(_V4, 32), 6: _ranges(_V6, 128)}
+_RANGES = {4: _ranges(_V4), 6: _ranges(_V6)}

@@ -1,13 +1,15 @@
 """The decision cache: it holds allowed targets only, and stays within its bounds."""
 
+from nyx_stream.guard.compiled_policy import CompiledPolicy
 from nyx_stream.guard.decision_cache import MAX_ENTRIES, DecisionCache
 from nyx_stream.plugin_sandbox import SandboxGuard, SandboxPolicy
+from nyx_stream.policy import NO_PLACES
 from tests.guard.caches import cache_of
 
 
 def test_hosts_ports_and_zones_are_bounded() -> None:
     """Hosts, zones and ports stay within their bounds when many targets are allowed."""
-    cache = DecisionCache()
+    cache = DecisionCache(CompiledPolicy(SandboxPolicy.locked_down(), None, NO_PLACES, "posix"))
     for number in range(MAX_ENTRIES + 10):
         cache.add_connect(f"h{number}.z{number}.example", 443, f"z{number}.example")
     for port in range(1, 100):
